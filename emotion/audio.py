@@ -1,0 +1,162 @@
+"""The audio front-end: encoded file -> 16 kHz mono waveform -> VGGish log-mel patches.
+
+The patches are those of Google's AudioSet VGGish (`mel_features.py` and `vggish_params.py` of the public release),
+computed in float32 over all frames at once.
+"""
+
+import io
+from functools import cache
+
+import numpy as np
+import scipy.fft
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from emotion.containers import ends_early
+from emotion.errors import InputError
+
+SAMPLE_RATE = 16_000  # Hz
+WINDOW = 400  # samples: 25 ms
+HOP = 160  # samples: 10 ms
+FFT = 512  # the next power of two over WINDOW
+MEL_BANDS = 64
+MEL_RANGE = (125.0, 7500.0)  # Hz
+LOG_OFFSET = 0.01  # added before the logarithm, so that silence stays finite
+PATCH_FRAMES = 96  # frames: 0.96 s; patches do not overlap
+PATCH_SHAPE = (PATCH_FRAMES, MEL_BANDS)
+PATCH_ELEMENTS = PATCH_FRAMES * MEL_BANDS
+SHORTEST = (PATCH_FRAMES - 1) * HOP + WINDOW  # samples that one patch needs: 0.975 s
+
+MAX_SECONDS = 60.0  # an utterance; IEMOCAP's longest has 34 s
+SAMPLE_RATES = (4_000, 384_000)  # Hz accepted; below it there is no speech band left, above it no recorder
+LOUDEST = 8.0  # peak accepted in floating-point files: 18 dB over full scale
+BLOCK = 1 << 20  # samples over all channels that decoding holds at once, so that many channels stay cheap
+UNKNOWN_LENGTH = (1 << 63) - 1  # frames libsndfile reports where a stream's header does not say
+
+
+def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
+    """Decode one encoded audio file to a mono waveform at 16 kHz.
+
+    Args:
+        data: a whole file in any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...), any channel count.
+        max_seconds: longer files are refused before they are decoded.
+
+    Returns:
+        float32 [n], nominally in [-1, 1]: the mean of the channels, resampled with soxr's HQ filter.
+
+    Raises:
+        InputError: not audio, truncated or damaged, empty, too long, an unusable sample rate, samples that are not
+            finite or far over full scale.
+    """
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"AUDIO is not an audio file that can be read ({len(data)} bytes: {_reason(error)}); "
+            "send a whole WAV, FLAC, OGG or MP3 file"
+        ) from None
+    with file:
+        name, rate = file.format, file.samplerate
+        if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+            raise InputError(
+                f"AUDIO has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are accepted"
+            )
+        if ends_early(data, file):
+            raise InputError(f"AUDIO is a truncated {name} file: its header promises more than it holds; send it whole")
+        if file.frames != UNKNOWN_LENGTH and file.frames > max_seconds * rate:
+            raise InputError(_too_long(file.frames / rate, max_seconds))
+        waveform = _read_mono(file, max_seconds)
+    if waveform.size == 0:
+        raise InputError(f"AUDIO is a {name} file with zero samples; send at least one, or zero bytes for no audio")
+    if not np.isfinite(waveform).all():
+        raise InputError("AUDIO has samples that are NaN or infinite; every sample must be a finite number")
+    peak = float(np.abs(waveform).max())
+    if peak > LOUDEST:
+        raise InputError(
+            f"AUDIO has floating-point samples up to {peak:.4g}; full scale is 1.0: divide 16-bit integers by 32768"
+        )
+    if rate != SAMPLE_RATE:
+        waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")
+    return waveform
+
+
+def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.float32]:
+    """Read to the end in blocks and average the channels: float32 [frames]."""
+    limit = int(max_seconds * file.samplerate)
+    promised = None if file.format == "MP3" or file.frames == UNKNOWN_LENGTH else file.frames
+    blocks: list[NDArray[np.float32]] = []
+    total = 0
+    frames = max(1, BLOCK // file.channels)
+    try:
+        while len(block := file.read(frames, dtype="float32", always_2d=True)):
+            blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
+            total += len(block)
+            if total > limit:
+                raise InputError(_too_long(total / file.samplerate, max_seconds, at_least=True))
+    except soundfile.LibsndfileError as error:
+        raise InputError(
+            f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
+            f"{total / file.samplerate:.2f} s); send it whole"
+        ) from None
+    if promised is not None and total < promised:
+        raise InputError(
+            f"AUDIO is a truncated {file.format} file: its header promises {promised} samples, {total} are there; "
+            "send it whole"
+        )
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, np.float32), *blocks])
+
+
+def _too_long(seconds: float, max_seconds: float, at_least: bool = False) -> str:
+    return (
+        f"AUDIO lasts {'more than ' if at_least else ''}{seconds:.1f} s; at most {max_seconds:g} s are accepted: "
+        "send one utterance at a time"
+    )
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    """libsndfile's own words, without its prefix and without the address of our buffer."""
+    return str(error.error_string).removeprefix("Error : ").rstrip(".")
+
+
+@cache
+def _window() -> NDArray[np.float32]:
+    """Periodic Hann window, float32 [WINDOW]."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi / WINDOW * np.arange(WINDOW))).astype(np.float32)
+
+
+@cache
+def _mel_matrix() -> NDArray[np.float32]:
+    """Mel filters, float32 [FFT // 2 + 1, MEL_BANDS]: triangles that are linear in mel (not in Hz) and not normalised.
+
+    HTK's scale, 1127 ln(1 + f / 700). The DC row is zero, as in HTK.
+    """
+
+    def mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+    bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+    edges = np.linspace(mel(MEL_RANGE[0]), mel(MEL_RANGE[1]), MEL_BANDS + 2)
+    lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.maximum(0.0, np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)))
+    weights[0] = 0.0
+    return weights.astype(np.float32)
+
+
+def log_mel_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """VGGish's input for a waveform.
+
+    Args:
+        waveform: float32 [n], n >= 1, mono at 16 kHz in [-1, 1].
+
+    Returns:
+        float32 [patches, 96, 64] (frames x mel bands), patches = floor((1 + floor((n - 400) / 160)) / 96). A clip
+        shorter than one patch is padded with zeros at its end to make one; the incomplete tail of a longer one is
+        dropped, as VGGish does.
+    """
+    if waveform.size < SHORTEST:
+        waveform = np.pad(waveform, (0, SHORTEST - waveform.size))
+    patches = (1 + (waveform.size - WINDOW) // HOP) // PATCH_FRAMES
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP][: patches * PATCH_FRAMES]
+    magnitude = np.abs(scipy.fft.rfft(frames * _window(), n=FFT))
+    return np.log(magnitude @ _mel_matrix() + np.float32(LOG_OFFSET)).reshape(patches, *PATCH_SHAPE)

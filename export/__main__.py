@@ -1,0 +1,98 @@
+"""`python -m export CHECKPOINT`: ONNX files, held to the model, into the model repository."""
+
+import argparse
+import json
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers.utils import logging as transformers_logging
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import Checkpoint, CheckpointError
+from emotion.labels import EMOTIONS
+from export import parity
+from export.onnx_files import IR_VERSION, OPSET, serving_graphs, write_onnx
+from export.repository import FILE_NAMES, TEMPLATE, publish, staging
+
+
+def export(checkpoint: Checkpoint, repository: Path, precision: str, console: Console) -> list[parity.Comparison]:
+    """Write the serving graphs of a checkpoint into a model repository, if they pass the parity gate.
+
+    Raises:
+        ParityError: they don't; the repository is as it was.
+    """
+    versions = {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")}
+    metadata = {
+        "checkpoint": checkpoint.digest,
+        "precision": precision,
+        "untrained": ",".join(checkpoint.config.untrained),
+        "labels": ",".join(EMOTIONS),
+        **{f"version.{name}": value for name, value in versions.items()},
+    }
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with staging(repository) as staged, Progress(*columns, console=console) as progress:
+        graphs = serving_graphs(checkpoint)
+        exporting = progress.add_task("exporting graphs", total=len(graphs))
+        files: dict[str, Path] = {}
+        for name, graph in graphs.items():
+            graph_precision = precision if graph.has_half else "fp32"
+            files[name] = staged / name / "1" / FILE_NAMES[graph_precision]
+            write_onnx(graph, files[name], graph_precision, metadata | {"precision": graph_precision})
+            progress.advance(exporting)
+        checking = progress.add_task("parity gate", total=parity.UTTERANCES)
+        comparisons = parity.check(checkpoint, files, precision, lambda: progress.advance(checking))
+        stage = staged / "preprocess_text" / "1"
+        stage.mkdir(parents=True)
+        shutil.copyfile(checkpoint.tokenizer, stage / "tokenizer.json")
+        described = {
+            "digest": checkpoint.digest[:12],
+            "untrained": checkpoint.config.untrained,
+            "max_tokens": checkpoint.model.text_encoder.config.max_position_embeddings,
+        }
+        (stage / "checkpoint.json").write_text(json.dumps(described) + "\n")
+        manifest = {
+            "checkpoint": checkpoint.digest,
+            "untrained": checkpoint.config.untrained,
+            "sources": checkpoint.config.sources,
+            "versions": versions | {"opset": str(OPSET), "ir": str(IR_VERSION)},
+            "parity": {precision: parity.summary(comparisons)},
+        }
+        publish(staged, repository, manifest)
+    return comparisons
+
+
+def main() -> int:
+    """Exit status 0 when exported, 1 when the checkpoint is wrong or the gate stays shut."""
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint for Triton.")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
+    parser.add_argument("--repository", type=Path, default=TEMPLATE, metavar="DIR", help="model repository to write to")
+    parser.add_argument("--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)")
+    arguments = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    console = Console(stderr=True)
+    try:
+        comparisons = export(
+            checkpoints.load(arguments.checkpoint), arguments.repository, arguments.precision, console
+        )
+    except (CheckpointError, parity.ParityError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for comparison in comparisons:
+        print(f"{comparison.name}: {comparison.difference:.1e} at most (tolerance {comparison.tolerance:g})")
+    print(f"exported {arguments.checkpoint} ({arguments.precision}) to {arguments.repository}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

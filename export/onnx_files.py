@@ -1,0 +1,120 @@
+"""torch module -> checked ONNX file that Triton's native ONNX Runtime backend can load."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from emotion.audio import PATCH_ELEMENTS
+from emotion.checkpoint import Checkpoint
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
+from export.graphs import ServedBert, ServedFusion, ServedVGGish
+
+# ONNX Runtime 1.19.2, inside Triton 24.10, reads opset <= 21 and IR <= 10; opset 20 is the first with Gelu
+OPSET = 20
+IR_VERSION = 10
+
+
+@dataclass
+class Graph:
+    """One serving graph: the module, an example of its inputs, and what varies in them."""
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    dynamic: tuple[dict[int, Any], ...]
+    outputs: tuple[str, ...]
+    has_half: bool = True  # whether fp16 is worth it
+
+
+def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
+    """The graphs of a checkpoint by the name of the Triton model that serves them."""
+    model, batch = checkpoint.model, Dim("batch")
+    span = torch.tensor([[3, 4], [0, 0], [5, 5], [2, 2]], dtype=torch.int32)
+    return {
+        "vggish": Graph(
+            ServedVGGish(model.vggish),
+            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS},
+            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}),
+            ("AUDIO_EMBEDDING",),
+        ),
+        "bert": Graph(
+            ServedBert(model.text_encoder, model.head.text_projection),
+            {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_SPAN": span},
+            ({0: Dim("tokens")}, {0: batch}),
+            ("TEXT_EMBEDDING",),
+        ),
+        "fusion": Graph(
+            ServedFusion(model.head),
+            {
+                "AUDIO_EMBEDDING": torch.zeros(4, AUDIO_EMBEDDING),
+                "PATCH_SPAN": span,
+                "TEXT_EMBEDDING": torch.zeros(4, TEXT_EMBEDDING),
+                "TOKEN_SPAN": span.clone(),  # torch.export takes one tensor given twice for one input
+            },
+            ({0: batch},) * 4,
+            ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"),
+            has_half=False,  # a few thousand products: nothing to gain, and probabilities keep their digits
+        ),
+    }
+
+
+def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
+    """Export one graph and write it as a single file.
+
+    Args:
+        precision: fp32 or fp16; inputs and outputs stay fp32 either way, so that the configurations agree.
+        metadata: goes into the file's metadata_props.
+    """
+    module = graph.module.eval()
+    if precision == "fp16":
+        module = _halved(module)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # deprecations inside torch's exporter, nothing that a user can act on
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            tuple(graph.inputs.values()),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=graph.dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # only None when export() writes the file itself
+    model = program.model_proto
+    model.ir_version = IR_VERSION
+    model.producer_name = "emoserve"
+    _strip_traces(model)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(model, path)
+
+
+def _halved(module: nn.Module) -> nn.Module:
+    """A copy with fp16 weights; the text projection stays fp32, as it follows the mean of the tokens."""
+    half = copy.deepcopy(module).half()
+    if isinstance(half, ServedBert):
+        half.projection.float()
+    return half
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the source paths and stack traces that torch's exporter leaves on every node."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]

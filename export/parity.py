@@ -1,0 +1,232 @@
+"""The gate between export and the model repository: do the ONNX files answer as the PyTorch model does?
+
+64 utterances of mixed lengths, cut and joined from the recordings and transcripts in examples/speech, some without
+audio and some without text, go four ways:
+
+- one by one through the eager PyTorch model (transformers' own BertModel, padded the usual way),
+- one by one through the ONNX files,
+- in one ragged batch through the ONNX files,
+- for the text, in a padded batch through an ONNX export of the same encoder that optimum makes independently.
+"""
+
+import csv
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from emotion import audio, text
+from emotion.checkpoint import Checkpoint
+from emotion.model import probabilities
+
+SPEECH = Path(__file__).parent.parent / "examples" / "speech"
+UTTERANCES = 64
+SEED = 20
+Tensors = dict[str, NDArray[np.float32]]  # output name -> [utterances, width]
+
+
+class ParityError(Exception):
+    """The exported graphs don't answer as the model does; says which tensor, how far, on which input."""
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """Largest differences allowed, of embeddings relative to the largest value of the reference."""
+
+    eager: float  # ONNX against eager PyTorch
+    batch: float  # alone against in a batch
+
+
+# fp16 keeps 11 bits; its limits are for the arithmetic, not for the model's accuracy
+TOLERANCES = {"fp32": Tolerances(eager=1e-4, batch=1e-5), "fp16": Tolerances(eager=2e-2, batch=1e-2)}
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Front-end output for one utterance: patches float32 [n, 96, 64] and ids int64 [tokens]; either may be empty."""
+
+    patches: NDArray[np.float32]
+    ids: NDArray[np.int64]
+
+    def __str__(self) -> str:
+        return f"{len(self.patches)} patches and {len(self.ids)} tokens"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest difference found between two ways, and where."""
+
+    name: str
+    difference: float
+    tolerance: float
+    tensor: str
+    utterance: str
+
+
+def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
+    """Real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one modality."""
+    random = np.random.default_rng(SEED)
+    with (SPEECH / "transcripts.tsv").open(newline="") as file:
+        transcripts = dict(csv.reader(file, delimiter="\t"))
+    speech = np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts])
+    words = " ".join(transcripts.values()).split()
+    utterances = []
+    for number in range(count):
+        samples = int(random.triangular(0.3, 3.0, 20.0) * audio.SAMPLE_RATE)
+        start = random.integers(len(speech) - samples)
+        length = int(random.triangular(1, 12, 120))
+        first = random.integers(len(words))
+        sentence = " ".join((words * 3)[first : first + length])
+        patches = audio.log_mel_patches(speech[start : start + samples])
+        ids = tokenizer.encode(text.clean(sentence))
+        utterances.append(
+            Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids)
+        )
+    return utterances
+
+
+class OnnxModel:
+    """The three exported graphs in this process, called as Triton calls them."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        """
+        Args:
+            files: ONNX file by model name (vggish, bert, fusion).
+        """
+        self._sessions = {
+            name: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for name, path in files.items()
+        }
+
+    def __call__(self, utterances: Sequence[Utterance]) -> Tensors:
+        """All outputs and embeddings for one ragged batch."""
+        patches = np.concatenate([utterance.patches.reshape(-1) for utterance in utterances])
+        ids = np.concatenate([utterance.ids for utterance in utterances])
+        patch_span = np.array([[utterance.patches.size] * 2 for utterance in utterances], np.int32)
+        token_span = np.array([[utterance.ids.size] * 2 for utterance in utterances], np.int32)
+        tensors = self._run("vggish", PATCHES=patches, PATCH_SPAN=patch_span)
+        tensors |= self._run("bert", INPUT_IDS=ids, TOKEN_SPAN=token_span)
+        return tensors | self._run("fusion", **tensors, PATCH_SPAN=patch_span, TOKEN_SPAN=token_span)
+
+    def _run(self, name: str, **inputs: NDArray[np.generic]) -> Tensors:
+        session = self._sessions[name]
+        return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
+
+
+@torch.no_grad()
+def eager(checkpoint: Checkpoint, utterance: Utterance) -> Tensors:
+    """The PyTorch model's answer for one utterance."""
+    model = checkpoint.model
+    counts = torch.tensor([len(utterance.patches)])
+    ids = torch.from_numpy(utterance.ids)[None]
+    mask = torch.ones_like(ids)
+    audio_embedding = model.embed_audio(torch.from_numpy(utterance.patches), counts)
+    text_embedding = model.embed_text(ids, mask)
+    has_audio, has_text = counts > 0, mask.sum(1) > 0
+    views = probabilities(model.head(audio_embedding, has_audio, text_embedding, has_text), has_audio, has_text)
+    named = {
+        "AUDIO_EMBEDDING": audio_embedding,
+        "TEXT_EMBEDDING": text_embedding,
+        "PROBABILITIES": views.fused,
+        "AUDIO_PROBABILITIES": views.audio,
+        "TEXT_PROBABILITIES": views.text,
+    }
+    return {name: tensor.numpy() for name, tensor in named.items()}
+
+
+@torch.no_grad()
+def padded_text_embeddings(checkpoint: Checkpoint, utterances: Sequence[Utterance]) -> NDArray[np.float32]:
+    """Text embeddings [utterances, 256] by a padded ONNX export of the encoder that optimum makes."""
+    from optimum.exporters.onnx import onnx_export_from_model  # takes seconds to import
+    from optimum.utils import logging as optimum_logging
+
+    optimum_logging.set_verbosity_error()
+    longest = max(len(utterance.ids) for utterance in utterances)
+    ids = np.zeros((len(utterances), longest), np.int64)
+    mask = np.zeros_like(ids)
+    for row, utterance in enumerate(utterances):
+        ids[row, : len(utterance.ids)] = utterance.ids
+        mask[row, : len(utterance.ids)] = 1
+    with tempfile.TemporaryDirectory() as directory:
+        onnx_export_from_model(
+            checkpoint.model.text_encoder, Path(directory), task="feature-extraction", opset=18, do_validation=False
+        )
+        session = onnxruntime.InferenceSession(Path(directory, "model.onnx"), providers=["CPUExecutionProvider"])
+        inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        states = session.run(["last_hidden_state"], inputs)[0]
+    mean = (states * mask[..., None]).sum(1) / np.maximum(mask.sum(1, keepdims=True), 1)
+    projected: NDArray[np.float32] = checkpoint.model.head.text_projection(torch.from_numpy(mean).float()).numpy()
+    return projected
+
+
+def check(
+    checkpoint: Checkpoint, files: Mapping[str, Path], precision: str, advance: Callable[[], None] = lambda: None
+) -> list[Comparison]:
+    """Hold the exported files to the model.
+
+    Args:
+        files: ONNX file by model name.
+        precision: chooses the tolerances.
+        advance: called after each utterance, for a progress display.
+
+    Returns:
+        what was compared, for the manifest.
+
+    Raises:
+        ParityError: a difference over its tolerance.
+    """
+    tolerances = TOLERANCES[precision]
+    max_tokens = checkpoint.model.text_encoder.config.max_position_embeddings
+    utterances = mixed_utterances(text.WordPiece(checkpoint.tokenizer, max_tokens))
+    onnx_model = OnnxModel(files)
+    expected, alone = [], []
+    for utterance in utterances:
+        expected.append(eager(checkpoint, utterance))
+        alone.append(onnx_model([utterance]))
+        advance()
+    reference, solo, together = _stack(expected), _stack(alone), onnx_model(utterances)
+    padded = {"TEXT_EMBEDDING": padded_text_embeddings(checkpoint, _with_text(utterances))}
+    packed = {"TEXT_EMBEDDING": together["TEXT_EMBEDDING"][[bool(len(u.ids)) for u in utterances]]}
+    comparisons = [
+        _compare("ONNX against eager PyTorch", solo, reference, tolerances.eager, utterances),
+        _compare("packed against optimum's padded export", packed, padded, tolerances.eager, _with_text(utterances)),
+        _compare("alone against in a batch", solo, together, tolerances.batch, utterances),
+    ]
+    for comparison in comparisons:
+        if not comparison.difference <= comparison.tolerance:  # NaN is over it, too
+            raise ParityError(
+                f"{comparison.name}: {comparison.tensor} differs by {comparison.difference:.3g} "
+                f"(tolerance {comparison.tolerance:g}) on {comparison.utterance}"
+            )
+    return comparisons
+
+
+def summary(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
+    """The comparisons as JSON values."""
+    return [asdict(comparison) for comparison in comparisons]
+
+
+def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:
+    return [utterance for utterance in utterances if len(utterance.ids)]
+
+
+def _stack(tensors: Sequence[Tensors]) -> Tensors:
+    return {name: np.concatenate([row[name] for row in tensors]) for name in tensors[0]}
+
+
+def _compare(
+    name: str, found: Tensors, expected: Tensors, tolerance: float, utterances: Sequence[Utterance]
+) -> Comparison:
+    """The worst tensor and utterance of all."""
+    worst = Comparison(name, 0.0, tolerance, "", "")
+    for tensor, reference in expected.items():
+        scale = 1.0 if tensor.endswith("PROBABILITIES") else max(1.0, float(np.abs(reference).max()))
+        rows = np.abs(found[tensor] - reference).max(axis=1) / scale
+        row = int(np.nan_to_num(rows, nan=np.inf).argmax())
+        if not rows[row] <= worst.difference or not worst.tensor:
+            worst = Comparison(name, float(rows[row]), tolerance, tensor, f"utterance {row} ({utterances[row]})")
+    return worst

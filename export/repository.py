@@ -1,0 +1,83 @@
+"""Puts exported files into a model repository, all of them or none.
+
+Everything is written to a directory beside the repository first. Then each file is moved to its place; the manifest
+(export.json) is removed before the first move and written after the last, so that a half-done exchange is never served.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "export.json"
+TEMPLATE = Path(__file__).parent.parent / "model_repository"
+FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # by precision; configs choose by default_model_filename
+
+
+@contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """An empty directory on the repository's file system; whatever is left in it at the end is removed."""
+    directory = repository.resolve().parent / f".{repository.name}.export"
+    shutil.rmtree(directory, ignore_errors=True)  # of an export that was killed
+    directory.mkdir(parents=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
+    """Move the staged files into the repository.
+
+    Hand-written files (configurations, Python stages) are copied to a repository that lacks them, and left alone in one
+    that has them. Files of another checkpoint are removed: precisions of one checkpoint live side by side, those of two
+    don't.
+
+    Args:
+        manifest: completed here with the files' sizes, and with the other precisions of the same checkpoint.
+    """
+    _copy_hand_written(repository)
+    previous = read_manifest(repository)
+    (repository / MANIFEST).unlink(missing_ok=True)
+    kept: dict[str, int] = {}
+    if previous and previous["checkpoint"] == manifest["checkpoint"]:
+        kept = previous["files"]
+        manifest["parity"] = previous["parity"] | manifest["parity"]
+    elif previous:
+        for name in previous["files"]:
+            (repository / name).unlink(missing_ok=True)
+    files = {path.relative_to(staged).as_posix(): path.stat().st_size for path in staged.rglob("*") if path.is_file()}
+    for name in files:
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staged / name, repository / name)
+    manifest["files"] = dict(sorted((kept | files).items()))
+    path = staged / MANIFEST
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    os.replace(path, repository / MANIFEST)
+
+
+def read_manifest(repository: Path) -> dict[str, Any] | None:
+    """The manifest of what is exported in the repository, or None."""
+    path = repository / MANIFEST
+    if not path.is_file():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    return manifest
+
+
+def _copy_hand_written(repository: Path) -> None:
+    for source in TEMPLATE.rglob("*"):
+        if source.is_file() and _is_hand_written(source):
+            target = repository / source.relative_to(TEMPLATE)
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+
+def _is_hand_written(path: Path) -> bool:
+    return path.suffix != ".onnx" and path.name not in (MANIFEST, "tokenizer.json", "checkpoint.json") and (
+        path.parent.name != "__pycache__"
+    )

@@ -1,0 +1,39 @@
+"""Triton stage `preprocess_text`: TEXT -> INPUT_IDS, TOKEN_SPAN, and the CHECKPOINT that answers.
+
+Beside this file the export leaves tokenizer.json and checkpoint.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion import text
+from serving.stage import answer_each, rectangle, rows
+
+
+class TritonPythonModel:
+    """One instance: a process of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer and what is to be said of the checkpoint."""
+        directory = Path(args["model_repository"], args["model_version"])
+        checkpoint = json.loads((directory / "checkpoint.json").read_text())
+        self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
+        self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with a batch of requests."""
+        return answer_each(requests, self.tensors)
+
+    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+        """INPUT_IDS int64 [n, longest], TOKEN_SPAN int32 [n, 2], CHECKPOINT BYTES [n, 1] for n utterances."""
+        sentences = rows(request, "TEXT")
+        ids, span = rectangle([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
+        return {
+            "INPUT_IDS": ids,
+            "TOKEN_SPAN": span,
+            "CHECKPOINT": np.full((len(sentences), 1), self.checkpoint, object),
+        }

@@ -1,0 +1,62 @@
+"""`python -m serving`: serve a model repository until told to stop."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from serving import log
+from serving.triton import Triton, TritonError
+
+REPOSITORY = Path(__file__).parent.parent / "model_repository"
+
+
+def main() -> int:
+    """Run Triton in the foreground; SIGTERM and SIGINT stop it cleanly (exit status 0)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="Serve a model repository with Triton on this machine.",
+        epilog="Arguments after -- go to tritonserver as they are.",
+    )
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
+    parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
+    parser.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default 8001; 0: any free port")
+    parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1)")
+    parser.add_argument("--config", metavar="NAME", help="take configs/NAME.pbtxt of each model that has it (gpu)")
+    parser.add_argument("--log-level", choices=log.LEVELS, default="warning", help="of Triton's log (default: warning)")
+    parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
+    options = vars(parser.parse_args())
+
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not stopping.is_set():  # a second Ctrl-C must not interrupt the stopping
+            stopping.set()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        with Triton(**options) as server:
+            print(
+                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics",
+                flush=True,
+            )
+            if server.manifest:
+                untrained = ", ".join(server.manifest["untrained"]) or "nothing"
+                print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)
+            status = server.wait()
+        print(f"error: Triton ended by itself with exit status {status}", file=sys.stderr)
+        return 1
+    except TritonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Finds Triton: `tritonserver` on PATH (NVIDIA's container), else the server inside the `nvidia-pytriton` wheel."""
+
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+OUR_BACKENDS = Path(__file__).parent / "backends"
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class TritonError(RuntimeError):
+    """Triton can't be found, started or used; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where a Triton server and what it needs are.
+
+    Attributes:
+        binary: the tritonserver program.
+        backends: the directory of the backends that came with it.
+        libraries: directories for LD_LIBRARY_PATH.
+        stub: the python backend's stub for the running Python, where the installation carries several; else None.
+    """
+
+    binary: Path
+    backends: Path
+    libraries: tuple[Path, ...] = ()
+    stub: Path | None = None
+
+
+def find_triton() -> Installation:
+    """The Triton to run.
+
+    Raises:
+        TritonError: there is none, or the wheel's can't run under this Python.
+    """
+    if on_path := shutil.which("tritonserver"):
+        binary = Path(on_path).resolve()
+        return Installation(binary, binary.parent.parent / "backends")
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise TritonError("no Triton found: put tritonserver on PATH, or run: pip install nvidia-pytriton==0.7.0")
+    package = Path(spec.origin).parent
+    server = package / "tritonserver"
+    stub = server / "python_backend_stubs" / PYTHON_VERSION / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise TritonError(f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11")
+    libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
+    return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
+
+
+def _libpython() -> Path:
+    """The shared library of the running interpreter, which the wheel's stub links against."""
+    name = f"libpython{PYTHON_VERSION}.so.1.0"
+    variables = sysconfig.get_config_vars()
+    library_directory, architecture = variables.get("LIBDIR") or "/usr/lib", variables.get("MULTIARCH") or ""
+    places = (library_directory, f"{library_directory}/{architecture}", f"/usr/lib/{architecture}", f"{sys.base_prefix}/lib")
+    for place in places:
+        if (library := Path(place, name)).is_file():
+            return library
+    raise TritonError(
+        f"{name} is not on this machine, and Triton's python backend needs it: install it "
+        f"(Debian and Ubuntu: apt-get install libpython{PYTHON_VERSION}), or use a Python built with --enable-shared"
+    )
+
+
+def prepare_backends(installation: Installation, directory: Path) -> Path:
+    """The backends directory to hand to Triton: its own ones, and ours where it has no native `onnxruntime`.
+
+    Args:
+        directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
+            own it for that.
+    """
+    if (installation.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
+        return installation.backends
+    for backend in installation.backends.iterdir():
+        if backend.name == "python":
+            shutil.copytree(backend, directory / "python")
+        else:
+            (directory / backend.name).symlink_to(backend, target_is_directory=True)
+    if installation.stub:
+        shutil.copy(installation.stub, directory / "python")
+    shutil.copytree(OUR_BACKENDS / "onnxruntime", directory / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
+def environment(installation: Installation) -> dict[str, str]:
+    """The environment for Triton and the Python processes it starts, which take their packages from ours."""
+    environ = dict(os.environ)
+
+    def prepend(variable: str, *entries: Path | str) -> None:
+        environ[variable] = os.pathsep.join([*map(str, entries), *filter(None, [environ.get(variable)])])
+
+    prepend("LD_LIBRARY_PATH", *installation.libraries)
+    prepend("PATH", Path(sys.prefix) / "bin")
+    prepend("PYTHONPATH", Path(__file__).parent.parent)  # emotion/, for the preprocessing stages
+    environ["VIRTUAL_ENV"] = sys.prefix
+    environ["TOKENIZERS_PARALLELISM"] = "false"  # threads and the python backend's fork don't go together
+    # one BLAS thread per preprocessing stage: its matrices are small, and the cores belong to ONNX Runtime
+    environ.setdefault("OMP_NUM_THREADS", "1")
+    environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    return environ

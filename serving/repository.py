@@ -1,0 +1,32 @@
+"""Checks a model repository before Triton does, where a better sentence can be said."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from serving.installation import TritonError
+
+MANIFEST = "export.json"  # written by export as its last step; see export/repository.py
+
+
+def check_repository(repository: Path) -> dict[str, Any] | None:
+    """The export's manifest, or None for a repository that isn't ours.
+
+    Raises:
+        TritonError: no such directory, nothing exported into it, or an exported file missing or cut.
+    """
+    if not repository.is_dir():
+        raise TritonError(f"there is no model repository {repository}; make one with: python -m export CHECKPOINT")
+    manifest = repository / MANIFEST
+    if not manifest.is_file():
+        if (repository / "emotion").is_dir():
+            raise TritonError(f"{repository} holds no exported models (or an interrupted export); run: make export")
+        return None
+    content: dict[str, Any] = json.loads(manifest.read_text())
+    for name, size in content["files"].items():
+        path = repository / name
+        if not path.is_file():
+            raise TritonError(f"{path} is missing; run: make export")
+        if path.stat().st_size != size:
+            raise TritonError(f"{path} has {path.stat().st_size} bytes where the export wrote {size}; run: make export")
+    return content

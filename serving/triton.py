@@ -1,0 +1,220 @@
+"""A Triton process as a context manager."""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from serving import log
+from serving.installation import TritonError, environment, find_triton, prepare_backends
+from serving.repository import check_repository
+
+__all__ = ["Triton", "TritonError"]
+
+READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
+EXIT_TIMEOUT = 30  # s that Triton gives requests in flight when it is told to stop
+
+
+class Triton:
+    """Triton serving one model repository.
+
+    `with Triton(repository) as server:` runs the block when every model is ready and stops Triton after it.
+    """
+
+    def __init__(
+        self,
+        repository: str | Path,
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        config: str | None = None,
+        host: str = "127.0.0.1",
+        log_level: str = "warning",
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            repository: the model repository.
+            http_port, grpc_port, metrics_port: 0 takes any free port.
+            config: the configuration to take from each model's configs/ directory ("gpu"); None is config.pbtxt.
+            host: the address to bind to.
+            log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
+            arguments: further tritonserver flags, passed on as they are.
+        """
+        self.repository = Path(repository)
+        self.config = config
+        self.host = host
+        self.log_level = log_level
+        self.arguments = tuple(arguments)
+        self.manifest: dict[str, Any] | None = None
+        self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
+        self._log: deque[str] = deque(maxlen=500)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def http_url(self) -> str:
+        """host:port of HTTP."""
+        return f"{self.host}:{self._ports['HTTP']}"
+
+    @property
+    def grpc_url(self) -> str:
+        """host:port of gRPC."""
+        return f"{self.host}:{self._ports['gRPC']}"
+
+    @property
+    def metrics_url(self) -> str:
+        """host:port of Prometheus metrics (path /metrics)."""
+        return f"{self.host}:{self._ports['metrics']}"
+
+    @property
+    def pid(self) -> int:
+        """Of the tritonserver process, which leads a process group of its own."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start Triton and return when every model is ready.
+
+        Raises:
+            TritonError: one line that says what is wrong and what to do about it.
+        """
+        self.manifest = check_repository(self.repository)
+        installation = find_triton()
+        self._ports = free_ports(self.host, self._ports)
+        self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
+        backends = prepare_backends(installation, Path(self._scratch.name))
+        command = [
+            str(installation.binary),
+            f"--model-repository={self.repository.resolve()}",
+            f"--backend-directory={backends}",
+            f"--http-address={self.host}",
+            f"--http-port={self._ports['HTTP']}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self._ports['gRPC']}",
+            f"--metrics-address={self.host}",
+            f"--metrics-port={self._ports['metrics']}",
+            f"--exit-timeout-secs={EXIT_TIMEOUT}",
+            # our configurations say everything; completing them would load every model twice
+            "--disable-auto-complete-config",
+            *([f"--model-config-name={self.config}"] if self.config else []),
+            *(["--log-verbose=1"] if self.log_level == "verbose" else []),
+            *self.arguments,
+        ]
+        self._process = subprocess.Popen(
+            command,
+            env=environment(installation),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for us; we tell Triton
+        )
+        self._reader = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
+        self._reader.start()
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Triton's exit status when it ends, or None if it still runs after `timeout` seconds."""
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """Stop Triton: requests in flight are finished, and no process is left behind."""
+        if self._process is not None:
+            self._process.terminate()
+            if self.wait(EXIT_TIMEOUT + 5) is None:
+                self._process.kill()
+                self._process.wait()
+            try:  # stubs whose server died a hard death
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            assert self._reader is not None
+            self._reader.join(timeout=5)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _read_log(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        for line in self._process.stdout:
+            line = line.rstrip("\n")
+            self._log.append(line)
+            log.relay(line, self.log_level)
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while time.monotonic() < deadline:
+            if (status := self.wait(0.05)) is not None:
+                assert self._reader is not None
+                self._reader.join(timeout=5)
+                raise TritonError(log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}")
+            if _is_ready(self.http_url):
+                return
+        raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")
+
+    def _last_line(self) -> str:
+        return self._log[-1] if self._log else "(it said nothing)"
+
+
+def _is_ready(http_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{http_url}/v2/health/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
+    """The ports to use by protocol: each the one wanted, or any free one where that is 0.
+
+    Raises:
+        TritonError: a port is taken. Triton itself would share its gRPC port with another server in silence.
+    """
+    found: dict[str, int] = {}
+    sockets: list[socket.socket] = []
+    try:
+        for protocol, port in wanted.items():
+            probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+            sockets.append(probe)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise TritonError(
+                    f"{protocol} port {port} on {host} can't be used ({error.strerror}); choose another with "
+                    f"--{protocol.lower()}-port, or 0 for any free one"
+                ) from None
+            found[protocol] = probe.getsockname()[1]
+    finally:
+        for probe in sockets:
+            probe.close()
+    return found
