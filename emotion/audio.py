@@ -32,7 +32,8 @@ MAX_SECONDS = 60.0  # an utterance; IEMOCAP's longest has 34 s
 SAMPLE_RATES = (4_000, 384_000)  # Hz accepted; below it there is no speech band left, above it no recorder
 LOUDEST = 8.0  # peak accepted in floating-point files: 18 dB over full scale
 BLOCK = 1 << 20  # samples over all channels that decoding holds at once, so that many channels stay cheap
-UNKNOWN_LENGTH = (1 << 63) - 1  # frames libsndfile reports where a stream's header does not say
+UNKNOWN_LENGTH = (1 << 63) - 1  # frames that libsndfile reports where a stream's header does not say
+MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
 
 
 def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
@@ -52,10 +53,8 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"AUDIO is not an audio file that can be read ({len(data)} bytes: {_reason(error)}); "
-            "send a whole WAV, FLAC, OGG or MP3 file"
-        ) from None
+        what = "a truncated or damaged audio file" if error.code == MALFORMED else "not an audio file that can be read"
+        raise InputError(f"AUDIO is {what} ({len(data)} bytes); send a whole WAV, FLAC, OGG or MP3 file") from None
     with file:
         name, rate = file.format, file.samplerate
         if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
@@ -64,7 +63,12 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
             )
         if ends_early(data, file):
             raise InputError(f"AUDIO is a truncated {name} file: its header promises more than it holds; send it whole")
-        if file.frames != UNKNOWN_LENGTH and file.frames > max_seconds * rate:
+        if file.frames == UNKNOWN_LENGTH:
+            raise InputError(
+                f"AUDIO is a {name} stream whose header does not say how long it is; "
+                "write it to a file rather than a pipe"
+            )
+        if file.frames > max_seconds * rate:
             raise InputError(_too_long(file.frames / rate, max_seconds))
         waveform = _read_mono(file, max_seconds)
     if waveform.size == 0:
@@ -84,7 +88,6 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
 def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.float32]:
     """Read to the end in blocks and average the channels: float32 [frames]."""
     limit = int(max_seconds * file.samplerate)
-    promised = None if file.format == "MP3" or file.frames == UNKNOWN_LENGTH else file.frames
     blocks: list[NDArray[np.float32]] = []
     total = 0
     frames = max(1, BLOCK // file.channels)
@@ -93,29 +96,26 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
             blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
             total += len(block)
             if total > limit:
-                raise InputError(_too_long(total / file.samplerate, max_seconds, at_least=True))
+                raise InputError(_too_long(total / file.samplerate, max_seconds))
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
             f"{total / file.samplerate:.2f} s); send it whole"
         ) from None
-    if promised is not None and total < promised:
+    if total < file.frames and file.format != "MP3":  # whose length may be an estimate
         raise InputError(
-            f"AUDIO is a truncated {file.format} file: its header promises {promised} samples, {total} are there; "
+            f"AUDIO is a truncated {file.format} file: its header promises {file.frames} samples, {total} are there; "
             "send it whole"
         )
     return blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, np.float32), *blocks])
 
 
-def _too_long(seconds: float, max_seconds: float, at_least: bool = False) -> str:
-    return (
-        f"AUDIO lasts {'more than ' if at_least else ''}{seconds:.1f} s; at most {max_seconds:g} s are accepted: "
-        "send one utterance at a time"
-    )
+def _too_long(seconds: float, max_seconds: float) -> str:
+    return f"AUDIO lasts {seconds:.1f} s; at most {max_seconds:g} s are accepted: send one utterance at a time"
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
-    """libsndfile's own words, without its prefix and without the address of our buffer."""
+    """libsndfile's own words, without its prefix and full stop."""
     return str(error.error_string).removeprefix("Error : ").rstrip(".")
 
 

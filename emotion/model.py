@@ -145,7 +145,9 @@ class EmotionModel(nn.Module):
         """int [batch, longest] each, padded -> [batch, 256]; a row without tokens is the projection of zero."""
         mask = attention_mask.to(torch.bool)
         if mask.shape[1] == 0:
-            return self.head.text_projection(self.head.text_projection[0].weight.new_zeros(len(mask), self.head.text_hidden))
+            return self.head.text_projection(
+                self.head.text_projection[0].weight.new_zeros(len(mask), self.head.text_hidden)
+            )
         states = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         weight = mask.to(states.dtype)
         states = states.masked_fill(~mask[..., None], 0.0)
@@ -175,5 +177,7 @@ def load_vggish_state(vggish: VGGish, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"these are not VGGish parameters: {', '.join(unknown)}")
     for name, tensor in given.items():
         if tensor.shape != own[name].shape:
-            raise ValueError(f"VGGish parameter {name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}")
+            raise ValueError(
+                f"VGGish parameter {name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}"
+            )
     vggish.load_state_dict(given)

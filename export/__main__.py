@@ -76,15 +76,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint for Triton.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     parser.add_argument("--repository", type=Path, default=TEMPLATE, metavar="DIR", help="model repository to write to")
-    parser.add_argument("--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)")
+    parser.add_argument(
+        "--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)"
+    )
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     console = Console(stderr=True)
     try:
-        comparisons = export(
-            checkpoints.load(arguments.checkpoint), arguments.repository, arguments.precision, console
-        )
+        comparisons = export(checkpoints.load(arguments.checkpoint), arguments.repository, arguments.precision, console)
     except (CheckpointError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

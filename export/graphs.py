@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from transformers import BertModel
+from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mean
@@ -39,18 +40,22 @@ class Packing:
 
 
 class ServedVGGish(nn.Module):
-    """PATCHES [elements], PATCH_SPAN [batch, 2] -> AUDIO_EMBEDDING [batch, 128]: the mean over each row's patches."""
+    """PATCHES [elements], PATCH_SPAN [batch, 2] -> AUDIO_EMBEDDING [batch, 128]: the mean over each row's patches.
+
+    TOKEN_SPAN is only handed on, as NEXT_TOKEN_SPAN: `bert` takes it from here, which makes the ensemble run one step
+    at a time (model_repository/emotion/config.pbtxt says why).
+    """
 
     def __init__(self, vggish: VGGish) -> None:
         super().__init__()
         self.vggish = vggish
 
-    def forward(self, patches: Tensor, patch_span: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, patch_span: Tensor, token_span: Tensor) -> tuple[Tensor, Tensor]:
         counts = patch_span.to(torch.int64) // PATCH_ELEMENTS
         packing = Packing(counts[:, 0], counts[:, 1])
         dtype = self.vggish.embeddings[0].weight.dtype
         embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype))
-        return segment_mean(embeddings.float(), packing.row, packing.used)
+        return segment_mean(embeddings.float(), packing.row, packing.used), token_span.clone()
 
 
 class ServedBert(nn.Module):
@@ -81,9 +86,9 @@ class ServedBert(nn.Module):
 class PackedLayer(nn.Module):
     """One BERT layer on packed tokens [total, hidden]."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: BertLayer) -> None:
         super().__init__()
-        own = layer.attention.self
+        own: BertSelfAttention = layer.attention.self
         parts = (own.query, own.key, own.value)
         self.qkv = nn.Linear(own.query.in_features, 3 * own.all_head_size)  # one product instead of three
         self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]))

@@ -41,9 +41,9 @@ def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
     return {
         "vggish": Graph(
             ServedVGGish(model.vggish),
-            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS},
-            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}),
-            ("AUDIO_EMBEDDING",),
+            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS, "TOKEN_SPAN": span},
+            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}, {0: batch}),
+            ("AUDIO_EMBEDDING", "NEXT_TOKEN_SPAN"),
         ),
         "bert": Graph(
             ServedBert(model.text_encoder, model.head.text_projection),

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -84,9 +85,7 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
         sentence = " ".join((words * 3)[first : first + length])
         patches = audio.log_mel_patches(speech[start : start + samples])
         ids = tokenizer.encode(text.clean(sentence))
-        utterances.append(
-            Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids)
-        )
+        utterances.append(Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids))
     return utterances
 
 
@@ -108,11 +107,12 @@ class OnnxModel:
         ids = np.concatenate([utterance.ids for utterance in utterances])
         patch_span = np.array([[utterance.patches.size] * 2 for utterance in utterances], np.int32)
         token_span = np.array([[utterance.ids.size] * 2 for utterance in utterances], np.int32)
-        tensors = self._run("vggish", PATCHES=patches, PATCH_SPAN=patch_span)
+        tensors = self._run("vggish", PATCHES=patches, PATCH_SPAN=patch_span, TOKEN_SPAN=token_span)
+        token_span = tensors.pop("NEXT_TOKEN_SPAN")
         tensors |= self._run("bert", INPUT_IDS=ids, TOKEN_SPAN=token_span)
         return tensors | self._run("fusion", **tensors, PATCH_SPAN=patch_span, TOKEN_SPAN=token_span)
 
-    def _run(self, name: str, **inputs: NDArray[np.generic]) -> Tensors:
+    def _run(self, name: str, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
         session = self._sessions[name]
         return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
 

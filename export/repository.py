@@ -5,7 +5,6 @@ Everything is written to a directory beside the repository first. Then each file
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,11 +51,11 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
     files = {path.relative_to(staged).as_posix(): path.stat().st_size for path in staged.rglob("*") if path.is_file()}
     for name in files:
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(staged / name, repository / name)
+        (staged / name).replace(repository / name)
     manifest["files"] = dict(sorted((kept | files).items()))
     path = staged / MANIFEST
     path.write_text(json.dumps(manifest, indent=2) + "\n")
-    os.replace(path, repository / MANIFEST)
+    path.replace(repository / MANIFEST)
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:
@@ -78,6 +77,8 @@ def _copy_hand_written(repository: Path) -> None:
 
 
 def _is_hand_written(path: Path) -> bool:
-    return path.suffix != ".onnx" and path.name not in (MANIFEST, "tokenizer.json", "checkpoint.json") and (
-        path.parent.name != "__pycache__"
+    return (
+        path.suffix != ".onnx"
+        and path.name not in (MANIFEST, "tokenizer.json", "checkpoint.json")
+        and (path.parent.name != "__pycache__")
     )

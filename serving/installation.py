@@ -59,7 +59,12 @@ def _libpython() -> Path:
     name = f"libpython{PYTHON_VERSION}.so.1.0"
     variables = sysconfig.get_config_vars()
     library_directory, architecture = variables.get("LIBDIR") or "/usr/lib", variables.get("MULTIARCH") or ""
-    places = (library_directory, f"{library_directory}/{architecture}", f"/usr/lib/{architecture}", f"{sys.base_prefix}/lib")
+    places = (
+        library_directory,
+        f"{library_directory}/{architecture}",
+        f"/usr/lib/{architecture}",
+        f"{sys.base_prefix}/lib",
+    )
     for place in places:
         if (library := Path(place, name)).is_file():
             return library
@@ -85,7 +90,9 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
             (directory / backend.name).symlink_to(backend, target_is_directory=True)
     if installation.stub:
         shutil.copy(installation.stub, directory / "python")
-    shutil.copytree(OUR_BACKENDS / "onnxruntime", directory / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        OUR_BACKENDS / "onnxruntime", directory / "onnxruntime", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return directory
 
 

@@ -37,9 +37,15 @@ def _refusal(message: str, code: int) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
+def tensor(request: Any, name: str) -> NDArray[Any]:
+    """An input of the request."""
+    array: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+    return array
+
+
 def rows(request: Any, name: str) -> list[bytes]:
     """The rows of a BYTES [n, 1] input."""
-    return list(pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1))
+    return list(tensor(request, name).reshape(-1))
 
 
 def rectangle(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
@@ -51,7 +57,7 @@ def rectangle(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.
     span = np.array([(len(row), longest) for row in values], np.int32)
     if len(values) == 1:
         return values[0][None, :], span
-    tensor = np.zeros((len(values), longest), values[0].dtype)
-    for row, target in zip(values, tensor, strict=True):
+    padded = np.zeros((len(values), longest), values[0].dtype)
+    for row, target in zip(values, padded, strict=True):
         target[: len(row)] = row
-    return tensor, span
+    return padded, span

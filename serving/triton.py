@@ -1,5 +1,6 @@
 """A Triton process as a context manager."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -145,10 +146,8 @@ class Triton:
             if self.wait(EXIT_TIMEOUT + 5) is None:
                 self._process.kill()
                 self._process.wait()
-            try:  # stubs whose server died a hard death
+            with contextlib.suppress(ProcessLookupError):  # stubs whose server died a hard death
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             assert self._reader is not None
             self._reader.join(timeout=5)
         if self._scratch is not None:
@@ -176,7 +175,9 @@ class Triton:
             if (status := self.wait(0.05)) is not None:
                 assert self._reader is not None
                 self._reader.join(timeout=5)
-                raise TritonError(log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}")
+                raise TritonError(
+                    log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
+                )
             if _is_ready(self.http_url):
                 return
         raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")

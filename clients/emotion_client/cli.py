@@ -1,0 +1,88 @@
+"""The `emotion-client` command."""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+
+from emotion_client.client import EmotionClient
+from emotion_client.errors import EmotionError, InvalidInput
+from emotion_client.types import EMOTIONS, Emotion, Utterance
+
+_TEXT = "(text)"  # stands in the file column for an utterance without audio
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit status: 0 all answered, 1 any failed; usage errors exit with 2."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if not options.files and options.text is None:
+        parser.error("nothing to analyze: give an audio FILE, or --text, or both")
+    if len(options.files) > 1 and options.text is not None:
+        parser.error("--text is the transcript of one FILE, and several were given")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install 'emoserve-client[plot]'")
+    try:
+        client = EmotionClient(options.endpoint or ["localhost:8001"], deadline=options.deadline)
+    except InvalidInput as error:
+        parser.error(str(error))
+
+    names = options.files or [_TEXT]
+    with client:
+        answers = client.analyze_many(Utterance(audio=file, text=options.text) for file in options.files or [None])
+    results = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Emotion)}
+    failed = len(results) < len(set(names))
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, EmotionError):
+            print(f"{parser.prog}: {name}: {answer}", file=sys.stderr)
+    if options.json:
+        for name, result in results.items():
+            print(json.dumps({"file": None if name is _TEXT else name, **dataclasses.asdict(result)}))
+    elif results:
+        print(_table(results))
+    if options.plot and results:
+        from emotion_client.radar import radar  # here, since matplotlib is optional and slow to import
+
+        try:
+            radar(results, options.plot)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            print(f"{parser.prog}: cannot write {options.plot}: {reason}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="emotion-client", description="Ask an emotion server what speech sounds like."
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audio file: WAV, FLAC, OGG or MP3")
+    parser.add_argument("--text", metavar="T", help="transcript of FILE; alone, the text to analyze")
+    parser.add_argument(
+        "--endpoint",
+        action="append",
+        metavar="HOST:PORT",
+        help="gRPC endpoint of the server; repeat it to spread the requests over several (default: localhost:8001)",
+    )
+    parser.add_argument("--deadline", type=float, default=30.0, metavar="S", help="seconds per request (default: 30)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "--plot", metavar="IMAGE", help="also draw a radar chart (.png, .svg or .pdf; needs matplotlib)"
+    )
+    return parser
+
+
+def _table(results: Mapping[str, Emotion]) -> str:
+    rows = [["file", "label", *EMOTIONS]]
+    for name, result in results.items():
+        rows.append([name, result.label, *(f"{p:.1%}" for p in result.probabilities.values())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    notes = ["", *(f"  untrained: {', '.join(r.untrained)}" if r.untrained else "" for r in results.values())]
+    lines = []
+    for row, note in zip(rows, notes, strict=True):
+        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(left + right) + note)
+    return "\n".join(lines)

@@ -1,0 +1,232 @@
+"""The clients, blocking and asyncio, over one gRPC channel each."""
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from emotion_client.audio import encode
+from emotion_client.channel import TLS, connection
+from emotion_client.errors import EmotionError, InvalidInput, from_triton
+from emotion_client.types import EMOTIONS, Audio, Emotion, Timings, Utterance
+
+_MODEL = "emotion"
+_OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CHECKPOINT")
+_LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request, ready to send."""
+
+    arguments: dict[str, Any]  # of InferenceServerClient.infer
+    deadline: float  # s
+    prepared: float  # ms it took
+    sent: float  # s on the clock of time.perf_counter
+
+
+class _Client:
+    """What both clients share: from an utterance to a request, and from an answer to an Emotion."""
+
+    def __init__(self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None) -> None:
+        self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+        self._deadline = _checked(deadline)
+        self._connection = connection(self._endpoints, tls)
+
+    def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
+        """Check and encode. Raises InvalidInput for what the server need not see."""
+        start = time.perf_counter()
+        if utterance.audio is None and not utterance.text:
+            raise InvalidInput("neither audio nor text was given: give at least one")
+        if utterance.audio is None and utterance.rate is not None:
+            raise InvalidInput("rate goes with a waveform only, and no audio was given")
+        audio = b"" if utterance.audio is None else encode(utterance.audio, utterance.rate)
+        seconds = self._deadline if deadline is None else _checked(deadline)
+        arguments = {
+            "model_name": _MODEL,
+            "inputs": [_tensor("AUDIO", audio), _tensor("TEXT", _utf8(utterance.text or ""))],
+            "outputs": [triton.InferRequestedOutput(name) for name in _OUTPUTS],
+            "request_id": request_id or uuid.uuid4().hex,
+            "client_timeout": seconds,
+            "timeout": math.ceil(seconds * 1e6),  # microseconds: the server drops what its caller no longer waits for
+        }
+        sent = time.perf_counter()
+        return _Request(arguments, seconds, 1e3 * (sent - start), sent)
+
+    def _emotion(self, request: _Request, answer: triton.InferResult) -> Emotion:
+        fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
+        checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
+        assert fused is not None  # a softmax is never all zero
+        return Emotion(
+            label=max(fused, key=fused.__getitem__),
+            probabilities=fused,
+            audio_probabilities=audio,
+            text_probabilities=text,
+            request_id=answer.get_response().id,
+            checkpoint=checkpoint["digest"],
+            untrained=tuple(checkpoint["untrained"]),
+            timings=Timings(prepare=request.prepared, request=1e3 * (time.perf_counter() - request.sent)),
+        )
+
+    def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:
+        return from_triton(error, ", ".join(self._endpoints), request.deadline)
+
+
+class EmotionClient(_Client):
+    """Blocking client; threads may share it. Close it, or use it in a `with` statement.
+
+    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 4 s.
+
+    Args:
+        endpoints: HOST:PORT of the server's gRPC endpoint. Calls go round-robin over all addresses that one DNS name
+            has (it is looked up again as servers come and go), or over several endpoints (each looked up once, now).
+        deadline: seconds that a call may take, retries included.
+        tls: how to encrypt; None for no encryption.
+
+    Raises:
+        InvalidInput: an endpoint, deadline or certificate that can't be used.
+    """
+
+    def __init__(
+        self, endpoints: str | Sequence[str] = "localhost:8001", *, deadline: float = 30.0, tls: TLS | None = None
+    ) -> None:
+        super().__init__(endpoints, deadline, tls)
+        self._triton = triton.InferenceServerClient(**self._connection)
+
+    def analyze(
+        self,
+        audio: Audio | None = None,
+        text: str | None = None,
+        rate: int | None = None,
+        *,
+        request_id: str | None = None,
+        deadline: float | None = None,
+    ) -> Emotion:
+        """The emotion of one utterance; `audio`, `text` and `rate` as in Utterance.
+
+        Args:
+            request_id: names the request in the server's log; made up where None.
+            deadline: seconds, in place of the client's own.
+
+        Raises:
+            InvalidInput, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
+        """
+        request = self._prepare(Utterance(audio, text, rate), request_id, deadline)
+        try:
+            answer = self._triton.infer(**request.arguments)
+        except InferenceServerException as error:
+            raise self._failure(request, error) from None
+        return self._emotion(request, answer)
+
+    def analyze_many(self, utterances: Iterable[Utterance], concurrency: int = 16) -> list[Emotion | EmotionError]:
+        """The emotion of each utterance, in their order, with `concurrency` requests under way at a time.
+
+        An utterance that failed has its exception in its place; the others go on.
+        """
+
+        def one(utterance: Utterance) -> Emotion | EmotionError:
+            try:
+                return self.analyze(utterance.audio, utterance.text, utterance.rate)
+            except EmotionError as error:
+                return error
+
+        with ThreadPoolExecutor(concurrency) as executor:
+            return list(executor.map(one, utterances))
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._triton.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class AsyncEmotionClient(_Client):
+    """The asyncio twin of EmotionClient, which says what the arguments mean. Create it where an event loop runs."""
+
+    def __init__(
+        self, endpoints: str | Sequence[str] = "localhost:8001", *, deadline: float = 30.0, tls: TLS | None = None
+    ) -> None:
+        asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
+        super().__init__(endpoints, deadline, tls)
+        self._triton = triton_aio.InferenceServerClient(**self._connection)
+
+    async def analyze(
+        self,
+        audio: Audio | None = None,
+        text: str | None = None,
+        rate: int | None = None,
+        *,
+        request_id: str | None = None,
+        deadline: float | None = None,
+    ) -> Emotion:
+        """As EmotionClient.analyze."""
+        # in a thread, since reading a file would hold up the loop
+        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate), request_id, deadline)
+        try:
+            answer = await self._triton.infer(**request.arguments)
+        except InferenceServerException as error:
+            raise self._failure(request, error) from None
+        return self._emotion(request, answer)
+
+    async def analyze_many(
+        self, utterances: Iterable[Utterance], concurrency: int = 16
+    ) -> list[Emotion | EmotionError]:
+        """As EmotionClient.analyze_many."""
+        slots = asyncio.Semaphore(concurrency)
+
+        async def one(utterance: Utterance) -> Emotion | EmotionError:
+            async with slots:
+                try:
+                    return await self.analyze(utterance.audio, utterance.text, utterance.rate)
+                except EmotionError as error:
+                    return error
+
+        return await asyncio.gather(*map(one, utterances))
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._triton.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+
+def _checked(deadline: float) -> float:
+    if not 0 < deadline <= _LONGEST_DEADLINE:
+        raise InvalidInput(f"deadline must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {deadline:g}")
+    return deadline
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"text has a character that is not valid Unicode at position {error.start}") from None
+
+
+def _tensor(name: str, value: bytes) -> triton.InferInput:
+    tensor = triton.InferInput(name, [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
+    return tensor
+
+
+def _by_name(probabilities: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float] | None:
+    """Probabilities [5] by emotion; None for all zero, which stands for an absent modality."""
+    return dict(zip(EMOTIONS, probabilities.tolist(), strict=True)) if probabilities.any() else None

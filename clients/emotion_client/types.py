@@ -1,0 +1,66 @@
+"""What goes in and what comes back."""
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+# The order of the served probabilities: part of the server's contract
+EMOTIONS: tuple[str, ...] = ("neutral", "frustration", "anger", "sadness", "excitement")
+
+Audio: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One thing that somebody said; at least one of `audio` and `text` is needed.
+
+    Attributes:
+        audio: a whole WAV, FLAC, OGG or MP3 file as bytes; or the path of one; or a waveform, [n] or [n, channels],
+            floating point in [-1, 1], int16 or int32.
+        text: its transcript; None or "" where there is none.
+        rate: sample rate in Hz; needed for a waveform, and only there.
+    """
+
+    audio: Audio | None = None
+    text: str | None = None
+    rate: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one call went, in milliseconds.
+
+    Attributes:
+        prepare: reading and encoding the audio.
+        request: from sending to the parsed answer, retries included.
+    """
+
+    prepare: float
+    request: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emotion:
+    """The answer to one utterance.
+
+    Attributes:
+        label: the most probable emotion.
+        probabilities: by emotion, in the order of EMOTIONS; they sum to 1. Audio and text taken together.
+        audio_probabilities: what the audio alone says; None where the utterance had no audio.
+        text_probabilities: what the text alone says; None where the utterance had no text.
+        request_id: the request's name in the server's log and trace.
+        checkpoint: digest of the weights that answered.
+        untrained: parts of the model whose weights were never trained: not empty means that the answer means nothing.
+        timings: where the time went.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    audio_probabilities: dict[str, float] | None
+    text_probabilities: dict[str, float] | None
+    request_id: str
+    checkpoint: str
+    untrained: tuple[str, ...]
+    timings: Timings

@@ -1,0 +1,49 @@
+"""Several utterances in one request, for callers that hold them all anyway: tensors [8, 1] in place of [1, 1].
+
+One bad row fails them all; separate requests fail one by one, and the server batches those too.
+"""
+
+import argparse
+
+import numpy as np
+import tritonclient.grpc as triton
+
+LINES = (
+    "I can't believe it, we won!",
+    "Fine. See you at nine.",
+    "How often do I have to ask you?",
+    "She was my best friend.",
+    "Nobody ever answers that phone.",
+    "The train leaves at four.",
+    "Get out of my house!",
+    "I miss him every day.",
+)
+
+
+def tensor(name: str, values: list[bytes]) -> triton.InferInput:
+    """A BYTES tensor [batch, 1], one row per utterance."""
+    result = triton.InferInput(name, [len(values), 1], "BYTES")
+    result.set_data_from_numpy(np.array(values, dtype=np.object_).reshape(-1, 1))
+    return result
+
+
+def main() -> None:
+    """Print the most probable emotion of each line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
+    options = parser.parse_args()
+
+    texts = [line.encode() for line in LINES]
+    with triton.InferenceServerClient(options.endpoint) as client:
+        answer = client.infer(
+            "emotion",
+            inputs=[tensor("AUDIO", [b""] * len(texts)), tensor("TEXT", texts)],
+            outputs=[triton.InferRequestedOutput("PROBABILITIES", class_count=1)],
+        )
+    for line, [entry] in zip(LINES, answer.as_numpy("PROBABILITIES"), strict=True):
+        probability, _, label = entry.decode().split(":")
+        print(f"{label:12} {float(probability):6.1%}  {line}")
+
+
+if __name__ == "__main__":
+    main()

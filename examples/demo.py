@@ -1,0 +1,89 @@
+"""`make demo`: start Triton, send real speech and text over gRPC, print the answers and draw them.
+
+python examples/demo.py [--repository DIR] [--radar FILE]
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+from emotion_client import EMOTIONS, Emotion, EmotionClient
+from emotion_client.radar import radar
+from rich.console import Console
+from rich.table import Table
+from tritonclient.grpc import InferenceServerClient
+
+from serving import Triton, TritonError
+
+ROOT = Path(__file__).parent.parent
+SPEECH = Path(__file__).parent / "speech"
+TEXT_ALONE = "I can't believe we finally won, this is the best day of my life!"
+MODELS = ("emotion", "preprocess_audio", "preprocess_text", "vggish", "bert", "fusion")
+
+
+def main() -> int:
+    """Exit status 0 when every utterance was answered."""
+    parser = argparse.ArgumentParser(description="Serve the exported models on free ports and try them.")
+    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository", metavar="DIR")
+    parser.add_argument("--radar", type=Path, default=ROOT / "build" / "radar.png", metavar="FILE")
+    arguments = parser.parse_args()
+    console = Console()
+    try:
+        with (
+            Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+            EmotionClient(server.grpc_url) as client,
+        ):
+            show_server(console, server)
+            answers = ask(client)
+    except TritonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    console.print(table(answers))
+    arguments.radar.parent.mkdir(parents=True, exist_ok=True)
+    radar(answers, arguments.radar)
+    console.print(f"radar plot: {arguments.radar}")
+    return 0
+
+
+def show_server(console: Console, server: Triton) -> None:
+    """Triton's version, the models' states, and what the parity gate found when they were exported."""
+    with InferenceServerClient(server.grpc_url) as triton:
+        console.print(f"Triton {triton.get_server_metadata().version} on {server.grpc_url} (gRPC)")
+        for model in MODELS:
+            console.print(f"  {model:<17} {'READY' if triton.is_model_ready(model) else 'not ready'}")
+    assert server.manifest is not None
+    for precision, comparisons in server.manifest["parity"].items():
+        for comparison in comparisons:
+            console.print(
+                f"parity ({precision}), {comparison['name']}: {comparison['difference']:.1e} "
+                f"(tolerance {comparison['tolerance']:g})",
+                highlight=False,
+            )
+
+
+def ask(client: EmotionClient) -> dict[str, Emotion]:
+    """Two recordings with their transcripts, one without, one sentence without audio."""
+    with (SPEECH / "transcripts.tsv").open(newline="") as file:
+        transcripts = dict(csv.reader(file, delimiter="\t"))
+    both, other, alone = "austen-0890.flac", "austen-0930.flac", "austen-0870.flac"
+    return {
+        f"{both} + text": client.analyze(SPEECH / both, transcripts[both]),
+        f"{other} + text": client.analyze(SPEECH / other, transcripts[other]),
+        f"{alone} alone": client.analyze(SPEECH / alone),
+        "text alone": client.analyze(text=TEXT_ALONE),
+    }
+
+
+def table(answers: dict[str, Emotion]) -> Table:
+    """One line per utterance, with what of the answering checkpoint is untrained beside it."""
+    result = Table("utterance", "answer", *EMOTIONS, "ms", "note")
+    for name, answer in answers.items():
+        shares = (f"{answer.probabilities[emotion]:.1%}" for emotion in EMOTIONS)
+        note = f"untrained: {', '.join(answer.untrained)}" if answer.untrained else ""
+        result.add_row(name, answer.label, *shares, f"{answer.timings.request:.0f}", note)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

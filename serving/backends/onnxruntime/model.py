@@ -1,0 +1,373 @@
+"""The Triton backend named ``onnxruntime``, written in Python on the PyPI ``onnxruntime`` package.
+
+Triton runs this file for every model with ``backend: "onnxruntime"`` where NVIDIA's native backend is not installed.
+It is as strict as the native one of Triton 24.10 (ONNX Runtime 1.19.2), so a repository that loads here loads there:
+``RULES`` lists what is compared with the ONNX file, ``session_options`` the parameters that are read.
+
+Stricter than the native backend, on purpose: the configuration must name every input (nothing is auto-completed);
+``batch_input``, ``batch_output``, sequence batching, decoupled answers, execution accelerators and operator libraries
+are refused; strings must be UTF-8. Contrib operators newer than ONNX Runtime 1.19.2 can't be told apart here.
+"""
+
+import json
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
+
+Config = dict[str, Any]
+Array = np.ndarray[Any, Any]
+
+NATIVE_IR_VERSION = 10  # the newest that ONNX Runtime 1.19.2 reads
+NATIVE_OPSET = 21  # likewise, of the domain ai.onnx
+
+SAME_NAME = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "STRING")
+ONNX_TYPES = {f"TYPE_{name}": f"tensor({name.lower()})" for name in SAME_NAME} | {
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+
+
+class ModelError(ValueError):
+    """A model that can't be served; the message is one sentence without the model's name."""
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def onnx_file(config: Config, version_directory: Path) -> Path:
+    """Path of the ONNX file, ``model.onnx`` by default; of a directory it is the ``model.onnx`` in it."""
+    path = version_directory / (config.get("default_model_filename") or "model.onnx")
+    if path.is_dir():
+        path /= "model.onnx"
+    if not path.is_file():
+        raise ModelError(f"default_model_filename names '{path.name}', but there is no file '{path}'")
+    return path
+
+
+def protobuf_varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The variable-length integer at a position, and the position after it."""
+    value = shift = 0
+    while message[at] & 0x80:
+        value |= (message[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | message[at] << shift, at + 1
+
+
+def protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """(field number, value) of each field of a message made of integers (wire type 0) and byte strings (type 2)."""
+    at = 0
+    while at < len(message):
+        key, at = protobuf_varint(message, at)
+        value, at = protobuf_varint(message, at)
+        if key & 7 == 2:
+            yield key >> 3, message[at : at + value]
+            at += value
+        else:
+            yield key >> 3, value
+
+
+def check_onnx_version(path: Path) -> None:
+    """Refuse a file that the native backend's ONNX Runtime is too old for (ModelProto.ir_version and .opset_import)."""
+    with path.open("rb") as file:  # mapped, so the weights are not read
+        fields = list(protobuf_fields(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
+    ir_version = next((value for number, value in fields if number == 1), 0)
+    if ir_version > NATIVE_IR_VERSION:
+        raise ModelError(
+            f"'{path.name}' has IR version {ir_version}, and the native backend reads at most {NATIVE_IR_VERSION}"
+        )
+    for opset in (dict(protobuf_fields(value)) for number, value in fields if number == 8):
+        if bytes(opset.get(1, b"")) in (b"", b"ai.onnx") and opset[2] > NATIVE_OPSET:
+            raise ModelError(f"'{path.name}' has opset {opset[2]}, and the native backend reads at most {NATIVE_OPSET}")
+
+
+# --- the configuration's parameters ---------------------------------------------------------------------------------
+
+
+def parameter(config: Config, name: str, pattern: str = ".*", accepted: str = "a string") -> str | None:
+    """The string value of a config parameter, None where absent; ``accepted`` says what ``pattern`` matches."""
+    if name not in config.get("parameters", {}):
+        return None
+    value = str(config["parameters"][name].get("string_value", ""))
+    if not re.fullmatch(pattern, value, re.IGNORECASE):
+        raise ModelError(f"parameter '{name}' is '{value}' in the config, but must be {accepted}")
+    return value
+
+
+def thread_count(config: Config, name: str) -> int:
+    """Threads asked for by a parameter; 0, the default, leaves the number to ONNX Runtime."""
+    return int(parameter(config, name, r"\d{1,4}", "a whole number from 0 to 9999") or 0)
+
+
+def boolean(config: Config, name: str, default: bool) -> bool:
+    """A parameter's truth value."""
+    value = parameter(config, name, "true|on|1|false|off|0", "true, on, 1, false, off or 0")
+    return default if value is None else value.lower() in ("true", "on", "1")
+
+
+def session_options(config: Config) -> ort.SessionOptions:
+    """ONNX Runtime's options from ``parameters`` and ``optimization.graph.level``; unknown parameters are ignored."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = thread_count(config, "intra_op_thread_count")
+    options.inter_op_num_threads = thread_count(config, "inter_op_thread_count")
+    parallel = parameter(config, "execution_mode", "[01]", "0 (sequential) or 1 (parallel)") == "1"
+    options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena", True)
+    options.enable_mem_pattern = boolean(config, "enable_mem_pattern", True)
+    boolean(config, "share_session_between_instances", False)  # checked as there; instances are processes of their own
+    level = config.get("optimization", {}).get("graph", {}).get("level", 0)
+    options.graph_optimization_level = {
+        -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    }.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    # Each instance is a process: a spinning thread of one steals a core from the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def run_options(config: Config) -> ort.RunOptions:
+    """Options of every run: ``memory.enable_memory_arena_shrinkage``, such as ``cpu:0``, gives memory back after it."""
+    options = ort.RunOptions()
+    shrinkage = parameter(config, "memory.enable_memory_arena_shrinkage")
+    if shrinkage is not None:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", shrinkage)
+    return options
+
+
+def open_session(path: Path, options: ort.SessionOptions, kind: str, device: int) -> ort.InferenceSession:
+    """The session on the GPU ``device`` for instance kind ``GPU``, else on the CPU."""
+    wanted = [("CUDAExecutionProvider", {"device_id": device})] if kind == "GPU" else []
+    try:
+        session = ort.InferenceSession(path, options, providers=[*wanted, "CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        raise ModelError(f"ONNX Runtime can't load '{path.name}': {one_line(error)}") from None
+    if kind == "GPU" and "CUDAExecutionProvider" not in session.get_providers():
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but this onnxruntime could not use CUDA on device {device}; install "
+            "onnxruntime-gpu and its CUDA libraries, or use KIND_CPU"
+        )
+    session.disable_fallback()  # a failing run is answered with an error, never silently moved to the CPU
+    return session
+
+
+# --- the rules: (config, session) -> ModelError or nothing ----------------------------------------------------------
+
+
+def refuse_unsupported(config: Config, _: ort.InferenceSession) -> None:
+    """Features of a model configuration that this backend doesn't have."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators") or {}
+    used = {
+        "batch_input": config.get("batch_input"),
+        "batch_output": config.get("batch_output"),
+        "sequence_batching": "sequence_batching" in config,
+        "decoupled model_transaction_policy": config.get("model_transaction_policy", {}).get("decoupled"),
+        "optimization.execution_accelerators": any(accelerators.values()),
+        "model_operations": config.get("model_operations", {}).get("op_library_filename"),
+    }
+    for feature in (name for name, value in used.items() if value):
+        raise ModelError(f"{feature} is set in the config, but this backend does not support it; remove it")
+
+
+def only_tensors(_: Config, session: ort.InferenceSession) -> None:
+    """Every input and output of the ONNX file is a tensor, configured or not."""
+    for node in [*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()]:
+        if not node.type.startswith("tensor("):
+            raise ModelError(f"'{node.name}' is {node.type} in the model, but only tensors are supported")
+
+
+def names_match(config: Config, session: ort.InferenceSession) -> None:
+    """Required inputs are exactly the model's; optional ones are overridable initializers; outputs are the model's."""
+    inputs = {node.name for node in session.get_inputs()}
+    initializers = {node.name for node in session.get_overridable_initializers()}
+    outputs = {node.name for node in session.get_outputs()}
+    for entry in config["input"]:
+        if entry.get("optional") and config["max_batch_size"] > 0:
+            raise ModelError(f"input '{entry['name']}' is optional in the config, which excludes max_batch_size > 0")
+        kind, accepted = ("optional input", initializers) if entry.get("optional") else ("input", inputs)
+        if entry["name"] not in accepted:
+            raise ModelError(f"{kind} '{entry['name']}' of the config is not one of the model's: {sorted(accepted)}")
+    missing = inputs - {entry["name"] for entry in config["input"]}
+    if missing:
+        raise ModelError(f"the model's inputs {sorted(missing)} are missing from the config")
+    if not config["output"]:
+        raise ModelError(f"the config has no output; the model's are {sorted(outputs)}")
+    for entry in config["output"]:
+        if entry["name"] not in outputs:
+            raise ModelError(f"output '{entry['name']}' of the config is not one of the model's: {sorted(outputs)}")
+
+
+def types_match(config: Config, session: ort.InferenceSession) -> None:
+    """Data types are equal, and one that the native backend knows (BF16 is not)."""
+    for kind, entry, node in configured(config, session):
+        if entry["data_type"] not in ONNX_TYPES:
+            raise ModelError(f"{kind} '{entry['name']}' is {entry['data_type']} in the config, which is not supported")
+        if ONNX_TYPES[entry["data_type"]] != node.type:
+            raise ModelError(f"{kind} '{node.name}' is {entry['data_type']} in the config but {node.type} in the model")
+
+
+def shapes_match(config: Config, session: ort.InferenceSession) -> None:
+    """Ranks are equal; the model's fixed dims are the config's; an output's dims are so even where they are -1."""
+    batching = config["max_batch_size"] > 0
+    for kind, entry, node in configured(config, session):
+        model = onnx_shape(node)
+        dims = config_dims(entry)
+        if entry.get("allow_ragged_batch"):
+            if entry.get("optional"):
+                raise ModelError(f"{kind} '{node.name}' is both optional and ragged in the config; it can be one")
+            if model != [-1]:
+                raise ModelError(f"{kind} '{node.name}' is ragged in the config but {model} in the model, not [-1]")
+        elif batching and model[:1] != [-1]:
+            raise ModelError(
+                f"{kind} '{node.name}' has the shape {model} in the model, but max_batch_size is "
+                f"{config['max_batch_size']} in the config, which takes a first dim of -1"
+            )
+        elif not model and any(dim != 1 for dim in dims):
+            raise ModelError(f"{kind} '{node.name}' has the dims {dims} in the config but is a scalar in the model")
+        elif model and not compatible([-1, *dims] if batching else dims, model, exact=kind == "output"):
+            raise ModelError(
+                f"{kind} '{node.name}' has the dims {dims} in the config{' after the batch' if batching else ''} but "
+                f"the shape {model} in the model"
+            )
+
+
+Rule = Callable[[Config, ort.InferenceSession], None]
+RULES: tuple[Rule, ...] = (refuse_unsupported, only_tensors, names_match, types_match, shapes_match)
+
+
+def configured(config: Config, session: ort.InferenceSession) -> Iterator[tuple[str, Config, ort.NodeArg]]:
+    """("input" or "output", its config, its ONNX node) of each input and output that the config names."""
+    inputs = {node.name: node for node in [*session.get_inputs(), *session.get_overridable_initializers()]}
+    outputs = {node.name: node for node in session.get_outputs()}
+    for kind, nodes in (("input", inputs), ("output", outputs)):
+        for entry in config[kind]:
+            yield kind, entry, nodes[entry["name"]]
+
+
+def onnx_shape(node: ort.NodeArg) -> list[int]:
+    """Dims of an ONNX tensor, -1 for a symbolic or unknown one."""
+    return [dim if isinstance(dim, int) else -1 for dim in node.shape]
+
+
+def config_dims(entry: Config) -> list[int]:
+    """Dims that the model sees, without the batch: those of ``reshape`` where the config has one."""
+    return [int(dim) for dim in (entry["reshape"]["shape"] if "reshape" in entry else entry["dims"])]
+
+
+def compatible(dims: list[int], model: list[int], exact: bool) -> bool:
+    """Whether a configured shape fits the model's, of which -1 takes anything unless ``exact``."""
+    pairs = zip(dims, model, strict=False)
+    return len(dims) == len(model) and all(dim == fixed or (fixed == -1 and not exact) for dim, fixed in pairs)
+
+
+# --- execution ------------------------------------------------------------------------------------------------------
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks."""
+    return " ".join(str(error).split())
+
+
+def c_strings(name: str, array: Array) -> Array:
+    """BYTES as str, each cut at its first NUL byte as the native backend does; ValueError where one is not UTF-8."""
+    try:
+        texts = [item.split(b"\0", 1)[0].decode() for item in array.flat]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input '{name}' is not UTF-8: {error.reason} at byte {error.start}") from None
+    return np.array(texts, dtype=np.object_).reshape(array.shape)
+
+
+def model_shape(entry: Config, node: ort.NodeArg) -> tuple[int, ...] | None:
+    """The shape that a request's input is brought to: flat where ragged, () for a scalar, None for its own."""
+    if entry.get("allow_ragged_batch"):
+        return (-1,)
+    return None if onnx_shape(node) else ()
+
+
+def join(name: str, arrays: list[Array], shape: tuple[int, ...] | None) -> Array:
+    """One input of all requests laid end to end along axis 0; no copy for one request of numbers."""
+    if arrays[0].dtype == np.object_:
+        arrays = [c_strings(name, array) for array in arrays]
+    if shape is not None:
+        arrays = [array.reshape(shape) for array in arrays]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def split(name: str, array: Array, sizes: list[int]) -> list[Array]:
+    """The rows of each request, as views; ValueError where the model gave another number of rows than it was sent."""
+    if array.shape[:1] != (sum(sizes),):
+        raise ValueError(f"output '{name}' has the shape {list(array.shape)} for a batch of {sum(sizes)}")
+    return np.split(array, np.cumsum(sizes)[:-1])
+
+
+class TritonPythonModel:
+    """One instance of a model."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """The configuration as it is: names, types and dims are stated in config.pbtxt, never guessed."""
+        return config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the ONNX file and hold the configuration to it; TritonModelException says what does not fit."""
+        config = json.loads(args["model_config"])
+        try:
+            path = onnx_file(config, Path(args["model_repository"], args["model_version"]))
+            device = int(args["model_instance_device_id"])
+            self.session = open_session(path, session_options(config), args["model_instance_kind"], device)
+            check_onnx_version(path)
+            for rule in RULES:
+                rule(config, self.session)
+        except ModelError as error:
+            raise pb_utils.TritonModelException(f"model '{config['name']}': {error}") from None
+        self.run_options = run_options(config)
+        self.batching = config["max_batch_size"] > 0
+        ios = list(configured(config, self.session))
+        self.inputs = {node.name: model_shape(entry, node) for kind, entry, node in ios if kind == "input"}
+        self.outputs = {node.name: config_dims(entry) for kind, entry, node in ios if kind == "output"}
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """A response for each request, from one run of the model for all of them."""
+        batches = [requests] if self.batching else [[request] for request in requests]
+        return [response for batch in batches for response in self.respond(batch)]
+
+    def respond(self, requests: list[Any]) -> list[Any]:
+        """The responses of one run; where it fails all are errors, for an exception would leak shared memory."""
+        try:
+            return self.run(requests)
+        except Exception as error:
+            message = f"the model could not run: {one_line(error)}"
+            # An error object of its own for each: one that is shared reaches all but one client as garbage.
+            failures = [pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL) for _ in requests]
+            return [pb_utils.InferenceResponse(error=failure) for failure in failures]
+
+    def run(self, requests: list[Any]) -> list[Any]:
+        """Join the requests' inputs, run, and split the outputs that each request asked for."""
+        arrays = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
+        # An absent name is an optional input, which batching excludes: all requests have the same.
+        feed = {name: join(name, [row[name] for row in arrays], self.inputs[name]) for name in arrays[0]}
+        asked = [set(request.requested_output_names()) for request in requests]
+        names = [name for name in self.outputs if any(name in one for one in asked)]
+        results = dict(zip(names, self.session.run(names, feed, self.run_options), strict=True))
+        if self.batching:
+            sizes = [next(iter(row.values())).shape[0] for row in arrays]
+            parts = {name: split(name, array, sizes) for name, array in results.items()}
+        else:
+            parts = {
+                name: [array if array.ndim else array.reshape(self.outputs[name])] for name, array in results.items()
+            }
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor(name, parts[name][row]) for name in names if name in one])
+            for row, one in enumerate(asked)
+        ]
+
+    def finalize(self) -> None:
+        """Free the session before the process ends."""
+        del self.session

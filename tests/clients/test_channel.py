@@ -1,0 +1,124 @@
+"""Endpoints that are dead, die, come back, are several, or speak TLS."""
+
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from emotion_client import TLS, Emotion, EmotionClient, InvalidInput, Unavailable
+
+DEAD = "127.0.0.1:1"
+# 640 KB: more than gRPC's retry buffer holds by default
+NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
+
+
+def test_a_dead_endpoint_among_live_ones_is_skipped(server: Any) -> None:
+    with EmotionClient([DEAD, server.grpc_url]) as client:
+        for _ in range(6):
+            assert isinstance(client.analyze(text="hello"), Emotion)
+
+
+def test_no_server_at_all_is_said_in_one_sentence() -> None:
+    with (
+        EmotionClient(DEAD) as client,
+        pytest.raises(Unavailable, match=f"^no server could be reached at {DEAD}: Conn"),
+    ):
+        client.analyze(text="hello")
+
+
+def test_calls_are_spread_over_the_endpoints(link: Callable[..., Any]) -> None:
+    links = [link(), link()]
+    with EmotionClient([each.url for each in links]) as client:
+        client.analyze(text="hello")
+        time.sleep(0.5)  # both connections stand
+        before = [each.received for each in links]
+        for _ in range(10):
+            client.analyze(text="x" * 2_000)
+    for each, start in zip(links, before, strict=True):
+        assert 8_000 < each.received - start < 16_000
+
+
+def test_a_call_outlives_a_restart(link: Callable[..., Any]) -> None:
+    to_server = link()
+    with EmotionClient(to_server.url) as client:
+        client.analyze(text="hello")
+        to_server.stop()
+        threading.Timer(1.0, to_server.start).start()
+        start = time.monotonic()
+        assert isinstance(client.analyze(NOISE, rate=16_000), Emotion)
+        assert time.monotonic() - start > 0.9
+
+
+def test_a_call_cut_off_under_way_goes_to_another_server(link: Callable[..., Any]) -> None:
+    doomed, healthy = link(), link()
+    with EmotionClient([doomed.url, healthy.url]) as client:
+        client.analyze(text="hello")
+        time.sleep(0.5)
+        doomed.stall()
+        threading.Timer(1.0, doomed.stop).start()
+        for _ in range(4):  # round-robin: at least one hangs in the stalled link
+            assert isinstance(client.analyze(NOISE, rate=16_000), Emotion)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["localhost", "http://localhost:8000", "localhost:0", "localhost:99999", ":8001", ""]
+)
+def test_an_endpoint_is_host_and_port(endpoint: str) -> None:
+    with pytest.raises(InvalidInput, match="is not HOST:PORT"):
+        EmotionClient(endpoint)
+
+
+def test_several_endpoints_are_resolved_at_once() -> None:
+    with pytest.raises(InvalidInput, match=r"cannot resolve all of localhost:8001, no\.such\.host\.invalid:8001"):
+        EmotionClient(["localhost:8001", "no.such.host.invalid:8001"])
+    with pytest.raises(InvalidInput, match="no endpoint given"):
+        EmotionClient([])
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A self-signed certificate of `localhost`, which server and client both show and trust."""
+    folder = tmp_path_factory.mktemp("tls")
+    chain, key = folder / "certificate.pem", folder / "key.pem"
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext"
+    command = [*request.split(), "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(chain)]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"root_certificates": chain, "private_key": key, "certificate_chain": chain}
+
+
+@pytest.fixture
+def tls_context(certificate: dict[str, Any]) -> ssl.SSLContext:
+    """A server's end that asks for a client certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate["root_certificates"])
+    context.load_cert_chain(certificate["certificate_chain"], certificate["private_key"])
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def test_tls_with_a_client_certificate(
+    link: Callable[..., Any], tls_context: ssl.SSLContext, certificate: dict[str, Any]
+) -> None:
+    first, second = link(tls_context), link(tls_context)
+    by_name = first.url.replace("127.0.0.1", "localhost")
+    with EmotionClient(by_name, tls=TLS(**certificate)) as client:
+        assert isinstance(client.analyze(text="hello"), Emotion)
+    with EmotionClient([first.url, second.url], tls=TLS(**certificate, server_name="localhost")) as client:
+        assert isinstance(client.analyze(text="hello"), Emotion)
+    # no TLS, no client certificate
+    for wrong in (None, TLS(root_certificates=certificate["root_certificates"])):
+        with EmotionClient(by_name, tls=wrong) as client, pytest.raises(Unavailable):
+            client.analyze(text="hello")
+
+
+def test_tls_mistakes_are_named(certificate: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"no such file for root_certificates: missing\.pem"):
+        EmotionClient("localhost:8001", tls=TLS("missing.pem"))
+    with pytest.raises(InvalidInput, match="give both or neither"):
+        EmotionClient("localhost:8001", tls=TLS(private_key=certificate["private_key"]))
+    with pytest.raises(InvalidInput, match="needs server_name"):
+        EmotionClient(["127.0.0.1:1", "127.0.0.1:2"], tls=TLS())

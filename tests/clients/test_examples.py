@@ -1,0 +1,49 @@
+"""The examples run as they stand."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from emotion_client import EMOTIONS, EmotionClient
+
+EXAMPLES = Path(__file__).parents[2] / "clients" / "examples"
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable if name.endswith(".py") else "bash", EXAMPLES / name, *arguments]
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_grpc_and_http_agree_with_the_client(server: Any, clips: dict[Path, str]) -> None:
+    clip, text = next(iter(clips.items()))
+    with EmotionClient(server.grpc_url) as client:
+        expected = client.analyze(clip, text)
+    shown = {name: f"{value:.1%}" for name, value in expected.probabilities.items()}
+    grpc = run("grpc_sync.py", clip, "--text", text, "--endpoint", server.grpc_url)
+    http = run("http_sync.py", clip, "--text", text, "--endpoint", server.http_url)
+    assert dict(line.split() for line in grpc.splitlines()) == shown
+    assert grpc.split()[0] == expected.label
+    assert dict(line.split() for line in http.splitlines()[:5]) == shown
+    assert expected.checkpoint in http.splitlines()[5]
+
+
+def test_async_answers_every_file(server: Any, clips: dict[Path, str]) -> None:
+    lines = run("grpc_async.py", *clips, "--endpoint", server.grpc_url).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [clip.name for clip in clips]
+    assert all(line.split()[1] in EMOTIONS for line in lines)
+
+
+def test_batch_answers_every_line(server: Any) -> None:
+    lines = run("batch.py", "--endpoint", server.grpc_url).splitlines()
+    assert len(lines) == 8
+    assert all(line.split()[0] in EMOTIONS for line in lines)
+
+
+def test_health(server: Any) -> None:
+    output = run("health.sh", server.http_url)
+    for part in ("live: yes", "ready: yes", "model ready: yes", "AUDIO_PROBABILITIES", "inference_count"):
+        assert part in output
+    dead = subprocess.run(["bash", str(EXAMPLES / "health.sh"), "127.0.0.1:1"], capture_output=True, text=True)
+    assert dead.returncode == 1
+    assert dead.stderr.startswith("live: no")

@@ -1,0 +1,66 @@
+"""What tests share: one exported repository and one real Triton for the whole session."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import Checkpoint
+from serving import Triton
+
+ROOT = Path(__file__).parent.parent
+SPEECH = ROOT / "examples" / "speech"
+
+
+def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """A module of ours in a process of its own, as a user starts it: run("-m", "export", ...)."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` serves: MiniLM, a seeded VGGish and a seeded head."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
+    done = run("-m", "emotion.checkpoint", "new", directory)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoint_directory: Path) -> Checkpoint:
+    """The same, loaded."""
+    return checkpoints.load(checkpoint_directory)
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository exported from it by the command that users type. Tests leave it as it is."""
+    directory = tmp_path_factory.mktemp("repository") / "model_repository"
+    done = run("-m", "export", checkpoint_directory, "--repository", directory, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Triton]:
+    """Triton serving it."""
+    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
+        yield triton
+
+
+@pytest.fixture(scope="session")
+def transcripts() -> dict[str, str]:
+    """Sentence by file name of examples/speech."""
+    with (SPEECH / "transcripts.tsv").open(newline="") as file:
+        return dict(csv.reader(file, delimiter="\t"))
+
+
+@pytest.fixture(scope="session")
+def recordings(transcripts: dict[str, str]) -> dict[str, bytes]:
+    """Encoded file by file name of examples/speech."""
+    return {name: (SPEECH / name).read_bytes() for name in transcripts}

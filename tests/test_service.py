@@ -1,0 +1,261 @@
+"""The whole service on a real Triton: what callers are promised."""
+
+import io
+import json
+import struct
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from tritonclient import grpc, http
+from tritonclient.utils import InferenceServerException
+
+from emotion import audio, text
+from emotion.checkpoint import Checkpoint
+from emotion.labels import EMOTIONS
+from export import parity
+from serving import Triton
+
+OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
+MODELS = ("emotion", "preprocess_audio", "preprocess_text", "vggish", "bert", "fusion")
+Row = tuple[bytes, bytes]  # AUDIO, TEXT
+
+
+@pytest.fixture(scope="module")
+def client(server: Triton) -> grpc.InferenceServerClient:
+    return grpc.InferenceServerClient(server.grpc_url)
+
+
+def inputs(rows: Sequence[Row], module: ModuleType = grpc) -> list[grpc.InferInput]:
+    tensors = []
+    for name, column in zip(("AUDIO", "TEXT"), zip(*rows, strict=True), strict=True):
+        tensor = module.InferInput(name, [len(rows), 1], "BYTES")
+        tensor.set_data_from_numpy(np.array(column, object).reshape(-1, 1))
+        tensors.append(tensor)
+    return tensors
+
+
+def infer(client: grpc.InferenceServerClient, *rows: Row) -> dict[str, NDArray[np.float32]]:
+    answer = client.infer("emotion", inputs(rows), client_timeout=60)
+    return {name: answer.as_numpy(name) for name in OUTPUTS}
+
+
+def wav(samples: NDArray[np.float32], rate: int = 16_000, subtype: str = "PCM_16", kind: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mixed(recordings: dict[str, bytes], transcripts: dict[str, str]) -> list[Row]:
+    """64 utterances of 64 different lengths, 0.4 to 10 s and 1 to 40 words; every eighth lacks one modality."""
+    speech = np.concatenate([audio.decode(data) for data in recordings.values()])
+    words = (" ".join(transcripts.values()) + " ").split() * 2
+    rows = []
+    for number in range(64):
+        samples = int((0.4 + 0.15 * number) * audio.SAMPLE_RATE)
+        start = 997 * number
+        sentence = " ".join(words[number : number + 1 + (number * 7) % 40])
+        data = b"" if number % 8 == 3 else wav(speech[start : start + samples])
+        rows.append((data, b"" if number % 8 == 6 else sentence.encode()))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def alone(client: grpc.InferenceServerClient, mixed: list[Row]) -> list[dict[str, NDArray[np.float32]]]:
+    """Each of them answered on its own."""
+    return [infer(client, row) for row in mixed]
+
+
+# --- what is served
+
+
+def test_six_models_are_ready(client: grpc.InferenceServerClient) -> None:
+    assert client.get_server_metadata().version == "2.51.0"
+    assert all(client.is_model_ready(model) for model in MODELS)
+
+
+def test_served_answers_equal_the_pytorch_model(
+    checkpoint: Checkpoint, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
+    word_piece = text.WordPiece(checkpoint.tokenizer)
+    worst = 0.0
+    for (data, sentence), answer in zip(mixed, alone, strict=True):
+        patches = audio.log_mel_patches(audio.decode(data)) if data else np.empty((0, 96, 64), np.float32)
+        ids = word_piece.encode(text.clean(sentence.decode()))
+        expected = parity.eager(checkpoint, parity.Utterance(patches, ids))
+        worst = max(worst, *(float(np.abs(answer[name] - expected[name]).max()) for name in OUTPUTS))
+    assert worst < 1e-4
+
+
+def test_probabilities_are_well_formed(mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]) -> None:
+    for (data, sentence), answer in zip(mixed, alone, strict=True):
+        assert answer["PROBABILITIES"].shape == (1, 5)
+        assert answer["PROBABILITIES"].sum() == pytest.approx(1, abs=1e-5)
+        assert answer["AUDIO_PROBABILITIES"].sum() == pytest.approx(bool(data), abs=1e-5)
+        assert answer["TEXT_PROBABILITIES"].sum() == pytest.approx(bool(sentence), abs=1e-5)
+        if not data:
+            np.testing.assert_array_equal(answer["PROBABILITIES"], answer["TEXT_PROBABILITIES"])
+        if not sentence:
+            np.testing.assert_array_equal(answer["PROBABILITIES"], answer["AUDIO_PROBABILITIES"])
+
+
+def test_mixed_lengths_batch_together(
+    client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
+    def executions() -> dict[str, tuple[int, int]]:
+        statistics = client.get_inference_statistics(as_json=True)["model_stats"]
+        return {row["name"]: (int(row["inference_count"]), int(row["execution_count"])) for row in statistics}
+
+    before = executions()
+    with ThreadPoolExecutor(len(mixed)) as pool:
+        together = list(pool.map(lambda row: infer(client, row), mixed))
+    after = executions()
+    for model in ("vggish", "bert"):
+        requests, runs = (after[model][index] - before[model][index] for index in range(2))
+        assert requests == 64
+        assert runs <= 16, f"{model} took {runs} executions for 64 requests"
+    for one, other in zip(alone, together, strict=True):
+        for name in OUTPUTS:
+            np.testing.assert_allclose(other[name], one[name], atol=1e-5)
+
+
+def test_a_rectangular_batch(
+    client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
+    answer = infer(client, *mixed[:8])
+    for name in OUTPUTS:
+        np.testing.assert_allclose(answer[name], np.concatenate([row[name] for row in alone[:8]]), atol=1e-5)
+
+
+def test_the_checkpoint_is_named(client: grpc.InferenceServerClient, checkpoint: Checkpoint) -> None:
+    answer = client.infer("emotion", inputs([(b"", b"hello"), (b"", b"there")]))
+    rows = [json.loads(row) for row in answer.as_numpy("CHECKPOINT").reshape(-1)]
+    assert rows == [{"digest": checkpoint.digest[:12], "untrained": ["vggish", "fusion"]}] * 2
+
+
+# --- other ways to ask
+
+
+def test_http_answers_the_same(server: Triton, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]) -> None:
+    with http.InferenceServerClient(server.http_url) as client:
+        answer = client.infer("emotion", inputs(mixed[:1], http))
+    for name in OUTPUTS:
+        np.testing.assert_allclose(answer.as_numpy(name), alone[0][name], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_classification_extension_returns_labels(
+    client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]], name: str
+) -> None:
+    wanted = [grpc.InferRequestedOutput(name, class_count=5)]
+    classes = client.infer("emotion", inputs(mixed[:1]), outputs=wanted).as_numpy(name)
+    ranked = [row.decode().split(":") for row in classes.reshape(-1)]
+    order = np.argsort(-alone[0][name][0])
+    assert [(int(index), label) for _, index, label in ranked] == [(index, EMOTIONS[index]) for index in order]
+
+
+# --- bad input: a sentence for each, and no harm to anyone
+
+
+def header_lie(data: bytes) -> bytes:
+    lie = bytearray(data)
+    struct.pack_into("<I", lie, lie.index(b"data") + 4, 10_000_000)
+    return bytes(lie)
+
+
+SECOND = np.zeros(16_000, np.float32)
+TONE = np.sin(np.arange(32_000) / 8).astype(np.float32)
+BAD: dict[str, tuple[Row, str]] = {
+    "both empty": ((b"", b""), "AUDIO and TEXT are both empty"),
+    "not audio": ((b"these are words, not audio", b"hello"), "AUDIO is not an audio file that can be read"),
+    "truncated WAV": ((wav(TONE)[:20_000], b""), "truncated WAV"),
+    "truncated FLAC": ((wav(TONE, kind="FLAC")[:5_000], b""), "truncated or damaged FLAC"),
+    "truncated MP3": ((wav(TONE, kind="MP3", subtype="MPEG_LAYER_III")[:3_000], b""), "truncated MP3"),
+    "zero samples": ((wav(SECOND[:0]), b"hello"), "zero samples"),
+    "NaN": ((wav(SECOND * np.nan, subtype="FLOAT"), b""), "NaN or infinite"),
+    "Inf": ((wav(SECOND + np.inf, subtype="FLOAT"), b""), "NaN or infinite"),
+    "header lie": ((header_lie(wav(TONE)), b""), "header promises more than it holds"),
+    "10 minutes": ((wav(np.zeros(9_600_000, np.float32), kind="FLAC"), b""), "at most 60 s are accepted"),
+    "1 Hz": ((wav(SECOND[:40], rate=1), b""), "sample rate of 1 Hz"),
+    "10 MHz": ((wav(SECOND, rate=10_000_000), b""), "sample rate of 10000000 Hz"),
+    "invalid UTF-8": ((wav(TONE), b"caf\xe9"), "not valid UTF-8"),
+    "NUL": ((b"", b"he\0llo"), "NUL character"),
+    "1 MB of text": ((b"", b"word " * 200_000), "1000000 bytes; at most 16384"),
+    "too many tokens": ((b"", b"word " * 600), "602 tokens; at most 512"),
+    "nothing left of the text": ((b"", "\U0001f642 ...".encode()), "no letter or digit left"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_with_a_sentence(client: grpc.InferenceServerClient, case: str) -> None:
+    row, sentence = BAD[case]
+    with pytest.raises(InferenceServerException) as caught:
+        infer(client, row)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert sentence in caught.value.message()
+    assert "Traceback" not in caught.value.message()
+    assert "\n" not in caught.value.message()
+
+
+def test_bad_neighbours_do_no_harm(
+    client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
+    good, bad = mixed[:16], [row for row, _ in BAD.values()]
+
+    def ask(row: Row) -> dict[str, NDArray[np.float32]] | str:
+        try:
+            return infer(client, row)
+        except InferenceServerException as error:
+            return str(error.status())
+
+    with ThreadPoolExecutor(len(good) + len(bad)) as pool:
+        answers = list(pool.map(ask, [row for pair in zip(good, bad, strict=False) for row in pair]))
+    for expected, answer, refusal in zip(alone, answers[::2], answers[1::2], strict=False):
+        assert refusal == "StatusCode.INVALID_ARGUMENT"
+        assert isinstance(answer, dict)
+        for name in OUTPUTS:
+            np.testing.assert_allclose(answer[name], expected[name], atol=1e-5)
+
+
+def test_text_of_nothing_counts_as_absent_beside_audio(client: grpc.InferenceServerClient) -> None:
+    with_text, without = infer(client, (wav(TONE), "\U0001f642".encode())), infer(client, (wav(TONE), b""))
+    for name in OUTPUTS:
+        np.testing.assert_array_equal(with_text[name], without[name])
+
+
+def wrong_shape() -> list[grpc.InferInput]:
+    tensors = inputs([(b"", b"hello")])
+    tensors[1] = grpc.InferInput("TEXT", [1, 2], "BYTES")
+    tensors[1].set_data_from_numpy(np.array([[b"hello", b"there"]], object))
+    return tensors
+
+
+def wrong_type() -> list[grpc.InferInput]:
+    tensors = inputs([(b"", b"hello")])
+    tensors[0] = grpc.InferInput("AUDIO", [1, 1], "FP32")
+    tensors[0].set_data_from_numpy(np.zeros((1, 1), np.float32))
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (wrong_shape, "unexpected shape for input 'TEXT'"),
+        (wrong_type, "inference input 'AUDIO' data-type is 'FP32'"),
+        (lambda: inputs([(b"", b"hello")])[:1], "expected 2 inputs but got 1"),
+        (lambda: inputs([(b"", b"hello")] * 33), "batch-size must be <= 32"),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    client: grpc.InferenceServerClient, tensors: Callable[[], list[grpc.InferInput]], sentence: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("emotion", tensors())
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert sentence in caught.value.message()
+    assert infer(client, (b"", b"still healthy"))["PROBABILITIES"].shape == (1, 5)

@@ -1,0 +1,98 @@
+"""What a Triton of its own must bear: floods of bad requests, callers that leave, more work than it can do.
+
+With parallel branches in the ensemble Triton 24.10 dies or hangs in each of these (see model_repository/emotion).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from serving import Triton
+
+INVALID, DEADLINE, UNAVAILABLE = (
+    f"StatusCode.{name}" for name in ("INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "UNAVAILABLE")
+)
+
+
+@pytest.fixture
+def own_server(repository: Path, tmp_path: Path) -> Iterator[Triton]:
+    """With short queues, so that they overflow; it must still stop in time when the test is over."""
+    for source in repository.rglob("*"):
+        if source.is_file():
+            target = tmp_path / "model_repository" / source.relative_to(repository)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.name == "config.pbtxt":
+                target.write_text(source.read_text().replace("max_queue_size: 512", "max_queue_size: 8"))
+            else:
+                target.symlink_to(source)
+    server = Triton(tmp_path / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
+    server.start()
+    yield server
+    started = time.monotonic()
+    server.stop()
+    assert time.monotonic() - started < 15, "requests are stuck inside Triton: it waited for them when told to stop"
+
+
+def ask(server: Triton, audio: bytes, text: bytes, deadline: float) -> Callable[[grpc.InferenceServerClient], str]:
+    def call(client: grpc.InferenceServerClient) -> str:
+        tensors = []
+        for name, value in (("AUDIO", audio), ("TEXT", text)):
+            tensor = grpc.InferInput(name, [1, 1], "BYTES")
+            tensor.set_data_from_numpy(np.array([[value]], object))
+            tensors.append(tensor)
+        try:
+            client.infer("emotion", tensors, client_timeout=deadline)
+        except InferenceServerException as error:
+            return str(error.status())
+        return "OK"
+
+    return call
+
+
+def flood(server: Triton, calls: list[Callable[[grpc.InferenceServerClient], str]], callers: int) -> Counter[str]:
+    """Status counts of all the calls, made by so many callers at a time."""
+    with grpc.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(callers) as pool:
+        return Counter(pool.map(lambda call: call(client), calls))
+
+
+def is_healthy(server: Triton, audio: bytes) -> bool:
+    """Whether the server answers again within half a minute, once its queues have drained."""
+    with grpc.InferenceServerClient(server.grpc_url) as client:
+        for _ in range(60):
+            if (status := ask(server, audio, b"hello", 10)(client)) == "OK":
+                return True
+            assert status == UNAVAILABLE
+            time.sleep(0.5)
+    return False
+
+
+def test_a_flood_of_bad_requests(own_server: Triton, recordings: dict[str, bytes]) -> None:
+    speech = recordings["austen-0880.flac"]
+    bad = [(b"x", b"hello"), (speech, b"\xff"), (b"", b""), (b"", b" "), (speech[:9_000], b"hi"), (b"x", b"\xff")]
+    calls = [ask(own_server, *bad[number % len(bad)], 30) for number in range(1500)]
+    assert flood(own_server, calls, callers=8) == {INVALID: 1500}
+    assert is_healthy(own_server, speech)
+
+
+def test_callers_that_leave(own_server: Triton, recordings: dict[str, bytes]) -> None:
+    speech = recordings["austen-0880.flac"]
+    calls = [ask(own_server, speech, b"hello there", 0.02 + number % 10 * 0.03) for number in range(300)]
+    counts = flood(own_server, calls, callers=12)
+    assert counts[DEADLINE] > 100
+    assert set(counts) <= {"OK", DEADLINE, UNAVAILABLE}
+    assert is_healthy(own_server, speech)
+
+
+def test_more_than_it_can_do(own_server: Triton, recordings: dict[str, bytes]) -> None:
+    speech = recordings["austen-0880.flac"]
+    calls = [ask(own_server, speech, b"hello there", 60) for _ in range(400)]
+    counts = flood(own_server, calls, callers=96)
+    assert set(counts) == {"OK", UNAVAILABLE}
+    assert is_healthy(own_server, speech)
