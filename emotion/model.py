@@ -143,15 +143,12 @@ class EmotionModel(nn.Module):
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int [batch, longest] each, padded -> [batch, 256]; a row without tokens is the projection of zero."""
-        mask = attention_mask.to(torch.bool)
-        if mask.shape[1] == 0:
-            return self.head.text_projection(
-                self.head.text_projection[0].weight.new_zeros(len(mask), self.head.text_hidden)
-            )
+        if input_ids.shape[1] == 0:  # nobody has text: one cell of padding, as BERT can't take none
+            input_ids = attention_mask = input_ids.new_zeros(len(input_ids), 1)
         states = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weight = mask.to(states.dtype)
-        states = states.masked_fill(~mask[..., None], 0.0)
-        return self.head.text_projection(states.sum(1) / weight.sum(1, keepdim=True).clamp(min=1))
+        mask = attention_mask.to(torch.bool)[..., None]
+        mean = states.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+        return self.head.text_projection(mean)
 
     def forward(self, patches: Tensor, patch_counts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Logits:
         """Logits of a batch of utterances; shapes as in `embed_audio` and `embed_text`."""

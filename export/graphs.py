@@ -30,7 +30,8 @@ class Packing:
     def __init__(self, used: Tensor, allotted: Tensor) -> None:
         self.used = used
         longest = cast(int, used.max().item())  # int() would break the export
-        torch._check(longest >= 0)  # tells the exporter that the size drawn from data is a size
+        # tells the exporter that this number drawn from data can be a size
+        torch._check(longest >= 0)  # type: ignore[no-untyped-call]
         column = torch.arange(longest, device=used.device)
         self.valid = column[None, :] < used[:, None]
         self.row, self.position = torch.nonzero(self.valid, as_tuple=True)
@@ -53,7 +54,7 @@ class ServedVGGish(nn.Module):
     def forward(self, patches: Tensor, patch_span: Tensor, token_span: Tensor) -> tuple[Tensor, Tensor]:
         counts = patch_span.to(torch.int64) // PATCH_ELEMENTS
         packing = Packing(counts[:, 0], counts[:, 1])
-        dtype = self.vggish.embeddings[0].weight.dtype
+        dtype = next(self.vggish.parameters()).dtype
         embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype))
         return segment_mean(embeddings.float(), packing.row, packing.used), token_span.clone()
 

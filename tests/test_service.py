@@ -96,8 +96,8 @@ def test_probabilities_are_well_formed(mixed: list[Row], alone: list[dict[str, N
     for (data, sentence), answer in zip(mixed, alone, strict=True):
         assert answer["PROBABILITIES"].shape == (1, 5)
         assert answer["PROBABILITIES"].sum() == pytest.approx(1, abs=1e-5)
-        assert answer["AUDIO_PROBABILITIES"].sum() == pytest.approx(bool(data), abs=1e-5)
-        assert answer["TEXT_PROBABILITIES"].sum() == pytest.approx(bool(sentence), abs=1e-5)
+        assert answer["AUDIO_PROBABILITIES"].sum() == pytest.approx(float(bool(data)), abs=1e-5)
+        assert answer["TEXT_PROBABILITIES"].sum() == pytest.approx(float(bool(sentence)), abs=1e-5)
         if not data:
             np.testing.assert_array_equal(answer["PROBABILITIES"], answer["TEXT_PROBABILITIES"])
         if not sentence:

@@ -446,7 +446,7 @@ def test_a_model_that_drops_rows_is_an_error(client: grpc.InferenceServerClient)
 
 def test_without_batching(client: grpc.InferenceServerClient) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.testing.assert_array_equal(infer(client, "unbatched", X=x)["Y"], x + np.float32([1, 2, 3]))
+    np.testing.assert_array_equal(infer(client, "unbatched", X=x)["Y"], x + np.array([1, 2, 3], np.float32))
     given = np.array([10, 20, 30], np.float32)
     np.testing.assert_array_equal(infer(client, "unbatched", X=x, B=given)["Y"], x + given)
 
