@@ -172,8 +172,8 @@ def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
     except OSError as error:
         raise CheckpointError(
-            f"no text encoder can be had from {name!r} ({str(error).splitlines()[0]}); give a local directory in Hugging "
-            "Face layout, a hub name such as bert-base-uncased, random:bert-base, or minilm"
+            f"no text encoder can be had from {name!r} ({str(error).splitlines()[0]}); give a local directory in "
+            "Hugging Face layout, a hub name such as bert-base-uncased, random:bert-base, or minilm"
         ) from None
     return bert, _save_tokenizer(tokenizer, scratch), name
 

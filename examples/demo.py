@@ -57,7 +57,7 @@ def show_server(console: Console, server: Triton) -> None:
         for comparison in comparisons:
             console.print(
                 f"parity ({precision}), {comparison['name']}: {comparison['difference']:.1e} "
-                f"(tolerance {comparison['tolerance']:g})",
+                f"({comparison['tolerance']:g} allowed)",
                 highlight=False,
             )
 
@@ -68,20 +68,23 @@ def ask(client: EmotionClient) -> dict[str, Emotion]:
         transcripts = dict(csv.reader(file, delimiter="\t"))
     both, other, alone = "austen-0890.flac", "austen-0930.flac", "austen-0870.flac"
     return {
-        f"{both} + text": client.analyze(SPEECH / both, transcripts[both]),
-        f"{other} + text": client.analyze(SPEECH / other, transcripts[other]),
-        f"{alone} alone": client.analyze(SPEECH / alone),
+        "0890 with text": client.analyze(SPEECH / both, transcripts[both]),
+        "0930 with text": client.analyze(SPEECH / other, transcripts[other]),
+        "0870 alone": client.analyze(SPEECH / alone),
         "text alone": client.analyze(text=TEXT_ALONE),
     }
 
 
 def table(answers: dict[str, Emotion]) -> Table:
-    """One line per utterance, with what of the answering checkpoint is untrained beside it."""
-    result = Table("utterance", "answer", *EMOTIONS, "ms", "note")
+    """One row per utterance: the answer, with "untrained" beside it where it is, and the shares; 80 columns wide."""
+    result = Table("utterance", "answer", *EMOTIONS, "ms", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name, answer in answers.items():
         shares = (f"{answer.probabilities[emotion]:.1%}" for emotion in EMOTIONS)
-        note = f"untrained: {', '.join(answer.untrained)}" if answer.untrained else ""
-        result.add_row(name, answer.label, *shares, f"{answer.timings.request:.0f}", note)
+        label = f"{answer.label}\n[yellow]untrained[/]" if answer.untrained else answer.label
+        result.add_row(name, label, *shares, f"{answer.timings.request:.0f}")
+    untrained = {part: None for answer in answers.values() for part in answer.untrained}
+    if untrained:
+        result.caption = f"untrained: {', '.join(untrained)}; these answers show the service, not the emotion"
     return result
 
 

@@ -41,7 +41,8 @@ def checkpoint(checkpoint_directory: Path) -> Checkpoint:
 def repository(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model repository exported from it by the command that users type. Tests leave it as it is."""
     directory = tmp_path_factory.mktemp("repository") / "model_repository"
-    done = run("-m", "export", checkpoint_directory, "--repository", directory, timeout=600)
+    command = ["make", "export", f"CHECKPOINT={checkpoint_directory}", f"REPOSITORY={directory}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return directory
 

