@@ -16,6 +16,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 from transformers.utils import logging as transformers_logging
@@ -74,7 +76,11 @@ def load(directory: str | Path) -> Checkpoint:
     encoder_directory = directory / "text_encoder"
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         _require(encoder_directory / name)
-    text_encoder = _load_bert(encoder_directory)
+    try:
+        text_encoder = _load_bert(encoder_directory)
+    except OSError as error:
+        raise CheckpointError(f"{encoder_directory} can't be read: {_line(error)}") from None
+    _check_tokenizer(encoder_directory / "tokenizer.json")
     vggish = VGGish(config.final_relu)
     _load_safetensors(vggish, directory / "vggish.safetensors")
     head = FusionHead(text_encoder.config.hidden_size)
@@ -170,9 +176,11 @@ def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
     try:
         bert = _load_bert(name)
         tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
-    except OSError as error:
+    except CheckpointError:
+        raise
+    except (OSError, TypeError, ValueError) as error:  # TypeError: how a missing tokenizer shows
         raise CheckpointError(
-            f"no text encoder can be had from {name!r} ({str(error).splitlines()[0]}); give a local directory in "
+            f"no text encoder can be had from {name!r} ({_line(error)}); give a local directory in "
             "Hugging Face layout, a hub name such as bert-base-uncased, random:bert-base, or minilm"
         ) from None
     return bert, _save_tokenizer(tokenizer, scratch), name
@@ -199,15 +207,17 @@ def _minilm() -> Path:
 
 
 def _load_bert(source: str | Path) -> BertModel:
-    config = AutoConfig.from_pretrained(source)
-    if config.model_type != "bert":
-        raise CheckpointError(f"{source} holds a {config.model_type} model; the text encoder must be a BERT")
     try:
+        config = AutoConfig.from_pretrained(source)
+        if config.model_type != "bert":
+            raise CheckpointError(f"{source} holds a {config.model_type} model; the text encoder must be a BERT")
         bert, report = BertModel.from_pretrained(
             source, add_pooling_layer=False, attn_implementation="eager", output_loading_info=True
         )
-    except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"the weights of {source} can't be read: {str(error).splitlines()[0]}") from None
+    except CheckpointError:
+        raise
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"the text encoder {source} can't be read: {_line(error)}") from None
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise CheckpointError(f"{source} lacks {len(report['missing_keys'])} parameters of a BERT: {missing}, ...")
@@ -218,9 +228,14 @@ def _load_vggish_file(vggish: VGGish, path: Path) -> None:
     _require(path)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except Exception as error:  # they have no common type, and torch's texts advise to switch its protection off
+        raise CheckpointError(
+            f"{path} is neither a safetensors file nor a state dict saved by torch ({type(error).__name__})"
+        ) from None
+    try:
         load_vggish_state(vggish, state)
-    except Exception as error:  # torch.load's own errors have no common type
-        raise CheckpointError(f"{path} is not a VGGish state dict: {str(error).splitlines()[0]}") from None
+    except (AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a VGGish state dict: {_line(error)}") from None
 
 
 def _load_safetensors(module: nn.Module, path: Path) -> None:
@@ -251,16 +266,31 @@ def _read_config(directory: Path) -> CheckpointConfig:
     path = _require(directory / "config.json")
     try:
         fields = json.loads(path.read_text())
+        if (found := fields.get("format")) != FORMAT:  # first, as another format has other fields
+            raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
         config = CheckpointConfig(**fields)
-    except (ValueError, TypeError) as error:
+        unknown = [part for part in config.untrained if part not in PARTS]
+    except CheckpointError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a checkpoint's configuration: {error}") from None
-    if config.format != FORMAT:
-        raise CheckpointError(f"{path} has format {config.format!r}; this version reads format {FORMAT}")
     if config.labels != list(EMOTIONS):
         raise CheckpointError(f"{path} has the labels {config.labels}; this version serves {list(EMOTIONS)}")
-    if unknown := [part for part in config.untrained if part not in PARTS]:
+    if unknown:
         raise CheckpointError(f"{path} lists unknown untrained parts {unknown}; the parts are {list(PARTS)}")
     return config
+
+
+def _check_tokenizer(path: Path) -> None:
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise CheckpointError(f"{path} is not a tokenizer: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """The beginning of a library's message, in one line."""
+    return textwrap.shorten(str(error), 300, placeholder=" ...")
 
 
 def _require(path: Path) -> Path:
@@ -276,9 +306,14 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
 @contextmanager
 def _replacing(directory: Path) -> Iterator[Path]:
     """A fresh directory beside `directory` that takes its place when the block ends without an error."""
-    if directory.exists() and not (directory / "config.json").is_file() and any(directory.iterdir()):
+    if directory.is_file() or (
+        directory.is_dir() and not (directory / "config.json").is_file() and any(directory.iterdir())
+    ):
         raise CheckpointError(f"{directory} exists and is not a checkpoint; choose another directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{directory.parent} can't be made ({error.strerror}); choose another one") from None
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
         staging = Path(scratch, "new")
         staging.mkdir()

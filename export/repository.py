@@ -59,11 +59,11 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:
-    """The manifest of what is exported in the repository, or None."""
-    path = repository / MANIFEST
-    if not path.is_file():
+    """The manifest of what is exported in the repository, or None where there is none that can be read."""
+    try:
+        manifest: dict[str, Any] = json.loads((repository / MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
         return None
-    manifest: dict[str, Any] = json.loads(path.read_text())
     return manifest
 
 

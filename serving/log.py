@@ -18,6 +18,7 @@ _HARMLESS = (
     "fuzzy seeking may be even more fuzzy",
     "libmpg123",
 )
+_OWN_ERROR = re.compile(r"^(error|\S*/tritonserver): (?P<message>.+)$")  # printed: of main(), of a wrong flag
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*?)\"?$")
 
 
@@ -40,8 +41,8 @@ def failure(lines: Iterable[str]) -> str | None:
             return f"model '{match['model']}' failed to load: {reason}"
         if (match := _LINE.match(line)) and match["level"] in "EF" and not any(noise in line for noise in _HARMLESS):
             errors.append(match["message"].strip('"'))
-        elif line.startswith("error: "):
-            errors.append(line.removeprefix("error: "))
+        elif match := _OWN_ERROR.match(line):
+            errors.append(match["message"])
     return errors[0] if errors else None
 
 

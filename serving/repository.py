@@ -21,8 +21,13 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
     if not manifest.is_file():
         if (repository / "emotion").is_dir():
             raise TritonError(f"{repository} holds no exported models (or an interrupted export); run: make export")
+        if not any(repository.glob("*/config.pbtxt")):
+            raise TritonError(f"{repository} holds no models; make some with: python -m export CHECKPOINT")
         return None
-    content: dict[str, Any] = json.loads(manifest.read_text())
+    try:
+        content: dict[str, Any] = json.loads(manifest.read_text())
+    except ValueError:
+        raise TritonError(f"{manifest} is damaged; run: make export") from None
     for name, size in content["files"].items():
         path = repository / name
         if not path.is_file():

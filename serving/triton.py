@@ -183,7 +183,7 @@ class Triton:
         raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")
 
     def _last_line(self) -> str:
-        return self._log[-1] if self._log else "(it said nothing)"
+        return next((line for line in reversed(self._log) if line.strip()), "(it said nothing)")
 
 
 def _is_ready(http_url: str) -> bool:
@@ -209,9 +209,11 @@ def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError as error:
+                probe.listen()  # or SO_REUSEADDR would let two protocols have one port
+            except (OSError, OverflowError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
                 raise TritonError(
-                    f"{protocol} port {port} on {host} can't be used ({error.strerror}); choose another with "
+                    f"{protocol} port {port} on {host} can't be used ({reason}); choose another with "
                     f"--{protocol.lower()}-port, or 0 for any free one"
                 ) from None
             found[protocol] = probe.getsockname()[1]

@@ -30,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(str(error))
 
     names = options.files or [_TEXT]
-    with client:
-        answers = client.analyze_many(Utterance(audio=file, text=options.text) for file in options.files or [None])
+    try:
+        with client:
+            answers = client.analyze_many(Utterance(audio=file, text=options.text) for file in options.files or [None])
+    except KeyboardInterrupt:
+        return 130  # as shells have it for Ctrl-C
     results = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Emotion)}
     failed = len(results) < len(set(names))
     for name, answer in zip(names, answers, strict=True):

@@ -43,11 +43,16 @@ def encoder(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with that encoder. Tests leave it as it is."""
+def created(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A checkpoint with that encoder, and how the command that made it ended."""
     directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    new(directory, str(encoder), vggish=None, seed=0)
-    return directory
+    return directory, command("new", directory, "--text-encoder", encoder, "--vggish-ending", "linear", "--seed", "4")
+
+
+@pytest.fixture(scope="module")
+def tiny(created: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """The same checkpoint. Tests leave it as it is."""
+    return created[0]
 
 
 @pytest.fixture
@@ -79,10 +84,8 @@ def refusal(call: Callable[..., object], *arguments: object, **named: object) ->
 
 def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m emotion.checkpoint` as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)],
-        env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    words = [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)]
+    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def written(directory: Path) -> list[str]:
@@ -127,43 +130,41 @@ def test_text_encoder_is_the_one_given(tiny: Path, encoder: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
-    new(tmp_path / "same", str(encoder), vggish=None, seed=0)
-    new(tmp_path / "other", str(encoder), vggish=None, seed=1)
+    (tmp_path / "same").mkdir()  # an empty directory is taken
+    new(tmp_path / "same", str(encoder), vggish=None, seed=4, final_relu=False)
     assert digest(tmp_path / "same") == digest(tiny)
-    assert digest(tmp_path / "other") != digest(tiny)
-    own, other = (load_file(directory / "vggish.safetensors") for directory in (tiny, tmp_path / "other"))
-    assert not torch.equal(own["features.0.weight"], other["features.0.weight"])
 
 
 def test_digest_covers_every_file_but_the_model_card(copy: Path) -> None:
+    put(copy / "vggish.safetensors", "less to sum up")
     before = digest(copy)
     assert re.fullmatch(r"[0-9a-f]{64}", before)
     put(copy / "model_card.md", "other words")
     assert digest(copy) == before
     seen = {before}
-    for name in (*set(FILES) - {"model_card.md", "vggish.safetensors"}, "more"):
+    for name in (*set(FILES) - {"model_card.md"}, "more"):
         put(copy / name, "changed")
         seen.add(digest(copy))
     (copy / "more").rename(copy / "renamed")
     seen.add(digest(copy))
-    assert len(seen) == 8
+    assert len(seen) == 9
 
 
 def test_seeded_parts_are_recorded_as_untrained(tiny: Path) -> None:
     config = load(tiny).config
     assert config.untrained == ["vggish", "fusion"]
-    assert config.sources["vggish"] == "seeded with 0"
-    assert config.sources["fusion"] == "seeded with 0"
+    assert config.sources["vggish"] == "seeded with 4"
+    assert config.sources["fusion"] == "seeded with 4"
     assert config.labels == list(EMOTIONS)
     card = (tiny / "model_card.md").read_text()
     assert "**Untrained: vggish, fusion.**" in card
-    assert "| vggish | 72.1 M | seeded with 0 | untrained |" in card
+    assert "| vggish | 72.1 M | seeded with 4 | untrained |" in card
     assert re.search(r"\| text_encoder \| 1\.0 M \| .*tiny-bert \| trained \|", card)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(("suffix", "final_relu"), [(".pth", True), (".safetensors", False)])
 def test_given_vggish_weights_are_kept_and_count_as_trained(
-    tiny: Path, encoder: Path, tmp_path: Path, suffix: str
+    tiny: Path, encoder: Path, tmp_path: Path, suffix: str, final_relu: bool
 ) -> None:
     state = load_file(tiny / "vggish.safetensors")
     state["embeddings.4.bias"] = torch.arange(128.0)
@@ -173,12 +174,12 @@ def test_given_vggish_weights_are_kept_and_count_as_trained(
         torch.save(state, path)
     else:
         save_file(state, path)
-    new(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=False)
+    new(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=final_relu)
     loaded = load(tmp_path / "made")
     assert loaded.config.untrained == ["fusion"]
     assert loaded.config.sources["vggish"] == path.name
-    assert loaded.config.final_relu is False
-    assert loaded.model.vggish.final_relu is False
+    assert loaded.config.final_relu is final_relu
+    assert loaded.model.vggish.final_relu is final_relu
     assert torch.equal(loaded.model.vggish.get_parameter("embeddings.4.bias"), torch.arange(128.0))
 
 
@@ -190,7 +191,8 @@ def test_minilm_is_the_pinned_one_and_trained(checkpoint: Checkpoint) -> None:
 
 def test_minilm_with_other_contents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "MINILM_SHA256", "0" * 64)
-    assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}$", refusal(new, "x", "minilm", None, 0))  # fmt: skip # noqa: E501
+    message = refusal(new, "x", "minilm", None, 0)
+    assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}$", message)
 
 
 def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,8 +201,10 @@ def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_existing_checkpoint_is_replaced(copy: Path, encoder: Path) -> None:
+    old = load_file(copy / "vggish.safetensors")
     put(copy / "of_the_old_one", "")
     new(copy, str(encoder), vggish=None, seed=2)
+    assert not torch.equal(load_file(copy / "vggish.safetensors")["features.0.weight"], old["features.0.weight"])
     assert written(copy) == sorted(FILES)
     assert load(copy).config.sources["fusion"] == "seeded with 2"
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
@@ -228,7 +232,7 @@ def test_missing_file(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
-@pytest.mark.parametrize("size", [0, 100, -10])
+@pytest.mark.parametrize("size", [0, -10])
 def test_cut_weights(copy: Path, name: str, size: int) -> None:
     put(copy / name, (copy / name).read_bytes()[:size])
     message = refusal(load, copy)
@@ -378,12 +382,6 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(encoder: Path, tmp_path
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
 
 
-def test_an_empty_directory_is_taken(encoder: Path, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    new(tmp_path / "empty", str(encoder), vggish=None, seed=0)
-    assert written(tmp_path / "empty") == sorted(FILES)
-
-
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/below"])
 def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: str) -> None:
     put(tmp_path / "notes.txt", "years of work")
@@ -394,9 +392,8 @@ def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: st
 # ---- the command
 
 
-def test_command_says_what_is_untrained(encoder: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    done = command("new", made, "--text-encoder", encoder, "--vggish-ending", "linear", "--seed", "4")
+def test_command_says_what_is_untrained(created: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    made, done = created
     assert (done.returncode, done.stdout) == (0, f"wrote {made} (untrained: vggish, fusion)\n")
     assert done.stderr == ""
     config = json.loads((made / "config.json").read_text())

@@ -1,0 +1,344 @@
+"""Exports: what lies in the repository, that it replaces all or nothing, and that the gate shuts."""
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from rich.console import Console
+from torch import nn
+from transformers import BertConfig, BertModel
+
+import export.__main__
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import Checkpoint, CheckpointConfig
+from emotion.labels import EMOTIONS
+from emotion.model import EmotionModel, FusionHead, VGGish
+from export import parity
+from export.onnx_files import IR_VERSION, OPSET, Graph, write_onnx
+from export.repository import MANIFEST, TEMPLATE, publish, read_manifest, staging
+from serving import TritonError
+from serving.repository import check_repository
+
+MODELS = ("vggish", "bert", "fusion")
+EXPORTED = {f"{model}/1/model.onnx" for model in MODELS} | {
+    "preprocess_text/1/checkpoint.json",
+    "preprocess_text/1/tokenizer.json",
+}
+
+
+def narrow_vggish() -> VGGish:
+    """VGGish's structure, 4 to 16 channels wide instead of 64 to 512: exported and run in a moment."""
+    with torch.device("meta"):
+        vggish = VGGish()
+    layers: list[nn.Module] = []
+    channels = 1
+    for width in (4, 8, 16, 16):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2)]
+        channels = width
+    vggish.features = nn.Sequential(*layers)
+    vggish.embeddings = nn.Sequential(nn.Linear(channels * 6 * 4, 32), nn.ReLU(), nn.Linear(32, 128), nn.ReLU())
+    return vggish
+
+
+@pytest.fixture(scope="module")
+def narrow(checkpoint: Checkpoint) -> Checkpoint:
+    """A small model of the same structure, with MiniLM's tokenizer."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    # weights ten times BERT's usual ones, so that a changed one shows
+    bert = BertModel(BertConfig(**sizes, initializer_range=0.2), add_pooling_layer=False)
+    bert.set_attn_implementation("eager")
+    model = EmotionModel(narrow_vggish(), bert, FusionHead(text_hidden=32)).eval()
+    config = CheckpointConfig(["text_encoder", "fusion"], dict.fromkeys(checkpoints.PARTS, "seeded with 1"))
+    return Checkpoint(model, config, checkpoint.tokenizer, digest="5ca1ab1e" * 8)
+
+
+def run_export(checkpoint: Checkpoint, repository: Path, precision: str) -> list[parity.Comparison]:
+    return export.__main__.export(checkpoint, repository, precision, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def exported(narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with that model in fp32. Tests leave it as it is."""
+    repository = tmp_path_factory.mktemp("narrow") / "repository"
+    run_export(narrow, repository, "fp32")
+    return repository
+
+
+@cache
+def onnx_file(path: Path) -> onnx.ModelProto:
+    return onnx.load(path)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file's bytes by name."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+# ---- what an export leaves
+
+
+def test_exported_files_are_there_with_the_sizes_of_the_manifest(repository: Path) -> None:
+    manifest = read_manifest(repository)
+    assert manifest is not None
+    assert set(manifest["files"]) == EXPORTED
+    assert {name: (repository / name).stat().st_size for name in EXPORTED} == manifest["files"]
+    assert check_repository(repository) == manifest
+    assert not list(repository.parent.glob(".*"))  # nothing of the staging is left
+
+
+def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoint) -> None:
+    manifest = read_manifest(repository)
+    assert manifest is not None
+    assert manifest["checkpoint"] == checkpoint.digest
+    assert manifest["untrained"] == ["vggish", "fusion"]
+    assert manifest["sources"] == checkpoint.config.sources
+    assert manifest["versions"]["torch"] == torch.__version__
+    assert (manifest["versions"]["opset"], manifest["versions"]["ir"]) == (str(OPSET), str(IR_VERSION))
+    assert list(manifest["parity"]) == ["fp32"]
+    compared = {comparison["name"]: comparison for comparison in manifest["parity"]["fp32"]}
+    assert len(compared) == 3
+    assert all(0 < each["difference"] <= each["tolerance"] <= 1e-4 for each in compared.values())
+
+
+def test_text_stage_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository: Path, checkpoint: Checkpoint) -> None:
+    stage = repository / "preprocess_text" / "1"
+    assert (stage / "tokenizer.json").read_bytes() == checkpoint.tokenizer.read_bytes()
+    described = json.loads((stage / "checkpoint.json").read_text())
+    assert described == {"digest": checkpoint.digest[:12], "untrained": ["vggish", "fusion"], "max_tokens": 512}
+
+
+def test_hand_written_files_come_along(repository: Path) -> None:
+    names = ("bert/config.pbtxt", "bert/configs/gpu.pbtxt", "bert/warmup/token_span", "emotion/labels.txt")
+    for name in (*names, "emotion/1/.gitkeep", "preprocess_audio/1/model.py"):
+        assert (repository / name).read_bytes() == (TEMPLATE / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str) -> None:
+    """ONNX Runtime 1.19.2: opset <= 21, IR <= 10, and no operators of other domains."""
+    model = onnx_file(repository / name / "1" / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version <= 10
+    assert [(opset.domain, opset.version <= 21) for opset in model.opset_import] == [("", True)]
+    assert {node.domain for node in model.graph.node} == {""}
+    assert not model.functions
+    assert all(tensor.data_location == TensorProto.DEFAULT for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint, name: str) -> None:
+    model = onnx_file(repository / name / "1" / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["checkpoint"] == checkpoint.digest
+    assert metadata["precision"] == "fp32"
+    assert metadata["untrained"] == "vggish,fusion"
+    assert metadata["labels"] == ",".join(EMOTIONS)
+    assert metadata["version.torch"] == torch.__version__
+    assert metadata["version.onnx"] == onnx.__version__
+    assert model.producer_name == "emoserve"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_file_says_nothing_of_the_machine_that_made_it(repository: Path, name: str) -> None:
+    content = (repository / name / "1" / "model.onnx").read_bytes()
+    words = (b"/emotion/", b"/export/", b"site-packages", b"stack_trace", b"pkg.torch", sys.prefix.encode())
+    assert [word for word in words if word in content] == []
+
+
+def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, exported: Path, tmp_path: Path) -> None:
+    repository = shutil.copytree(exported, tmp_path / "repository")
+    comparisons = run_export(narrow, repository, "fp16")
+    assert {comparison.tolerance for comparison in comparisons} == {2e-2, 1e-2}
+    assert comparisons[0].difference > 1e-4  # it is fp16 that was compared
+    manifest = check_repository(repository)
+    assert manifest is not None
+    # beside the fp32 files of the same checkpoint, whose parity stays on record
+    assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.fp16.onnx", "bert/1/model.fp16.onnx"}
+    assert set(manifest["parity"]) == {"fp32", "fp16"}
+    for name in ("vggish", "bert"):
+        half, full = (repository / name / "1" / file for file in ("model.fp16.onnx", "model.onnx"))
+        assert 0.45 < half.stat().st_size / full.stat().st_size < {"vggish": 0.85, "bert": 0.55}[name]
+        models = onnx.load(half), onnx.load(full)
+        assert list(models[0].graph.input) == list(models[1].graph.input)
+        assert list(models[0].graph.output) == list(models[1].graph.output)
+        metadata = {entry.key: entry.value for entry in models[0].metadata_props}
+        assert metadata["precision"] == "fp16"
+        kinds = [tensor.data_type for tensor in models[0].graph.initializer if len(tensor.dims) >= 2]
+        assert kinds.count(TensorProto.FLOAT) == (1 if name == "bert" else 0)  # the text projection
+        assert kinds.count(TensorProto.FLOAT16) >= 6
+    assert (repository / "fusion/1/model.onnx").read_bytes() == (exported / "fusion/1/model.onnx").read_bytes()
+
+
+# ---- the gate, and exports that end early
+
+
+def perturbed(graph: Graph, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
+    """Export as usual, but with BERT's last layer slightly off, as after an export of the wrong weights."""
+    graph = copy.copy(graph)
+    graph.module = copy.deepcopy(graph.module)
+    if path.parts[-3] == "bert":
+        with torch.no_grad():
+            graph.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
+    write_onnx(graph, path, precision, metadata)
+
+
+def test_a_shut_gate_leaves_the_repository_as_it_was(
+    narrow: Checkpoint,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    repository = shutil.copytree(exported, tmp_path / "repository")
+    before = contents(repository)
+    monkeypatch.setattr(export.__main__, "write_onnx", perturbed)
+    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
+    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
+    assert export.__main__.main() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ONNX against eager PyTorch: TEXT_EMBEDDING differs by 0.0")
+    assert "(tolerance 0.0001) on utterance " in last
+    assert last.endswith(" tokens)")
+    assert contents(repository) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_a_killed_export_leaves_the_old_one_and_the_next_cleans_up(
+    checkpoint_directory: Path, exported: Path, tmp_path: Path
+) -> None:
+    repository = shutil.copytree(exported, tmp_path / "repository")
+    before = contents(repository)
+    command = [sys.executable, "-m", "export", str(checkpoint_directory), "--repository", str(repository)]
+    left = tmp_path / ".repository.export"
+    with subprocess.Popen(command, cwd=TEMPLATE.parent, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 240
+            while not list(left.rglob("*.onnx")):
+                assert process.poll() is None, process.stderr.read() if process.stderr else ""
+                assert time.monotonic() < deadline, "no file was exported"
+                time.sleep(0.05)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert list(left.rglob("*.onnx"))
+    assert contents(repository) == before
+    assert check_repository(repository) is not None
+    with staging(repository) as directory:
+        assert directory == left
+        assert not list(directory.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_export_of_no_checkpoint_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", str(tmp_path / "nowhere"), "--repository", str(tmp_path / "repository")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert export.__main__.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: there is no checkpoint directory")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+# ---- publishing, with files of a few bytes
+
+
+def publish_files(repository: Path, checkpoint: str, precision: str, files: dict[str, str]) -> None:
+    with staging(repository) as staged:
+        for name, content in files.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_text(content)
+        publish(staged, repository, {"checkpoint": checkpoint, "parity": {precision: []}})
+
+
+FP32 = {"bert/1/model.onnx": "32 bits", "fusion/1/model.onnx": "head"}
+FP16 = {"bert/1/model.fp16.onnx": "16 bits", "fusion/1/model.onnx": "head"}
+
+
+def published(repository: Path) -> dict[str, Any]:
+    manifest = check_repository(repository)
+    assert manifest is not None
+    return manifest
+
+
+def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
+    publish_files(tmp_path / "repository", "a", "fp32", FP32)
+    publish_files(tmp_path / "repository", "a", "fp16", FP16)
+    manifest = published(tmp_path / "repository")
+    assert manifest["files"] == {"bert/1/model.fp16.onnx": 7, "bert/1/model.onnx": 7, "fusion/1/model.onnx": 4}
+    assert set(manifest["parity"]) == {"fp32", "fp16"}
+    assert (tmp_path / "repository/bert/1/model.onnx").read_text() == "32 bits"
+
+
+def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
+    publish_files(tmp_path / "repository", "a", "fp32", FP32)
+    publish_files(tmp_path / "repository", "b", "fp16", FP16)
+    manifest = published(tmp_path / "repository")
+    assert manifest["checkpoint"] == "b"
+    assert set(manifest["files"]) == set(FP16)
+    assert set(manifest["parity"]) == {"fp16"}
+    assert not (tmp_path / "repository/bert/1/model.onnx").exists()
+
+
+def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
+    config = tmp_path / "repository" / "bert" / "config.pbtxt"
+    config.parent.mkdir(parents=True)
+    config.write_text("tuned for this machine")
+    publish_files(tmp_path / "repository", "a", "fp32", FP32)
+    assert config.read_text() == "tuned for this machine"
+    assert (tmp_path / "repository/vggish/config.pbtxt").read_bytes() == (TEMPLATE / "vggish/config.pbtxt").read_bytes()
+
+
+def test_exports_in_the_template_are_not_taken_for_hand_written(tmp_path: Path) -> None:
+    """The template is itself a repository that is exported to by default."""
+    publish_files(tmp_path / "repository", "a", "fp32", {})
+    names = [path.name for path in (tmp_path / "repository").rglob("*") if path.is_file()]
+    assert not [name for name in names if name.endswith((".onnx", ".pyc")) or name in ("tokenizer.json", "checkpoint.json")]  # fmt: skip # noqa: E501
+    assert published(tmp_path / "repository")["files"] == {}
+
+
+def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    publish_files(repository, "a", "fp32", FP32)
+    replace = os.replace
+
+    def stops(source: Path, target: Path) -> Path:
+        if target.name == "model.onnx" and target.parts[-3] == "fusion":
+            raise OSError("the power fails")
+        replace(source, target)
+        return target
+
+    monkeypatch.setattr(Path, "replace", stops)
+    with pytest.raises(OSError, match="the power fails"):
+        publish_files(repository, "b", "fp32", FP32)
+    assert not (repository / MANIFEST).exists()
+    with pytest.raises(TritonError, match="interrupted export"):
+        check_repository(repository)
+
+
+def test_exported_graphs_are_not_constant(exported: Path) -> None:
+    """The narrow model tells utterances apart, so the gate above had something to compare."""
+    answers = parity.OnnxModel({name: exported / name / "1" / "model.onnx" for name in MODELS})
+    random = np.random.default_rng(0)
+    utterances = [
+        parity.Utterance(random.normal(-2, 2, (2, 96, 64)).astype(np.float32), random.integers(5, 30_000, 9))
+        for _ in range(2)
+    ]
+    tensors = answers(utterances)
+    assert all(np.ptp(tensors[name], axis=0).max() > 1e-3 for name in ("AUDIO_EMBEDDING", "TEXT_EMBEDDING"))

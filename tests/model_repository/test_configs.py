@@ -1,0 +1,245 @@
+"""Every configuration: what Triton parses, what the ONNX files have, how the ensemble's tensors flow."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from onnx import TensorProto
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+
+from emotion.audio import PATCH_ELEMENTS
+from emotion.labels import EMOTIONS
+from export.repository import FILE_NAMES, TEMPLATE
+
+Tensor = tuple[int, tuple[int, ...]]  # data type and dims, as in a configuration
+
+CONFIGS = sorted(TEMPLATE.glob("*/config.pbtxt")) + sorted(TEMPLATE.glob("*/configs/*.pbtxt"))
+MODELS = ("bert", "emotion", "fusion", "preprocess_audio", "preprocess_text", "vggish")
+ONNX_MODELS = ("bert", "fusion", "vggish")
+ONNX_TYPES = {
+    DataType.TYPE_FP32: TensorProto.FLOAT,
+    DataType.TYPE_INT32: TensorProto.INT32,
+    DataType.TYPE_INT64: TensorProto.INT64,
+}
+
+
+def identify(path: Path) -> str:
+    return path.relative_to(TEMPLATE).as_posix()
+
+
+def model_name(path: Path) -> str:
+    return path.relative_to(TEMPLATE).parts[0]
+
+
+@cache
+def parse(path: Path) -> Any:
+    """Strictly: an unknown or repeated field is an error."""
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+def config(name: str) -> Any:
+    return parse(TEMPLATE / name / "config.pbtxt")
+
+
+def tensors(values: Any) -> dict[str, Tensor]:
+    return {value.name: (value.data_type, tuple(value.dims)) for value in values}
+
+
+every_config = pytest.mark.parametrize("path", CONFIGS, ids=identify)
+every_composing_config = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if model_name(path) != "emotion"], ids=identify
+)
+every_onnx_config = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if model_name(path) in ONNX_MODELS], ids=identify
+)
+
+
+def test_every_model_has_a_configuration_and_the_encoders_one_for_gpus() -> None:
+    default = {f"{name}/config.pbtxt" for name in MODELS}
+    assert {identify(path) for path in CONFIGS} == default | {f"{name}/configs/gpu.pbtxt" for name in ONNX_MODELS}
+
+
+@every_config
+def test_model_is_named_like_its_directory(path: Path) -> None:
+    assert parse(path).name == model_name(path)
+
+
+@every_config
+def test_one_version_is_served(path: Path) -> None:
+    assert parse(path).version_policy.WhichOneof("policy_choice") == "latest"
+    assert parse(path).version_policy.latest.num_versions == 1
+
+
+@every_config
+def test_several_utterances_fit_a_batch(path: Path) -> None:
+    assert parse(path).max_batch_size >= config("emotion").max_batch_size == 32
+
+
+@every_composing_config
+def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
+    (group,) = parse(path).instance_group
+    on_gpu = path.name == "gpu.pbtxt" and model_name(path) != "fusion"
+    assert group.kind == (ModelInstanceGroup.KIND_GPU if on_gpu else ModelInstanceGroup.KIND_CPU)
+    assert group.count == 1
+
+
+@every_composing_config
+def test_queue_is_bounded_and_sheds_what_waits_too_long(path: Path) -> None:
+    assert parse(path).HasField("dynamic_batching")
+    batching = parse(path).dynamic_batching
+    policy = batching.default_queue_policy
+    assert parse(path).max_batch_size < policy.max_queue_size <= 4096
+    assert policy.timeout_action == ModelQueuePolicy.REJECT
+    assert 1e6 <= policy.default_timeout_microseconds <= 60e6
+    assert policy.allow_timeout_override
+    assert batching.max_queue_delay_microseconds <= 10_000
+
+
+@every_onnx_config
+def test_variable_length_inputs_are_ragged_and_no_others(path: Path) -> None:
+    ragged = {tensor.name for tensor in parse(path).input if tensor.allow_ragged_batch}
+    assert ragged == {tensor.name for tensor in parse(path).input if -1 in tensor.dims}
+    assert ragged == {"vggish": {"PATCHES"}, "bert": {"INPUT_IDS"}, "fusion": set()}[model_name(path)]
+
+
+@every_onnx_config
+def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
+    (warm_up,) = parse(path).model_warmup
+    assert warm_up.batch_size == 1
+    declared = tensors(parse(path).input)
+    assert set(warm_up.inputs) == set(declared)
+    for name, value in warm_up.inputs.items():
+        data_type, dims = declared[name]
+        assert value.data_type == data_type
+        assert len(value.dims) == len(dims)
+        assert all(dim in (-1, given) and given > 0 for dim, given in zip(dims, value.dims, strict=True))
+
+
+@every_onnx_config
+def test_warm_up_uses_all_that_it_allots(path: Path) -> None:
+    """Spans other than zero, so that the encoders really run; their files lie in warmup/."""
+    (warm_up,) = parse(path).model_warmup
+    ragged = {"PATCH_SPAN": "PATCHES", "TOKEN_SPAN": "INPUT_IDS"}
+    files = {name: value.input_data_file for name, value in warm_up.inputs.items() if value.input_data_file}
+    expected = {"vggish": {"PATCH_SPAN"}, "bert": {"TOKEN_SPAN"}, "fusion": {"PATCH_SPAN", "TOKEN_SPAN"}}
+    assert set(files) == expected[model_name(path)]
+    for name, file in files.items():
+        content = (TEMPLATE / model_name(path) / "warmup" / file).read_bytes()
+        assert len(content) == 8
+        used, allotted = np.frombuffer(content, "<i4")
+        assert used == allotted > 0
+        if name == "PATCH_SPAN":
+            assert used % PATCH_ELEMENTS == 0
+        if ragged[name] in warm_up.inputs:
+            assert list(warm_up.inputs[ragged[name]].dims) == [used]
+
+
+@pytest.mark.parametrize("name", ONNX_MODELS)
+def test_gpu_configuration_agrees_with_the_default_one(name: str) -> None:
+    gpu, default = parse(TEMPLATE / name / "configs" / "gpu.pbtxt"), config(name)
+    assert list(gpu.input) == list(default.input)
+    assert list(gpu.output) == list(default.output)
+    assert list(gpu.model_warmup) == list(default.model_warmup)
+    assert gpu.backend == default.backend == "onnxruntime"
+
+
+@every_onnx_config
+def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
+    halved = path.name == "gpu.pbtxt" and model_name(path) != "fusion"
+    name = parse(path).default_model_filename or "model.onnx"  # Triton's own default
+    assert name == FILE_NAMES["fp16" if halved else "fp32"]
+
+
+@every_onnx_config
+def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) -> None:
+    """The configuration's dims are the file's without the batch; a ragged input's only dimension is the file's."""
+    graph = onnx.load(repository / model_name(path) / "1" / "model.onnx").graph
+    for declared, values in ((parse(path).input, graph.input), (parse(path).output, graph.output)):
+        assert [tensor.name for tensor in declared] == [value.name for value in values]
+        for tensor, value in zip(declared, values, strict=True):
+            shape = [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
+            ragged = getattr(tensor, "allow_ragged_batch", False)
+            assert shape == (list(tensor.dims) if ragged else [-1, *tensor.dims])
+            assert value.type.tensor_type.elem_type == ONNX_TYPES[tensor.data_type]
+
+
+@every_config
+def test_probabilities_carry_the_labels(path: Path) -> None:
+    outputs = {tensor.name: tensor for tensor in parse(path).output}
+    probabilities = [name for name in outputs if name.endswith("PROBABILITIES")]
+    assert len(probabilities) == (3 if model_name(path) in ("emotion", "fusion") else 0)
+    for name in probabilities:
+        assert list(outputs[name].dims) == [len(EMOTIONS)]
+        labels = TEMPLATE / model_name(path) / outputs[name].label_filename
+        assert tuple(labels.read_text().splitlines()) == EMOTIONS
+
+
+@pytest.mark.parametrize("name", ["preprocess_audio", "preprocess_text"])
+def test_python_stage_has_its_code(name: str) -> None:
+    assert config(name).backend == "python"
+    assert "class TritonPythonModel" in (TEMPLATE / name / "1" / "model.py").read_text()
+
+
+# ---- the ensemble
+
+
+def steps() -> list[Any]:
+    return list(config("emotion").ensemble_scheduling.step)
+
+
+def test_service_is_an_ensemble_of_all_the_others() -> None:
+    assert config("emotion").platform == "ensemble"
+    assert sorted([*(step.model_name for step in steps()), "emotion"]) == list(MODELS)
+    assert {step.model_version for step in steps()} == {-1}
+
+
+def test_service_takes_audio_and_text_and_answers_with_three_views() -> None:
+    text, scores = (DataType.TYPE_STRING, (1,)), (DataType.TYPE_FP32, (5,))
+    assert tensors(config("emotion").input) == {"AUDIO": text, "TEXT": text}
+    assert tensors(config("emotion").output) == {
+        "PROBABILITIES": scores,
+        "AUDIO_PROBABILITIES": scores,
+        "TEXT_PROBABILITIES": scores,
+        "CHECKPOINT": text,
+    }
+
+
+def test_steps_map_all_their_models_inputs_and_only_outputs_that_exist() -> None:
+    for step in steps():
+        model = config(step.model_name)
+        assert set(step.input_map) == set(tensors(model.input))
+        assert set(step.output_map) <= set(tensors(model.output))
+
+
+def test_tensors_agree_wherever_they_flow() -> None:
+    """By name of the ensemble's tensor: one producer, and the data type and dims that every consumer expects."""
+    produced = tensors(config("emotion").input)
+    for step in steps():
+        outputs = tensors(config(step.model_name).output)
+        for name, tensor in step.output_map.items():
+            assert tensor not in produced
+            produced[tensor] = outputs[name]
+    for step in steps():
+        inputs = tensors(config(step.model_name).input)
+        for name, tensor in step.input_map.items():
+            assert produced[tensor] == inputs[name], (step.model_name, name)
+    for name, tensor in tensors(config("emotion").output).items():
+        assert produced[name] == tensor
+
+
+def test_one_step_is_in_flight_at_a_time() -> None:
+    """Triton starts each step as soon as its inputs are there. Two at once, and a failing one can bring Triton down."""
+    available = set(tensors(config("emotion").input))
+    waiting = steps()
+    order: list[str] = []
+    while waiting:
+        ready = [step for step in waiting if set(step.input_map.values()) <= available]
+        assert len(ready) == 1, f"after {order}: {[step.model_name for step in ready]} start together"
+        waiting.remove(ready[0])
+        order.append(ready[0].model_name)
+        available |= set(ready[0].output_map.values())
+    assert order == ["preprocess_text", "preprocess_audio", "vggish", "bert", "fusion"]

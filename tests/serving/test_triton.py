@@ -1,0 +1,353 @@
+"""Starting and stopping Triton: real processes, and every reason for which it can't start in one line."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serving import Triton, TritonError, installation
+from serving.installation import find_triton
+
+ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+HAS_GPU = Path("/dev/nvidiactl").exists()
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary directory of its own for each test, to see what is left in it."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    return directory
+
+
+@pytest.fixture
+def copied(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the exported repository to damage: hard links, so replace its files rather than write into them."""
+    return shutil.copytree(repository, tmp_path / "copied", copy_function=os.link)
+
+
+def refusal(*arguments: object, **named: object) -> str:
+    """The message of the TritonError that a start ends with: one line."""
+    triton = Triton(*arguments, **{"http_port": 0, "grpc_port": 0, "metrics_port": 0} | named)  # type: ignore[arg-type]
+    with pytest.raises(TritonError) as caught, triton:
+        pytest.fail("Triton started")
+    message = str(caught.value)
+    assert message.strip()
+    assert "\n" not in message
+    return message
+
+
+def group(leader: int) -> list[int]:
+    """Processes that are left of a process group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == leader and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def child(parent: int) -> int:
+    """The one child process of `python -m serving`: tritonserver."""
+    (pid,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return int(pid)
+
+
+@dataclass
+class Served:
+    """A `python -m serving` that said that it is ready."""
+
+    process: subprocess.Popen[str]
+    ready: str
+    leader: int  # of Triton's process group
+    errors: Path  # its standard error
+
+
+@contextmanager
+def serving(repository: Path, errors: Path, *arguments: str) -> Iterator[Served]:
+    """The command as a user types it."""
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS, *arguments]
+    with errors.open("w") as file:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        assert ready.startswith("ready: "), errors.read_text()
+        yield Served(process, ready, child(process.pid), errors)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+        if process.stdout:
+            process.stdout.close()
+
+
+def assert_ends_cleanly(served: Served, number: signal.Signals, scratch: Path) -> None:
+    """The signal ends it with exit status 0 within 15 s and leaves nothing behind."""
+    assert len(group(served.leader)) >= 6  # Triton and its Python stages
+    assert len(list(scratch.glob("emoserve-*"))) == 1
+    started = time.monotonic()
+    served.process.send_signal(number)
+    assert served.process.wait(30) == 0
+    assert time.monotonic() - started < 15
+    assert group(served.leader) == []
+    assert not list(scratch.glob("emoserve-*"))
+
+
+# ---- a server that runs
+
+
+def test_any_free_ports_are_three_that_answer(server: Triton) -> None:
+    urls = {server.grpc_url, server.http_url, server.metrics_url}
+    assert len(urls) == 3
+    assert all(re.fullmatch(r"127\.0\.0\.1:[1-9]\d{3,4}", url) for url in urls)
+    for url in (f"http://{server.http_url}/v2/models/emotion/ready", f"http://{server.metrics_url}/metrics"):
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+    host, port = server.grpc_url.split(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
+
+
+def test_manifest_is_that_of_the_repository(server: Triton, repository: Path) -> None:
+    assert server.manifest == json.loads((repository / "export.json").read_text())
+
+
+def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, scratch: Path) -> None:
+    with serving(repository, tmp_path / "errors") as served:
+        pattern = r"ready: gRPC 127\.0\.0\.1:\d+, HTTP 127\.0\.0\.1:\d+, metrics http://127\.0\.0\.1:\d+/metrics\n"
+        assert re.fullmatch(pattern, served.ready)
+        assert served.process.stdout is not None
+        said = served.process.stdout.readline()
+        digest = json.loads((repository / "export.json").read_text())["checkpoint"]
+        assert said == f"checkpoint {digest[:12]}, untrained: vggish, fusion\n"
+        assert_ends_cleanly(served, signal.SIGTERM, scratch)
+        if not HAS_GPU:
+            assert served.errors.read_text() == ""
+
+
+def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
+    repository: Path, tmp_path: Path, scratch: Path
+) -> None:
+    with serving(repository, tmp_path / "errors", "--log-level", "info") as served:
+        assert_ends_cleanly(served, signal.SIGINT, scratch)
+        shown = served.errors.read_text()
+        assert re.search(r"^I\d{4} .*Started GRPCInferenceService at 127\.0\.0\.1:\d+", shown, re.MULTILINE)
+        assert re.search(r"^\| emotion +\| 1 +\| READY", shown, re.MULTILINE)
+        assert "CudaDriverHelper" not in shown
+        assert "Traceback" not in shown
+
+
+def test_command_ends_with_an_error_when_triton_dies(repository: Path, tmp_path: Path, scratch: Path) -> None:
+    with serving(repository, tmp_path / "errors") as served:
+        os.kill(served.leader, signal.SIGKILL)
+        assert served.process.wait(30) == 1
+        assert served.errors.read_text().endswith("error: Triton ended by itself with exit status -9\n")
+        assert group(served.leader) == []  # the stages don't outlive it
+        assert not list(scratch.glob("emoserve-*"))
+
+
+def test_signal_while_models_load_ends_it_too(repository: Path, scratch: Path) -> None:
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
+        assert process.stdout is not None
+        assert "ready" not in process.stdout.read()
+    assert group(int(children[0])) == []
+    assert not list(scratch.glob("emoserve-*"))
+
+
+# ---- starts that fail
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC", "metrics"])
+def test_port_that_is_taken(repository: Path, protocol: str) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = refusal(repository, **{f"{protocol.lower()}_port": port})
+    assert message == (
+        f"{protocol} port {port} on 127.0.0.1 can't be used (Address already in use); choose another with "
+        f"--{protocol.lower()}-port, or 0 for any free one"
+    )
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_port_that_is_none(repository: Path, port: int) -> None:
+    message = refusal(repository, grpc_port=port)
+    assert str(port) in message
+    assert "--grpc-port" in message
+
+
+def test_one_port_for_two_protocols(repository: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert f"port {port}" in refusal(repository, http_port=port, grpc_port=port)
+
+
+def test_host_that_is_not_ours(repository: Path) -> None:
+    assert "on 192.0.2.1 can't be used (Cannot assign requested address)" in refusal(repository, host="192.0.2.1")
+
+
+def test_repository_that_is_not_there(tmp_path: Path) -> None:
+    message = refusal(tmp_path / "nowhere")
+    assert message == f"there is no model repository {tmp_path / 'nowhere'}; make one with: python -m export CHECKPOINT"
+
+
+def test_repository_without_exported_models(copied: Path) -> None:
+    (copied / "export.json").unlink()
+    assert refusal(copied) == f"{copied} holds no exported models (or an interrupted export); run: make export"
+
+
+def test_manifest_that_is_damaged(copied: Path) -> None:
+    (copied / "export.json").unlink()
+    (copied / "export.json").write_text("{")
+    assert str(copied / "export.json") in refusal(copied)
+
+
+def test_exported_file_that_is_missing(copied: Path) -> None:
+    (copied / "bert/1/model.onnx").unlink()
+    assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
+
+
+def test_exported_file_that_is_cut(copied: Path) -> None:
+    path = copied / "fusion/1/model.onnx"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[:-1])
+    wrote = f"has {len(content) - 1} bytes where the export wrote {len(content)}"
+    assert refusal(copied) == f"{path} {wrote}; run: make export"
+
+
+def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
+    path = copied / "vggish" / "config.pbtxt"
+    config = path.read_text()
+    assert config.count("dims: [ 128 ]") == 1
+    path.unlink()
+    path.write_text(config.replace("dims: [ 128 ]", "dims: [ 64 ]"))
+    message = refusal(copied)
+    assert message.startswith("model 'vggish' failed to load: ")
+    assert "'AUDIO_EMBEDDING'" in message
+    assert "[64]" in message
+    assert "[-1, 128]" in message
+    assert "At:" not in message  # the backend's traceback
+    assert not list(scratch.glob("emoserve-*"))
+
+
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_gpu_configuration_on_a_machine_without_gpu(repository: Path) -> None:
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS, "--config", "gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"error: model '(bert|vggish)' failed to load: .*no GPUs are available$", last)
+    assert "Traceback" not in done.stderr
+
+
+def test_flag_that_triton_does_not_know(repository: Path) -> None:
+    """The reason is said, though it is buried in a page of usage."""
+    assert "--nonsense" in refusal(repository, arguments=["--nonsense=1"])
+
+
+# ---- finding Triton
+
+
+def script(path: Path) -> Path:
+    path.parent.mkdir(parents=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in NVIDIA's container: /opt/tritonserver/bin, and the backends beside bin."""
+    binary = script(tmp_path / "opt" / "tritonserver" / "bin" / "tritonserver")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tritonserver").symlink_to(binary)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    found = find_triton()
+    assert found.binary == binary
+    assert found.backends == tmp_path / "opt" / "tritonserver" / "backends"
+    assert found.libraries == ()
+    assert found.stub is None
+
+
+def test_wheel_is_found_with_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    found = find_triton()
+    assert found.binary.name == "tritonserver"
+    assert os.access(found.binary, os.X_OK)
+    assert (found.backends / "python" / "libtriton_python.so").is_file()
+    assert found.stub is not None
+    assert found.stub.is_file()
+    assert all(library.is_dir() for library in found.libraries)
+    assert list(found.libraries[-1].glob("libpython3.11.so.1.0"))
+
+
+def test_no_triton_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TritonError, match=r"^no Triton found: .* pip install nvidia-pytriton==0\.7\.0$"):
+        find_triton()
+
+
+def test_wheel_without_a_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(installation, "PYTHON_VERSION", "3.99")
+    with pytest.raises(
+        TritonError, match=r"^the nvidia-pytriton wheel has no stub for Python 3\.99: use Python 3\.11$"
+    ):
+        find_triton()
+
+
+def test_python_without_its_shared_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(sysconfig, "get_config_vars", lambda: {"LIBDIR": str(tmp_path), "MULTIARCH": "none-linux-gnu"})
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    with pytest.raises(TritonError) as caught:
+        find_triton()
+    message = str(caught.value)
+    assert message.startswith("libpython3.11.so.1.0 is not on this machine")
+    assert "apt-get install libpython3.11" in message
+    assert "--enable-shared" in message
+
+
+def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    library = tmp_path / "x86_64-linux-gnu" / "libpython3.11.so.1.0"
+    library.parent.mkdir()
+    library.touch()
+    variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "x86_64-linux-gnu"}
+    monkeypatch.setattr(sysconfig, "get_config_vars", lambda: variables)
+    assert find_triton().libraries[-1] == library.parent
