@@ -266,7 +266,7 @@ def _read_config(directory: Path) -> CheckpointConfig:
     path = _require(directory / "config.json")
     try:
         fields = json.loads(path.read_text())
-        if (found := fields.get("format")) != FORMAT:  # first, as another format has other fields
+        if (found := fields.get("format", FORMAT)) != FORMAT:  # first, as another format has other fields
             raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
         config = CheckpointConfig(**fields)
         unknown = [part for part in config.untrained if part not in PARTS]
