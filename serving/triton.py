@@ -23,7 +23,7 @@ from serving.repository import check_repository
 __all__ = ["Triton", "TritonError"]
 
 READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
-EXIT_TIMEOUT = 30  # s that Triton gives requests in flight when it is told to stop
+EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; Kubernetes kills after 30 by default
 
 
 class Triton:
