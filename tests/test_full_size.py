@@ -59,8 +59,8 @@ def test_full_size(tmp_path: Path, transcripts: dict[str, str], capsys: pytest.C
         latency = statistics.median(answer.timings.request for answer in one_by_one)
         print(f"\nstart to ready: {seconds:.1f} s")
         print(f"resident memory of all processes: {at_rest} MiB at rest, {after_load} MiB after load")
-        print(f"3 s of speech and 11 tokens, alone: median {latency:.0f} ms of {len(one_by_one)}")
-        print(f"5 s of speech and 17 tokens (means), 32 at a time: {throughput:.1f} utterances/s")
+        print(f"3.0 s of speech and 12 tokens, one at a time: median {latency:.0f} ms of {len(one_by_one)}")
+        print(f"4.9 s of speech and 19 tokens (means), 32 at a time: {throughput:.1f} utterances/s")
     assert all(isinstance(answer, Emotion) for answer in answers)
     assert seconds < 30
     assert max(at_rest, after_load) < 3 * 1024
