@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -367,7 +368,7 @@ def main() -> int:
     fresh.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()  # of its retries; our own sentence follows
     try:
         new(
             arguments.directory,
