@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -368,7 +368,7 @@ def main() -> int:
     fresh.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()  # of its retries; our own sentence follows
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of its retries; our own sentence follows
     try:
         new(
             arguments.directory,
