@@ -163,7 +163,7 @@ def test_file_says_nothing_of_the_machine_that_made_it(repository: Path, name: s
 def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, exported: Path, tmp_path: Path) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     comparisons = run_export(narrow, repository, "fp16")
-    assert {comparison.tolerance for comparison in comparisons} == {2e-2, 1e-2}
+    assert {comparison.tolerance for comparison in comparisons} == {1e-2, 2e-3}
     assert comparisons[0].difference > 1e-4  # it is fp16 that was compared
     manifest = check_repository(repository)
     assert manifest is not None
