@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-MANIFEST = "export.json"
+from serving.repository import MANIFEST
+
 TEMPLATE = Path(__file__).parent.parent / "model_repository"
 FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # by precision; configs choose by default_model_filename
 

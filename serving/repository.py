@@ -6,7 +6,7 @@ from typing import Any
 
 from serving.installation import TritonError
 
-MANIFEST = "export.json"  # written by export as its last step; see export/repository.py
+MANIFEST = "export.json"  # export writes it as its last step
 
 
 def check_repository(repository: Path) -> dict[str, Any] | None:

@@ -29,9 +29,9 @@ from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, FusionHead, VGGish
 from export import parity
 from export.onnx_files import IR_VERSION, OPSET, Graph, write_onnx
-from export.repository import MANIFEST, TEMPLATE, publish, read_manifest, staging
+from export.repository import TEMPLATE, publish, read_manifest, staging
 from serving import TritonError
-from serving.repository import check_repository
+from serving.repository import MANIFEST, check_repository
 
 MODELS = ("vggish", "bert", "fusion")
 EXPORTED = {f"{model}/1/model.onnx" for model in MODELS} | {
