@@ -95,7 +95,7 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
         while len(block := file.read(frames, dtype="float32", always_2d=True)):
             blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
             total += len(block)
-            if total > limit:
+            if total > limit:  # an MP3's header may promise less than there is
                 raise InputError(_too_long(total / file.samplerate, max_seconds))
     except soundfile.LibsndfileError as error:
         raise InputError(

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from emotion.errors import InputError
 
-MAX_BYTES = 16 * 1024  # refused before any work is spent; 512 WordPieces of English are about 2.5 kB
+MAX_BYTES = 16 * 1024  # refused before any work is spent; no utterance of 512 WordPieces comes near it
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
 _UNWANTED = re.compile(r"[^\w\s.,!?'-]|_")  # \w keeps the letters and digits of every script

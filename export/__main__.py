@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def export(checkpoint: Checkpoint, repository: Path, precision: str, console: Co
             "untrained": checkpoint.config.untrained,
             "sources": checkpoint.config.sources,
             "versions": versions | {"opset": str(OPSET), "ir": str(IR_VERSION)},
-            "parity": {precision: parity.summary(comparisons)},
+            "parity": {precision: [asdict(comparison) for comparison in comparisons]},
         }
         publish(staged, repository, manifest)
     return comparisons

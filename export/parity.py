@@ -12,7 +12,7 @@ audio and some without text, go four ways:
 import csv
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -208,11 +208,6 @@ def check(
                 f"(tolerance {comparison.tolerance:g}) on {comparison.utterance}"
             )
     return comparisons
-
-
-def summary(comparisons: Sequence[Comparison]) -> list[dict[str, object]]:
-    """The comparisons as JSON values."""
-    return [asdict(comparison) for comparison in comparisons]
 
 
 def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:

@@ -39,8 +39,7 @@ def _refusal(message: str, code: int) -> pb_utils.InferenceResponse:
 
 def tensor(request: Any, name: str) -> NDArray[Any]:
     """An input of the request."""
-    array: NDArray[Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-    return array
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
 def rows(request: Any, name: str) -> list[bytes]:

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import emotion_client.audio
 import numpy as np
 import pytest
 import soundfile
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 RATE = 22_050
 TONE = (0.5 * np.sin(np.arange(RATE) / 9)).astype(np.float32)
+
+import emotion.audio
 
 
 @pytest.mark.parametrize("waveform", [TONE, np.stack([TONE, -TONE, TONE / 3], axis=1), 2 * TONE, TONE[::-1]])
@@ -62,3 +65,7 @@ def test_a_mistake_is_named_in_one_sentence(audio: object, rate: int | None, sen
     with pytest.raises(InvalidInput, match=sentence) as error:
         encode(audio, rate)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def test_the_peak_accepted_is_the_servers() -> None:
+    assert emotion_client.audio._LOUDEST == emotion.audio.LOUDEST
