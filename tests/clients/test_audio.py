@@ -12,10 +12,10 @@ from emotion_client import InvalidInput
 from emotion_client.audio import encode
 from numpy.typing import NDArray
 
+import emotion.audio
+
 RATE = 22_050
 TONE = (0.5 * np.sin(np.arange(RATE) / 9)).astype(np.float32)
-
-import emotion.audio
 
 
 @pytest.mark.parametrize("waveform", [TONE, np.stack([TONE, -TONE, TONE / 3], axis=1), 2 * TONE, TONE[::-1]])
