@@ -1,0 +1,109 @@
+"""EmoDB, the Berlin Database of Emotional Speech: ten actors, ten scripted sentences in German.
+
+Two layouts are read: the publisher's folder `wav`, with names such as 03a01Fa.wav, and a folder in which `labels.tsv`
+(columns file, speaker, sentence, emotion) lies beside the audio. No text is given: the text model reads English.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+from training.corpora.release import Release, files, name_some, read_text
+from training.corpora.table import HAPPINESS_DROPPED, Collector, Corpus, Utterance
+from training.errors import TrainingError
+
+PUBLISHER = "http://emodb.bilderbar.info"
+TABLE = "labels.tsv"
+COLUMNS = ("file", "speaker", "sentence", "emotion")
+LETTERS = {  # the initial of the German word
+    "W": "anger",
+    "F": "happiness",
+    "N": "neutral",
+    "T": "sadness",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "anxiety",
+}
+KEPT = {"neutral": "neutral", "anger": "anger", "sadness": "sadness", "happiness": "excitement"}
+
+_NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<letter>[WFNTLEA])[a-z]?")
+
+
+def find(root: Path) -> Release:
+    """The files of either layout; the publisher's may be given as the folder `wav` or the folder above it.
+
+    Raises:
+        TrainingError: neither layout is there.
+    """
+    if (root / TABLE).is_file():
+        return Release(root, (root / TABLE,), frozenset(path for path in files(root, "*") if path.name != TABLE))
+    folder = root / "wav" if (root / "wav").is_dir() else root
+    recordings = files(folder, "*.wav")
+    if not any(_NAME.fullmatch(path.stem) for path in recordings):
+        raise TrainingError(
+            f"no EmoDB in {root}: expected is a folder wav with files such as 03a01Fa.wav, or a {TABLE} (columns "
+            f"{', '.join(COLUMNS)}) beside the audio. EmoDB is obtained from {PUBLISHER}"
+        )
+    return Release(folder, (), frozenset(recordings))
+
+
+def read(release: Release, happy: str) -> Corpus:
+    """Read the names or the table.
+
+    Raises:
+        TrainingError: the table is not as described, or recordings that it names are missing.
+    """
+    table = Collector("emodb")
+    rows = _rows_of_table(release) if release.annotations else _rows_of_names(release, table)
+    for audio, speaker, sentence, emotion in rows:
+        if emotion == "happiness" and happy == "drop":
+            table.drop(HAPPINESS_DROPPED)
+        elif emotion not in KEPT:
+            table.drop(f"{emotion} is not among the five emotions")
+        else:
+            table.keep(
+                Utterance(
+                    id=audio.stem,
+                    audio=audio,
+                    text=None,
+                    emotion=KEPT[emotion],
+                    speaker=speaker,
+                    dialogue=sentence,
+                    style="scripted",
+                )
+            )
+    return table.corpus()
+
+
+def _rows_of_names(release: Release, table: Collector) -> list[tuple[Path, str, str, str]]:
+    rows = []
+    for path in sorted(release.audio):
+        if name := _NAME.fullmatch(path.stem):
+            rows.append((path, name["speaker"], name["sentence"], LETTERS[name["letter"]]))
+        else:
+            table.drop("the file name is not of the form 03a01Fa.wav")
+    return rows
+
+
+def _rows_of_table(release: Release) -> list[tuple[Path, str, str, str]]:
+    labels = release.root / TABLE
+    reader = csv.DictReader(read_text(labels).split("\n"), delimiter="\t")
+    absent = set(COLUMNS) - set(reader.fieldnames or ())
+    if absent:
+        raise TrainingError(f"{labels} lacks the columns {', '.join(sorted(absent))}; it needs {', '.join(COLUMNS)}")
+    rows = []
+    for row in reader:
+        name, speaker, sentence, emotion = (row[column] or "" for column in COLUMNS)
+        if not (name and speaker) or emotion not in LETTERS.values():
+            raise TrainingError(
+                f"{labels}, line {reader.line_num}: file {name!r}, speaker {speaker!r}, emotion {emotion!r}; each row "
+                f"needs a file, a speaker and one of {', '.join(LETTERS.values())}"
+            )
+        rows.append((release.root / name, speaker, sentence, emotion))
+    missing = [path.name for path, *_ in rows if path not in release.audio]
+    if missing:
+        raise TrainingError(
+            f"EmoDB in {release.root} is incomplete: {TABLE} names recordings that are not beside it: "
+            f"{name_some(missing)}. EmoDB is obtained from {PUBLISHER}"
+        )
+    return rows

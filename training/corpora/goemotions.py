@@ -1,0 +1,85 @@
+"""GoEmotions: Reddit comments in English with 28 labels; text alone, with published splits.
+
+A row is kept when all its labels stand for one and the same of the five emotions.
+"""
+
+from pathlib import Path
+
+from training.corpora.release import Release, read_text
+from training.corpora.table import HAPPINESS_DROPPED, Collector, Corpus, Utterance
+from training.errors import TrainingError
+
+PUBLISHER = "https://github.com/google-research/google-research/tree/master/goemotions"
+FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
+NAMES = ("emotions.txt", "labels.txt")  # the publisher's name, and another in use
+EMOTION = {
+    "neutral": "neutral",
+    "annoyance": "frustration",
+    "disappointment": "frustration",
+    "disapproval": "frustration",
+    "anger": "anger",
+    "sadness": "sadness",
+    "grief": "sadness",
+    "excitement": "excitement",
+    "joy": "excitement",
+}
+HAPPY = "joy"
+
+
+def find(root: Path) -> Release:
+    """The files of the release.
+
+    Raises:
+        TrainingError: one of them is missing.
+    """
+    names = next((root / name for name in NAMES if (root / name).is_file()), root / NAMES[0])
+    expected = (names, *(root / name for name in FILES.values()))
+    missing = [path.name for path in expected if not path.is_file()]
+    if missing:
+        raise TrainingError(
+            f"GoEmotions in {root} lacks {', '.join(missing)}; expected there are {', '.join(FILES.values())} and "
+            f"{' or '.join(NAMES)}, the contents of the folder data at {PUBLISHER}"
+        )
+    return Release(root, expected, frozenset())
+
+
+def read(release: Release, happy: str) -> Corpus:
+    """Parse the three tables.
+
+    Raises:
+        TrainingError: a row or the file of names is not as published.
+    """
+    names_file, *tables = release.annotations
+    labels = [line.strip() for line in read_text(names_file).split("\n") if line.strip()]
+    unknown = [label for label in EMOTION if label not in labels]
+    if unknown:
+        raise TrainingError(f"{names_file} lacks the labels {', '.join(unknown)}; take it anew from {PUBLISHER}")
+    table = Collector("goemotions")
+    for split, path in zip(FILES, tables, strict=True):
+        # no csv reader: quotation marks are plain characters here, and only LF ends a row
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            if not line:
+                continue
+            try:
+                text, ids, comment = line.split("\t")
+                row = {labels[int(index)] for index in ids.split(",")}
+            except (ValueError, IndexError):
+                raise TrainingError(
+                    f"{path}, line {number}: expected are text, label ids from 0 to {len(labels) - 1} joined by "
+                    f"commas, and comment id, separated by tabs; take the file anew from {PUBLISHER}"
+                ) from None
+            reason = _reason_to_drop(row, happy)
+            if reason:
+                table.drop(reason)
+            else:
+                table.keep(Utterance(comment.strip(), None, text, EMOTION[next(iter(row))], split=split))
+    return table.corpus()
+
+
+def _reason_to_drop(row: set[str], happy: str) -> str | None:
+    if len({EMOTION.get(label, label) for label in row}) > 1:
+        return "its labels stand for more than one emotion"
+    label = next(iter(row))
+    if label not in EMOTION:
+        return f"{label} is not among the five emotions"
+    return HAPPINESS_DROPPED if HAPPY in row and happy == "drop" else None
