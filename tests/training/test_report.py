@@ -1,0 +1,288 @@
+import dataclasses
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.special import softmax
+
+from emotion.labels import EMOTIONS
+from training import metrics, report
+from training.errors import TrainingError
+from training.predictions import Predictions
+from training.report import Fold, RunRecord
+
+VOID = {"meta", "path", "use", "br"}
+
+
+class Page(HTMLParser):
+    """A page's tags, ids, what it loads, and its text; fails where tags are not closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.loads: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "srcset", "data"):
+                self.loads.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+def answers(n: int = 60, has: tuple[str, ...] = ("audio", "text"), prefix: str = "u", seed: int = 0) -> Predictions:
+    """Drawn answers, the fused ones the best."""
+    random = np.random.default_rng(seed)
+    truth = np.arange(n) % 5
+    probabilities = {}
+    for view, skill in (("fused", 3), ("audio", 1), ("text", 2)):
+        logits = random.normal(size=(n, 5)) + skill * np.eye(5)[truth]
+        probabilities[view] = softmax(logits, axis=1) * (view == "fused" or view in has)
+    return Predictions([f"{prefix}{place}" for place in range(n)], truth, probabilities, [None] * n)
+
+
+def fold(name: str, predictions: Predictions, **changes: Any) -> Fold:
+    counts = {emotion: int((predictions.truth == index).sum()) for index, emotion in enumerate(EMOTIONS)}
+    history = [
+        {"epoch": epoch, "train_loss": 1 / (epoch + 1), "validation_loss": 1.2 / (epoch + 1), "validation_uar": 0.5}
+        for epoch in range(4)
+    ]
+    values: dict[str, Any] = {
+        "class_counts": {"train": counts, "validation": counts, "test": counts},
+        "test_ids": predictions.ids,
+        "temperatures": {"fused": 1.5, "audio": 1.25, "text": 1.125},
+        "digest": "0123abcd",
+        "history": history,
+        "chosen_epoch": 2,
+    }
+    return Fold(name, **(values | changes))
+
+
+def record(*folds: Fold, **changes: Any) -> RunRecord:
+    values: dict[str, Any] = {
+        "name": "A <run>",
+        "corpus": "manifest",
+        "split": "session",
+        "planned_folds": len(folds),
+        "shares_speakers": False,
+        "seed": 7,
+        "settings": {"batch size": 16, "root": Path("corpus")},
+        "versions": {"torch": "2.13.0"},
+        "hardware": "2 cores",
+        "seconds": 3725.0,
+    }
+    return RunRecord(folds=folds, **(values | changes))
+
+
+def read(path: Path) -> tuple[Page, dict[str, Any]]:
+    """The page and the numbers; fails where the page needs anything beside itself or JSON has what it can't have."""
+    text = path.read_text()
+    page = Page(text)
+    assert all(load.startswith("#") for load in page.loads)
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {load.removeprefix("#") for load in page.loads} <= set(page.ids)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text)
+    assert not list(path.parent.glob(".*"))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    return page, json.loads(path.with_name("report.json").read_text(), parse_constant=refuse)
+
+
+def test_single_split(tmp_path: Path) -> None:
+    predictions = answers()
+    page, numbers = read(report.write(tmp_path / "new" / "run", record(fold("session-1", predictions)), predictions))
+    for view in ("audio", "text", "fused"):
+        judged = metrics.of_view(predictions, view)
+        assert judged is not None
+        assert numbers["figures"]["views"][view] == json.loads(json.dumps(judged.as_dict()))
+        assert f"{judged.uar.value:.3f} [{judged.uar.low:.3f}, {judged.uar.high:.3f}]" in page.text
+    assert "A <run>" in page.text
+    assert "1 h 2 min" in page.text
+    assert "0123abcd" in page.text
+    assert numbers["warnings"] == []
+    assert numbers["reference"] is None
+    assert numbers["run"]["settings"] == {"batch size": 16, "root": "corpus"}
+    assert page.tags.count("svg") == 3 + 3 + 2 + 1  # confusions, reliability, curves, classes
+
+
+def test_folds_taken_together(tmp_path: Path) -> None:
+    parts = [answers(40, prefix=f"{name}-", seed=name) for name in range(3)]
+    run = record(*(fold(f"session-{place}", part) for place, part in enumerate(parts)), planned_folds=5)
+    page, numbers = read(report.write(tmp_path, run, Predictions.join(parts)))
+    assert numbers["figures"]["views"]["fused"]["n"] == 120
+    accuracies = [numbers["figures"]["folds"][f"session-{place}"]["fused"]["accuracy"]["value"] for place in range(3)]
+    assert accuracies == [np.mean(part.probabilities["fused"].argmax(1) == part.truth) for part in parts]
+    assert f"{np.mean(accuracies):.3f} ± {np.std(accuracies, ddof=1):.3f}" in page.text
+    assert numbers["warnings"] == ["3 of 5 folds were run; the figures rest on their test utterances alone."]
+
+
+@pytest.mark.parametrize(("has", "lacks"), [("text", "audio"), ("audio", "text")])
+def test_one_modality_and_no_training(tmp_path: Path, has: str, lacks: str) -> None:
+    predictions = answers(has=(has,))
+    only_test = fold("published", predictions, history=(), chosen_epoch=None, temperatures={})
+    only_test = dataclasses.replace(only_test, class_counts={"test": only_test.class_counts["test"]})
+    page, numbers = read(
+        report.write(tmp_path, record(only_test, seconds=None), predictions, None, answers(), answers())
+    )
+    assert numbers["figures"]["views"][lacks] is None
+    assert numbers["figures"]["modalities"] == {"both": 0, "audio alone": 0, "text alone": 0} | {f"{has} alone": 60}
+    assert numbers["figures"]["survival"] == {}
+    assert f"no utterance has {lacks}" in page.text
+    assert "Training time" not in page.text
+    assert page.tags.count("svg") == 2 + 2 + 1  # nothing for the absent view, no curves
+
+
+@dataclasses.dataclass
+class Everything:
+    """What a report with every section was made of, and what it says."""
+
+    predictions: Predictions
+    deprived: Predictions
+    page: Page
+    numbers: dict[str, Any]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        figures: dict[str, Any] = self.numbers["figures"]
+        return figures
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """Ten of sixty utterances have no audio, every other one is improvised."""
+    predictions, deprived = answers(seed=1), answers(seed=5)
+    predictions.probabilities["audio"][:10] = 0
+    predictions.styles[:] = ["improvised", "scripted"] * 30
+    path = report.write(
+        tmp_path_factory.mktemp("run"),
+        record(fold("session-1", predictions), corpus="iemocap"),
+        predictions,
+        uncalibrated=answers(seed=2),
+        without_audio=deprived,
+        baselines=[("always neutral", metrics.of_decisions(predictions.truth, np.zeros(60, np.int64)))],
+    )
+    return Everything(predictions, deprived, *read(path))
+
+
+def test_iemocap_has_the_reference_figures(everything: Everything) -> None:
+    assert everything.numbers["reference"]["fused"] == {"accuracy": 0.766, "weighted_f1": 0.772}
+    assert "0.601" in everything.page.text
+    assert "random splits" in everything.page.text
+
+
+def test_improvised_utterances_alone(everything: Everything) -> None:
+    predictions = everything.predictions
+    right = predictions.probabilities["text"][::2].argmax(1) == predictions.truth[::2]
+    assert everything.figures["improvised"]["text"]["n"] == 30
+    assert everything.figures["improvised"]["text"]["accuracy"]["value"] == pytest.approx(right.mean())
+
+
+def test_calibration_before_and_after(everything: Everything) -> None:
+    errors = [everything.figures[key]["fused"]["calibration"]["error"] for key in ("uncalibrated", "views")]
+    for when, error in zip(("before", "after"), errors, strict=True):
+        assert f"Fused, {when} temperature: ECE {error:.3f}" in everything.page.text
+    assert errors[0] != errors[1]
+
+
+def test_survival_is_told_on_the_same_utterances(everything: Everything) -> None:
+    survival = everything.figures["survival"]
+    assert {name: found["n"] for name, found in survival.items()} == dict.fromkeys(
+        ("fused, both given", "fused, audio taken away", "text model", "audio model"), 50
+    )
+    right = everything.deprived.probabilities["fused"][10:].argmax(1) == everything.deprived.truth[10:]
+    assert survival["fused, audio taken away"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert "When a modality is missing" in everything.page.text
+
+
+def test_baselines_stand_in_the_table(everything: Everything) -> None:
+    assert "always neutral" in everything.page.text
+    assert everything.figures["baselines"]["always neutral"]["uar"]["value"] == pytest.approx(0.2)
+
+
+def test_warnings(tmp_path: Path) -> None:
+    predictions = answers()
+    predictions.truth[predictions.truth == 1] = 0
+    without_anger = fold("random-1", predictions, class_counts={"train": dict.fromkeys(EMOTIONS, 3) | {"anger": 0}})
+    run = record(without_anger, shares_speakers=True, warnings=["Audio is untrained."])
+    page, numbers = read(report.write(tmp_path, run, predictions))
+    sharing, untaught, untested, given = numbers["warnings"]
+    assert "Speakers of the test utterances are also in training" in sharing
+    assert untaught == "No training utterance is labelled anger: the model can't have learnt it."
+    assert untested.startswith("No test utterance is labelled frustration")
+    assert given == "Audio is untrained."
+    assert all(warning in page.text for warning in numbers["warnings"])
+
+
+def test_history_with_nan_leaves_a_gap(tmp_path: Path) -> None:
+    predictions = answers()
+    history = [{"epoch": 0, "train_loss": math.nan}, {"epoch": 1, "train_loss": 0.5}]
+    run = record(fold("session-1", predictions, history=history, chosen_epoch=1))
+    _, numbers = read(report.write(tmp_path, run, predictions))
+    assert [row["train_loss"] for row in numbers["run"]["folds"][0]["history"]] == [None, 0.5]
+
+
+def test_same_run_same_page(tmp_path: Path) -> None:
+    predictions = answers()
+    run = record(fold("session-1", predictions))
+    first = report.write(tmp_path / "a", run, predictions).read_text()
+    assert report.write(tmp_path / "b", run, predictions).read_text() == first
+
+
+def test_no_answers_at_all_are_refused(tmp_path: Path) -> None:
+    predictions = answers()
+    for rows in predictions.probabilities.values():
+        rows[:] = 0
+    with pytest.raises(TrainingError, match="nothing to report"):
+        report.write(tmp_path, record(fold("session-1", predictions)), predictions)
+
+
+def test_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    predictions = answers()
+    with pytest.raises(TrainingError, match="can't be written"):
+        report.write(tmp_path / "file" / "run", record(fold("session-1", predictions)), predictions)
+
+
+def test_summary_fits_a_terminal() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    predictions = answers(1000, has=("text",))
+    console.print(report.summary_table(predictions))
+    text = console.export_text()
+    fused = metrics.of_view(predictions, "fused")
+    assert fused is not None
+    assert f"{fused.macro_f1.low:.3f}–{fused.macro_f1.high:.3f}" in text
+    assert "…" not in text
+    assert re.search(r"audio +0\s", text)

@@ -1,0 +1,418 @@
+"""`python -m training fit`: a corpus in, a checkpoint, its figures and a report out.
+
+A run is a directory:
+
+    settings.json  start/           what was asked; the checkpoint that training began with
+    report.html  report.json        the test utterances of all folds together
+    FOLD/                           one training
+        split.json  skipped.json    who trained, validated, tested; recordings that could not be decoded
+        state/                      Lightning's checkpoints: last.ckpt to resume from, best.ckpt
+        tensorboard/
+        checkpoint/                 the best epoch's, with its temperatures: ready to export
+        predictions.json            answers to the test utterances at temperature 1
+
+Each step is skipped where its result is there, so that the same command resumes a run that was stopped.
+"""
+
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from safetensors import SafetensorError
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import CheckpointConfig
+from emotion.labels import EMOTIONS
+from emotion.model import VIEWS
+from emotion.text import WordPiece
+from training import baselines, corpora, low_rank, splits
+from training.corpora import Corpus, account
+from training.corpora.release import name_some, write_atomically
+from training.data import Utterances, tokenise
+from training.errors import TrainingError
+from training.learner import LARGEST_GRADIENT, MONITOR, Learner
+from training.metrics import Metrics
+from training.predictions import Predictions, at_temperatures, fit_temperatures, predict
+from training.recordings import Recordings, decode_all
+from training.report import Fold, RunRecord, summary_table, write
+from training.settings import Settings
+from training.splits import Split
+
+PACKAGES = ("torch", "transformers", "lightning", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What all folds share."""
+
+    corpus: Corpus
+    recordings: Recordings
+    tokenizer: WordPiece
+
+    def part(self, ids: Sequence[str]) -> Utterances:
+        """The utterances of these ids, as tensors."""
+        wanted = set(ids)
+        chosen = [utterance for utterance in self.corpus.utterances if utterance.id in wanted]
+        return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
+
+
+def fit(
+    settings: Settings, output: Path, cache: Path, fold: int | None, with_baselines: bool, console: Console
+) -> Path:
+    """Train one fold or all of them, or go on where an earlier call with the same settings stopped.
+
+    Args:
+        output: the run's directory.
+        cache: where tables and decoded recordings are kept.
+        fold: its number, from 1; None for all.
+        with_baselines: whether conventional classifiers are trained on the same folds, for the report.
+
+    Returns:
+        The path of the report's page.
+
+    Raises:
+        TrainingError, CheckpointError: what the user can mend; what was done up to there is kept.
+    """
+    settings.save(output)
+    start = make_start(settings, output)
+    materials = gather(settings, start, cache, console)
+    folds = splits.make(materials.corpus, settings.split, settings.folds, settings.seed)
+    if fold is not None and not 1 <= fold <= len(folds):
+        raise TrainingError(f"there is no fold {fold}; this split has the folds 1 to {len(folds)}")
+    chosen = folds if fold is None else [folds[fold - 1]]
+    for split in chosen:
+        for part, missing in splits.missing_classes(materials.corpus, split).items():
+            console.print(f"[yellow]{split.name}: no {part} utterance is labelled {' or '.join(missing)}[/]")
+        if warning := splits.warning(split):
+            console.print(f"[yellow]{warning}[/]")
+    for number, split in enumerate(chosen, 1):
+        console.rule(f"{split.name} ({number} of {len(chosen)})")
+        train_fold(settings, split, materials, start, directory_of(output, split))
+    done = [split for split in folds if (directory_of(output, split) / "result.json").exists()]
+    compared = baselines.judge(materials.corpus, done, materials.recordings) if with_baselines else []
+    page = _report(settings, materials.corpus, done, len(folds), compared, output)
+    console.print(f"report: {page}")
+    return page
+
+
+def directory_of(output: Path, split: Split) -> Path:
+    """Where a fold's files are."""
+    return output / split.name.replace(" ", "-")
+
+
+def make_start(settings: Settings, output: Path) -> Path:
+    """The checkpoint that training begins with: the one given, or a fresh one in the run's directory."""
+    if settings.start is not None:
+        return Path(settings.start)
+    start = output / "start"
+    if not (start / "config.json").exists():
+        with _writing(start):
+            checkpoints.new(start, settings.text_encoder, settings.vggish, settings.seed)
+    return start
+
+
+def gather(settings: Settings, start: Path, cache: Path, console: Console) -> Materials:
+    """The corpus with its recordings decoded.
+
+    Raises:
+        TrainingError: recordings that can't be decoded, unless they may be skipped.
+    """
+    corpus = corpora.load(settings.corpus, Path(settings.root), settings.happy, cache)
+    paths = [utterance.audio for utterance in corpus.utterances if utterance.audio is not None]
+    recordings, unreadable = decode_all(paths, cache)
+    if unreadable and not settings.skip_unreadable:
+        reasons = "; ".join(f"{path} is {reason}" for path, reason in list(unreadable.items())[:3])
+        raise TrainingError(
+            f"{len(unreadable)} of {len(paths)} recordings of {corpus.name} can't be used ({reasons}); repair or "
+            "remove them, or leave them out with --skip-unreadable"
+        )
+    if unreadable:
+        console.print(f"[yellow]skipped {name_some(str(path) for path in unreadable)}: not readable as audio[/]")
+        kept = tuple(utterance for utterance in corpus.utterances if utterance.audio not in unreadable)
+        corpus = replace(
+            corpus, utterances=kept, dropped={**corpus.dropped, "recording can't be decoded": len(unreadable)}
+        )
+    console.print(account(corpus), highlight=False)
+    checkpoint = checkpoints.load(start)
+    return Materials(
+        corpus,
+        recordings,
+        WordPiece(checkpoint.tokenizer, checkpoint.model.text_encoder.config.max_position_embeddings),
+    )
+
+
+def train_fold(
+    settings: Settings,
+    split: Split,
+    materials: Materials,
+    start: Path,
+    directory: Path,
+    callbacks: Sequence[Callback] = (),
+) -> float:
+    """Train, choose the best epoch, fit temperatures, answer the test utterances, write the checkpoint.
+
+    Args:
+        callbacks: of the search for settings, beside our own.
+
+    Returns:
+        The best epoch's macro F1 on validation.
+    """
+    result = directory / "result.json"
+    if result.exists():
+        return float(json.loads(result.read_text())[MONITOR])
+    directory.mkdir(parents=True, exist_ok=True)
+    splits.save(split, directory / "split.json")
+    checkpoint = checkpoints.load(start)
+    model = checkpoint.model
+    previous = dict(zip(VIEWS, model.head.temperature.tolist(), strict=True))
+    model.head.temperature.fill_(1.0)
+    model.vggish.features.to(memory_format=torch.channels_last)  # 1.5 times faster on CPUs
+    if settings.lora_rank is not None:
+        torch.manual_seed(settings.seed)
+        low_rank.inject(model, settings.lora_rank)
+    validation = materials.part(split.validation)
+    learner = Learner(model, settings, materials.part(split.train), validation)
+    seconds = _train(learner, settings, directory, callbacks)
+    state = torch.load(directory / "state" / f"{settings.keep}.ckpt", map_location="cpu", weights_only=False)
+    learner.load_state_dict(state["state_dict"], strict=False)
+    low_rank.merge(model)
+
+    fitted = fit_temperatures(predict(model, validation))
+    temperatures = previous | {view: fitted[view] for view in VIEWS if learner.taught(view)}
+    predictions = predict(model, materials.part(split.test)) if split.test else None
+    model.head.temperature.copy_(torch.tensor([temperatures[view] for view in VIEWS]))
+    config = _trained(checkpoint.config, learner, materials.corpus.name, temperatures)
+    with _writing(directory / "checkpoint"):
+        checkpoints.save(directory / "checkpoint", model.cpu(), config, checkpoint.tokenizer)
+    if predictions is not None:
+        predictions.save(directory / "predictions.json")
+    # max finds the first of equals, as Lightning keeps it
+    chosen = learner.history[-1] if settings.keep == "last" else max(learner.history, key=lambda epoch: epoch[MONITOR])
+    write_atomically(
+        result,
+        json.dumps(
+            {
+                MONITOR: chosen[MONITOR],
+                "chosen_epoch": chosen["epoch"],
+                "history": learner.history,
+                "temperatures": temperatures,
+                "digest": checkpoints.digest(directory / "checkpoint"),
+                "seconds": seconds,
+                "hardware": hardware(),
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+    shutil.rmtree(directory / "state")  # Lightning's, of no use once the checkpoint is there
+    return float(chosen[MONITOR])
+
+
+class Patience(EarlyStopping):
+    """Early stopping that stays stopped: Lightning would train on when it resumes a training that had ended."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """After the state was restored."""
+        trainer.should_stop = self.wait_count >= self.patience
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a state beside its place, then renames it.
+
+    Lightning writes to the system's temporary directory and moves: between file systems that is a copy, which a kill
+    or a full disk leaves half done, over the last whole state.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """The new state or the one before, never half of one."""
+        path = Path(path)
+        buffer = io.BytesIO()  # torch.save to a full disk would raise without the reason
+        torch.save(checkpoint, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.partial")
+        try:
+            with scratch.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar with time left, without its version number."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        """What is shown beside the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def _train(learner: Learner, settings: Settings, directory: Path, callbacks: Sequence[Callback]) -> float:
+    """Lightning's loop; returns the seconds that it took, those before an interruption included."""
+    _quieten()
+    state = directory / "state"
+    saving = ModelCheckpoint(
+        state,
+        filename="best",
+        monitor=MONITOR,
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    stopping = Patience(MONITOR, mode="max", patience=settings.patience, check_on_train_epoch_end=True)
+    ours = [stopping] if settings.keep == "best" else []
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]  # one of Lightning's literals, checked by argparse
+        max_epochs=settings.epochs,
+        gradient_clip_val=LARGEST_GRADIENT,
+        reload_dataloaders_every_n_epochs=1,  # each epoch has segments of its own
+        num_sanity_val_steps=0,
+        callbacks=[Bar(), *ours, *callbacks, saving],
+        plugins=[WholeFiles()],
+        logger=TensorBoardLogger(directory, name="", version="tensorboard"),
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    last = state / "last.ckpt"
+    try:
+        with _writing(state):
+            trainer.fit(learner, ckpt_path=last if last.exists() else None)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from None
+    return time.monotonic() - learner.begun
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Makes a sentence of a disk that is full or refuses."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(
+            f"{place} can't be written ({reason}); the last whole state is kept: make room and repeat the command to "
+            "go on from there"
+        ) from None
+
+
+def _quieten() -> None:
+    """Lightning's advice is for those who write its loops."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+
+
+def _trained(
+    config: CheckpointConfig, learner: Learner, corpus: str, temperatures: Mapping[str, float]
+) -> CheckpointConfig:
+    """The start's configuration, with what this training has changed."""
+    taught = {
+        part
+        for part, name in (("text_encoder", "text encoder"), ("vggish", "audio encoder"), ("fusion", "fusion"))
+        if name in learner.parts
+    }
+    changed = taught | ({"fusion"} if learner.parts else set())  # every part trains something of the head's file
+    return replace(
+        config,
+        untrained=[part for part in config.untrained if part not in taught],
+        sources={
+            part: f"{source}, trained on {corpus}" if part in changed else source
+            for part, source in config.sources.items()
+        },
+        temperatures=dict(temperatures),
+    )
+
+
+def _report(
+    settings: Settings,
+    corpus: Corpus,
+    done: Sequence[Split],
+    planned: int,
+    compared: Sequence[tuple[str, Metrics]],
+    output: Path,
+) -> Path:
+    """The report over the folds that are done."""
+    record, answers, raw, results = [], [], [], []
+    emotion = {utterance.id: utterance.emotion for utterance in corpus.utterances}
+    for split in done:
+        directory = directory_of(output, split)
+        result = json.loads((directory / "result.json").read_text())
+        predictions = Predictions.load(directory / "predictions.json")
+        raw.append(predictions)
+        answers.append(at_temperatures(predictions, result["temperatures"]))
+        results.append(result)
+        parts = {"train": split.train, "validation": split.validation, "test": split.test}
+        record.append(
+            Fold(
+                name=split.name,
+                class_counts={
+                    part: {name: Counter(emotion[each] for each in ids)[name] for name in EMOTIONS}
+                    for part, ids in parts.items()
+                },
+                test_ids=split.test,
+                temperatures=result["temperatures"],
+                digest=result["digest"],
+                history=result["history"],
+                chosen_epoch=result["chosen_epoch"],
+            )
+        )
+    joined = Predictions.join(answers)
+    Console().print(summary_table(joined))
+    run = RunRecord(
+        name=f"{corpus.name}, {settings.split} split",
+        corpus=corpus.name,
+        split=settings.split,
+        folds=record,
+        planned_folds=planned,
+        shares_speakers=any(split.shares_speakers for split in done),
+        seed=settings.seed,
+        settings={name: value for name, value in asdict(settings).items() if name != "root"},
+        versions=versions(),
+        hardware=results[0]["hardware"],
+        seconds=sum(result["seconds"] for result in results),
+        dropped=corpus.dropped,
+    )
+    return write(
+        output,
+        run,
+        joined,
+        uncalibrated=Predictions.join(raw),
+        without_audio=joined.without("audio"),
+        without_text=joined.without("text"),
+        baselines=compared,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that figures depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def hardware() -> str:
+    """What trained, in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"

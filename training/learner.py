@@ -1,0 +1,285 @@
+"""The model as Lightning trains it: loss, schedules, and what is watched.
+
+One model has three views (audio, text, fused), each with a loss of its own on the utterances that have what it needs;
+the sum is minimised. An epoch is the unit of everything: seeds, batches and checkpoints belong to one, so that a run
+that was killed and resumed repeats an undisturbed one.
+"""
+
+import math
+import sys
+import time
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from emotion.labels import EMOTIONS
+from emotion.model import EmotionModel, Logits
+from training.data import (
+    EVALUATION_BATCH,
+    Batch,
+    LengthGroupedBatches,
+    Segments,
+    Utterances,
+    evaluation_batches,
+    training_batches,
+)
+from training.errors import TrainingError
+from training.progress import progress
+from training.settings import Settings
+
+MONITOR = "validation_macro_f1"
+WARM_UP = 0.06  # share of the steps in which the learning rate rises; BERT's fine-tuning recipe
+LARGEST_GRADIENT = 1.0  # norm; BERT's fine-tuning recipe
+
+
+def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
+    """Weights of the cross-entropy, float32 [5], with mean 1 over the examples; 0 for a class without any.
+
+    Args:
+        power: 0 weighs all examples alike, 1 all classes (inverse frequency), 0.5 is half-way (its square root).
+    """
+    counts = np.bincount(targets, minlength=len(EMOTIONS)).astype(np.float64)
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
+    return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+class Learner(lightning.LightningModule):
+    """EmotionModel with its training and validation sets.
+
+    Attributes:
+        history: one dict per finished epoch; travels with the checkpoints.
+    """
+
+    def __init__(self, model: EmotionModel, settings: Settings, train: Utterances, validation: Utterances) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.train_set = train
+        self.validation_set = validation
+        self.history: list[dict[str, float]] = []
+        self.strict_loading = False  # checkpoints hold what is trained, not what stays as the start has it
+        self.freeze_epochs = settings.epochs if settings.only_fusion else settings.freeze_epochs
+        self.register_buffer("weights", class_weights(train.targets, settings.class_weight_power), persistent=False)
+        self.parts = self._choose_parts()
+        self.begun = time.monotonic()
+        self._validated: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[float] = []
+
+    def _choose_parts(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """Name -> parameters and learning rate, of what these examples can teach; everything else is frozen."""
+        model, settings = self.model, self.settings
+        has_audio = np.array([utterance.audio is not None for utterance in self.train_set.utterances])
+        has_text = np.array([tokens.size > 0 for tokens in self.train_set.tokens])
+        head = model.head
+        chosen: dict[str, tuple[list[nn.Module], float]] = {}
+        if has_audio.any() and not settings.only_fusion:
+            chosen["audio encoder"] = ([model.vggish], settings.audio_lr)
+            chosen["audio head"] = ([head.audio_head], settings.head_lr)
+        if has_text.any() and not settings.only_fusion:
+            chosen["text encoder"] = ([model.text_encoder], settings.text_lr)
+            chosen["text head"] = ([head.text_projection, head.text_head], settings.head_lr)
+        if (has_audio & has_text).any():
+            chosen["fusion"] = ([head.fusion], settings.head_lr)
+        if not chosen:
+            raise TrainingError("--only-fusion needs utterances with both audio and text; the training set has none")
+        parts = {}
+        for name, (modules, rate) in chosen.items():
+            # low-rank training has frozen what it leaves alone
+            parts[name] = [p for module in modules for p in module.parameters() if p.requires_grad], rate
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameters, _ in parts.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        return parts
+
+    def taught(self, view: str) -> bool:
+        """Whether this training changes what a view answers."""
+        return {"fused": "fusion", "audio": "audio head", "text": "text head"}[view] in self.parts
+
+    # -- batches
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the encoders rest in this epoch."""
+        return self.current_epoch < self.freeze_epochs
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Segments, or, while the encoders rest, their embeddings of the whole utterances, computed once."""
+        settings = self.settings
+        if self.frozen:
+            embeddings = self._embeddings()
+            batches = LengthGroupedBatches(
+                [0] * len(embeddings), settings.batch_size, settings.seed, self.current_epoch
+            )
+            # a generator of its own, as in training_batches
+            return DataLoader(embeddings, batch_sampler=batches, generator=torch.Generator())
+        segments = Segments(
+            self.train_set, settings.seed, self.current_epoch, settings.modality_dropout, settings.augment
+        )
+        return training_batches(segments, settings.batch_size, settings.workers)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Whole utterances."""
+        return evaluation_batches(self.validation_set, EVALUATION_BATCH)
+
+    def _embeddings(self) -> TensorDataset:
+        """(audio, has audio, mean of the tokens, has text, target) of every training utterance."""
+        if not hasattr(self, "_cached_embeddings"):
+            loader = evaluation_batches(self.train_set, EVALUATION_BATCH)
+            rows: dict[int, tuple[Tensor, ...]] = {}
+            training = self.model.training
+            self.model.eval()
+            with torch.inference_mode(), progress() as bar:
+                task = bar.add_task("embedding utterances", total=len(loader))
+                for batch in loader:
+                    batch = Batch(*(tensor.to(self.device) for tensor in batch))
+                    columns = (
+                        self.model.embed_audio(batch.patches, batch.patch_counts),
+                        batch.patch_counts > 0,
+                        self.model.mean_tokens(batch.input_ids, batch.attention_mask),
+                        batch.attention_mask.sum(1) > 0,
+                        batch.target,
+                    )
+                    for at, index in enumerate(batch.row.tolist()):
+                        rows[index] = tuple(column[at].cpu().clone() for column in columns)
+                    bar.advance(task)
+            self.model.train(training)
+            ordered = [rows[index] for index in range(len(self.train_set))]
+            # not an attribute that Lightning or torch would look into
+            self._cached_embeddings = TensorDataset(*(torch.stack(column) for column in zip(*ordered, strict=True)))
+        return self._cached_embeddings
+
+    # -- steps
+
+    def on_train_epoch_start(self) -> None:
+        """Seed what the epoch draws (dropout), and let the encoders rest or learn."""
+        lightning.seed_everything(self.settings.seed * 1000 + self.current_epoch, verbose=False)
+        for name, (parameters, _) in self.parts.items():
+            for parameter in parameters:
+                parameter.requires_grad_(not (self.frozen and name.endswith("encoder")))
+        for module in (self.model.vggish, self.model.text_encoder):
+            module.train(not self.frozen)
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        """Loss of a batch."""
+        if self.frozen:
+            audio, has_audio, tokens, has_text, target = batch
+            text = self.model.head.text_projection(tokens)
+            logits = self.model.head(audio, has_audio, text, has_text)
+        else:
+            batch = Batch(*batch)
+            logits = self.model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)
+            has_audio, has_text, target = batch.patch_counts > 0, batch.attention_mask.sum(1) > 0, batch.target
+        loss = self._loss(logits, has_audio, has_text, target)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in epoch {self.current_epoch + 1}; the epochs before it are saved: "
+                "lower the learning rates (--text-lr, --audio-lr, --head-lr), or use --precision 32-true"
+            )
+        self._losses.append(loss.item())
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _loss(self, logits: Logits, has_audio: Tensor, has_text: Tensor, target: Tensor) -> Tensor:
+        views = [(logits.fused, has_audio & has_text)]
+        if not self.settings.only_fusion:
+            views += [(logits.audio, has_audio), (logits.text, has_text)]
+        weights = self.weights
+        assert isinstance(weights, Tensor)
+        smoothing = self.settings.label_smoothing
+        losses = [
+            cross_entropy(view[rows], target[rows], weights, label_smoothing=smoothing)
+            for view, rows in views
+            if rows.any()
+        ]
+        return torch.stack(losses).sum() if losses else 0.0 * logits.fused.sum()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        """Collect logits of the fused view."""
+        batch = Batch(*batch)
+        logits = self.model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)
+        self._validated.append((logits.fused.float().cpu(), batch.target.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Figures of the epoch."""
+        logits = torch.cat([logits for logits, _ in self._validated])
+        truth = torch.cat([target for _, target in self._validated])
+        self._validated.clear()
+        if self.trainer.sanity_checking:
+            return
+        answers = logits.argmax(-1).numpy()
+        present = sorted(set(truth.tolist()))
+        figures = {
+            "validation_loss": cross_entropy(logits, truth).item(),
+            "validation_accuracy": float(accuracy_score(truth, answers)),
+            "validation_uar": float(recall_score(truth, answers, labels=present, average="macro", zero_division=0)),
+            MONITOR: float(f1_score(truth, answers, labels=present, average="macro", zero_division=0)),
+        }
+        self.log_dict(figures)
+        train_loss = math.fsum(self._losses) / max(1, len(self._losses))
+        self._losses.clear()
+        self.history.append({"epoch": self.current_epoch + 1, "train_loss": train_loss, **figures})
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        print(f"epoch {self.current_epoch + 1}: loss {train_loss:.3f}, {shown}", file=sys.stderr)
+
+    # -- schedules
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW; each part's rate rises, then falls linearly to zero. The encoders' begins when they begin to learn."""
+        settings = self.settings
+        groups = [
+            {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if parameter_decays else 0.0}
+            for parameters, rate, parameter_decays in self._groups()
+        ]
+        optimizer = torch.optim.AdamW(groups)
+        per_epoch = math.ceil(len(self.train_set) / settings.batch_size)
+        total = per_epoch * settings.epochs
+
+        def schedule(begin: int) -> Any:
+            length = max(1, total - begin)
+            warm_up = max(1, round(WARM_UP * length))
+            return lambda step: (
+                0.0
+                if step < begin
+                else min((step - begin + 1) / warm_up, max(0.0, (total - step) / max(1, length - warm_up)))
+            )
+
+        begins = [
+            per_epoch * min(self.freeze_epochs, settings.epochs) if name.endswith("encoder") else 0
+            for name in self.parts
+            for _ in range(2)
+        ]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [schedule(begin) for begin in begins])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self) -> list[tuple[list[nn.Parameter], float, bool]]:
+        """Two groups a part: matrices, which decay, and vectors (biases, LayerNorm), which don't."""
+        return [
+            ([p for p in parameters if (p.ndim > 1) == matrices], rate, matrices)
+            for parameters, rate in self.parts.values()
+            for matrices in (True, False)
+        ]
+
+    # -- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Only what is trained: the rest is in the start, and VGGish alone has 288 MB."""
+        trained = {id(p) for parameters, _ in self.parts.values() for p in parameters}
+        names = {f"model.{name}" for name, p in self.model.named_parameters() if id(p) in trained}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
+        checkpoint["history"] = self.history
+        checkpoint["seconds"] = time.monotonic() - self.begun
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The history up to here, and the time that it took."""
+        self.history = list(checkpoint["history"])
+        self.begun = time.monotonic() - checkpoint["seconds"]

@@ -1,0 +1,374 @@
+"""A run's report: one HTML page that needs nothing beside it, and every number of it as JSON."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+from rich.box import SIMPLE
+from rich.table import Table
+
+from emotion.labels import EMOTIONS
+from training import metrics, plots
+from training.corpora.release import write_atomically
+from training.errors import TrainingError
+from training.metrics import Estimate, Metrics
+from training.predictions import Predictions
+
+ORDER = ("audio", "text", "fused")  # of the views in tables
+PARTS = ("train", "validation", "test")
+# accuracy and weighted F1 of the source system on IEMOCAP's five classes, by view
+REFERENCE = {"audio": (0.601, 0.607), "text": (0.655, 0.661), "fused": (0.766, 0.772)}
+
+Judged = dict[str, Metrics | None]  # by view; None where the view has no answers
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training and what it was tested on; an evaluation alone is one that was not trained here.
+
+    Attributes:
+        name: of the split, such as "session-1".
+        class_counts: part ("train", "validation", "test") -> emotion -> utterances; an evaluation
+            alone has "test" only.
+        test_ids: of the utterances tested on; figures by fold are taken from them.
+        temperatures: by view.
+        digest: of the checkpoint.
+        history: a dictionary for each epoch with `epoch` and any of `train_loss`, `validation_loss`,
+            `validation_macro_f1`, `validation_uar`, `validation_accuracy`, `learning_rate`, ...
+        chosen_epoch: the one whose weights were kept.
+    """
+
+    name: str
+    class_counts: Mapping[str, Mapping[str, int]]
+    test_ids: Sequence[str] = ()
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    digest: str | None = None
+    history: Sequence[Mapping[str, float | None]] = ()
+    chosen_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was run, with what, on what.
+
+    Attributes:
+        name: the report's title.
+        corpus: one of `training.corpora.CORPORA`.
+        split: how test utterances were chosen, such as "session".
+        folds: those that were run, at least one.
+        planned_folds: of the full cross-validation.
+        settings: as the user gave them.
+        versions: package -> version.
+        hardware: in words.
+        seconds: of training; None for an evaluation alone.
+        dropped: reason -> utterances of the corpus left out for it.
+        warnings: sentences to be read before the figures, beside those that the report finds itself.
+        date: ISO 8601.
+    """
+
+    name: str
+    corpus: str
+    split: str
+    folds: Sequence[Fold]
+    planned_folds: int
+    shares_speakers: bool
+    seed: int
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]
+    hardware: str
+    seconds: float | None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Every figure of a report.
+
+    Attributes:
+        modalities: utterances by what they have: "both", "audio alone", "text alone".
+        views: the answers as they are served, with temperatures.
+        uncalibrated: the same answers before temperatures, where they are known.
+        improvised: of the improvised utterances, where the corpus tells styles.
+        survival: the fused model on utterances with both modalities, as they are and with one taken away, beside the
+            unimodal models on the same utterances; empty where that was not tried.
+        folds: by the fold's name.
+        baselines: by name.
+    """
+
+    modalities: dict[str, int]
+    views: Judged
+    uncalibrated: Judged | None
+    improvised: Judged | None
+    survival: dict[str, Metrics | None]
+    folds: dict[str, Judged]
+    baselines: dict[str, Metrics]
+
+
+def write(
+    directory: Path,
+    run: RunRecord,
+    predictions: Predictions,
+    uncalibrated: Predictions | None = None,
+    without_audio: Predictions | None = None,
+    without_text: Predictions | None = None,
+    baselines: Sequence[tuple[str, Metrics]] = (),
+) -> Path:
+    """Write `report.html` and `report.json`, each all or nothing.
+
+    Args:
+        directory: made if need be.
+        predictions: for the test utterances of all folds, with temperatures.
+        uncalibrated: for the same utterances, before temperatures.
+        without_audio: for utterances of the test set, their audio taken away.
+        without_text: the same with their text taken away.
+        baselines: other classifiers on the same utterances, by name.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        TrainingError: answers that are not probabilities, no answers at all, or a directory that can't be written to.
+    """
+    figures = _figures(run, predictions, uncalibrated, without_audio, without_text, baselines)
+    warnings = _warnings(run, predictions)
+    record = asdict(run)
+    for fold in record["folds"]:
+        del fold["test_ids"]
+    numbers = _plain(
+        {"run": record, "warnings": warnings, "figures": asdict(figures), "reference": _reference(run.corpus)}
+    )
+    page = _page(run, figures, warnings)
+    write_atomically(directory / "report.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    html = directory / "report.html"
+    write_atomically(html, page)
+    return html
+
+
+def summary_table(predictions: Predictions) -> Table:
+    """The figures of the three views, for a terminal."""
+    table = Table(
+        box=SIMPLE, pad_edge=False, caption="95 % intervals below each figure; ECE: expected calibration error"
+    )
+    table.add_column("model", no_wrap=True)
+    for heading in ("n", "accuracy", "weighted F1", "macro F1", "UAR", "ECE"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for view, judged in _judge(predictions).items():
+        if judged is None:
+            table.add_row(view, "0")
+            continue
+        table.add_row(
+            view,
+            f"{judged.n:,}",
+            *(
+                f"{figure.value:.3f}\n[dim]{figure.low:.3f}–{figure.high:.3f}[/]"
+                for figure in (judged.accuracy, judged.weighted_f1, judged.macro_f1, judged.uar)
+            ),
+            f"{judged.calibration.error:.3f}" if judged.calibration else "",
+        )
+    return table
+
+
+def _figures(
+    run: RunRecord,
+    predictions: Predictions,
+    uncalibrated: Predictions | None,
+    without_audio: Predictions | None,
+    without_text: Predictions | None,
+    baselines: Sequence[tuple[str, Metrics]],
+) -> Figures:
+    views = _judge(predictions)
+    if not any(views.values()):
+        raise TrainingError("there is nothing to report: the model gave no answer to any test utterance")
+    audio, text = metrics.answered(predictions, "audio"), metrics.answered(predictions, "text")
+    improvised = np.array([style == "improvised" for style in predictions.styles])
+    ids = np.array(predictions.ids)
+    return Figures(
+        modalities={
+            "both": int(np.count_nonzero(audio & text)),
+            "audio alone": int(np.count_nonzero(audio & ~text)),
+            "text alone": int(np.count_nonzero(text & ~audio)),
+        },
+        views=views,
+        uncalibrated=None if uncalibrated is None else _judge(uncalibrated),
+        improvised=_judge(_select(predictions, improvised)) if improvised.any() else None,
+        survival=_survival(_select(predictions, audio & text), without_audio, without_text),
+        folds={fold.name: _judge(_select(predictions, np.isin(ids, fold.test_ids))) for fold in run.folds},
+        baselines=dict(baselines),
+    )
+
+
+def _judge(predictions: Predictions) -> Judged:
+    return {view: metrics.of_view(predictions, view) for view in ORDER}
+
+
+def _select(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
+    places = np.flatnonzero(chosen)
+    return Predictions(
+        [predictions.ids[place] for place in places],
+        predictions.truth[places],
+        {view: rows[places] for view, rows in predictions.probabilities.items()},
+        [predictions.styles[place] for place in places],
+    )
+
+
+def _survival(
+    whole: Predictions, without_audio: Predictions | None, without_text: Predictions | None
+) -> dict[str, Metrics | None]:
+    if not whole.ids or (without_audio is None and without_text is None):
+        return {}
+    judged = {"fused, both given": metrics.of_view(whole, "fused")}
+    for name, deprived in (("fused, audio taken away", without_audio), ("fused, text taken away", without_text)):
+        if deprived is not None:
+            same = _select(deprived, np.isin(np.array(deprived.ids), whole.ids))
+            judged[name] = metrics.of_view(same, "fused")
+    return judged | {f"{view} model": metrics.of_view(whole, view) for view in ("text", "audio")}
+
+
+def _warnings(run: RunRecord, predictions: Predictions) -> list[str]:
+    found = []
+    if run.shares_speakers:
+        found.append(
+            "Speakers of the test utterances are also in training: the figures say how well the model knows these "
+            "speakers, not how well it will understand others."
+        )
+    if len(run.folds) < run.planned_folds:
+        found.append(
+            f"{len(run.folds)} of {run.planned_folds} folds were run; the figures rest on their test utterances alone."
+        )
+    untaught: dict[str, list[str]] = {}
+    for fold in run.folds:
+        if "train" in fold.class_counts:
+            for emotion in EMOTIONS:
+                if not fold.class_counts["train"].get(emotion):
+                    untaught.setdefault(emotion, []).append(fold.name)
+    for emotion, folds in untaught.items():
+        where = "" if len(folds) == len(run.folds) else f" in {', '.join(folds)}"
+        found.append(f"No training utterance is labelled {emotion}{where}: the model can't have learnt it.")
+    untested = [emotion for index, emotion in enumerate(EMOTIONS) if not (predictions.truth == index).any()]
+    if untested:
+        found.append(
+            f"No test utterance is labelled {' or '.join(untested)}: macro F1 and unweighted average recall are means "
+            f"over the other {len(EMOTIONS) - len(untested)} classes."
+        )
+    return [*found, *run.warnings]
+
+
+def _reference(corpus: str) -> dict[str, dict[str, float]] | None:
+    if corpus != "iemocap":
+        return None
+    return {view: {"accuracy": accuracy, "weighted_f1": f1} for view, (accuracy, f1) in REFERENCE.items()}
+
+
+def _page(run: RunRecord, figures: Figures, warnings: Sequence[str]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["whole"] = lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    environment.filters["duration"] = _duration
+    pooled = {part: _pooled(run.folds, part) for part in PARTS}
+    judged = {view: found for view in reversed(ORDER) if (found := figures.views[view]) is not None}
+    return environment.get_template("report.html").render(
+        run=run,
+        figures=figures,
+        warnings=warnings,
+        reference=_reference(run.corpus),
+        order=ORDER,
+        emotions=EMOTIONS,
+        judged=judged,
+        counts={part: classes for part, classes in pooled.items() if classes},
+        spread={view: _spread(figures.folds, view) for view in ORDER},
+        curves=_curves(run.folds),
+        confusions={view: Markup(plots.confusion(found.confusion, view)) for view, found in judged.items()},
+        reliability={view: _reliability(figures, view) for view in judged},
+        classes=Markup(plots.class_distribution(pooled)),
+    )
+
+
+def _pooled(folds: Sequence[Fold], part: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for fold in folds:
+        total.update(fold.class_counts.get(part, {}))
+    return total
+
+
+def _curves(folds: Sequence[Fold]) -> list[Markup]:
+    histories = [fold.history for fold in folds]
+    chosen = [fold.chosen_epoch for fold in folds]
+    drawn = []
+    for label, series in (
+        ("loss", {"train_loss": "training", "validation_loss": "validation"}),
+        (
+            "on validation",
+            {"validation_macro_f1": "macro F1", "validation_uar": "UAR", "validation_accuracy": "accuracy"},
+        ),
+        ("learning rate", {"learning_rate": "learning rate"}),
+    ):
+        if known := {key: name for key, name in series.items() if plots.has(histories, key)}:
+            drawn.append(Markup(plots.curves(histories, chosen, known, label)))
+    return drawn
+
+
+def _reliability(figures: Figures, view: str) -> list[tuple[str, float, Markup]]:
+    """Diagrams before and after the temperature: (when, error, drawing)."""
+    diagrams = []
+    for when, judged in (("before", figures.uncalibrated), ("after", figures.views)):
+        found = judged[view] if judged else None
+        if found and found.calibration:
+            drawing = Markup(plots.reliability(found.calibration, f"{view}-{when}"))
+            diagrams.append((when, found.calibration.error, drawing))
+    return diagrams
+
+
+def _spread(folds: Mapping[str, Judged], view: str) -> dict[str, tuple[float, float]] | None:
+    """Mean and sample standard deviation over folds of accuracy and UAR; None for fewer than two folds."""
+    judged = [found for fold in folds.values() if (found := fold[view]) is not None]
+    if len(judged) < 2:
+        return None
+    values: dict[str, list[Estimate]] = {
+        "accuracy": [found.accuracy for found in judged],
+        "uar": [found.uar for found in judged],
+    }
+    return {
+        name: (float(np.mean(points)), float(np.std(points, ddof=1)))
+        for name, points in ((name, [point.value for point in points]) for name, points in values.items())
+    }
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold; null for numbers that are none."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case np.generic():
+            return _plain(value.item())
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int() | str():
+            return value
+    return str(value)

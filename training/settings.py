@@ -1,0 +1,105 @@
+"""What a run is asked to do; saved with the run, so that it can be resumed and repeated."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from training.corpora import CORPORA
+from training.corpora.release import write_atomically
+from training.corpora.table import HAPPY
+from training.errors import TrainingError
+from training.splits import KINDS
+
+KEEP = ("best", "last")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names
+DEFAULT_SPLITS = {"iemocap": "session", "emodb": "speaker", "goemotions": "published", "meld": "published"}
+
+
+def _setting(default: Any, text: str, kind: Any = None, choices: tuple[str, ...] | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "type": kind or type(default), "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of `python -m training fit`, which makes an option of each."""
+
+    corpus: str
+    root: str
+    happy: str = _setting("merge", "happiness: counted as excitement, or dropped", choices=HAPPY)
+    split: str = _setting("random", "how test utterances are chosen", choices=KINDS)
+    folds: int | None = _setting(None, "folds of a speaker or random split", int)
+    start: str | None = _setting(None, "checkpoint to begin with, in place of fresh encoders", str)
+    text_encoder: str = _setting("minilm", "pretrained BERT: a directory, a hub name (bert-base-uncased), or minilm")
+    vggish: str | None = _setting(None, "pretrained VGGish: the public release's state dict; seeded if not given", str)
+    seed: int = _setting(1, "of everything that is drawn")
+    epochs: int = _setting(12, "at most")
+    patience: int = _setting(4, "epochs without a better macro F1 on validation before training stops")
+    keep: str = _setting(
+        "best", "epoch kept: best macro F1 on validation, or last (small validation sets)", choices=KEEP
+    )
+    freeze_epochs: int = _setting(0, "first epochs in which the encoders rest and the heads learn on their embeddings")
+    only_fusion: bool = _setting(False, "encoders and unimodal heads stay as they are; only the fusion layers learn")
+    lora_rank: int | None = _setting(None, "train low-rank updates of the encoders' large matrices, of this rank", int)
+    batch_size: int = _setting(32, "utterances")
+    text_lr: float = _setting(5e-5, "learning rate of the text encoder")
+    audio_lr: float = _setting(1e-4, "learning rate of VGGish")
+    head_lr: float = _setting(1e-3, "learning rate of the heads")
+    weight_decay: float = _setting(0.01, "AdamW's, for matrices")
+    class_weight_power: float = _setting(0.5, "class weights: 0 none, 1 inverse frequency, 0.5 its square root")
+    label_smoothing: float = _setting(0.0, "share of the target spread over all classes")
+    modality_dropout: float = _setting(0.2, "share of training utterances that lose their audio or their text")
+    augment: bool = _setting(True, "speed, gain, noise and SpecAugment on training audio")
+    skip_unreadable: bool = _setting(False, "leave out recordings that can't be decoded, instead of stopping")
+    precision: str = _setting("32-true", "of the arithmetic", choices=PRECISIONS)
+    workers: int = _setting(0, "processes that prepare batches")
+
+    def save(self, directory: Path) -> None:
+        """Write settings.json, or see that the run in this directory has these very settings.
+
+        Raises:
+            TrainingError: it has others.
+        """
+        path = directory / "settings.json"
+        own = asdict(self)
+        if not path.exists():
+            write_atomically(path, json.dumps(own, indent=2) + "\n")
+            return
+        found = json.loads(path.read_text())
+        different = [name for name in own if found.get(name) != own[name] and name != "workers"]
+        if different:
+            changes = ", ".join(f"{name} {found.get(name)!r} (now {own[name]!r})" for name in different)
+            raise TrainingError(
+                f"{directory} holds a run with other settings: {changes}; repeat them to go on with it, or choose "
+                "another --output"
+            )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting."""
+    parser.add_argument("--corpus", required=True, choices=CORPORA)
+    parser.add_argument("--root", required=True, help="the corpus's folder; a manifest's file")
+    for setting in fields(Settings)[2:]:
+        option = "--" + setting.name.replace("_", "-")
+        about = setting.metadata
+        if about["type"] is bool:
+            parser.add_argument(
+                option, action=argparse.BooleanOptionalAction, default=setting.default, help=about["help"]
+            )
+            continue
+        default: Any = setting.default
+        note = "" if default is None else f" (default: {default})"
+        if setting.name == "split":
+            default, note = None, " (default: session for iemocap, speaker for emodb, published where there is one)"
+        parser.add_argument(
+            option, type=about["type"], choices=about["choices"], default=default, help=about["help"] + note
+        )
+
+
+def from_arguments(arguments: argparse.Namespace) -> Settings:
+    """The settings that a command line asks for."""
+    given = {setting.name: getattr(arguments, setting.name) for setting in fields(Settings)}
+    if given["split"] is None:
+        given["split"] = DEFAULT_SPLITS.get(given["corpus"], "random")
+    return Settings(**given)

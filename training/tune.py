@@ -1,0 +1,116 @@
+"""`python -m training tune`: a search for learning rates and regularisation, by Optuna.
+
+Trials are kept in OUTPUT/trials.db as they finish, so that the same command goes on after an interruption; hopeless
+ones are pruned after an epoch or two. Only validation utterances judge: the test set is not looked at.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import lightning
+import optuna
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.table import Table
+
+from training import splits
+from training.corpora.release import write_atomically
+from training.errors import TrainingError
+from training.fit import gather, make_start, train_fold
+from training.learner import MONITOR
+from training.settings import Settings
+
+
+class Pruning(Callback):
+    """Reports each epoch's figure to the trial, and stops a hopeless one."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """After validation."""
+        self.trial.report(float(trainer.callback_metrics[MONITOR]), trainer.current_epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def suggest(settings: Settings, trial: optuna.Trial) -> Settings:
+    """The settings of a trial. Rates are searched around the published recipes of BERT and AdamW."""
+    return replace(
+        settings,
+        text_lr=trial.suggest_float("text_lr", 1e-5, 1e-3, log=True),
+        audio_lr=trial.suggest_float("audio_lr", 1e-5, 1e-3, log=True),
+        head_lr=trial.suggest_float("head_lr", 1e-4, 5e-3, log=True),
+        class_weight_power=trial.suggest_float("class_weight_power", 0.0, 1.0),
+        label_smoothing=trial.suggest_float("label_smoothing", 0.0, 0.2),
+        modality_dropout=trial.suggest_float("modality_dropout", 0.0, 0.5),
+        weight_decay=trial.suggest_float("weight_decay", 1e-3, 0.3, log=True),
+    )
+
+
+def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, console: Console) -> Path:
+    """Run trials until there are `trials`, and write the best settings.
+
+    Returns:
+        The path of best.json: Settings as JSON.
+
+    Raises:
+        TrainingError: the corpus or a setting is wrong, or no trial finished.
+    """
+    settings.save(output)
+    start = make_start(settings, output)
+    materials = gather(settings, start, cache, console)
+    folds = splits.make(materials.corpus, settings.split, settings.folds, settings.seed)
+    if not 1 <= fold <= len(folds):
+        raise TrainingError(f"there is no fold {fold}; this split has the folds 1 to {len(folds)}")
+    split = replace(folds[fold - 1], test=())
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=f"{split.name}",
+        storage=f"sqlite:///{(output / 'trials.db').absolute()}",
+        direction="maximize",
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1),
+        load_if_exists=True,
+    )
+
+    # begun anew with another seed each time, as a resumed search would otherwise repeat its first suggestions
+    study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.get_trials(deepcopy=False)))
+
+    def objective(trial: optuna.Trial) -> float:
+        directory = output / f"trial-{trial.number}"
+        console.rule(f"trial {trial.number + 1} of {trials}")
+        try:
+            return train_fold(suggest(settings, trial), split, materials, start, directory, [Pruning(trial)])
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)  # a checkpoint of each would fill the disk
+
+    def finished() -> list[optuna.trial.FrozenTrial]:
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        return study.get_trials(deepcopy=False, states=states)
+
+    while len(finished()) < trials:
+        study.optimize(objective, n_trials=1)
+        console.print(_table(study))
+    try:
+        best = suggest(settings, optuna.trial.FixedTrial(study.best_params))  # type: ignore[arg-type]
+    except ValueError:
+        raise TrainingError("no trial finished: ask for more --trials") from None
+    path = output / "best.json"
+    write_atomically(path, json.dumps(asdict(best), indent=2) + "\n")
+    options = " ".join(f"--{name.replace('_', '-')} {value:.3g}" for name, value in study.best_params.items())
+    console.print(f"best {MONITOR} {study.best_value:.3f}: {path}\ntrain with it: python -m training fit ... {options}")
+    return path
+
+
+def _table(study: optuna.Study) -> Table:
+    table = Table(title="best trials so far")
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
+    best = sorted(trials, key=lambda trial: -(trial.value or 0.0))[:5]
+    names = list(best[0].params) if best else []
+    for heading in ("trial", MONITOR, *names):
+        table.add_column(heading, justify="right")
+    for trial in best:
+        table.add_row(str(trial.number + 1), f"{trial.value:.3f}", *(f"{trial.params[name]:.2g}" for name in names))
+    return table
