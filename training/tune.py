@@ -80,7 +80,7 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
 
     def objective(trial: optuna.Trial) -> float:
         directory = output / f"trial-{trial.number}"
-        console.rule(f"trial {trial.number + 1} of {trials}")
+        console.rule(f"trial {len(finished()) + 1} of {trials}")
         try:
             return train_fold(suggest(settings, trial), split, materials, start, directory, [Pruning(trial)])
         finally:
@@ -90,6 +90,8 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         return study.get_trials(deepcopy=False, states=states)
 
+    for left in output.glob("trial-*"):  # by a search that was killed
+        shutil.rmtree(left)
     while len(finished()) < trials:
         study.optimize(objective, n_trials=1)
         console.print(_table(study))

@@ -1,6 +1,7 @@
 """Checkpoints: what is written is what is read, and every wrong directory or source gets one sentence."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from emotion import checkpoint as checkpoints
-from emotion.checkpoint import Checkpoint, CheckpointError, digest, load, new, save
+from emotion.checkpoint import Checkpoint, CheckpointError, digest, load, new, save, seeded_vggish
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
 
@@ -177,10 +178,59 @@ def test_given_vggish_weights_are_kept_and_count_as_trained(
     new(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=final_relu)
     loaded = load(tmp_path / "made")
     assert loaded.config.untrained == ["fusion"]
+    assert loaded.config.seed is None
     assert loaded.config.sources["vggish"] == path.name
     assert loaded.config.final_relu is final_relu
     assert loaded.model.vggish.final_relu is final_relu
     assert torch.equal(loaded.model.vggish.get_parameter("embeddings.4.bias"), torch.arange(128.0))
+
+
+def test_temperatures_are_kept(tiny: Path, tmp_path: Path) -> None:
+    first = load(tiny)
+    assert first.config.temperatures == {"fused": 1.0, "audio": 1.0, "text": 1.0}
+    first.model.head.temperature.copy_(torch.tensor([1.3, 0.7, 2.1]))
+    first.config.temperatures = {"text": 2.1, "fused": 1.3, "audio": 0.7}
+    save(tmp_path / "calibrated", first.model, first.config, first.tokenizer)
+    second = load(tmp_path / "calibrated")
+    assert second.config == first.config
+    assert torch.equal(second.model.head.temperature, torch.tensor([1.3, 0.7, 2.1]))
+    assert second.digest != first.digest
+
+
+@pytest.mark.parametrize("place", ["model", "configuration"])
+def test_temperatures_that_disagree_are_not_saved(tiny: Path, tmp_path: Path, place: str) -> None:
+    loaded = load(tiny)
+    if place == "model":
+        loaded.model.head.temperature[0] = 1.5
+    else:
+        loaded.config.temperatures["fused"] = 1.5
+    with pytest.raises(ValueError, match=r"the configuration has the temperatures .* set both"):
+        save(tmp_path / "made", loaded.model, loaded.config, loaded.tokenizer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_configuration_from_before_temperatures_and_seeds(copy: Path) -> None:
+    fields = json.loads((copy / "config.json").read_text())
+    del fields["temperatures"], fields["seed"]
+    put(copy / "config.json", json.dumps(fields))
+    loaded = load(copy)
+    assert loaded.model.head.temperature.tolist() == [1.0, 1.0, 1.0]
+    assert loaded.config.seed is None
+
+
+def test_model_card_of_the_caller(tiny: Path, tmp_path: Path) -> None:
+    loaded = load(tiny)
+    save(tmp_path / "made", loaded.model, loaded.config, loaded.tokenizer, "# Trained on much\n")
+    assert (tmp_path / "made" / "model_card.md").read_text() == "# Trained on much\n"
+
+
+def test_seeded_vggish_depends_on_the_seed_alone(tiny: Path) -> None:
+    before = torch.random.get_rng_state()
+    state = seeded_vggish(4, final_relu=True).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    kept = load_file(tiny / "vggish.safetensors")  # made beside a text encoder, in another process
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
+    assert load(tiny).config.seed == 4
 
 
 def test_minilm_is_the_pinned_one_and_trained(checkpoint: Checkpoint) -> None:
@@ -273,14 +323,32 @@ def test_wrong_tensors(copy: Path, edit: Callable[[dict[str, torch.Tensor]], obj
         ({"untrained": ["vgish"]}, "lists unknown untrained parts ['vgish']; the parts are ['text_encoder', "),
         ({"untrained": None}, "is not a checkpoint's configuration"),
         ({"colour": "blue"}, "is not a checkpoint's configuration"),
+        ({"seed": "4"}, "has the seed '4'; it must be an integer or null"),
     ],
-    ids=["labels", "label order", "format", "unknown part", "parts of another type", "unknown field"],
+    ids=["labels", "label order", "format", "unknown part", "parts of another type", "unknown field", "seed"],
 )
 def test_wrong_configuration(copy: Path, changes: dict[str, Any], expected: str) -> None:
     edit_json(copy / "config.json", **changes)
     message = refusal(load, copy)
     assert message.startswith(str(copy / "config.json"))
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    "temperatures",
+    [
+        {"fused": 1.0, "audio": 1.0},
+        {"fused": 1.0, "audio": 1.0, "text": 1.0, "face": 1.0},
+        [1.0, 1.0, 1.0],
+        *({"fused": 1.0, "audio": value, "text": 1.0} for value in (0.0, -1.0, math.nan, math.inf, 1e-300, "1", True)),
+    ],
+    ids=str,
+)
+def test_wrong_temperatures(copy: Path, temperatures: Any) -> None:
+    edit_json(copy / "config.json", temperatures=temperatures)
+    message = refusal(load, copy)
+    assert message.startswith(f"{copy / 'config.json'}: the temperatures {temperatures} can't be used; ")
+    assert message.endswith("fused, audio, text need one finite number above 0 each")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff\xfe"])

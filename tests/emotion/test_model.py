@@ -11,6 +11,7 @@ from transformers import BertConfig, BertModel
 
 from emotion.labels import EMOTIONS
 from emotion.model import (
+    VIEWS,
     EmotionModel,
     FusionHead,
     Logits,
@@ -182,6 +183,25 @@ def test_an_absent_modality_does_not_reach_the_fused_view() -> None:
     yes, no = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)
     assert torch.equal(head(audio, yes, text, no).fused, head(audio, yes, text + 9, no).fused)
     assert torch.equal(head(audio, no, text, yes).fused, head(audio + 9, no, text, yes).fused)
+
+
+@torch.no_grad()
+def test_each_view_is_divided_by_its_own_temperature() -> None:
+    head, audio, text = head_and_inputs()
+    has_audio, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
+    plain = head(audio, has_audio, text, has_text)
+    by_view = {"fused": 0.5, "audio": 4.0, "text": 2.0}
+    head.temperature.copy_(torch.tensor([by_view[view] for view in VIEWS]))
+    scaled = head(audio, has_audio, text, has_text)
+    torch.testing.assert_close(scaled.audio, plain.audio / 4.0)
+    torch.testing.assert_close(scaled.text, plain.text / 2.0)
+    torch.testing.assert_close(scaled.fused[0], plain.fused[0] / 0.5)
+    assert torch.equal(scaled.fused[1], scaled.audio[1])  # one modality: the calibrated answer of its own head
+    assert torch.equal(scaled.fused[2], scaled.text[2])
+
+
+def test_temperature_is_not_among_the_weights() -> None:
+    assert not [name for name in FusionHead(text_hidden=16).state_dict() if "temperature" in name]
 
 
 def test_probabilities_sum_to_one_and_absent_rows_are_zero() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto
@@ -26,9 +27,9 @@ import export.__main__
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointConfig
 from emotion.labels import EMOTIONS
-from emotion.model import EmotionModel, FusionHead, VGGish
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS, EmotionModel, FusionHead, VGGish
 from export import parity
-from export.onnx_files import IR_VERSION, OPSET, Graph, write_onnx
+from export.onnx_files import IR_VERSION, OPSET, Graph, serving_graphs, write_onnx
 from export.repository import TEMPLATE, publish, read_manifest, staging
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
@@ -182,6 +183,34 @@ def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, 
         assert kinds.count(TensorProto.FLOAT) == (1 if name == "bert" else 0)  # the text projection
         assert kinds.count(TensorProto.FLOAT16) >= 6
     assert (repository / "fusion/1/model.onnx").read_bytes() == (exported / "fusion/1/model.onnx").read_bytes()
+
+
+@torch.no_grad()
+def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path) -> None:
+    """The file answers softmax(logits / temperature), with the logits taken before any temperature was set."""
+    torch.manual_seed(6)
+    audio, text = 3 * torch.randn(3, AUDIO_EMBEDDING), 3 * torch.randn(3, TEXT_EMBEDDING)
+    span = torch.tensor([[2, 2], [2, 2], [0, 0]], dtype=torch.int32)
+    head = narrow.model.head
+    plain = {
+        "PROBABILITIES": head.fusion(torch.cat([audio, text], 1)),
+        "AUDIO_PROBABILITIES": head.audio_head(audio),
+        "TEXT_PROBABILITIES": head.text_head(text),
+    }
+    plain["PROBABILITIES"][2] = plain["TEXT_PROBABILITIES"][2] / 0.4 * 3.0  # the text alone, at its own temperature
+    calibrated = copy.copy(narrow)
+    calibrated.model = copy.deepcopy(narrow.model)
+    calibrated.model.head.temperature.copy_(torch.tensor([{"fused": 3.0, "audio": 1.7, "text": 0.4}[v] for v in VIEWS]))
+    write_onnx(serving_graphs(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32", {})
+    session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
+    tokens = torch.full_like(span, 4)
+    inputs = {"AUDIO_EMBEDDING": audio, "PATCH_SPAN": span, "TEXT_EMBEDDING": text, "TOKEN_SPAN": tokens}
+    found = session.run(list(plain), {name: tensor.numpy() for name, tensor in inputs.items()})
+    for (name, logits), temperature, answer in zip(plain.items(), (3.0, 1.7, 0.4), found, strict=True):
+        expected = (logits / temperature).softmax(-1)
+        rows = 2 if name == "AUDIO_PROBABILITIES" else 3  # the last has no audio
+        np.testing.assert_allclose(answer[:rows], expected[:rows], atol=1e-6)
+        assert np.abs(answer[:rows] - logits.softmax(-1)[:rows].numpy()).max() > 1e-2  # it makes a difference here
 
 
 # ---- the gate, and exports that end early

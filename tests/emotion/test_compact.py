@@ -1,0 +1,365 @@
+"""Compact checkpoints: what is left out comes back, what is lost is told, and a wrong start is noticed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import CheckpointError, digest, load, save
+from emotion.compact import compact, expand
+from emotion.model import probabilities
+from emotion.text import WordPiece
+
+RANK = 4
+TEMPERATURES = {"fused": 1.25, "audio": 0.8, "text": 1.6}
+TEXT_MATRICES = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.5.output.dense.weight")
+AUDIO_MATRICES = ("embeddings.0.weight", "embeddings.2.weight", "embeddings.4.weight")
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`python -m emotion.checkpoint` as a user types it."""
+    words = [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+def refusal(call: Callable[..., object], *arguments: object) -> str:
+    """The message of the CheckpointError that a call ends with: one line."""
+    with pytest.raises(CheckpointError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def linked(source: Path, target: Path) -> Path:
+    """A copy to damage: hard links, so replace its files rather than write into them."""
+    return shutil.copytree(source, target, copy_function=os.link)
+
+
+def put(path: Path, content: str | bytes) -> None:
+    path.unlink()
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def perturb(tensor: Tensor, rank: int) -> None:
+    """Add a change of that rank which moves the tensor by a tenth of its own size."""
+    change = torch.randn(tensor.shape[0], rank) @ torch.randn(rank, tensor[0].numel())
+    tensor += change.view_as(tensor) * (0.1 * tensor.std() / change.std())
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def trained(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as low-rank training leaves it. Tests leave it as it is."""
+    loaded = load(checkpoint_directory)
+    torch.manual_seed(9)
+    for name in TEXT_MATRICES:
+        perturb(loaded.model.text_encoder.get_parameter(name), RANK)
+    for name in AUDIO_MATRICES:
+        perturb(loaded.model.vggish.get_parameter(name), RANK)
+    perturb(loaded.model.vggish.get_parameter("features.3.weight"), 9)
+    loaded.model.vggish.get_parameter("features.3.bias").fill_(0.01)
+    loaded.model.text_encoder.get_parameter("embeddings.LayerNorm.weight").mul_(1.1)
+    loaded.model.head.get_parameter("fusion.3.bias").copy_(torch.arange(5.0))
+    loaded.config.temperatures = TEMPERATURES
+    loaded.config.untrained = []
+    loaded.model.head.temperature.copy_(checkpoints.temperature(loaded.config))
+    directory = tmp_path_factory.mktemp("trained") / "checkpoint"
+    save(directory, loaded.model, loaded.config, loaded.tokenizer, "# Trained in a test\n")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def compacting(trained: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Its compact form, and how the command that made it ended."""
+    directory = trained.parent / "compact"
+    return directory, command("compact", trained, directory, "--rank", str(RANK))
+
+
+@pytest.fixture(scope="module")
+def compacted(compacting: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """The same compact form. Tests leave it as it is."""
+    return compacting[0]
+
+
+@pytest.fixture(scope="module")
+def expanding(compacted: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The ordinary checkpoint made of that again, and how the command ended."""
+    directory = compacted.parent / "expanded"
+    return directory, command("expand", compacted, directory)
+
+
+@pytest.fixture
+def copy(compacted: Path, tmp_path: Path) -> Path:
+    return linked(compacted, tmp_path / "copy")
+
+
+def edit_config(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    edit(config)
+    put(directory / "config.json", json.dumps(config))
+
+
+# ---- there and back
+
+
+def test_commands_say_what_they_did(
+    compacting: tuple[Path, subprocess.CompletedProcess[str]], expanding: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    (small, shrunk), (large, grown) = compacting, expanding
+    assert (shrunk.returncode, shrunk.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"wrote {small} \(\d\.\d MiB\)\n"
+        r"text_encoder: 0\.0\d% of the update lost\nvggish: 0\.0\d% of the update lost\n",
+        shrunk.stdout,
+    )
+    assert (grown.returncode, grown.stdout, grown.stderr) == (0, f"wrote {large}\n", "")
+
+
+def test_only_changes_are_stored(compacted: Path) -> None:
+    update = load_file(compacted / "update.safetensors")
+    matrices = [f"text_encoder.{name}" for name in TEXT_MATRICES] + [f"vggish.{name}" for name in AUDIO_MATRICES]
+    whole = ["text_encoder.embeddings.LayerNorm.weight", "vggish.features.3.weight", "vggish.features.3.bias"]
+    encoders = {name for name in update if not name.startswith("fusion.")}
+    assert encoders == {f"{name}.{side}" for name in matrices for side in ("left", "right")} | set(whole)
+    assert update["vggish.embeddings.0.weight.left"].shape == (4096, RANK)
+    assert update["vggish.embeddings.0.weight.right"].shape == (RANK, 12288)
+    assert update["vggish.embeddings.0.weight.left"].dtype == torch.float16
+    assert update["fusion.fusion.3.bias"].dtype == torch.float32
+
+
+@torch.no_grad()
+def test_expanded_checkpoint_answers_as_the_original(trained: Path, expanding: tuple[Path, Any]) -> None:
+    original, again = load(trained), load(expanding[0])
+    torch.manual_seed(2)
+    patches, counts = torch.randn(4, 96, 64) * 2 - 2, torch.tensor([2, 1, 1])
+    ids = torch.from_numpy(WordPiece(original.tokenizer).encode("i am so happy that you came"))
+    ids = torch.stack([ids, ids.flip(0), ids])
+    mask = torch.tensor([1, 1, 0])[:, None].expand_as(ids)
+    answers = []
+    for model in (original.model, again.model):
+        views = probabilities(model(patches, counts, ids, mask), counts > 0, mask.sum(1) > 0)
+        answers.append(torch.stack([views.fused, views.audio, views.text]))
+    torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=1e-3)
+    # and not because the update matters little
+    head = original.model.head
+    start = checkpoints.seeded_vggish(0, True)
+    assert (head.audio_head(start(patches)) - head.audio_head(original.model.vggish(patches))).abs().max() > 0.05
+    for name, tensor in original.model.state_dict().items():
+        scale = tensor.abs().max().item()
+        torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=0, atol=max(1e-3 * scale, 1e-7))
+
+
+def test_expanded_checkpoint_is_an_ordinary_one(trained: Path, compacted: Path, expanding: tuple[Path, Any]) -> None:
+    original, again = load(trained), load(expanding[0])
+    assert again.config.temperatures == TEMPERATURES
+    assert again.model.head.temperature.tolist() == pytest.approx(list(TEMPERATURES.values()))
+    assert (again.config.untrained, again.config.seed, again.config.format) == ([], 0, 1)
+    assert again.config.sources["vggish"] == "seeded with 0 + rank-4 update"
+    assert again.config.sources["text_encoder"].endswith("0.1.0) + rank-4 update")
+    assert again.config.sources["fusion"] == original.config.sources["fusion"]
+    assert again.tokenizer.read_bytes() == original.tokenizer.read_bytes()
+    for directory in (compacted, expanding[0]):
+        assert (directory / "model_card.md").read_text() == "# Trained in a test\n"
+    assert again.digest == digest(expanding[0])
+    names = [{str(path.relative_to(each)) for path in each.rglob("*")} for each in (trained, expanding[0])]
+    assert names[0] == names[1]
+
+
+def test_untouched_encoders_take_no_room(checkpoint_directory: Path, tmp_path: Path) -> None:
+    report = compact(checkpoint_directory, tmp_path / "compact", RANK)
+    assert report.losses == {"text_encoder": 0.0, "vggish": 0.0}
+    assert report.size < 2**20
+    config = json.loads((tmp_path / "compact" / "config.json").read_text())
+    assert config["sources"]["vggish"] == "seeded with 0"
+    assert config["untrained"] == ["vggish", "fusion"]
+
+
+def test_what_truncation_loses_is_told(checkpoint_directory: Path, tmp_path: Path) -> None:
+    source = linked(checkpoint_directory, tmp_path / "source")
+    path = source / "text_encoder" / "model.safetensors"
+    state = load_file(path)
+    torch.manual_seed(3)
+    left, right = (torch.linalg.qr(torch.randn(384, 384)).Q for _ in range(2))
+    state[TEXT_MATRICES[0]] += left * torch.tensor([1.0] * RANK + [0.5] * RANK + [0.0] * (384 - 2 * RANK)) @ right
+    path.unlink()
+    save_file(state, path, {"format": "pt"})
+    report = compact(source, tmp_path / "compact", RANK)
+    # of singular values 1 and 0.5, the latter are left out
+    assert report.losses["text_encoder"] == pytest.approx((0.25 / 1.25) ** 0.5, rel=1e-3)
+    assert "44.72% of the update lost" in str(report)
+    assert "warning: rank 4 does not hold the update of text_encoder; a higher rank keeps more" in str(report)
+    assert "update of vggish;" not in str(report)
+    enough = compact(source, tmp_path / "compact", 2 * RANK)  # takes the place of the first
+    assert enough.losses["text_encoder"] < 1e-3
+    assert "warning" not in str(enough)
+
+
+# ---- compacting what can't be compacted
+
+
+def test_rank_below_one(trained: Path, tmp_path: Path) -> None:
+    assert refusal(compact, trained, tmp_path / "made", 0) == "the rank is 0; it must be at least 1"
+    assert not list(tmp_path.iterdir())
+
+
+def test_vggish_of_unknown_start(trained: Path, tmp_path: Path) -> None:
+    source = linked(trained, tmp_path / "source")
+    edit_config(source, lambda config: config.update(seed=None))
+    assert "its config.json has no seed" in refusal(compact, source, tmp_path / "made", RANK)
+
+
+@pytest.mark.parametrize("difference", ["heads", "tokenizer"])
+def test_text_encoder_that_is_not_minilm(trained: Path, tmp_path: Path, difference: str) -> None:
+    source = linked(trained, tmp_path / "source")
+    if difference == "heads":
+        path = source / "text_encoder" / "config.json"
+        put(path, json.dumps(json.loads(path.read_text()) | {"num_attention_heads": 6}))
+    else:
+        path = source / "text_encoder" / "tokenizer.json"
+        put(path, path.read_text() + "\n")
+    assert "its text encoder is not the pinned MiniLM" in refusal(compact, source, tmp_path / "made", RANK)
+
+
+def test_weights_that_are_not_finite(trained: Path, tmp_path: Path) -> None:
+    source = linked(trained, tmp_path / "source")
+    path = source / "text_encoder" / "model.safetensors"
+    state = load_file(path)
+    state[TEXT_MATRICES[0]][0, 0] = torch.nan
+    path.unlink()
+    save_file(state, path, {"format": "pt"})
+    assert f"{TEXT_MATRICES[0]} holds numbers that are not finite" in refusal(compact, source, tmp_path / "made", RANK)
+
+
+# ---- expanding what can't be expanded
+
+
+def test_formats_are_not_confused(trained: Path, compacted: Path, tmp_path: Path) -> None:
+    expected = (
+        f"{compacted} is a compact checkpoint; "
+        f"expand it first with: python -m emotion.checkpoint expand {compacted} DIR"
+    )
+    assert refusal(load, compacted) == expected
+    assert refusal(compact, compacted, tmp_path / "made", RANK) == expected
+    assert refusal(expand, trained, tmp_path / "made").startswith(f"{trained} is an ordinary checkpoint")
+
+
+def test_other_format(copy: Path, tmp_path: Path) -> None:
+    edit_config(copy, lambda config: config.update(format="compact-2"))
+    assert refusal(expand, copy, tmp_path / "made").endswith(
+        "has format 'compact-2'; this version reads format 'compact-1'"
+    )
+
+
+def shift(config: dict[str, Any]) -> None:
+    config["start"]["vggish"]["embeddings.2.weight"][5] += 3e-5
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (shift, "VGGish's embeddings.2.weight as drawn with seed 0 and torch "),
+        (lambda config: config.update(seed=1), "VGGish's features.0.weight as drawn with seed 1 and torch "),
+        (lambda config: config.update(seed=None), "has no seed"),
+        (lambda config: config["start"]["vggish"].pop("embeddings.0.weight"), "VGGish's embeddings.0.weight as drawn"),
+        (lambda config: config["start"]["text_encoder"].update(minilm="0" * 64), "a MiniLM with sha256 000"),
+        (lambda config: config.pop("start"), "its `start` is incomplete"),
+        (lambda config: config["start"].update(vggish=[1.0]), "its `start` is incomplete"),
+        (lambda config: config["temperatures"].update(fused=0), "the temperatures {'fused': 0, "),
+    ],
+    ids=["number", "other seed", "no seed", "numbers gone", "other MiniLM", "no start", "no names", "temperature"],
+)
+def test_another_start(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], expected: str) -> None:
+    edit_config(copy, edit)
+    message = refusal(expand, copy, tmp_path / "made")
+    assert str(copy / "config.json") in message
+    assert expected in message
+    assert not (tmp_path / "made").exists()
+
+
+def test_tiny_deviations_of_the_start_are_allowed(copy: Path, tmp_path: Path) -> None:
+    def deviate(config: dict[str, Any]) -> None:
+        config["start"]["vggish"]["embeddings.2.weight"][5] += 3e-6
+
+    edit_config(copy, deviate)
+    save_file({}, copy / "empty.safetensors")
+    (copy / "empty.safetensors").replace(copy / "update.safetensors")
+    assert "lacks the tensor" in refusal(expand, copy, tmp_path / "made")  # which is looked at after the start
+
+
+@pytest.mark.parametrize("name", ["config.json", "update.safetensors", "model_card.md"])
+def test_missing_file(copy: Path, tmp_path: Path, name: str) -> None:
+    (copy / name).unlink()
+    assert refusal(expand, copy, tmp_path / "made") == f"{copy / name} is missing"
+
+
+def test_damaged_update(copy: Path, tmp_path: Path) -> None:
+    put(copy / "update.safetensors", (copy / "update.safetensors").read_bytes()[:-10])
+    done = command("expand", copy, tmp_path / "made")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {copy / 'update.safetensors'} is damaged")
+    assert done.stderr.count("\n") == 1
+
+
+MATRIX = f"text_encoder.{TEXT_MATRICES[0]}"
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda update: update.pop(f"{MATRIX}.left"), f"holds an incomplete update of {MATRIX}"),
+        (lambda update: update.update({MATRIX: torch.zeros(384, 384)}), f"holds an incomplete update of {MATRIX}"),
+        (
+            lambda update: update.update({f"{MATRIX}.left": torch.zeros(384, RANK + 1)}),
+            f"the update of {MATRIX} does not give its shape [384, 384]",
+        ),
+        (
+            lambda update: update.update({f"{MATRIX}.left": torch.zeros(1, RANK)}),
+            f"the update of {MATRIX} does not give its shape [384, 384]",
+        ),
+        (lambda update: update.pop("fusion.fusion.0.bias"), "lacks the tensor fusion.0.bias"),
+        (lambda update: update.update(more=torch.zeros(1)), "has a tensor that the model lacks: more"),
+    ],
+    ids=["half of it", "too much", "misfit", "misshapen", "head incomplete", "unknown"],
+)
+def test_wrong_update(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], expected: str) -> None:
+    path = copy / "update.safetensors"
+    update = load_file(path)
+    edit(update)
+    path.unlink()
+    save_file(update, path)
+    message = refusal(expand, copy, tmp_path / "made")
+    assert message.startswith(str(path))
+    assert expected in message
+    assert not (tmp_path / "made").exists()
+
+
+# ---- places that aren't ours
+
+
+def test_a_directory_that_is_no_checkpoint_is_left_alone(trained: Path, compacted: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    for message in (
+        refusal(compact, trained, tmp_path / "thesis", RANK),
+        refusal(expand, compacted, tmp_path / "thesis"),
+    ):
+        assert "thesis exists and is not a checkpoint; choose another" in message
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
+
+
+def test_a_checkpoint_is_not_replaced_by_what_is_made_of_it(trained: Path, compacted: Path) -> None:
+    before = digest(trained), digest(compacted)
+    assert "is the checkpoint itself" in refusal(compact, trained, trained, RANK)
+    assert "is the checkpoint itself" in refusal(expand, compacted, compacted)
+    assert (digest(trained), digest(compacted)) == before
