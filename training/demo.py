@@ -1,7 +1,7 @@
 """`python -m training.demo --goemotions DIR --emodb DIR`: makes checkpoints/demo from its two corpora.
 
     text     MiniLM, low-rank, on GoEmotions
-    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB: five folds for the figures, the first one goes on
+    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB: five folds for the figures; the first goes on
     fusion   the fusion layers alone, on made pairs: a recording and a text that carry the same label
     compact  what training changed, small enough for git
 
@@ -62,7 +62,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         start=str(runs / "text" / "published" / "checkpoint"),
         seed=SEED,
         epochs=20,
-        keep="last",
+        patience=20,
         lora_rank=RANK,
         audio_lr=3e-4,
         batch_size=16,

@@ -49,7 +49,7 @@ def evaluate(
     recordings, unreadable = decode_all([each.audio for each in chosen if each.audio is not None], cache)
     if unreadable:
         path, reason = next(iter(unreadable.items()))
-        raise TrainingError(f"{len(unreadable)} recordings can't be used; {path} is {reason}")
+        raise TrainingError(f"{len(unreadable)} recordings can't be used; {path} {reason}")
     tokenizer = WordPiece(loaded.tokenizer, loaded.model.text_encoder.config.max_position_embeddings)
     temperatures = dict(loaded.config.temperatures)
     answers = predict(loaded.model, Utterances(chosen, recordings, tokenise(chosen, tokenizer)))

@@ -5,7 +5,7 @@ A run is a directory:
     settings.json  start/           what was asked; the checkpoint that training began with
     report.html  report.json        the test utterances of all folds together
     FOLD/                           one training
-        split.json  skipped.json    who trained, validated, tested; recordings that could not be decoded
+        split.json                  who trained, validated, tested
         state/                      Lightning's checkpoints: last.ckpt to resume from, best.ckpt
         tensorboard/
         checkpoint/                 the best epoch's, with its temperatures: ready to export
@@ -139,7 +139,7 @@ def gather(settings: Settings, start: Path, cache: Path, console: Console) -> Ma
     paths = [utterance.audio for utterance in corpus.utterances if utterance.audio is not None]
     recordings, unreadable = decode_all(paths, cache)
     if unreadable and not settings.skip_unreadable:
-        reasons = "; ".join(f"{path} is {reason}" for path, reason in list(unreadable.items())[:3])
+        reasons = "; ".join(f"{path} {reason}" for path, reason in list(unreadable.items())[:3])
         raise TrainingError(
             f"{len(unreadable)} of {len(paths)} recordings of {corpus.name} can't be used ({reasons}); repair or "
             "remove them, or leave them out with --skip-unreadable"
@@ -191,7 +191,7 @@ def train_fold(
     validation = materials.part(split.validation)
     learner = Learner(model, settings, materials.part(split.train), validation)
     seconds = _train(learner, settings, directory, callbacks)
-    state = torch.load(directory / "state" / f"{settings.keep}.ckpt", map_location="cpu", weights_only=False)
+    state = torch.load(directory / "state" / "best.ckpt", map_location="cpu", weights_only=False)
     learner.load_state_dict(state["state_dict"], strict=False)
     low_rank.merge(model)
 
@@ -205,7 +205,7 @@ def train_fold(
     if predictions is not None:
         predictions.save(directory / "predictions.json")
     # max finds the first of equals, as Lightning keeps it
-    chosen = learner.history[-1] if settings.keep == "last" else max(learner.history, key=lambda epoch: epoch[MONITOR])
+    chosen = max(learner.history, key=lambda epoch: epoch[MONITOR])
     write_atomically(
         result,
         json.dumps(
@@ -272,17 +272,19 @@ def _train(learner: Learner, settings: Settings, directory: Path, callbacks: Seq
     """Lightning's loop; returns the seconds that it took, those before an interruption included."""
     _quieten()
     state = directory / "state"
-    saving = ModelCheckpoint(
-        state,
-        filename="best",
-        monitor=MONITOR,
-        mode="max",
-        save_last=True,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    # in this order, so that the last state knows of the best one; its own save_last skips epochs that are not better
+    saving = [
+        ModelCheckpoint(
+            state,
+            filename=name,
+            monitor=monitor,
+            mode="max",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+        for name, monitor in (("best", MONITOR), ("last", None))
+    ]
     stopping = Patience(MONITOR, mode="max", patience=settings.patience, check_on_train_epoch_end=True)
-    ours = [stopping] if settings.keep == "best" else []
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
@@ -291,7 +293,7 @@ def _train(learner: Learner, settings: Settings, directory: Path, callbacks: Seq
         gradient_clip_val=LARGEST_GRADIENT,
         reload_dataloaders_every_n_epochs=1,  # each epoch has segments of its own
         num_sanity_val_steps=0,
-        callbacks=[Bar(), *ours, *callbacks, saving],
+        callbacks=[Bar(), stopping, *callbacks, *saving],
         plugins=[WholeFiles()],
         logger=TensorBoardLogger(directory, name="", version="tensorboard"),
         enable_model_summary=False,

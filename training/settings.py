@@ -12,7 +12,6 @@ from training.corpora.table import HAPPY
 from training.errors import TrainingError
 from training.splits import KINDS
 
-KEEP = ("best", "last")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names
 DEFAULT_SPLITS = {"iemocap": "session", "emodb": "speaker", "goemotions": "published", "meld": "published"}
 
@@ -36,9 +35,6 @@ class Settings:
     seed: int = _setting(1, "of everything that is drawn")
     epochs: int = _setting(12, "at most")
     patience: int = _setting(4, "epochs without a better macro F1 on validation before training stops")
-    keep: str = _setting(
-        "best", "epoch kept: best macro F1 on validation, or last (small validation sets)", choices=KEEP
-    )
     freeze_epochs: int = _setting(0, "first epochs in which the encoders rest and the heads learn on their embeddings")
     only_fusion: bool = _setting(False, "encoders and unimodal heads stay as they are; only the fusion layers learn")
     lora_rank: int | None = _setting(None, "train low-rank updates of the encoders' large matrices, of this rank", int)

@@ -25,10 +25,16 @@ def test_nothing_to_fit_on_changes_nothing() -> None:
     assert fit_temperature(np.empty((0, 5)), np.empty(0, np.int64)) == 1.0
 
 
-def test_stays_within_limits() -> None:
+def test_a_handful_of_utterances_asks_for_little() -> None:
     logits = np.eye(5)
-    assert fit_temperature(logits, np.arange(5)) == pytest.approx(LIMITS[0], rel=0.01)
-    assert fit_temperature(logits, (np.arange(5) + 1) % 5) == pytest.approx(LIMITS[1], rel=0.01)
+    assert 0.3 < fit_temperature(logits, np.arange(5)) < 0.7  # all right
+    assert 1.1 < fit_temperature(logits, (np.arange(5) + 1) % 5) < 3  # all wrong
+
+
+def test_many_utterances_overrule_the_prior_up_to_the_limits() -> None:
+    logits, truth = np.tile(np.eye(5), (100_000, 1)), np.tile(np.arange(5), 100_000)
+    assert fit_temperature(0.01 * logits, truth) == pytest.approx(LIMITS[0], rel=0.01)
+    assert fit_temperature(100 * logits, (truth + 1) % 5) == pytest.approx(LIMITS[1], rel=0.01)
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:

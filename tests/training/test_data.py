@@ -1,0 +1,240 @@
+"""Examples are what is served, or what training makes of it, and depend on (seed, epoch, index) alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from runs import SENTENCES, tone
+
+from emotion import audio
+from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
+from emotion.checkpoint import minilm
+from emotion.labels import EMOTIONS
+from emotion.text import WordPiece, clean
+from training.corpora import Utterance
+from training.data import (
+    SEGMENT,
+    Example,
+    LengthGroupedBatches,
+    Segments,
+    Utterances,
+    collate,
+    evaluation_batches,
+    tokenise,
+    training_batches,
+)
+from training.errors import TrainingError
+from training.recordings import decode_all
+
+LENGTHS = {"long": 8.0, "medium": 2.0, "short": 0.3}  # seconds
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> WordPiece:
+    return WordPiece(minilm()[1])
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordPiece) -> Utterances:
+    """Three with both, one with text alone, one with audio alone."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for number, (name, seconds) in enumerate(LENGTHS.items()):
+        path = folder / f"{name}.wav"
+        sweep = np.concatenate([tone(200 * (1 + step), seconds / 8, step) for step in range(8)])
+        soundfile.write(path, sweep, SAMPLE_RATE)
+        rows.append(Utterance(name, path, list(SENTENCES.values())[number], EMOTIONS[number]))
+    rows.append(Utterance("text", None, "Nothing but text, but more of it than elsewhere.", "sadness"))
+    rows.append(Utterance("audio", rows[0].audio, None, "excitement"))
+    recordings, unreadable = decode_all([row.audio for row in rows if row.audio], folder / "cache")
+    assert not unreadable
+    return Utterances(rows, recordings, tokenise(rows, tokenizer))
+
+
+def segments(
+    utterances: Utterances, seed: int = 1, epoch: int = 0, dropout: float = 0.0, augment: bool = True
+) -> Segments:
+    return Segments(utterances, seed, epoch, dropout, augment)
+
+
+def same(one: Example, other: Example) -> bool:
+    return np.array_equal(one.patches, other.patches) and np.array_equal(one.tokens, other.tokens)
+
+
+# without augmentation nothing varies in a recording that is shorter than one patch
+@pytest.mark.parametrize(("index", "augment"), [(0, True), (1, True), (2, True), (0, False), (1, False)])
+def test_a_segment_depends_on_seed_epoch_and_index_alone(utterances: Utterances, index: int, augment: bool) -> None:
+    first = segments(utterances, augment=augment)
+    expected = first[index]
+    for other in (1, 0, 2):
+        first[other]
+    np.random.default_rng().random()
+    torch.rand(1)
+    assert same(expected, segments(utterances, augment=augment)[index])
+    assert not same(expected, segments(utterances, epoch=1, augment=augment)[index])
+    assert not same(expected, segments(utterances, seed=2, augment=augment)[index])
+
+
+def test_without_augmentation_a_segment_is_three_seconds_of_the_recording_as_they_are(utterances: Utterances) -> None:
+    path = utterances.utterances[0].audio
+    assert path is not None
+    waveform = utterances.recordings[path]
+    assert waveform.size > SEGMENT
+    starts = []
+    for epoch in range(12):
+        patches = segments(utterances, epoch=epoch, augment=False)[0].patches
+        assert patches.shape == (3, *PATCH_SHAPE)  # three seconds have 298 frames
+        random = np.random.default_rng((1, epoch, 0))
+        random.random()  # whether a modality is dropped is drawn first
+        start = int(random.integers(waveform.size - SEGMENT + 1))
+        np.testing.assert_array_equal(patches, audio.log_mel_patches(waveform[start : start + SEGMENT]))
+        starts.append(start)
+    assert max(starts) - min(starts) > waveform.size / 4  # from anywhere
+
+
+def test_a_short_recording_keeps_its_patches_but_one_at_most(utterances: Utterances) -> None:
+    medium = {len(segments(utterances, epoch=epoch, augment=False)[1].patches) for epoch in range(30)}
+    assert medium == {1, 2}
+    short = utterances[2].patches
+    for epoch in range(5):
+        np.testing.assert_array_equal(segments(utterances, epoch=epoch, augment=False)[2].patches, short)
+        assert len(segments(utterances, epoch=epoch)[2].patches) >= 1
+
+
+def test_modality_dropout_takes_one_at_the_given_rate_and_never_both(utterances: Utterances) -> None:
+    epochs = 1500
+    lost = {"audio": 0, "text": 0}
+    for epoch in range(epochs):
+        example = segments(utterances, epoch=epoch, dropout=0.3, augment=False)[2]
+        has_audio, has_text = len(example.patches) > 0, example.tokens.size > 0
+        assert has_audio or has_text
+        lost["audio"] += not has_audio
+        lost["text"] += not has_text
+    # four standard deviations of a binomial
+    for count in lost.values():
+        assert abs(count / epochs - 0.15) < 4 * np.sqrt(0.15 * 0.85 / epochs)
+
+
+def test_what_has_one_modality_keeps_it(utterances: Utterances) -> None:
+    for epoch in range(20):
+        dropping = segments(utterances, epoch=epoch, dropout=1.0)
+        assert dropping[3].tokens.size and not len(dropping[3].patches)
+        assert len(dropping[4].patches) and not dropping[4].tokens.size
+        assert (len(dropping[0].patches) > 0) != (dropping[0].tokens.size > 0)
+
+
+def test_no_dropout_no_loss(utterances: Utterances) -> None:
+    for epoch in range(20):
+        example = segments(utterances, epoch=epoch)[0]
+        assert len(example.patches) and example.tokens.size
+
+
+def test_whole_utterances_are_what_is_served(utterances: Utterances, tokenizer: WordPiece) -> None:
+    for index, utterance in enumerate(utterances.utterances):
+        example = utterances[index]
+        assert (example.row, EMOTIONS[example.target]) == (index, utterance.emotion)
+        if utterance.audio is None:
+            assert example.patches.shape == (0, *PATCH_SHAPE) and example.patches.dtype == np.float32
+        else:
+            served = audio.log_mel_patches(audio.decode(utterance.audio.read_bytes()))
+            np.testing.assert_array_equal(example.patches, served)
+        np.testing.assert_array_equal(example.tokens, tokenizer.encode(clean(utterance.text or "")))
+        assert same(example, utterances[index])  # from memory
+
+
+def test_a_text_that_could_not_be_served_is_refused(tokenizer: WordPiece) -> None:
+    with pytest.raises(TrainingError, match=r"utterance novel: TEXT has \d+ tokens; at most 512 are accepted"):
+        tokenise([Utterance("novel", None, "word " * 600, "neutral")], tokenizer)
+
+
+def test_a_batch_holds_its_examples(utterances: Utterances) -> None:
+    examples = [utterances[index] for index in (3, 0, 4, 2)]
+    batch = collate(examples)
+    assert batch.row.tolist() == [3, 0, 4, 2]
+    assert batch.target.tolist() == [example.target for example in examples]
+    assert batch.patch_counts.tolist() == [0, 8, 8, 1]
+    assert batch.patches.dtype == torch.float32 and len(batch.patches) == 17
+    start = 0
+    for row, example in enumerate(examples):
+        end = start + len(example.patches)
+        np.testing.assert_array_equal(batch.patches[start:end].numpy(), example.patches)
+        start = end
+        length = example.tokens.size
+        np.testing.assert_array_equal(batch.input_ids[row, :length].numpy(), example.tokens)
+        assert not batch.input_ids[row, length:].any()
+        assert batch.attention_mask[row].tolist() == [1] * length + [0] * (batch.input_ids.shape[1] - length)
+    assert batch.input_ids.shape[1] == max(example.tokens.size for example in examples)
+
+
+def test_a_batch_without_any_text_or_audio(utterances: Utterances) -> None:
+    assert collate([utterances[4]]).input_ids.shape == (1, 0)
+    assert collate([utterances[3]]).patches.shape == (0, *PATCH_SHAPE)
+
+
+def test_batches_visit_everyone_once_in_another_order_each_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 1000).tolist()
+    orders = []
+    for epoch in range(3):
+        batches = LengthGroupedBatches(lengths, 8, 1, epoch)
+        made = list(batches)
+        assert len(made) == len(batches) == 125
+        assert made == list(batches)  # however often they are asked for
+        assert sorted(index for batch in made for index in batch) == list(range(1000))
+        orders.append(made)
+    assert orders[0] != orders[1] != orders[2]
+    assert list(LengthGroupedBatches(lengths, 8, 2, 0)) != orders[0]
+    assert {frozenset(batch) for batch in orders[0]} != {frozenset(batch) for batch in orders[1]}
+
+
+def test_batches_pad_less_than_a_random_order() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 1000)
+
+    def padded(batches: list[list[int]]) -> int:
+        return sum(int(lengths[batch].max()) * len(batch) for batch in batches) - int(lengths.sum())
+
+    order = np.random.default_rng(1).permutation(1000).tolist()
+    at_random = [order[start : start + 8] for start in range(0, 1000, 8)]
+    assert padded(list(LengthGroupedBatches(lengths.tolist(), 8, 1, 0))) < 0.2 * padded(at_random)
+
+
+def test_batches_are_not_in_order_of_length() -> None:
+    lengths = list(range(400))
+    means = [np.mean(batch) for batch in LengthGroupedBatches(lengths, 8, 1, 0)]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5
+
+
+def test_training_batches_leave_torchs_random_numbers_alone(utterances: Utterances) -> None:
+    """Dropout masks must not depend on how many iterators were made, which a resumed run does otherwise."""
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    batches = training_batches(segments(utterances), 2, 0)
+    iter(batches)
+    rows = [tuple(batch.row.tolist()) for batch in batches]
+    assert torch.equal(torch.rand(3), expected)
+    assert sorted(row for batch in rows for row in batch) == [0, 1, 2, 3, 4]
+
+
+def test_workers_prepare_the_same_batches(utterances: Utterances) -> None:
+    alone, helped = (list(training_batches(segments(utterances, dropout=0.5), 2, workers)) for workers in (0, 2))
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_evaluation_visits_everyone_once_and_says_whom(utterances: Utterances, tmp_path: Path) -> None:
+    seen = []
+    for batch in evaluation_batches(utterances, 2):
+        start = 0
+        for at, row in enumerate(batch.row.tolist()):
+            end = start + int(batch.patch_counts[at])
+            np.testing.assert_array_equal(batch.patches[start:end].numpy(), utterances[row].patches)
+            start = end
+            tokens = batch.input_ids[at, : int(batch.attention_mask[at].sum())].numpy()
+            np.testing.assert_array_equal(tokens, utterances.tokens[row])
+            assert batch.target[at] == utterances.targets[row]
+            seen.append(row)
+    assert sorted(seen) == list(range(5))
+    lengths = [utterances.tokens[row].size for row in seen]
+    assert lengths == sorted(lengths)

@@ -1,0 +1,135 @@
+"""The same figures in torch and through a served Triton."""
+
+import io
+import json
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from runs import error_of, train, write_manifest
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import CheckpointError
+from emotion.labels import EMOTIONS
+from emotion.model import VIEWS
+from serving import Triton
+from training import splits
+from training.errors import TrainingError
+from training.evaluate import evaluate
+from training.predictions import Predictions
+from training.splits import Split
+
+SPEECH = Path(__file__).parents[2] / "examples" / "speech"
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory, transcripts: dict[str, str]) -> Path:
+    """The recordings of examples/speech with their sentences, one without, and one sentence alone."""
+    rows = [
+        {"id": name, "audio": str(SPEECH / name), "text": text, "emotion": EMOTIONS[number % 5]}
+        for number, (name, text) in enumerate(transcripts.items())
+    ]
+    rows.append({"id": "text", "text": rows[0]["text"], "emotion": "anger"})
+    rows.append({"id": "audio", "audio": rows[1]["audio"], "emotion": "sadness"})
+    return write_manifest(tmp_path_factory.mktemp("examples") / "examples.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def ask(
+    checkpoint: Path, manifest: Path, output: Path, cache: Path, split: str = "all", endpoint: str | None = None
+) -> str:
+    """What is printed."""
+    console = Console(file=io.StringIO(), width=200)
+    page = evaluate(checkpoint, "manifest", manifest, "merge", split, endpoint, output, cache, console)
+    assert page == output / "report.html"
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_served_and_offline_agree(
+    checkpoint_directory: Path, manifest: Path, server: Triton, tmp_path: Path, cache: Path
+) -> None:
+    offline = ask(checkpoint_directory, manifest, tmp_path / "offline", cache)
+    assert "served" not in offline
+    served = ask(checkpoint_directory, manifest, tmp_path / "served", cache, endpoint=server.grpc_url)
+    lines = re.findall(r"(\w+): accuracy ([\d.]+) % offline, ([\d.]+) % served; .* by (\S+) at most", served)
+    assert [line[0] for line in lines] == list(VIEWS)
+    for _, ours, theirs, difference in lines:
+        assert ours == theirs and float(difference) < 1e-4
+    answers = [Predictions.load(tmp_path / name / "predictions.json") for name in ("offline", "served")]
+    assert answers[0].ids == answers[1].ids and len(answers[0].ids) == 7
+    for view in VIEWS:
+        one, other = (each.probabilities[view] for each in answers)
+        np.testing.assert_array_equal(one.any(axis=1), other.any(axis=1))
+        np.testing.assert_allclose(other, one, atol=1e-4)
+        assert (one != other).any()  # two computations
+    assert "served by Triton" in (tmp_path / "served" / "report.html").read_text()
+
+
+def test_the_report_says_what_is_untrained(
+    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+) -> None:
+    ask(checkpoint_directory, manifest, tmp_path, cache)
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert "Untrained: vggish, fusion." in record["warnings"]
+    assert record["run"]["folds"][0]["digest"] == checkpoints.digest(checkpoint_directory)
+    assert record["figures"]["modalities"] == {"both": 5, "audio alone": 1, "text alone": 1}
+
+
+def test_the_test_part_of_a_runs_split(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "split.json"
+    splits.save(Split("random-1", ("austen-0870.flac",), (), ("text", "austen-0880.flac"), True), path)
+    ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(path))
+    assert sorted(Predictions.load(tmp_path / "out" / "predictions.json").ids) == ["austen-0880.flac", "text"]
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert record["run"]["shares_speakers"] and record["run"]["folds"][0]["name"] == "random-1"
+
+
+def test_a_split_of_another_corpus(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "split.json"
+    splits.save(Split("session-1", (), (), ("text", "Ses01F_impro01_F000", "Ses01F_impro01_F001"), False), path)
+    with pytest.raises(TrainingError, match=r"2 of the 3 test utterances of .*split\.json are not in manifest; give"):
+        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(path))
+    with pytest.raises(TrainingError, match=r"split .*absent\.json can't be read: No such file"):
+        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(tmp_path / "absent.json"))
+    with pytest.raises(TrainingError, match="manifest can't have a published split"):
+        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split="published")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_endpoint_where_nobody_is(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and never listens
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(TrainingError, match=re.escape(endpoint)):
+            ask(checkpoint_directory, manifest, tmp_path / "out", cache, endpoint=endpoint)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_that_cannot_be_read(checkpoint_directory: Path, tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "a.wav").write_text("nothing")
+    manifest = write_manifest(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "emotion": "anger"}])
+    with pytest.raises(TrainingError, match=r"a\.wav is not an audio file"):
+        ask(checkpoint_directory, manifest, tmp_path / "out", cache)
+
+
+def test_no_checkpoint(manifest: Path, tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(CheckpointError, match="is missing"):
+        ask(tmp_path, manifest, tmp_path / "out", cache)
+
+
+def test_the_command(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+    command = ["evaluate", str(checkpoint_directory), "--corpus", "manifest", "--root", str(manifest)]
+    command += ["--cache", str(cache)]
+    done = train(*command, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").is_file() and "accuracy" in done.stdout.lower()
+    error = error_of(train(*command, "--output", tmp_path / "other", "--endpoint", "127.0.0.1:1"))
+    assert "127.0.0.1:1" in error

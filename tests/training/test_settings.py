@@ -1,0 +1,58 @@
+"""Every setting is an option; a run remembers its own."""
+
+import argparse
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.errors import TrainingError
+from training.settings import DEFAULT_SPLITS, Settings, add_arguments, from_arguments
+
+
+def parse(*options: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return from_arguments(parser.parse_args(["--corpus", "manifest", "--root", "m.csv", *options]))
+
+
+def test_defaults() -> None:
+    assert parse() == Settings("manifest", "m.csv")
+
+
+@pytest.mark.parametrize("setting", [each.name for each in fields(Settings)[2:]])
+def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
+    default = getattr(Settings("manifest", "m.csv"), setting)
+    option = "--" + setting.replace("_", "-")
+    choice = {"happy": "drop", "split": "published", "precision": "bf16-mixed"}.get(setting)
+    value: Any
+    if isinstance(default, bool):
+        option, value = (f"--no-{option[2:]}" if default else option), not default
+        assert parse(option) == replace(parse(), **{setting: value})
+        return
+    kind = {"folds": int, "lora_rank": int, "start": str, "vggish": str}.get(setting, type(default))
+    value = choice or kind(7)
+    assert parse(option, str(value)) == replace(parse(), **{setting: value})
+
+
+@pytest.mark.parametrize("corpus", [*DEFAULT_SPLITS, "manifest"])
+def test_the_split_follows_the_corpus(corpus: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = ["--corpus", corpus, "--root", "-"]
+    assert from_arguments(parser.parse_args(given)).split == DEFAULT_SPLITS.get(corpus, "random")
+    assert from_arguments(parser.parse_args([*given, "--split", "random"])).split == "random"
+
+
+def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
+    settings = Settings("manifest", "m.csv", epochs=3)
+    settings.save(tmp_path)
+    saved = (tmp_path / "settings.json").read_text()
+    assert Settings(**json.loads(saved)) == settings
+    settings.save(tmp_path)
+    replace(settings, workers=4).save(tmp_path)  # changes no result
+    with pytest.raises(TrainingError, match=r"other settings: seed 1 \(now 2\), epochs 3 \(now 5\); repeat them"):
+        replace(settings, epochs=5, seed=2).save(tmp_path)
+    assert (tmp_path / "settings.json").read_text() == saved
