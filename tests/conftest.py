@@ -24,7 +24,7 @@ def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="session")
 def checkpoint_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make demo` serves: MiniLM, a seeded VGGish and a seeded head."""
+    """A fresh one: MiniLM, a seeded VGGish and a seeded head, untrained. Most tests need no more."""
     directory = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
     done = run("-m", "emotion.checkpoint", "new", directory)
     assert done.returncode == 0, done.stderr
@@ -45,6 +45,17 @@ def repository(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFact
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return directory
+
+
+@pytest.fixture(scope="session")
+def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make demo` serves: the demo checkpoint, expanded and exported."""
+    directory = tmp_path_factory.mktemp("demo")
+    done = run("-m", "emotion.checkpoint", "expand", "checkpoints/demo", directory / "checkpoint")
+    assert done.returncode == 0, done.stderr
+    done = run("-m", "export", directory / "checkpoint", "--repository", directory / "model_repository")
+    assert done.returncode == 0, done.stderr
+    return directory / "model_repository"
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def test_a_fold_that_is_not_there(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--start", "absent"], r"absent.config\.json is missing"),
+        (["--start", "absent"], "there is no checkpoint directory absent"),
         (["--split", "session"], "can't have a session split"),
         (["--split", "speaker"], "can't have a speaker split"),
         (["--folds", "1"], "1 folds leave nothing to test against"),

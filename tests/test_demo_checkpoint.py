@@ -1,0 +1,60 @@
+"""The checkpoint that comes with the repository: small enough for git, trained, and sensible when served."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from emotion_client import EmotionClient
+
+from serving import Triton
+
+DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
+SAID = {
+    "neutral": "The meeting is in the main building at nine.",
+    "frustration": "Ugh, this is so annoying, it never works.",
+    "anger": "I am furious! I hate you, you disgusting liar!",
+    "sadness": "I miss her so much, I can't stop crying.",
+    "excitement": "I'm so excited, this is the best day ever!",
+}
+
+
+@pytest.fixture(scope="module")
+def client(demo_repository: Path) -> Iterator[EmotionClient]:
+    with (
+        Triton(demo_repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        EmotionClient(server.grpc_url) as client,
+    ):
+        yield client
+
+
+def test_it_fits_into_git() -> None:
+    assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) < 20 * 2**20
+
+
+def test_it_is_trained() -> None:
+    config = json.loads((DEMO / "config.json").read_text())
+    assert config["untrained"] == []
+    assert all(0.3 < temperature < 5 for temperature in config["temperatures"].values())
+    assert all(temperature != 1 for temperature in config["temperatures"].values()), "none is fitted"
+
+
+@pytest.mark.parametrize("emotion", SAID)
+def test_it_reads(client: EmotionClient, emotion: str) -> None:
+    answer = client.analyze(text=SAID[emotion])
+    assert answer.label == emotion
+    assert answer.untrained == ()
+
+
+def test_it_hears_nobody_frustrated(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    # the audio corpus has no such recording
+    for recording in recordings.values():
+        heard = client.analyze(recording).audio_probabilities
+        assert heard is not None
+        assert heard["frustration"] < 0.05
+
+
+def test_what_is_said_counts_beside_how(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    recording = next(iter(recordings.values()))
+    labels = {client.analyze(recording, text).label for text in SAID.values()}
+    assert len(labels) >= 3, "the text hardly matters"
