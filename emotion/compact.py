@@ -6,8 +6,8 @@
 
 The start is the pinned MiniLM and the VGGish that the configuration's seed gives. Changes of matrices are stored as
 products of two narrow ones in half precision (NAME.left [out, rank], NAME.right [rank, in]), those of convolutions
-whole in half precision, those of vectors whole; what did not change is not stored. After low-rank training (LoRA) the
-products lose nothing but the rounding.
+and of VGGish's last matrix whole in half precision, those of vectors whole; what did not change is not stored. After
+low-rank training (LoRA) the products lose nothing but the rounding.
 """
 
 import json
@@ -42,6 +42,7 @@ from emotion.model import EmotionModel, FusionHead, VGGish
 SAMPLES = 8  # numbers of each seeded tensor that are recorded
 TOLERANCE = 1e-5  # of those; the smallest standard deviation among the tensors is 1e-2
 TOLERATED_LOSS = 0.02
+WHOLE = ("embeddings.4.weight",)  # VGGish's last matrix: 1 MiB, and low-rank training trains it in full
 OVERSAMPLING = 16  # directions beyond the rank that make the truncated SVD's leading ones accurate
 Tensors = dict[str, Tensor]
 
@@ -167,7 +168,7 @@ def _changes(start: Tensors, trained: Tensors, rank: int) -> tuple[Tensors, floa
             continue
         if not change.isfinite().all():
             raise CheckpointError(f"the tensor {name} holds numbers that are not finite; there is no use in keeping it")
-        parts = _stored(change, rank)
+        parts = {"": change.half()} if name in WHOLE else _stored(change, rank)
         stored |= {name + end: part for end, part in parts.items()}
         total += change.square().sum().item()
         lost += (change - _product(parts)).square().sum().item()
