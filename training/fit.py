@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import time
 import warnings
@@ -114,8 +115,8 @@ def fit(
 
 
 def directory_of(output: Path, split: Split) -> Path:
-    """Where a fold's files are."""
-    return output / split.name.replace(" ", "-")
+    """Where a fold's files are; speakers' names may hold what a file's name can't."""
+    return output / re.sub(r"[^\w+.-]+", "-", split.name)
 
 
 def make_start(settings: Settings, output: Path) -> Path:
