@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,8 @@ def start(*arguments: str | Path, code: str | None = None, largest_file: int | N
         largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
     """
 
-    def limit() -> None:
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit that it is ignored
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -83,7 +85,7 @@ def start(*arguments: str | Path, code: str | None = None, largest_file: int | N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=limit,
+        preexec_fn=prepare,
     )
 
 
