@@ -183,7 +183,8 @@ class Learner(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}; the epochs before it are saved: "
-                "lower the learning rates (--text-lr, --audio-lr, --head-lr), or use --precision 32-true"
+                "lower the learning rates (--text-lr, --audio-lr, --head-lr) or use --precision 32-true, "
+                "with another --output"
             )
         self._losses.append(loss.item())
         self.log("loss", loss, prog_bar=True)

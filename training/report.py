@@ -239,8 +239,8 @@ def _warnings(run: RunRecord, predictions: Predictions) -> list[str]:
     found = []
     if run.shares_speakers:
         found.append(
-            "Speakers of the test utterances are also in training: the figures say how well the model knows these "
-            "speakers, not how well it will understand others."
+            "Speakers of the test utterances are, or may be, in training too: the figures say how well the model knows "
+            "these speakers, not how well it will understand others."
         )
     if len(run.folds) < run.planned_folds:
         found.append(
