@@ -103,9 +103,9 @@ def evaluate(
 
 
 def _choose(corpus: Corpus, split: str) -> tuple[str, list[Utterance], bool]:
-    """Name of the choice, its utterances, and whether they share speakers with what a run was trained on."""
+    """Name of the choice, its utterances, and whether they share, or may share, speakers with the training's."""
     if split == "all":
-        return "all", list(corpus.utterances), False
+        return "all", list(corpus.utterances), True
     found = splits.make(corpus, "published")[0] if split == "published" else splits.load(Path(split))
     wanted = set(found.test)
     chosen = [utterance for utterance in corpus.utterances if utterance.id in wanted]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from emotion import audio
 from emotion.errors import InputError
+from training.corpora.release import write_atomically
 from training.errors import TrainingError
 from training.progress import progress
 
@@ -82,6 +83,4 @@ def _decode(paths: list[Path], data: Path, index: Path) -> None:
             "(230 MB an hour): make room, or choose another directory with --cache"
         ) from None
     scratch.replace(data)
-    partial = index.with_suffix(".json.partial")
-    partial.write_text(json.dumps({"places": places, "unreadable": unreadable}))
-    partial.replace(index)
+    write_atomically(index, json.dumps({"places": places, "unreadable": unreadable}))
