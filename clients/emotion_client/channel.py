@@ -65,13 +65,18 @@ class TLS:
     server_name: str | None = None
 
 
-def connection(endpoints: Sequence[str], tls: TLS | None) -> dict[str, Any]:
+def connection(endpoints: Sequence[str], tls: TLS | None, retries: bool = True) -> dict[str, Any]:
     """The keyword arguments that connect tritonclient's InferenceServerClient, sync or aio, to `endpoints`.
+
+    Args:
+        retries: whether gRPC tries a call again that no server took.
 
     Raises:
         InvalidInput: an endpoint that is not HOST:PORT or can't be resolved, a certificate file that can't be read.
     """
     arguments: dict[str, Any] = {"url": _target(endpoints), "channel_args": list(CHANNEL_ARGS)}
+    if not retries:
+        arguments["channel_args"].append(("grpc.enable_retries", 0))
     if tls is None:
         return arguments
     if (tls.private_key is None) != (tls.certificate_chain is None):

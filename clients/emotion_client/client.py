@@ -38,10 +38,10 @@ class _Request:
 class _Client:
     """What both clients share: from an utterance to a request, and from an answer to an Emotion."""
 
-    def __init__(self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None) -> None:
+    def __init__(self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None, retries: bool) -> None:
         self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._deadline = _checked(deadline)
-        self._connection = connection(self._endpoints, tls)
+        self._connection = connection(self._endpoints, tls, retries)
 
     def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
         """Check and encode. Raises InvalidInput for what the server need not see."""
@@ -92,15 +92,21 @@ class EmotionClient(_Client):
             has (it is looked up again as servers come and go), or over several endpoints (each looked up once, now).
         deadline: seconds that a call may take, retries included.
         tls: how to encrypt; None for no encryption.
+        retries: False reports a busy server at once; a load test must, to count refusals.
 
     Raises:
         InvalidInput: an endpoint, deadline or certificate that can't be used.
     """
 
     def __init__(
-        self, endpoints: str | Sequence[str] = "localhost:8001", *, deadline: float = 30.0, tls: TLS | None = None
+        self,
+        endpoints: str | Sequence[str] = "localhost:8001",
+        *,
+        deadline: float = 30.0,
+        tls: TLS | None = None,
+        retries: bool = True,
     ) -> None:
-        super().__init__(endpoints, deadline, tls)
+        super().__init__(endpoints, deadline, tls, retries)
         self._triton = triton.InferenceServerClient(**self._connection)
 
     def analyze(
@@ -158,10 +164,15 @@ class AsyncEmotionClient(_Client):
     """The asyncio twin of EmotionClient, which says what the arguments mean. Create it where an event loop runs."""
 
     def __init__(
-        self, endpoints: str | Sequence[str] = "localhost:8001", *, deadline: float = 30.0, tls: TLS | None = None
+        self,
+        endpoints: str | Sequence[str] = "localhost:8001",
+        *,
+        deadline: float = 30.0,
+        tls: TLS | None = None,
+        retries: bool = True,
     ) -> None:
         asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
-        super().__init__(endpoints, deadline, tls)
+        super().__init__(endpoints, deadline, tls, retries)
         self._triton = triton_aio.InferenceServerClient(**self._connection)
 
     async def analyze(
