@@ -15,16 +15,22 @@ from transformers.utils import logging as transformers_logging
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.labels import EMOTIONS
-from export import parity
+from export import accuracy, parity
 from export.onnx_files import IR_VERSION, OPSET, serving_graphs, write_onnx
 from export.repository import FILE_NAMES, TEMPLATE, publish, staging
 
 
-def export(checkpoint: Checkpoint, repository: Path, precision: str, console: Console) -> list[parity.Comparison]:
-    """Write the serving graphs of a checkpoint into a model repository, if they pass the parity gate.
+def export(
+    checkpoint: Checkpoint, repository: Path, precision: str, console: Console, labelled: Path | None = None
+) -> list[parity.Comparison]:
+    """Write the serving graphs of a checkpoint into a model repository, if they pass the gates.
+
+    Args:
+        labelled: a CSV file of utterances on which the exported files may not do worse (see export/accuracy.py).
 
     Raises:
-        ParityError: they don't; the repository is as it was.
+        ParityError: the gates stay shut; the repository is as it was.
+        CheckpointError: `labelled` can't be used.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")}
     metadata = {
@@ -46,12 +52,19 @@ def export(checkpoint: Checkpoint, repository: Path, precision: str, console: Co
         exporting = progress.add_task("exporting graphs", total=len(graphs))
         files: dict[str, Path] = {}
         for name, graph in graphs.items():
-            graph_precision = precision if graph.has_half else "fp32"
+            graph_precision = precision if graph.quantise else "fp32"
             files[name] = staged / name / "1" / FILE_NAMES[graph_precision]
             write_onnx(graph, files[name], graph_precision, metadata | {"precision": graph_precision})
             progress.advance(exporting)
         checking = progress.add_task("parity gate", total=parity.UTTERANCES)
-        comparisons = parity.check(checkpoint, files, precision, lambda: progress.advance(checking))
+        answers = parity.ask(checkpoint, files, lambda: progress.advance(checking))
+        comparisons = parity.compare(answers, parity.TOLERANCES[precision])
+        if precision != "fp32":
+            comparisons += accuracy.agreement(answers.eager, answers.alone)
+        if labelled:
+            judging = progress.add_task("labelled utterances", total=None)
+            comparisons += accuracy.labelled(checkpoint, files, labelled, lambda: progress.advance(judging))
+        parity.gate(comparisons)
         stage = staged / "preprocess_text" / "1"
         stage.mkdir(parents=True)
         shutil.copyfile(checkpoint.tokenizer, stage / "tokenizer.json")
@@ -80,17 +93,26 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)"
     )
+    parser.add_argument(
+        "--labelled", type=Path, metavar="CSV", help="utterances (emotion, audio, text) whose accuracy must not suffer"
+    )
     arguments = parser.parse_args()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     console = Console(stderr=True)
     try:
-        comparisons = export(checkpoints.load(arguments.checkpoint), arguments.repository, arguments.precision, console)
+        comparisons = export(
+            checkpoints.load(arguments.checkpoint),
+            arguments.repository,
+            arguments.precision,
+            console,
+            arguments.labelled,
+        )
     except (CheckpointError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for comparison in comparisons:
-        print(f"{comparison.name}: {comparison.difference:.1e} at most (tolerance {comparison.tolerance:g})")
+        print(f"{comparison.name}: {comparison.difference:.1e} (tolerance {comparison.tolerance:g})")
     print(f"exported {arguments.checkpoint} ({arguments.precision}) to {arguments.repository}")
     return 0
 

@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
@@ -69,6 +70,7 @@ class ServedBert(nn.Module):
         # one sentence per utterance: the token type is always 0, so its row joins the position table here and now
         self.places = nn.Parameter(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
         self.norm = embeddings.LayerNorm
+        self.heads = bert.config.num_attention_heads
         self.layers = nn.ModuleList(PackedLayer(layer) for layer in bert.encoder.layer)
         self.projection = projection
 
@@ -79,9 +81,29 @@ class ServedBert(nn.Module):
         bias = torch.zeros_like(packing.valid, dtype=tokens.dtype)
         # the least finite number rather than -inf: a row without tokens must not become NaN
         bias = bias.masked_fill(~packing.valid, torch.finfo(tokens.dtype).min)[:, None, None, :]
+        heads = Heads(packing, self.heads)
         for layer in self.layers:
-            tokens = layer(tokens, packing, bias)
+            tokens = layer(tokens, heads, bias)
         return self.projection(segment_mean(tokens.float(), packing.row, packing.used))
+
+
+class Heads:
+    """Where every head's part of every token is, for all layers alike.
+
+    A token's query, key and value of one head are a row of `head_size` numbers. Gathering such rows goes from the
+    packed layout to the one that attention needs, and back, in one copy each; transposing and splitting took three.
+
+    Attributes:
+        query, key, value: int64 [batch, heads, longest], a row of the packed [total * 3 * heads, head_size].
+        context: int64 [total, heads], a row of attention's [batch * heads * longest, head_size].
+    """
+
+    def __init__(self, packing: Packing, heads: int) -> None:
+        head = torch.arange(heads, device=packing.row.device)
+        first = packing.padded[:, None, :] * (3 * heads) + head[None, :, None]
+        self.query, self.key, self.value = first, first + heads, first + 2 * heads
+        longest = packing.padded.shape[1]
+        self.context = (packing.row[:, None] * heads + head[None, :]) * longest + packing.position[:, None]
 
 
 class PackedLayer(nn.Module):
@@ -91,22 +113,24 @@ class PackedLayer(nn.Module):
         super().__init__()
         own: BertSelfAttention = layer.attention.self
         parts = (own.query, own.key, own.value)
-        self.qkv = nn.Linear(own.query.in_features, 3 * own.all_head_size)  # one product instead of three
-        self.qkv.weight = nn.Parameter(torch.cat([part.weight for part in parts]))
-        self.qkv.bias = nn.Parameter(torch.cat([part.bias for part in parts]))
-        self.heads = own.num_attention_heads
+        # one product instead of three; attention's scale is part of the query's weights
+        scales = (own.attention_head_size**-0.5, 1.0, 1.0)
+        self.qkv = nn.Linear(own.query.in_features, 3 * own.all_head_size)
+        self.qkv.weight = nn.Parameter(torch.cat([part.weight * by for part, by in zip(parts, scales, strict=True)]))
+        self.qkv.bias = nn.Parameter(torch.cat([part.bias * by for part, by in zip(parts, scales, strict=True)]))
         self.head_size = own.attention_head_size
         self.attention_output = layer.attention.output
         self.intermediate = layer.intermediate
         self.output = layer.output
 
-    def forward(self, tokens: Tensor, packing: Packing, bias: Tensor) -> Tensor:
-        batch, longest = packing.padded.shape
-        qkv = self.qkv(tokens)[packing.padded].reshape(batch, longest, 3, self.heads, self.head_size)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [batch, heads, longest, head_size] each
-        scores = query @ key.transpose(-1, -2) * self.head_size**-0.5 + bias
-        context = (scores.softmax(-1) @ value).transpose(1, 2).reshape(batch, longest, self.heads * self.head_size)
-        tokens = self.attention_output(context[packing.row, packing.position], tokens)
+    def forward(self, tokens: Tensor, heads: Heads, bias: Tensor) -> Tensor:
+        parts = self.qkv(tokens).reshape(-1, self.head_size)
+        # [batch, heads, longest, head_size] each
+        query, key, value = (functional.embedding(at, parts) for at in (heads.query, heads.key, heads.value))
+        scores = query @ key.transpose(-1, -2) + bias
+        context = (scores.softmax(-1) @ value).reshape(-1, self.head_size)
+        context = functional.embedding(heads.context, context).flatten(1)
+        tokens = self.attention_output(context, tokens)
         return self.output(self.intermediate(tokens), tokens)
 
 

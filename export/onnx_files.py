@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from emotion.audio import PATCH_ELEMENTS
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
+from export.quantisation import quantise_bert, quantise_vggish
 
 # ONNX Runtime 1.19.2, inside Triton 24.10, reads opset <= 21 and IR <= 10; opset 20 is the first with Gelu
 OPSET = 20
@@ -31,7 +32,7 @@ class Graph:
     inputs: Mapping[str, Tensor]
     dynamic: tuple[dict[int, Any], ...]
     outputs: tuple[str, ...]
-    has_half: bool = True  # whether fp16 is worth it
+    quantise: Callable[[Path, Path], None] | None  # fp32 file -> int8 file; None: fp32 whatever precision is asked for
 
 
 def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
@@ -44,12 +45,14 @@ def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
             {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS, "TOKEN_SPAN": span},
             ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}, {0: batch}),
             ("AUDIO_EMBEDDING", "NEXT_TOKEN_SPAN"),
+            quantise_vggish,
         ),
         "bert": Graph(
             ServedBert(model.text_encoder, model.head.text_projection),
             {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_SPAN": span},
             ({0: Dim("tokens")}, {0: batch}),
             ("TEXT_EMBEDDING",),
+            quantise_bert,
         ),
         "fusion": Graph(
             ServedFusion(model.head),
@@ -61,7 +64,7 @@ def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
             },
             ({0: batch},) * 4,
             ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"),
-            has_half=False,  # a few thousand products: nothing to gain, and probabilities keep their digits
+            quantise=None,  # a few thousand products: nothing to gain, and probabilities keep their digits
         ),
     }
 
@@ -70,7 +73,7 @@ def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, 
     """Export one graph and write it as a single file.
 
     Args:
-        precision: fp32 or fp16; inputs and outputs stay fp32 either way, so that the configurations agree.
+        precision: fp32, fp16 or int8; inputs and outputs stay what they are, so that the configurations agree.
         metadata: goes into the file's metadata_props.
     """
     module = graph.module.eval()
@@ -99,6 +102,11 @@ def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, 
     onnx.checker.check_model(model, full_check=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)
+    if precision == "int8":
+        assert graph.quantise is not None
+        full = path.rename(path.with_suffix(".fp32.onnx"))
+        graph.quantise(full, path)
+        full.unlink()
 
 
 def _halved(module: nn.Module) -> nn.Module:

@@ -43,8 +43,13 @@ class Tolerances:
     batch: float  # alone against in a batch
 
 
-# fp16 keeps 11 bits; its limits are for the arithmetic, not for the model's accuracy
-TOLERANCES = {"fp32": Tolerances(eager=1e-4, batch=1e-5), "fp16": Tolerances(eager=1e-2, batch=2e-3)}
+# fp16 keeps 11 bits, int8 7 and 8; their limits are for the arithmetic: export/accuracy.py looks at the decisions. What
+# int8 does to an utterance doesn't depend on the others in its batch, so that its limit is fp32's.
+TOLERANCES = {
+    "fp32": Tolerances(eager=1e-4, batch=1e-5),
+    "fp16": Tolerances(eager=1e-2, batch=2e-3),
+    "int8": Tolerances(eager=0.25, batch=1e-5),
+}
 
 
 @dataclass(frozen=True)
@@ -69,26 +74,35 @@ class Comparison:
     utterance: str
 
 
+def transcripts() -> dict[str, str]:
+    """Sentence by file name of examples/speech."""
+    with (SPEECH / "transcripts.tsv").open(newline="") as file:
+        return dict(csv.reader(file, delimiter="\t"))
+
+
+def speech() -> NDArray[np.float32]:
+    """All recordings of examples/speech end to end, float32 at 16 kHz."""
+    return np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts()])
+
+
 def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
     """Real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one modality.
 
     The first has the least of both, the second the most.
     """
     random = np.random.default_rng(SEED)
-    with (SPEECH / "transcripts.tsv").open(newline="") as file:
-        transcripts = dict(csv.reader(file, delimiter="\t"))
-    speech = np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts])
-    words = " ".join(transcripts.values()).split()
+    waveform = speech()
+    words = " ".join(transcripts().values()).split()
     seconds = random.triangular(0.3, 3.0, 20.0, count)
     lengths = random.triangular(1, 12, 120, count).astype(int)
     seconds[:2], lengths[:2] = (0.3, 20.0), (1, 120)
     utterances = []
     for number in range(count):
         samples = int(seconds[number] * audio.SAMPLE_RATE)
-        start = random.integers(len(speech) - samples)
+        start = random.integers(len(waveform) - samples)
         first = random.integers(len(words))
         sentence = " ".join((words * 3)[first : first + lengths[number]])
-        patches = audio.log_mel_patches(speech[start : start + samples])
+        patches = audio.log_mel_patches(waveform[start : start + samples])
         ids = tokenizer.encode(text.clean(sentence))
         utterances.append(Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids))
     return utterances
@@ -168,23 +182,24 @@ def padded_text_embeddings(checkpoint: Checkpoint, utterances: Sequence[Utteranc
     return projected
 
 
-def check(
-    checkpoint: Checkpoint, files: Mapping[str, Path], precision: str, advance: Callable[[], None] = lambda: None
-) -> list[Comparison]:
-    """Hold the exported files to the model.
+@dataclass(frozen=True)
+class Answers:
+    """What the four ways gave for the same utterances; a row each."""
+
+    utterances: list[Utterance]
+    eager: Tensors
+    alone: Tensors
+    batch: Tensors
+    padded: Tensors  # text embeddings of the utterances with text
+
+
+def ask(checkpoint: Checkpoint, files: Mapping[str, Path], advance: Callable[[], None] = lambda: None) -> Answers:
+    """Send the utterances all four ways.
 
     Args:
         files: ONNX file by model name.
-        precision: chooses the tolerances.
         advance: called after each utterance, for a progress display.
-
-    Returns:
-        what was compared, for the manifest.
-
-    Raises:
-        ParityError: a difference over its tolerance.
     """
-    tolerances = TOLERANCES[precision]
     max_tokens = checkpoint.model.text_encoder.config.max_position_embeddings
     utterances = mixed_utterances(text.WordPiece(checkpoint.tokenizer, max_tokens))
     onnx_model = OnnxModel(files)
@@ -193,28 +208,38 @@ def check(
         expected.append(eager(checkpoint, utterance))
         alone.append(onnx_model([utterance]))
         advance()
-    reference, solo, together = _stack(expected), _stack(alone), onnx_model(utterances)
     padded = {"TEXT_EMBEDDING": padded_text_embeddings(checkpoint, _with_text(utterances))}
-    packed = {"TEXT_EMBEDDING": together["TEXT_EMBEDDING"][[bool(len(u.ids)) for u in utterances]]}
-    comparisons = [
-        _compare("ONNX against eager PyTorch", solo, reference, tolerances.eager, utterances),
-        _compare("packed against optimum's padded export", packed, padded, tolerances.eager, _with_text(utterances)),
-        _compare("alone against in a batch", solo, together, tolerances.batch, utterances),
+    return Answers(utterances, stack(expected), stack(alone), onnx_model(utterances), padded)
+
+
+def compare(answers: Answers, tolerances: Tolerances) -> list[Comparison]:
+    """The largest differences between the ways, for the manifest."""
+    utterances = answers.utterances
+    packed = {"TEXT_EMBEDDING": answers.batch["TEXT_EMBEDDING"][[bool(len(each.ids)) for each in utterances]]}
+    with_text = _with_text(utterances)
+    return [
+        _compare("ONNX against eager PyTorch", answers.alone, answers.eager, tolerances.eager, utterances),
+        _compare("packed against optimum's padded export", packed, answers.padded, tolerances.eager, with_text),
+        _compare("alone against in a batch", answers.alone, answers.batch, tolerances.batch, utterances),
     ]
+
+
+def gate(comparisons: Sequence[Comparison]) -> None:
+    """Raise ParityError for the first comparison that is over its tolerance."""
     for comparison in comparisons:
         if comparison.difference > comparison.tolerance:
             raise ParityError(
                 f"{comparison.name}: {comparison.tensor} differs by {comparison.difference:.3g} "
                 f"(tolerance {comparison.tolerance:g}) on {comparison.utterance}"
             )
-    return comparisons
 
 
 def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:
     return [utterance for utterance in utterances if len(utterance.ids)]
 
 
-def _stack(tensors: Sequence[Tensors]) -> Tensors:
+def stack(tensors: Sequence[Tensors]) -> Tensors:
+    """Rows of single utterances as one table."""
     return {name: np.concatenate([row[name] for row in tensors]) for name in tensors[0]}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from serving.repository import MANIFEST
 
 TEMPLATE = Path(__file__).parent.parent / "model_repository"
-FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx"}  # by precision; configs choose by default_model_filename
+# by precision; configurations choose by default_model_filename
+FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 
 
 @contextmanager

@@ -58,9 +58,11 @@ every_onnx_config = pytest.mark.parametrize(
 )
 
 
-def test_every_model_has_a_configuration_and_the_encoders_one_for_gpus() -> None:
+def test_every_model_has_a_configuration_and_the_onnx_ones_others() -> None:
     default = {f"{name}/config.pbtxt" for name in MODELS}
-    assert {identify(path) for path in CONFIGS} == default | {f"{name}/configs/gpu.pbtxt" for name in ONNX_MODELS}
+    gpu = {f"{name}/configs/gpu.pbtxt" for name in ONNX_MODELS}
+    int8 = {f"{name}/configs/int8.pbtxt" for name in ("bert", "vggish")}
+    assert {identify(path) for path in CONFIGS} == default | gpu | int8
 
 
 @every_config
@@ -138,20 +140,29 @@ def test_warm_up_uses_all_that_it_allots(path: Path) -> None:
             assert list(warm_up.inputs[ragged[name]].dims) == [used]
 
 
-@pytest.mark.parametrize("name", ONNX_MODELS)
-def test_gpu_configuration_agrees_with_the_default_one(name: str) -> None:
-    gpu, default = parse(TEMPLATE / name / "configs" / "gpu.pbtxt"), config(name)
-    assert list(gpu.input) == list(default.input)
-    assert list(gpu.output) == list(default.output)
-    assert list(gpu.model_warmup) == list(default.model_warmup)
-    assert gpu.backend == default.backend == "onnxruntime"
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "configs"], ids=identify)
+def test_named_configuration_agrees_with_the_default_one(path: Path) -> None:
+    named, default = parse(path), config(model_name(path))
+    assert list(named.input) == list(default.input)
+    assert list(named.output) == list(default.output)
+    assert list(named.model_warmup) == list(default.model_warmup)
+    assert named.backend == default.backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("name", ["bert", "vggish"])
+def test_int8_configuration_differs_in_its_file_alone(name: str) -> None:
+    int8 = parse(TEMPLATE / name / "configs" / "int8.pbtxt")
+    assert int8.default_model_filename == "model.int8.onnx"
+    plain = ModelConfig.FromString(int8.SerializeToString())
+    plain.ClearField("default_model_filename")
+    assert plain == config(name)
 
 
 @every_onnx_config
 def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
-    halved = path.name == "gpu.pbtxt" and model_name(path) != "fusion"
+    precision = {"gpu.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
     name = parse(path).default_model_filename or "model.onnx"  # Triton's own default
-    assert name == FILE_NAMES["fp16" if halved else "fp32"]
+    assert name == FILE_NAMES["fp32" if model_name(path) == "fusion" else precision]
 
 
 @every_onnx_config

@@ -1,0 +1,154 @@
+"""fp32 ONNX files -> int8 files for CPUs.
+
+Weights get a scale per output channel and seven bits: without VNNI, the CPU's instruction for int8 products adds pairs
+of them in 16 bits, where eight-bit weights overflow in silence. Inputs and outputs stay what they were, so the model
+configurations agree.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from emotion import audio
+from export.parity import speech
+
+LARGEST_WEIGHT = 63  # seven bits, signed
+LARGEST_ACTIVATION = 127  # eight bits, around a zero point of 128
+
+CALIBRATION_UTTERANCES = 48
+CALIBRATION_SECONDS = (1.0, 6.0)
+CALIBRATION_GAIN = (-20.0, 6.0)  # dB: other microphones and other rooms than the examples'
+SEED = 7
+
+
+def quantise_vggish(source: Path, target: Path) -> None:
+    """Write the int8 file of `vggish`: activations have ranges that are fixed now, by real speech.
+
+    Two parts stay fp32, for they cost next to nothing: the first convolution (its input is the log-mel patch itself,
+    and rounding that doubled the change of the answers), and the mean over the patches.
+    """
+    nodes = onnx.load(source, load_external_data=False).graph.node
+    first = next(node.name for node in nodes if node.op_type == "Conv")
+    mean = next(node.name for node in nodes if "AUDIO_EMBEDDING" in node.output)
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser recommends a preparation that our files don't need
+    try:
+        quantize_static(
+            source,
+            target,
+            _Patches(_calibration_patches()),
+            quant_format=QuantFormat.QDQ,
+            # the operators without weights hand int8 on from layer to layer
+            op_types_to_quantize=["Conv", "Gemm", "Relu", "MaxPool", "Transpose", "Reshape"],
+            nodes_to_exclude=[first, mean],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+    finally:
+        logging.getLogger().setLevel(level)
+
+
+def _calibration_patches() -> Iterable[NDArray[np.float32]]:
+    random = np.random.default_rng(SEED)
+    waveform = speech()
+    for _ in range(CALIBRATION_UTTERANCES):
+        samples = int(random.uniform(*CALIBRATION_SECONDS) * audio.SAMPLE_RATE)
+        start = random.integers(len(waveform) - samples)
+        gain = np.float32(10 ** (random.uniform(*CALIBRATION_GAIN) / 20))
+        yield audio.log_mel_patches(np.clip(waveform[start : start + samples] * gain, -1, 1))
+
+
+class _Patches(CalibrationDataReader):  # type: ignore[misc]
+    """One utterance at a time, as `vggish` takes it."""
+
+    def __init__(self, patches: Iterable[NDArray[np.float32]]) -> None:
+        self._patches = iter(patches)
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        for patches in self._patches:
+            span = np.array([[patches.size, patches.size]], np.int32)
+            return {"PATCHES": patches.reshape(-1), "PATCH_SPAN": span, "TOKEN_SPAN": span}
+        return None
+
+
+def quantise_bert(source: Path, target: Path) -> None:
+    """Write the int8 file of `bert`: every token's activations have a scale of their own, found as they come.
+
+    ONNX Runtime's own dynamic quantisation has one scale for a whole batch: there an utterance's answer depends on who
+    else is in its batch. With a scale per token it doesn't, and the numbers are closer to fp32's. The projection after
+    the mean stays fp32.
+    """
+    model = onnx.load(source)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    projection = makers[makers["TEXT_EMBEDDING"].input[0]]
+    scalars = {
+        "one": np.float32(1),
+        "activation_zero": np.uint8(LARGEST_ACTIVATION + 1),
+        "weight_zero": np.int8(0),
+        "step": np.float32(1 / LARGEST_ACTIVATION),
+        "least": np.float32(1e-12),  # a token of zeros must not be divided by zero
+        "last_axis": np.array([-1], np.int64),
+    }
+    nodes: list[onnx.NodeProto] = []
+    added = [numpy_helper.from_array(np.asarray(value), name) for name, value in scalars.items()]
+    for node in model.graph.node:
+        if node.op_type not in ("Gemm", "MatMul") or node.input[1] not in tensors or node is projection:
+            nodes.append(node)
+            continue
+        # x W' + b or x W, as torch's exporter writes dense layers
+        transposed = any(item.name == "transB" and item.i for item in node.attribute)
+        bias = node.input[2] if len(node.input) > 2 else ""
+        weight = numpy_helper.to_array(tensors[node.input[1]])
+        name = node.output[0]
+        weights, scales = _quantise_weight(weight.T if transposed else weight)
+        added += [
+            numpy_helper.from_array(weights, f"{name}.weight"),
+            numpy_helper.from_array(scales, f"{name}.weight_scale"),
+        ]
+        nodes += _per_token_product(node.input[0], name, bias)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    for field, values in ((model.graph.node, nodes), (model.graph.initializer, kept + added)):
+        del field[:]
+        field.extend(values)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.checker.check_model(model)
+    onnx.save_model(model, target)
+
+
+def _quantise_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weight [in, out] -> int8 [in, out] and its scales float32 [out]."""
+    scales = (np.maximum(np.abs(weight).max(axis=0), 1e-12) / LARGEST_WEIGHT).astype(np.float32)
+    return np.ascontiguousarray(np.rint(weight / scales).astype(np.int8)), scales
+
+
+def _per_token_product(tokens: str, name: str, bias: str) -> list[onnx.NodeProto]:
+    """Nodes of tokens [total, in] x int8 weight + bias -> `name` [total, out]."""
+    made = helper.make_node
+    nodes = [
+        made("Abs", [tokens], [f"{name}.abs"]),
+        made("ReduceMax", [f"{name}.abs", "last_axis"], [f"{name}.largest"], keepdims=1),
+        made("Max", [f"{name}.largest", "least"], [f"{name}.positive"]),
+        made("Mul", [f"{name}.positive", "step"], [f"{name}.scale"]),
+        made("Div", [tokens, f"{name}.scale"], [f"{name}.scaled"]),
+        made("QuantizeLinear", [f"{name}.scaled", "one", "activation_zero"], [f"{name}.quantised"]),
+        made(
+            "MatMulIntegerToFloat",  # ONNX Runtime's: the plain operators for it would pass over the result twice more
+            [f"{name}.quantised", f"{name}.weight", "one", f"{name}.weight_scale", "activation_zero", "weight_zero"],
+            [f"{name}.product"],
+            domain="com.microsoft",
+        ),
+        made("Mul", [f"{name}.product", f"{name}.scale"], [f"{name}.unbiased" if bias else name]),
+    ]
+    return [*nodes, made("Add", [f"{name}.unbiased", bias], [name])] if bias else nodes
