@@ -1,0 +1,41 @@
+"""Triton stage `preprocess` of the conventional ensemble; tokenizer.json and checkpoint.json lie beside it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.service import PaddedWordPiece
+from emotion import audio, text
+from serving.stage import answer_each, rows
+
+
+class TritonPythonModel:
+    """One instance: a process of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer and what is to be said of the checkpoint."""
+        directory = Path(args["model_repository"], args["model_version"])
+        self.word_piece = PaddedWordPiece(directory / "tokenizer.json")
+        self.checkpoint = (directory / "checkpoint.json").read_bytes()
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with a batch of requests."""
+        return answer_each(requests, self.tensors)
+
+    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+        """PATCHES [1, patches, 96, 64], INPUT_IDS and ATTENTION_MASK [1, 128], and what is there."""
+        data, sentence = rows(request, "AUDIO")[0], rows(request, "TEXT")[0]
+        patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
+        if data:
+            patches = audio.log_mel_patches(audio.decode(data))
+        ids, mask = self.word_piece.encode(text.decode(sentence))
+        return {
+            "PATCHES": patches[None],
+            "HAS_AUDIO": np.array([[len(patches) > 0]]),
+            "INPUT_IDS": ids[None],
+            "ATTENTION_MASK": mask[None],
+            "HAS_TEXT": np.array([[bool(mask.any())]]),
+            "CHECKPOINT": np.array([[self.checkpoint]], object),
+        }

@@ -1,0 +1,172 @@
+"""Utterances to load a server with: real speech and sentences, with the lengths that IEMOCAP's have.
+
+Durations: the logarithm is a standard normal variable bent through IEMOCAP's known quantiles, straight between them, so
+log-normal piece by piece. A plain log-normal through the median and the 95th percentile puts the 99th at 17.5 s rather
+than 15.6 s and has no end. Numbers of WordPieces: duration times a log-normal speaking rate, so longer clips have more
+words (correlation 0.88). Everything follows from one seed, and a shorter workload is the start of a longer one.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from benchmarks.errors import BenchmarkError
+from emotion import audio, text
+
+SPEECH = Path(__file__).parent.parent / "examples" / "speech"
+
+# what a standard normal variable is -> seconds: shortest, 22 of 5531 clips are shorter, median, p95, p99, longest
+DURATIONS = {-3.6: 0.5, -2.65: 0.975, 0.0: 3.6, 1.645: 11.0, 2.326: 15.6, 3.6: 34.0}
+SPEAKING_RATE = 2.7  # WordPieces a second, the median; with the spread below it makes a mean of 15 with [CLS] and [SEP]
+SPEAKING_RATE_SPREAD = 0.3  # standard deviation of its logarithm
+MOST_TOKENS = 120
+SPECIAL_TOKENS = 2  # [CLS] and [SEP]
+AUDIO_ONLY, TEXT_ONLY = 3, 7  # of every ten utterances, counted from 0
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One request's input.
+
+    Attributes:
+        audio: a WAV file, 16 kHz, 16 bits, mono; b"" where absent.
+        text: the words; "" where absent.
+        seconds: of audio; 0.0 where absent.
+        tokens: WordPieces of the text, [CLS] and [SEP] included; 0 where absent.
+    """
+
+    audio: bytes
+    text: str
+    seconds: float
+    tokens: int
+
+    @property
+    def kind(self) -> str:
+        """ "both", "audio" or "text": the modalities it has."""
+        return "both" if self.audio and self.text else "audio" if self.audio else "text"
+
+
+def lengths(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Seconds float64 [count] in 0.5 to 34, and WordPieces int64 [count] in 3 to 120, of utterances like IEMOCAP's."""
+    # a generator for each, or the first draws would depend on the count
+    durations, rates = np.random.default_rng(seed).spawn(2)
+    seconds = np.exp(np.interp(durations.standard_normal(count), list(DURATIONS), np.log(list(DURATIONS.values()))))
+    rate = SPEAKING_RATE * np.exp(SPEAKING_RATE_SPREAD * rates.standard_normal(count))
+    tokens = SPECIAL_TOKENS + np.maximum(1, np.rint(rate * seconds))
+    return seconds, np.minimum(tokens, MOST_TOKENS).astype(np.int64)
+
+
+def mixed(count: int, tokenizer: Path, seed: int = 4) -> list[Utterance]:
+    """Utterances as long as IEMOCAP's; one in ten has audio only, one in ten text only.
+
+    Args:
+        tokenizer: a tokenizer.json; an exported repository has preprocess_text/1/tokenizer.json.
+
+    Raises:
+        BenchmarkError: no such tokenizer.
+    """
+    seconds, tokens = lengths(count, seed)
+    places = np.arange(count) % 10
+    return _cut(np.where(places == TEXT_ONLY, 0.0, seconds), np.where(places == AUDIO_ONLY, 0, tokens), tokenizer, seed)
+
+
+def uniform(count: int, tokenizer: Path, seconds: float, tokens: int, seed: int = 4) -> list[Utterance]:
+    """Utterances of one length; 0 seconds, or 0 tokens, for none of that modality.
+
+    Raises:
+        BenchmarkError: no such tokenizer, or lengths that no utterance can have.
+    """
+    if seconds < 0 or tokens < 0 or (not seconds and not tokens):
+        raise BenchmarkError(f"an utterance can't have {seconds:g} s and {tokens} tokens: give at least one of both")
+    if 0 < tokens <= SPECIAL_TOKENS:
+        raise BenchmarkError(f"{tokens} tokens are [CLS] and [SEP] alone: give at least 3, or 0 for no text")
+    return _cut(np.full(count, seconds), np.full(count, tokens), tokenizer, seed)
+
+
+def describe(utterances: Sequence[Utterance]) -> dict[str, float]:
+    """What a workload is like: counts, and mean, median, p95, p99 and max of the lengths where there are any."""
+    figures: dict[str, float] = {
+        "count": len(utterances),
+        "audio_only": sum(utterance.kind == "audio" for utterance in utterances),
+        "text_only": sum(utterance.kind == "text" for utterance in utterances),
+    }
+    values = {
+        "seconds": [utterance.seconds for utterance in utterances if utterance.audio],
+        "tokens": [utterance.tokens for utterance in utterances if utterance.text],
+    }
+    for name, present in values.items():
+        array = np.array(present or [0.0])
+        figures[f"{name}_mean"] = float(array.mean())
+        for label, percent in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
+            figures[f"{name}_{label}"] = float(np.percentile(array, percent))
+    return figures
+
+
+def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Path, seed: int) -> list[Utterance]:
+    """An utterance of each length, from anywhere in the recordings and their transcripts."""
+    speech, words = _speech(), _words(tokenizer)
+    _, _, starts = np.random.default_rng(seed).spawn(3)  # the third: lengths() has the first two
+    utterances = []
+    for row, start in enumerate(starts.random((len(seconds), 2))):
+        samples = round(seconds[row] * audio.SAMPLE_RATE)
+        utterances.append(
+            Utterance(
+                audio=_wav(speech, int(start[0] * len(speech)), samples) if samples else b"",
+                text=_sentence(words, int(start[1] * len(words)), int(tokens[row])) if tokens[row] else "",
+                seconds=samples / audio.SAMPLE_RATE,
+                tokens=int(tokens[row]),
+            )
+        )
+    return utterances
+
+
+def _wav(speech: NDArray[np.int16], start: int, samples: int) -> bytes:
+    """A WAV file of so many samples from `start` on; after the end of the recordings comes their beginning."""
+    file = io.BytesIO()
+    cut = speech.take(np.arange(start, start + samples), mode="wrap")
+    soundfile.write(file, cut, audio.SAMPLE_RATE, "PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def _sentence(words: Sequence[tuple[str, int]], start: int, tokens: int) -> str:
+    """Words from `start` on, around the end, that make exactly so many tokens; those too long are left out."""
+    chosen, missing = [], tokens - SPECIAL_TOKENS
+    while missing:
+        word, pieces = words[start % len(words)]
+        if pieces <= missing:
+            chosen.append(word)
+            missing -= pieces
+        start += 1
+    return " ".join(chosen)
+
+
+def _transcripts() -> dict[str, str]:
+    """Sentence by file name of examples/speech."""
+    with (SPEECH / "transcripts.tsv").open(newline="", encoding="utf-8") as file:
+        return dict(csv.reader(file, delimiter="\t"))
+
+
+@cache
+def _speech() -> NDArray[np.int16]:
+    """All recordings, joined: int16 [n] at 16 kHz."""
+    recordings = [audio.decode((SPEECH / name).read_bytes()) for name in _transcripts()]
+    return np.rint(32767 * np.clip(np.concatenate(recordings), -1, 1)).astype(np.int16)
+
+
+def _words(tokenizer: Path) -> list[tuple[str, int]]:
+    """The words of all transcripts, each with its number of WordPieces: BERT splits at spaces first, so they add up."""
+    if not tokenizer.is_file():
+        raise BenchmarkError(
+            f"no tokenizer at {tokenizer}: give the preprocess_text/1/tokenizer.json of an exported repository "
+            "(`make export` makes one)"
+        )
+    pieces = text.WordPiece(tokenizer)
+    words = " ".join(_transcripts().values()).split()
+    return [(word, len(pieces.encode(text.clean(word))) - SPECIAL_TOKENS) for word in words]

@@ -1,0 +1,99 @@
+"""The load: is every utterance sent and accounted for, and can a slow server hide its queue?"""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import load
+from benchmarks.errors import BenchmarkError
+from benchmarks.workload import mixed
+from serving import Triton
+from serving.triton import free_ports
+
+
+@pytest.fixture(scope="module")
+def tokenizer(repository: Path) -> Path:
+    return repository / "preprocess_text" / "1" / "tokenizer.json"
+
+
+class FiftyPerSecond(HTTPServer):
+    """Speaks the peers' contract, one request at a time, 20 ms each; fails every tenth."""
+
+    request_queue_size = 256
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.asked = 0
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, FiftyPerSecond)
+        self.server.asked += 1
+        assert set(json.loads(self.rfile.read(int(self.headers["Content-Length"])))) == {"audio", "text"}
+        time.sleep(0.02)
+        if self.server.asked % 10 == 0:
+            self.send_error(503)
+            return
+        answer = json.dumps({"probabilities": [0.2] * 5}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slow_server() -> Iterator[str]:
+    with FiftyPerSecond() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Path) -> None:
+    run = load.run(f"grpc://{server.grpc_url}", tokenizer, users=8, requests=20)
+    assert Counter(run.kind) == Counter(utterance.kind for utterance in mixed(20, tokenizer))
+    assert not run.failures and run.answered.all() and run.offered is None
+    assert abs(time.time() - run.start[-1]) < 60
+    ends = np.sort(run.start + run.latency / 1e3)
+    assert run.throughput == pytest.approx(20 / (ends[-1] - run.start[0]))
+    # all users start at once, and each goes on as soon as it has its answer: eight are under way until work runs out
+    assert run.start[7] < ends[0]
+    assert (run.start[8:] - ends[:12] < 0.1).all() and (run.start[8:] > ends[:12]).all()
+
+
+def test_open_loop_shows_the_queue_of_a_slow_server(slow_server: str, tokenizer: Path) -> None:
+    run = load.run(slow_server, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
+    assert run.offered == 100 and 100 <= len(run.start) <= 101
+    assert np.diff(run.start) == pytest.approx(0.01, abs=1e-6)  # when each was due, however late the answers are
+    assert run.failures == {"LocustBadStatusCode": 10}
+    # each waits for those before it: 20 ms of work every 10 ms
+    waited = run.latency[20:] - run.latency[:-20]
+    assert np.median(waited) == pytest.approx(20 * 10, rel=0.5)
+    assert run.percentile(100) > 900
+    assert 40 < run.throughput < 50
+
+
+def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path, tmp_path: Path) -> None:
+    closed = free_ports("127.0.0.1", {"gRPC": 0})["gRPC"]
+    with pytest.raises(BenchmarkError, match=rf"no server could be reached at grpc://127.0.0.1:{closed} \(.*refused\)"):
+        load.run(f"grpc://127.0.0.1:{closed}", tokenizer, requests=1)
+    with pytest.raises(BenchmarkError, match="host 'localhost:8001' is neither grpc://HOST:PORT"):
+        load.run("localhost:8001", tokenizer, requests=1)
+    with pytest.raises(BenchmarkError, match="give requests or seconds"):
+        load.run(f"grpc://{server.grpc_url}", tokenizer)
+    with pytest.raises(BenchmarkError, match=r"^Locust failed: no tokenizer at .*: give the preprocess_text"):
+        load.run(f"grpc://{server.grpc_url}", tmp_path / "tokenizer.json", requests=1)

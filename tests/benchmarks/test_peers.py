@@ -1,0 +1,100 @@
+"""Every peer, started as the benchmark starts it, answers as emoserve does."""
+
+import base64
+import json
+import os
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from emotion_client import Emotion, EmotionClient
+from emotion_client.types import EMOTIONS
+from numpy.typing import NDArray
+
+from benchmarks import peers
+from benchmarks.errors import BenchmarkError
+from benchmarks.peers.export import export
+from serving import Triton
+
+SENTENCE = "unless to be rather selfish is to be ill-disposed"
+Utterances = list[tuple[bytes, str]]
+
+
+@pytest.fixture(scope="module")
+def utterances(recordings: dict[str, bytes]) -> Utterances:
+    """Both modalities, audio alone, text alone."""
+    first, second = list(recordings.values())[:2]
+    return [(first, SENTENCE), (second, ""), (b"", SENTENCE)]
+
+
+@pytest.fixture(scope="module")
+def expected(server: Triton, utterances: Utterances) -> NDArray[np.float64]:
+    """emoserve's own answers, [utterance, view, emotion]."""
+    return grpc(server.grpc_url, utterances)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first peer's start exports, and the others find it."""
+    return tmp_path_factory.mktemp("peers")
+
+
+def grpc(url: str, utterances: Utterances) -> NDArray[np.float64]:
+    """Answers over gRPC; zeros for an absent modality."""
+
+    def views(emotion: Emotion) -> list[list[float]]:
+        found = (emotion.probabilities, emotion.audio_probabilities, emotion.text_probabilities)
+        return [[(view or {}).get(name, 0.0) for name in EMOTIONS] for view in found]
+
+    with EmotionClient(url) as client:
+        return np.array([views(client.analyze(audio or None, text or None)) for audio, text in utterances])
+
+
+def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
+    """Answers of POST /analyze."""
+
+    def views(audio: bytes, text: str) -> list[list[float]]:
+        body = json.dumps({"audio": base64.b64encode(audio).decode(), "text": text}).encode()
+        request = urllib.request.Request(f"{host}/analyze", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found = json.load(answer)
+        return [found[name] for name in ("probabilities", "audio_probabilities", "text_probabilities")]
+
+    return np.array([views(audio, text) for audio, text in utterances])
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_answers_as_emoserve_does_and_leaves_nothing_behind(
+    name: str, checkpoint_directory: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
+) -> None:
+    with peers.start(name, checkpoint_directory, directory) as peer:
+        if peer.host.startswith("grpc://"):
+            found = grpc(peer.host.removeprefix("grpc://"), utterances)
+        else:
+            found = http(peer.host, utterances)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    with pytest.raises(ProcessLookupError):  # no process of its group is left
+        os.killpg(peer.pid, 0)
+
+
+def test_a_peer_that_can_not_start_says_why(checkpoint_directory: Path, directory: Path) -> None:
+    files = export(checkpoint_directory, directory)
+    hidden = files / "vggish.onnx"
+    hidden.rename(files / "elsewhere")
+    try:
+        with (
+            pytest.raises(BenchmarkError, match=r"fastapi_onnxruntime ended with exit status 1.*vggish\.onnx"),
+            peers.start("fastapi_onnxruntime", checkpoint_directory, directory),
+        ):
+            pass
+    finally:
+        (files / "elsewhere").rename(hidden)
+
+
+def test_an_unknown_peer_is_named(checkpoint_directory: Path, directory: Path) -> None:
+    with (
+        pytest.raises(BenchmarkError, match="no peer 'flask'; the peers are fastapi_pytorch, "),
+        peers.start("flask", checkpoint_directory, directory),
+    ):
+        pass

@@ -1,0 +1,69 @@
+"""The workload: are the utterances as long as said, and real?"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.workload import describe, lengths, mixed, uniform
+from emotion import text
+
+
+@pytest.fixture(scope="module")
+def tokenizer(repository: Path) -> Path:
+    return repository / "preprocess_text" / "1" / "tokenizer.json"
+
+
+def test_lengths_are_those_of_iemocap() -> None:
+    seconds, tokens = lengths(20_000, seed=4)
+    assert np.percentile(seconds, [50, 95, 99]) == pytest.approx([3.6, 11.0, 15.6], rel=0.05)
+    assert 0.5 <= seconds.min() < 0.975 and 25 < seconds.max() < 34.001
+    assert tokens.mean() == pytest.approx(15, abs=0.5)
+    assert tokens.min() == 3 and 100 < tokens.max() <= 120
+    assert np.corrcoef(seconds, tokens)[0, 1] > 0.8
+
+
+def test_utterances_have_the_length_they_say(tokenizer: Path) -> None:
+    pieces = text.WordPiece(tokenizer)
+    utterances = mixed(100, tokenizer)
+    for utterance in utterances:
+        assert len(pieces.encode(text.clean(utterance.text))) == utterance.tokens
+        assert bool(utterance.audio) == (utterance.kind != "text")
+        if utterance.audio:
+            info = soundfile.info(io.BytesIO(utterance.audio))
+            assert (info.samplerate, info.channels, info.subtype, info.format) == (16_000, 1, "PCM_16", "WAV")
+            assert info.frames / 16_000 == utterance.seconds
+            samples, _ = soundfile.read(io.BytesIO(utterance.audio))
+            assert np.abs(samples).max() > 0.01  # speech, not silence
+    figures = describe(utterances)
+    assert (figures["count"], figures["audio_only"], figures["text_only"]) == (100, 10, 10)
+    assert figures["seconds_max"] == max(utterance.seconds for utterance in utterances)
+    assert figures["tokens_mean"] == pytest.approx(np.mean([u.tokens for u in utterances if u.kind != "audio"]))
+
+
+def test_a_workload_follows_from_its_seed(tokenizer: Path) -> None:
+    utterances = mixed(64, tokenizer, seed=5)
+    assert mixed(16, tokenizer, seed=5) == utterances[:16]
+    assert mixed(16, tokenizer, seed=6) != utterances[:16]
+    assert len({utterance.audio for utterance in utterances if utterance.audio}) > 50
+
+
+@pytest.mark.parametrize(("seconds", "tokens", "kind"), [(1.5, 512, "both"), (60.0, 0, "audio"), (0.0, 4, "text")])
+def test_uniform(tokenizer: Path, seconds: float, tokens: int, kind: str) -> None:
+    for utterance in uniform(3, tokenizer, seconds, tokens):
+        assert (utterance.seconds, utterance.tokens, utterance.kind) == (seconds, tokens, kind)
+        assert len(text.WordPiece(tokenizer).encode(text.clean(utterance.text))) == tokens
+
+
+@pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 0), (-1.0, 5), (3.0, 2)])
+def test_impossible_lengths_are_refused(tokenizer: Path, seconds: float, tokens: int) -> None:
+    with pytest.raises(BenchmarkError, match="give at least"):
+        uniform(1, tokenizer, seconds, tokens)
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"no tokenizer at .*tokenizer\.json.*`make export` makes one"):
+        mixed(1, tmp_path / "tokenizer.json")
