@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test lint export serve install install-training clean help test-full-size
+.PHONY: demo test lint export serve bench bench-quick install install-training install-bench clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
-	$(BIN)/python -m pytest -m "not full_size"
+	$(BIN)/python -m pytest -n 2 -m "not full_size"
 
 test-full-size: $(VENV)/installed-dev  ## bert-base and VGGish with all parameters: start-up time, memory, answers
 	$(BIN)/python -m pytest -m full_size -s
@@ -25,15 +25,23 @@ lint: $(VENV)/installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16)
+export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16|int8)
 	$(BIN)/python -m export $(CHECKPOINT) --repository $(REPOSITORY) --precision $(PRECISION)
 
 serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	$(BIN)/python -m serving --repository $(REPOSITORY)
 
+bench: $(VENV)/installed-bench build/full_repository/export.json  ## speed at full size, against roofline and peers
+	$(BIN)/python -m benchmarks run --checkpoint build/full --repository build/full_repository
+
+bench-quick: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## speed of what `make demo` serves, in under 3 minutes
+	$(BIN)/python -m benchmarks run --quick --checkpoint $(CHECKPOINT) --repository $(REPOSITORY)
+
 install: $(VENV)/installed  ## the environment alone
 
 install-training: $(VENV)/installed-training  ## the environment, with what training needs
+
+install-bench: $(VENV)/installed-bench  ## the environment, with what benchmarks need
 
 clean:  ## remove the environment, build/ and exported files
 	rm -rf $(VENV) build .*_cache
@@ -45,6 +53,14 @@ help:  ## this list
 # the demo checkpoint in git holds what training changed; this is all of it
 build/checkpoint/config.json: checkpoints/demo/config.json | $(VENV)/installed
 	$(BIN)/python -m emotion.checkpoint expand checkpoints/demo build/checkpoint
+
+# bert-base and VGGish with all their parameters: random weights, but the work of trained ones
+build/full/config.json: | $(VENV)/installed
+	$(BIN)/python -m emotion.checkpoint new build/full --text-encoder random:bert-base
+
+build/full_repository/export.json: build/full/config.json
+	$(BIN)/python -m export build/full --repository build/full_repository
+	$(BIN)/python -m export build/full --repository build/full_repository --precision int8
 
 $(REPOSITORY)/export.json: | $(VENV)/installed
 	$(MAKE) export
@@ -60,6 +76,10 @@ $(VENV)/installed-training: $(VENV)/installed
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training]" --editable "clients[plot]"
 	touch $@
 
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,bench]" --editable "clients[plot]"
+	touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training,dev]" --editable "clients[plot,http]"
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training,bench,dev]" --editable "clients[plot,http]"
 	touch $@

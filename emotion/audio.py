@@ -91,9 +91,10 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
     blocks: list[NDArray[np.float32]] = []
     total = 0
     frames = max(1, BLOCK // file.channels)
+    mean = np.full(file.channels, 1 / file.channels, np.float32)  # a product is many times faster than .mean(axis=1)
     try:
         while len(block := file.read(frames, dtype="float32", always_2d=True)):
-            blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
+            blocks.append(block[:, 0] if file.channels == 1 else block @ mean)
             total += len(block)
             if total > limit:  # an MP3's header may promise less than there is
                 raise InputError(_too_long(total / file.samplerate, max_seconds))

@@ -111,13 +111,17 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
 class OnnxModel:
     """The three exported graphs in this process, called as Triton calls them."""
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    def __init__(self, files: Mapping[str, Path], threads: int = 0) -> None:
         """
         Args:
             files: ONNX file by model name (vggish, bert, fusion).
+            threads: for each operator; 0 for as many as there are cores.
         """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         self._sessions = {
-            name: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for name, path in files.items()
+            name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            for name, path in files.items()
         }
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensors:

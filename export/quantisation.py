@@ -31,23 +31,23 @@ SEED = 7
 def quantise_vggish(source: Path, target: Path) -> None:
     """Write the int8 file of `vggish`: activations have ranges that are fixed now, by real speech.
 
-    Two parts stay fp32, for they cost next to nothing: the first convolution (its input is the log-mel patch itself,
-    and rounding that doubled the change of the answers), and the mean over the patches.
+    Two parts stay fp32, for they cost little: the first convolution up to its pooling (its input is the log-mel patch
+    itself, and rounding that doubled the change of the answers), and the mean over the patches.
     """
-    nodes = onnx.load(source, load_external_data=False).graph.node
-    first = next(node.name for node in nodes if node.op_type == "Conv")
-    mean = next(node.name for node in nodes if "AUDIO_EMBEDDING" in node.output)
+    model = onnx.load(source)
+    stem = _relu_after_pooling(model)
+    mean = next(node.name for node in model.graph.node if "AUDIO_EMBEDDING" in node.output)
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # the quantiser recommends a preparation that our files don't need
     try:
         quantize_static(
-            source,
+            model,
             target,
             _Patches(_calibration_patches()),
             quant_format=QuantFormat.QDQ,
             # the operators without weights hand int8 on from layer to layer
             op_types_to_quantize=["Conv", "Gemm", "Relu", "MaxPool", "Transpose", "Reshape"],
-            nodes_to_exclude=[first, mean],
+            nodes_to_exclude=[*stem, mean],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -56,6 +56,27 @@ def quantise_vggish(source: Path, target: Path) -> None:
         )
     finally:
         logging.getLogger().setLevel(level)
+
+
+def _relu_after_pooling(model: onnx.ModelProto) -> list[str]:
+    """Rewrite the first convolution, ReLU and pooling as convolution, pooling and max(., 0), which is the same.
+
+    The rewriting keeps ONNX Runtime from moving the rounding that follows up to the convolution's output: four times as
+    many numbers, and an int8 pooling that is slow in that place (43 of 330 ms for 56 patches).
+
+    Returns:
+        the names of the three nodes.
+    """
+    nodes = list(model.graph.node)
+    conv, relu, pool = (next(node for node in nodes if node.op_type == kind) for kind in ("Conv", "Relu", "MaxPool"))
+    assert relu.input[0] == conv.output[0] and pool.input[0] == relu.output[0]
+    pooled, zero = pool.output[0], f"{relu.name}.zero"
+    pool.input[0], pool.output[0] = conv.output[0], f"{pooled}.signed"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), zero))
+    largest = helper.make_node("Max", [pool.output[0], zero], [pooled], name=f"{relu.name}.after_pooling")
+    model.graph.node.remove(relu)
+    model.graph.node.insert(nodes.index(pool), largest)  # one place further, as the ReLU is gone
+    return [conv.name, pool.name, largest.name]
 
 
 def _calibration_patches() -> Iterable[NDArray[np.float32]]:

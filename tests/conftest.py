@@ -1,12 +1,14 @@
 """What tests share: one exported repository and one real Triton for the whole session."""
 
 import csv
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
@@ -22,13 +24,35 @@ def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def checkpoint_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)`: a directory that make(directory) fills, made by the first test process that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        directory = shared / name
+        with FileLock(f"{directory}.lock"):
+            if not directory.exists():
+                make(shared / f"{name}.part")
+                (shared / f"{name}.part").rename(directory)
+        return directory
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def checkpoint_directory(once: Once) -> Path:
     """A fresh one: MiniLM, a seeded VGGish and a seeded head, untrained. Most tests need no more."""
-    directory = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
-    done = run("-m", "emotion.checkpoint", "new", directory)
-    assert done.returncode == 0, done.stderr
-    return directory
+
+    def make(directory: Path) -> None:
+        done = run("-m", "emotion.checkpoint", "new", directory)
+        assert done.returncode == 0, done.stderr
+
+    return once("checkpoint", make)
 
 
 @pytest.fixture(scope="session")
@@ -38,24 +62,28 @@ def checkpoint(checkpoint_directory: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def repository(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(checkpoint_directory: Path, once: Once) -> Path:
     """A model repository exported from it by the command that users type. Tests leave it as it is."""
-    directory = tmp_path_factory.mktemp("repository") / "model_repository"
-    command = ["make", "export", f"CHECKPOINT={checkpoint_directory}", f"REPOSITORY={directory}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr
-    return directory
+
+    def make(directory: Path) -> None:
+        command = ["make", "export", f"CHECKPOINT={checkpoint_directory}", f"REPOSITORY={directory}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return once("repository", make)
 
 
 @pytest.fixture(scope="session")
-def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_repository(once: Once) -> Path:
     """What `make demo` serves: the demo checkpoint, expanded and exported."""
-    directory = tmp_path_factory.mktemp("demo")
-    done = run("-m", "emotion.checkpoint", "expand", "checkpoints/demo", directory / "checkpoint")
-    assert done.returncode == 0, done.stderr
-    done = run("-m", "export", directory / "checkpoint", "--repository", directory / "model_repository")
-    assert done.returncode == 0, done.stderr
-    return directory / "model_repository"
+
+    def make(directory: Path) -> None:
+        done = run("-m", "emotion.checkpoint", "expand", "checkpoints/demo", directory / "checkpoint")
+        assert done.returncode == 0, done.stderr
+        done = run("-m", "export", directory / "checkpoint", "--repository", directory / "model_repository")
+        assert done.returncode == 0, done.stderr
+
+    return once("demo", make) / "model_repository"
 
 
 @pytest.fixture(scope="session")

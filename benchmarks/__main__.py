@@ -1,0 +1,78 @@
+"""`python -m benchmarks run|roofline|peers|soak|tune|compare`."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import bench, compare, report, results, soak, tune
+from benchmarks.errors import BenchmarkError
+from benchmarks.peers import PEERS
+from emotion.checkpoint import CheckpointError
+from serving import TritonError
+
+RESULTS = Path(__file__).parent / "results"
+ROOFLINE = bench.Plan(rounds=5, requests=128)
+PEERS_PLAN = bench.Plan(rounds=5, requests=128, peers=tuple(PEERS))
+
+
+def main() -> int:
+    """Exit status 0 when measured, 1 when something can't be, 130 when interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what is served.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, plan, words in (
+        ("run", bench.FULL, "everything; JSON and a page with plots in benchmarks/results"),
+        ("roofline", ROOFLINE, "served against the best in one process and the machine's peak"),
+        ("peers", PEERS_PLAN, "served against what one would put together instead"),
+    ):
+        command = commands.add_parser(name, help=words, description=words)
+        command.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="what was exported")
+        command.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
+        command.add_argument("--rounds", type=int, metavar="N", help=f"of turns (default: {plan.rounds})")
+        command.add_argument("--quick", action="store_true", help="less of everything, in a few minutes")
+        command.set_defaults(run=_run, plan=plan)
+    soaking = commands.add_parser("soak", help="constant load, and whether memory grows")
+    soak.add_arguments(soaking)
+    soaking.set_defaults(run=soak.run)
+    tuning = commands.add_parser("tune", help="search the configuration that serves the most within a p99")
+    tune.add_arguments(tuning)
+    tuning.set_defaults(run=tune.run)
+    comparing = commands.add_parser("compare", help="two results side by side")
+    comparing.add_argument("a", type=Path, metavar="A.json")
+    comparing.add_argument("b", type=Path, metavar="B.json")
+    comparing.set_defaults(run=_compare)
+    arguments = parser.parse_args()
+    try:
+        status: int = arguments.run(arguments)
+        return status
+    except (BenchmarkError, CheckpointError, TritonError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # the page, and of a complete run the results, are kept
+    plan = bench.QUICK if arguments.quick else arguments.plan
+    if arguments.rounds is not None:
+        plan = replace(plan, rounds=arguments.rounds)
+    found = bench.Bench(arguments.checkpoint, arguments.repository, plan, Console(stderr=True)).run()
+    written = results.write(found, RESULTS)
+    page = written.with_suffix(".html")
+    report.write(found, page)
+    print(f"results: {os.path.relpath(written)}\nreport: {os.path.relpath(page)}\n")
+    print(results.summary_text(found))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    print(compare.compare(results.read(arguments.a), results.read(arguments.b)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

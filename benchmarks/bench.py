@@ -1,0 +1,401 @@
+"""`python -m benchmarks run` (`make bench`): everything that is claimed about speed, measured in one run.
+
+Systems that are compared take turns, round after round, with the very same utterances: what slows the machine for a
+while slows them all. Between its turns a system is stopped by a signal, so that it takes nothing from the others.
+"""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmarks import frontend, load, machine, peers, results, roofline, tune, workload
+from benchmarks.errors import BenchmarkError
+from benchmarks.flops import Flops
+from benchmarks.load import Load
+from benchmarks.results import Growth, GrowthPoint, Moment, Results, Stage, SweepPoint, System
+from benchmarks.sampling import ENSEMBLE, Sampler, ServerSide
+from emotion.model import VGGish
+from export.repository import FILE_NAMES
+from serving import Triton
+from serving.repository import check_repository
+
+USERS = 32
+LONE = (3.0, 15)  # seconds and tokens of the utterance whose latency is taken one at a time
+ENCODERS = ("vggish", "bert")
+SYSTEMS = {"served": "emoserve, fp32", "served_int8": "emoserve, int8", "roofline": "best in one process, fp32"}
+PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100)
+TOKEN_LENGTHS, LINEAR_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512), 128
+AUDIO_LENGTHS = (1, 2, 4, 8, 15, 30, 60)  # s
+OVERLOAD = 2.0  # times what the server answers
+OVERLOAD_MARGIN = 15.0  # s that a full queue is kept full
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run.
+
+    Attributes:
+        rounds: of turns.
+        requests: of every turn.
+        peers: names of those to compare with.
+        sweep: numbers of callers.
+        main: requests of the run from which latencies, batches and utilisation are taken.
+        repeats: of every length in the growth curves; 0 leaves them out.
+        overload: whether to send more than the server can answer.
+    """
+
+    rounds: int
+    requests: int
+    peers: Sequence[str] = ()
+    sweep: Sequence[int] = ()
+    main: int = 256
+    repeats: int = 0
+    overload: bool = False
+    quick: bool = False
+
+
+FULL = Plan(
+    rounds=5,
+    requests=128,
+    peers=tuple(peers.PEERS),
+    sweep=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    main=640,
+    repeats=8,
+    overload=True,
+)
+QUICK = Plan(rounds=2, requests=64, sweep=(1, 8, 32), main=128, quick=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server to load.
+
+    Attributes:
+        host: as `load.run` takes it.
+        group: process group that is stopped between turns; None for a Triton, which uses nothing when idle.
+    """
+
+    host: str
+    group: int | None
+
+    def load(self, tokenizer: Path, **options: Any) -> Load:
+        """`load.run` with this target's processes running, and only for that long."""
+        with self._turn():
+            return load.run(self.host, tokenizer, **({"users": USERS} | options))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self.group is None:
+            yield
+            return
+        os.killpg(self.group, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.killpg(self.group, signal.SIGSTOP)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One of our Tritons."""
+
+    target: Target
+    triton: Triton
+    title: str
+
+
+@dataclass
+class Bench:
+    """One run of a plan."""
+
+    checkpoint: Path
+    repository: Path
+    plan: Plan
+    console: Console
+
+    def __post_init__(self) -> None:
+        self.tokenizer = self.repository / "preprocess_text" / "1" / "tokenizer.json"
+        self.files = {name: self.repository / name / "1" / FILE_NAMES["fp32"] for name in (*ENCODERS, "fusion")}
+
+    def run(self) -> Results:
+        """All of the plan.
+
+        Raises:
+            BenchmarkError: something can't be run; in one sentence.
+            TritonError: the repository can't be served.
+        """
+        started, clock = datetime.now(UTC), time.monotonic()
+        manifest = check_repository(self.repository)
+        if manifest is None:
+            raise BenchmarkError(f"{self.repository} is not one of ours: make one with `make export`")
+        utterances = workload.mixed(self.plan.requests, self.tokenizer)
+        flops = Flops.of(self.checkpoint)
+        with self._bar() as self.progress, ExitStack() as stack:
+            self.task: TaskID = self.progress.add_task("starting", total=None)
+            has_int8 = all((self.repository / name / "1" / FILE_NAMES["int8"]).is_file() for name in ENCODERS)
+            self.fp32 = stack.enter_context(self._served("served", None))
+            self.int8 = stack.enter_context(self._served("served_int8", "int8")) if has_int8 else None
+            self.progress.update(self.task, total=self._steps())
+            systems, peaks, tried = self._alternate(stack, utterances)
+            main, side = self._main(self.fp32)
+            curves = {"served": curve(main)}
+            if self.int8:
+                curves["served_int8"] = curve(self._main(self.int8)[0])
+            sweep = self._sweep(self.fp32)
+            sweep_int8 = self._sweep(self.int8) if self.int8 else []
+            batch = max(1, round(side.models["bert"].requests / max(1, side.models["bert"].executions)))
+            found = Results(
+                started=started,
+                minutes=0.0,
+                quick=self.plan.quick,
+                command="make bench-quick" if self.plan.quick else "make bench",
+                revision=machine.revision(),
+                machine=machine.describe(),
+                versions=machine.versions(),
+                settings={"users": USERS, "rounds": self.plan.rounds, "requests": self.plan.requests},
+                checkpoint=self._describe(manifest),
+                workload=workload.describe(utterances),
+                systems=systems,
+                roofline=results.Roofline(
+                    peak_gflops=peaks,
+                    strategies=tried,
+                    needed_gflop_per_utterance=flops.needed(utterances) / len(utterances) / 1e9,
+                    spent_gflop_per_utterance=spent(flops, utterances, batch) / len(utterances) / 1e9,
+                ),
+                sweep=sweep,
+                sweep_int8=sweep_int8,
+                latency_one=self._latency_one(),
+                tokens=self._growth("tokens", [(0.0, tokens) for tokens in TOKEN_LENGTHS], LINEAR_TOKENS),
+                seconds=self._growth("seconds", [(float(length), 0) for length in AUDIO_LENGTHS], AUDIO_LENGTHS[-1]),
+                frontend=self._frontend(side),
+                latencies=curves,
+                server=server(side),
+                overload=self._overload(sweep),
+            )
+        found = replace(found, minutes=(time.monotonic() - clock) / 60)
+        return replace(found, summary=results.summarise(found))
+
+    # --- parts of the plan ---
+
+    def _alternate(
+        self, stack: ExitStack, utterances: Sequence[workload.Utterance]
+    ) -> tuple[dict[str, System], list[float], list[results.Strategy]]:
+        """Systems in turns; the machine's peak and the best strategy in this process take theirs."""
+        targets = {"served": self.fp32.target}
+        if self.int8:
+            targets["served_int8"] = self.int8.target
+        for name in self.plan.peers:
+            self._step(f"starting {name}")
+            peer = stack.enter_context(peers.start(name, self.checkpoint, Path("build") / "bench" / "peers"))
+            targets[name] = Target(peer.host, peer.pid if peer.host.startswith("http:") else None)
+            if targets[name].group:
+                stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # or it could not be told to end
+        front_ends = roofline.FrontEnds(self.tokenizer)
+        prepared = [front_ends(utterance) for utterance in utterances]
+        ways = roofline.strategies(self.files, os.cpu_count() or 1)
+        tried = []
+        for name, way in ways.items():
+            self._step(f"in process: {name}")
+            way(prepared[:32])  # warm
+            tried.append(results.Strategy(name, max(roofline.throughput(way, prepared) for _ in range(2))))
+        best = max(tried, key=lambda strategy: strategy.throughput).name
+        for name, target in targets.items():
+            self._step(f"warming {name}")
+            target.load(self.tokenizer, requests=USERS)
+        loads: dict[str, list[Load]] = {name: [] for name in targets}
+        peaks, ceiling = [], []
+        for number in range(self.plan.rounds):
+            for name, target in targets.items():
+                self._step(f"round {number + 1}: {name}")
+                loads[name].append(target.load(self.tokenizer, requests=self.plan.requests))
+                if name == "served":  # beside what it is compared with
+                    peaks.append(roofline.peak_gflops())
+                    ceiling.append(roofline.throughput(ways[best], prepared))
+            figures = ", ".join(f"{name} {of[-1].throughput:.1f}" for name, of in loads.items())
+            self.console.print(f"round {number + 1}, utterances/s: {figures}, roofline {ceiling[-1]:.1f}")
+        titles = SYSTEMS | {name: peer.title for name, peer in peers.PEERS.items()}
+        systems = {name: system(titles[name], of) for name, of in loads.items()}
+        systems["roofline"] = System(f"{SYSTEMS['roofline']}: {best}", ceiling)
+        return systems, peaks, tried
+
+    def _main(self, served: Served) -> tuple[Load, ServerSide]:
+        self._step(f"{served.title}: {USERS} callers")
+        with Sampler(served.triton) as sampler:
+            found = served.target.load(self.tokenizer, requests=self.plan.main)
+        return found, sampler.result
+
+    def _sweep(self, served: Served) -> list[SweepPoint]:
+        points = []
+        for users in self.plan.sweep:
+            self._step(f"{served.title}: {users} callers")
+            with Sampler(served.triton) as sampler:
+                found = served.target.load(self.tokenizer, users=users, requests=max(48, 4 * users))
+            points.append(
+                SweepPoint(
+                    users=users,
+                    throughput=found.throughput,
+                    p50=found.percentile(50),
+                    p95=found.percentile(95),
+                    p99=found.percentile(99),
+                    failures=sum(found.failures.values()),
+                    stages=stages(sampler.result),
+                )
+            )
+        return points
+
+    def _latency_one(self) -> results.LatencyOne:
+        self._step("one utterance at a time")
+        (utterance,) = workload.uniform(1, self.tokenizer, *LONE)
+        served, alone = [], []
+        for _ in range(3):  # in turns
+            served.append(self.fp32.target.load(self.tokenizer, users=1, requests=20, uniform=LONE).percentile(50))
+            alone.append(roofline.one_at_a_time_ms(self.files, utterance, self.tokenizer, repeats=20))
+        return results.LatencyOne(in_process_ms=median(alone), served_ms=median(served))
+
+    def _growth(self, name: str, lengths: Sequence[tuple[float, int]], up_to: float) -> Growth | None:
+        """Medians of utterances of one modality, one at a time."""
+        if not self.plan.repeats:
+            return None
+        points = []
+        for seconds, tokens in lengths:
+            self._step(f"growth with {name}: {seconds or tokens:g}")
+            found = self.fp32.target.load(
+                self.tokenizer, users=1, requests=self.plan.repeats, uniform=(seconds, tokens)
+            )
+            points.append(GrowthPoint(seconds or tokens, found.percentile(50)))
+        return results.growth(points, up_to)
+
+    def _frontend(self, side: ServerSide) -> results.FrontEnd:
+        self._step("front-end")
+        share = side.cpu_seconds["preprocess_audio"] / sum(side.cpu_seconds.values())
+        return results.FrontEnd(ms_3s=frontend.measure()[frontend.STRICTEST], share_of_cpu=share)
+
+    def _overload(self, sweep: Sequence[SweepPoint]) -> results.Overload | None:
+        """Arrivals at a multiple of what the server answers, until well after its queue is full."""
+        if not self.plan.overload:
+            return None
+        self._step("overload")
+        most = max(point.throughput for point in sweep)
+        rate = OVERLOAD * most
+        text = (self.repository / "vggish" / "config.pbtxt").read_text()  # the slowest stage's queue fills
+        limit = tune.parse(text).dynamic_batching.default_queue_policy.max_queue_size
+        seconds = limit / (rate - most) + OVERLOAD_MARGIN
+        found = self.fp32.target.load(self.tokenizer, seconds=seconds, rate=rate)
+        refused = np.array([failure == "Unavailable" for failure in found.failure])
+        return results.Overload(
+            offered=rate,
+            answered_per_s=found.throughput,
+            refused=int(refused.sum()),
+            refusal_p99_ms=float(np.percentile(found.latency[refused], 99)) if refused.any() else float("nan"),
+            accepted_p99_ms=found.percentile(99),
+            max_wait_ms=1e3 * (limit + 2 * USERS) / most,
+        )
+
+    # --- small parts ---
+
+    @contextmanager
+    def _served(self, name: str, config: str | None) -> Iterator[Served]:
+        with Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config) as triton:
+            yield Served(Target(f"grpc://{triton.grpc_url}", None), triton, SYSTEMS[name])
+
+    def _step(self, description: str) -> None:
+        self.progress.update(self.task, description=description)
+        self.progress.advance(self.task)
+
+    def _steps(self) -> int:
+        ours, plan = 2 if self.int8 else 1, self.plan
+        lengths = (len(TOKEN_LENGTHS) + len(AUDIO_LENGTHS)) if plan.repeats else 0
+        turns = plan.rounds * (ours + len(plan.peers))
+        return roofline.STRATEGIES + turns + 2 * len(plan.peers) + ours * (2 + len(plan.sweep)) + lengths + 3
+
+    def _describe(self, manifest: dict[str, Any]) -> results.Checkpoint:
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in VGGish().parameters())
+        return results.Checkpoint(
+            digest=str(manifest["checkpoint"])[:12],
+            text_encoder=str(manifest["sources"]["text_encoder"]),
+            vggish_parameters=parameters,
+            files={name: digest(self.repository / name) for name in manifest["files"] if name.endswith(".onnx")},
+        )
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description:<44}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+
+
+def curve(found: Load) -> list[tuple[float, float]]:
+    """(percentile, ms) of the answered requests."""
+    return [(percent, found.percentile(percent)) for percent in PERCENTILES]
+
+
+def system(title: str, loads: Sequence[Load]) -> System:
+    """One system's alternations."""
+    return System(
+        title=title,
+        throughput=[found.throughput for found in loads],
+        p50=[found.percentile(50) for found in loads],
+        p95=[found.percentile(95) for found in loads],
+        p99=[found.percentile(99) for found in loads],
+        failures=sum(sum(found.failures.values()) for found in loads),
+    )
+
+
+def stages(side: ServerSide) -> dict[str, Stage]:
+    """Means by model, as Triton counted them."""
+    return {
+        name: Stage(
+            queue_ms=of.queue_ms,
+            compute_ms=of.compute_input_ms + of.compute_infer_ms + of.compute_output_ms,
+            mean_batch=of.requests / max(1, of.executions),
+        )
+        for name, of in side.models.items()
+        if name != ENSEMBLE
+    }
+
+
+def server(side: ServerSide) -> results.Server:
+    """The server's side of the main run."""
+    return results.Server(
+        batch_sizes={name: of.batch_sizes for name, of in side.models.items() if name != ENSEMBLE},
+        stages=stages(side),
+        timeline=[Moment(**row) for row in side.timeline],
+        cpu_seconds=side.cpu_seconds,
+    )
+
+
+def spent(flops: Flops, utterances: Sequence[workload.Utterance], batch: int) -> int:
+    """FLOPs for the workload in batches of `batch`, in its order."""
+    return sum(flops.spent(utterances[start : start + batch]) for start in range(0, len(utterances), batch))
+
+
+def digest(path: Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,0 +1,69 @@
+"""What the audio front-end costs: decoding, resampling and log-mel of a 3 s clip.
+
+`python -m benchmarks.frontend` prints the medians by file format. It runs in a process of its own with one thread, as
+the stage `preprocess_audio` does.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import soundfile
+
+from benchmarks.workload import SPEECH
+from emotion import audio
+
+SECONDS = 3
+REPEATS = 100
+FORMATS = {  # name -> container, subtype, rate in Hz, channels
+    "WAV 44.1 kHz": ("WAV", "PCM_16", 44_100, 1),
+    "WAV 44.1 kHz stereo": ("WAV", "PCM_16", 44_100, 2),
+    "WAV 16 kHz": ("WAV", "PCM_16", 16_000, 1),
+    "FLAC 16 kHz": ("FLAC", "PCM_16", 16_000, 1),
+    "OGG Vorbis 16 kHz": ("OGG", "VORBIS", 16_000, 1),
+    "MP3 16 kHz": ("MP3", "MPEG_LAYER_III", 16_000, 1),
+}
+STRICTEST = "WAV 44.1 kHz"  # the usual recording that has to be resampled
+
+
+def measure() -> dict[str, float]:
+    """Median milliseconds by format of FORMATS, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.frontend", "--json"]
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, env=os.environ | one_thread, capture_output=True, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _clip(container: str, subtype: str, rate: int, channels: int) -> bytes:
+    waveform, _ = soundfile.read(sorted(SPEECH.glob("*.flac"))[0], dtype="float32")
+    # played at another rate it is another voice, but no less work
+    samples = np.resize(waveform, (SECONDS * rate, 1)).repeat(channels, axis=1)
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, subtype, format=container)
+    return file.getvalue()
+
+
+def _median(data: bytes) -> float:
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        audio.log_mel_patches(audio.decode(data))
+        times.append(1e3 * (time.perf_counter() - start))
+    return median(times)
+
+
+if __name__ == "__main__":
+    found = {name: _median(_clip(*settings)) for name, settings in FORMATS.items()}
+    if "--json" in sys.argv:
+        print(json.dumps(found))
+    else:
+        for name, ms in found.items():
+            print(f"{name:<22} {ms:5.2f} ms for {SECONDS} s")

@@ -1,0 +1,91 @@
+"""What the machine allows: the served ONNX files in this process, batched ideally, and its matrix-multiply peak."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.workload import Utterance
+from emotion import audio, text
+from export import parity
+from export.parity import OnnxModel
+
+Run = Callable[[Sequence[parity.Utterance]], None]
+
+MATRIX = 2048  # rows and columns: large enough that a product is all arithmetic
+PRODUCTS = 10
+BATCHES_TOGETHER = (1, 4, 8, 16, 32)
+SIDE_BY_SIDE, BATCHES_APART = 2, (4, 16)
+STRATEGIES = len(BATCHES_TOGETHER) + len(BATCHES_APART)
+
+
+def peak_gflops() -> float:
+    """Median GFLOP/s of fp32 matrix products on all cores, by numpy's BLAS."""
+    matrix = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
+    times = []
+    for _ in range(PRODUCTS + 1):
+        start = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - start)
+    return 2 * MATRIX**3 / median(times[1:]) / 1e9
+
+
+class FrontEnds:
+    """Audio and text to what the graphs take, as the Python stages do it."""
+
+    def __init__(self, tokenizer: Path) -> None:
+        self._pieces = text.WordPiece(tokenizer)
+
+    def __call__(self, utterance: Utterance) -> parity.Utterance:
+        """The patches and tokens of one utterance."""
+        patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
+        if utterance.audio:
+            patches = audio.log_mel_patches(audio.decode(utterance.audio))
+        return parity.Utterance(patches, self._pieces.encode(text.clean(utterance.text)))
+
+
+def strategies(files: dict[str, Path], cores: int) -> dict[str, Run]:
+    """Ways to run the graphs in one process, by name.
+
+    Args:
+        files: ONNX file by model name.
+        cores: of this machine.
+    """
+    together = OnnxModel(files)
+    apart = [OnnxModel(files, threads=cores // SIDE_BY_SIDE or 1) for _ in range(SIDE_BY_SIDE)]
+    return {f"one session on all cores, batches of {size}": _batches([together], size) for size in BATCHES_TOGETHER} | {
+        f"{SIDE_BY_SIDE} sessions side by side, batches of {size}": _batches(apart, size) for size in BATCHES_APART
+    }
+
+
+def _batches(models: Sequence[OnnxModel], size: int) -> Run:
+    """Batches in the workload's order, over models side by side."""
+
+    def run(utterances: Sequence[parity.Utterance]) -> None:
+        batches = [utterances[start : start + size] for start in range(0, len(utterances), size)]
+        with ThreadPoolExecutor(len(models)) as executor:
+            shares = [batches[number :: len(models)] for number in range(len(models))]
+            list(executor.map(lambda model, share: [model(batch) for batch in share], models, shares))
+
+    return run
+
+
+def throughput(run: Run, utterances: Sequence[parity.Utterance]) -> float:
+    """Utterances per second."""
+    start = time.perf_counter()
+    run(utterances)
+    return len(utterances) / (time.perf_counter() - start)
+
+
+def one_at_a_time_ms(files: dict[str, Path], utterance: Utterance, tokenizer: Path, repeats: int = 30) -> float:
+    """Median milliseconds of one utterance from its bytes to its probabilities, without a server."""
+    model, front_ends = OnnxModel(files), FrontEnds(tokenizer)
+    times = []
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        model([front_ends(utterance)])
+        times.append(1e3 * (time.perf_counter() - start))
+    return median(times[3:])

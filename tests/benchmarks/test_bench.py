@@ -1,0 +1,68 @@
+"""The benchmark run as a whole, on the small model and with little of everything."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import bench, report, results
+from benchmarks.errors import BenchmarkError
+from benchmarks.flops import Flops, patches
+from benchmarks.workload import Utterance
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_flops_of_known_models(tmp_path: Path) -> None:
+    (tmp_path / "text_encoder").mkdir()
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+    (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(sizes))
+    flops = Flops.of(tmp_path)
+    assert flops.patch == pytest.approx(1.73e9, rel=0.01)
+    assert flops.token == pytest.approx(0.17e9, rel=0.01)
+    short, long = Utterance(b"RIFF", "so", 1.0, 10), Utterance(b"", "so it is", 0.0, 100)
+    assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
+    assert flops.spent([long]) == flops.needed([long])
+    assert flops.spent([short, long]) - flops.needed([short, long]) == flops.pair * (100**2 - 10**2)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (0.3, 1), (0.975, 1), (1.93, 1), (1.935, 2), (3.0, 3)])
+def test_patches_are_the_front_ends(seconds: float, count: int) -> None:
+    assert patches(seconds) == count
+
+
+def test_small_run_is_complete(checkpoint_directory: Path, repository: Path, tmp_path: Path) -> None:
+    plan = bench.Plan(rounds=1, requests=12, sweep=(1, 4), main=16, quick=True)
+    found = bench.Bench(checkpoint_directory, repository, plan, Console(quiet=True)).run()
+    assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
+    summary = found.summary
+    assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
+    for name in ("served_over_roofline", "achieved_over_peak_flops", "frontend_ms_3s", "latency_one_ms"):
+        value = summary[name]
+        assert value is not None and 0 < value < math.inf
+    assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
+    assert found.server is not None and found.server.batch_sizes["vggish"]
+    assert [point.users for point in found.sweep] == [1, 4]
+    assert results.read(results.write(found, tmp_path)) == found
+    report.write(found, tmp_path / "report.html")
+    assert "emoserve" in (tmp_path / "report.html").read_text()
+
+
+def test_repository_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "run", "--checkpoint", str(tmp_path), "--repository", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_soak_that_is_too_short_says_so(repository: Path) -> None:
+    from argparse import Namespace
+
+    from benchmarks import soak
+
+    with pytest.raises(BenchmarkError, match="give 4 or more"):
+        soak.run(Namespace(minutes=1.0, repository=repository, share=0.8, config=None))
