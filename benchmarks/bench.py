@@ -61,6 +61,7 @@ class Plan:
         peers: names of those to compare with.
         sweep: numbers of callers.
         main: requests of the run from which latencies, batches and utilisation are taken.
+        lone: requests of each of three turns in which latency is taken one at a time.
         repeats: of every length in the growth curves; 0 leaves them out.
         overload: whether to send more than the server can answer.
     """
@@ -70,6 +71,7 @@ class Plan:
     peers: Sequence[str] = ()
     sweep: Sequence[int] = ()
     main: int = 256
+    lone: int = 20
     repeats: int = 0
     overload: bool = False
     quick: bool = False
@@ -84,7 +86,7 @@ FULL = Plan(
     repeats=8,
     overload=True,
 )
-QUICK = Plan(rounds=2, requests=64, sweep=(1, 8, 32), main=128, quick=True)
+QUICK = Plan(rounds=2, requests=64, sweep=(1, 8, 32), main=128, lone=10, quick=True)
 
 
 @dataclass(frozen=True)
@@ -269,8 +271,10 @@ class Bench:
         (utterance,) = workload.uniform(1, self.tokenizer, *LONE)
         served, alone = [], []
         for _ in range(3):  # in turns
-            served.append(self.fp32.target.load(self.tokenizer, users=1, requests=20, uniform=LONE).percentile(50))
-            alone.append(roofline.one_at_a_time_ms(self.files, utterance, self.tokenizer, repeats=20))
+            served.append(
+                self.fp32.target.load(self.tokenizer, users=1, requests=self.plan.lone, uniform=LONE).percentile(50)
+            )
+            alone.append(roofline.one_at_a_time_ms(self.files, utterance, self.tokenizer, self.plan.lone))
         return results.LatencyOne(in_process_ms=median(alone), served_ms=median(served))
 
     def _growth(self, name: str, lengths: Sequence[tuple[float, int]], up_to: float) -> Growth | None:

@@ -119,6 +119,8 @@ class OnnxModel:
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # three sessions share the cores: the threads of one must not spin while another works
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions = {
             name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             for name, path in files.items()

@@ -34,6 +34,7 @@ def test_every_command_has_a_test() -> None:
         "make demo": "test_make_demo",
         "make test": "is what runs this",
         "make serve": "the fixture `served`",
+        "make bench-quick": "tests/benchmarks/test_bench.py",
         "make install-training": "is part of what `make test` installs",
         ".venv/bin/python -m training fit --corpus iemocap --root IEMOCAP_full_release": "tests/training/test_fit.py",
         "make export CHECKPOINT=build/runs/iemocap/session-1/checkpoint": "the fixture `repository` in conftest.py",

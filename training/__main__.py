@@ -78,7 +78,7 @@ def _show_corpus(arguments: argparse.Namespace, output: Path, console: Console) 
     output.mkdir(parents=True, exist_ok=True)
     picture = output / "corpus.png"
     figures.draw(corpus, tokenizer).savefig(picture, dpi=150)
-    console.print(f"picture: {picture}")
+    console.print(f"picture: {picture}", soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -36,7 +36,7 @@ def test_patches_are_the_front_ends(seconds: float, count: int) -> None:
 
 
 def test_small_run_is_complete(checkpoint_directory: Path, repository: Path, tmp_path: Path) -> None:
-    plan = bench.Plan(rounds=1, requests=12, sweep=(1, 4), main=16, quick=True)
+    plan = bench.Plan(rounds=1, requests=8, sweep=(1, 4), main=8, lone=3, quick=True)
     found = bench.Bench(checkpoint_directory, repository, plan, Console(quiet=True)).run()
     assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
     summary = found.summary

@@ -99,7 +99,7 @@ def test_exported_files_are_there_with_the_sizes_of_the_manifest(repository: Pat
     assert set(manifest["files"]) == EXPORTED
     assert {name: (repository / name).stat().st_size for name in EXPORTED} == manifest["files"]
     assert check_repository(repository) == manifest
-    assert not list(repository.parent.glob(".*"))  # nothing of the staging is left
+    assert not list(repository.parent.glob(f".{repository.name}.*"))  # nothing of the staging is left
 
 
 def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoint) -> None:
