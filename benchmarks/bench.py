@@ -8,13 +8,13 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,8 @@ from emotion.model import VGGish
 from export.repository import FILE_NAMES
 from serving import Triton
 from serving.repository import check_repository
+
+Part = TypeVar("Part")
 
 USERS = 32
 LONE = (3.0, 15)  # seconds and tokens of the utterance whose latency is taken one at a time
@@ -188,12 +190,16 @@ class Bench:
                 sweep=sweep,
                 sweep_int8=sweep_int8,
                 latency_one=self._latency_one(),
-                tokens=self._growth("tokens", [(0.0, tokens) for tokens in TOKEN_LENGTHS], LINEAR_TOKENS),
-                seconds=self._growth("seconds", [(float(length), 0) for length in AUDIO_LENGTHS], AUDIO_LENGTHS[-1]),
+                tokens=self._spare(
+                    lambda: self._growth("tokens", [(0.0, tokens) for tokens in TOKEN_LENGTHS], LINEAR_TOKENS)
+                ),
+                seconds=self._spare(
+                    lambda: self._growth("seconds", [(float(each), 0) for each in AUDIO_LENGTHS], AUDIO_LENGTHS[-1])
+                ),
                 frontend=self._frontend(side),
                 latencies=curves,
                 server=server(side),
-                overload=self._overload(sweep),
+                overload=self._spare(lambda: self._overload(sweep)),
             )
         found = replace(found, minutes=(time.monotonic() - clock) / 60)
         return replace(found, summary=results.summarise(found))
@@ -235,7 +241,9 @@ class Bench:
                     peaks.append(roofline.peak_gflops())
                     ceiling.append(roofline.throughput(ways[best], prepared))
             figures = ", ".join(f"{name} {of[-1].throughput:.1f}" for name, of in loads.items())
-            self.console.print(f"round {number + 1}, utterances/s: {figures}, roofline {ceiling[-1]:.1f}")
+            self.console.print(
+                f"round {number + 1}, utterances/s: {figures}, roofline {ceiling[-1]:.1f}", soft_wrap=True
+            )
         titles = SYSTEMS | {name: peer.title for name, peer in peers.PEERS.items()}
         systems = {name: system(titles[name], of) for name, of in loads.items()}
         systems["roofline"] = System(f"{SYSTEMS['roofline']}: {best}", ceiling)
@@ -322,6 +330,14 @@ class Bench:
     def _served(self, name: str, config: str | None) -> Iterator[Served]:
         with Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config) as triton:
             yield Served(Target(f"grpc://{triton.grpc_url}", None), triton, SYSTEMS[name])
+
+    def _spare(self, part: Callable[[], Part | None]) -> Part | None:
+        """A part that the others must not be lost with: None, and a line about it, where it fails."""
+        try:
+            return part()
+        except BenchmarkError as error:
+            self.console.print(f"left out: {error}")
+            return None
 
     def _step(self, description: str) -> None:
         self.progress.update(self.task, description=description)

@@ -1,6 +1,7 @@
 """Loads one server from a Locust process of its own and returns what became of every request."""
 
 import csv
+import math
 import socket
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def run(
         tokenizer: tokenizer.json that the workload's texts are measured with.
         users: callers of the closed loop, all there from the start.
         requests: the number of utterances, each sent once: two servers get the very same work.
-        seconds: how long to send, utterances over and over; what is under way then is awaited.
+        seconds: how long to send, in whole ones, utterances over and over; what is under way then is awaited.
         rate: arrivals per second of the open loop.
         arrivals: "poisson" or "constant".
         uniform: seconds and tokens of all utterances, rather than mixed lengths.
@@ -98,7 +99,7 @@ def run(
     if requests:
         command += ["--requests", str(requests)]
     if seconds:
-        command += ["--run-time", str(seconds)]
+        command += ["--run-time", f"{math.ceil(seconds)}s"]  # Locust takes whole ones
     if rate:
         command += ["--rate", str(rate), "--arrivals", arrivals]
     if uniform:
