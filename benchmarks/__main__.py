@@ -15,8 +15,8 @@ from emotion.checkpoint import CheckpointError
 from serving import TritonError
 
 RESULTS = Path(__file__).parent / "results"
-ROOFLINE = bench.Plan(rounds=5, requests=128)
-PEERS_PLAN = bench.Plan(rounds=5, requests=128, peers=tuple(PEERS))
+ROOFLINE = bench.Plan(command="python -m benchmarks roofline", rounds=5, requests=128)
+BESIDE_PEERS = bench.Plan(command="python -m benchmarks peers", rounds=5, requests=128, peers=tuple(PEERS))
 
 
 def main() -> int:
@@ -26,13 +26,14 @@ def main() -> int:
     for name, plan, words in (
         ("run", bench.FULL, "everything; JSON and a page with plots in benchmarks/results"),
         ("roofline", ROOFLINE, "served against the best in one process and the machine's peak"),
-        ("peers", PEERS_PLAN, "served against what one would put together instead"),
+        ("peers", BESIDE_PEERS, "served against what one would put together instead"),
     ):
         command = commands.add_parser(name, help=words, description=words)
         command.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="what was exported")
         command.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
         command.add_argument("--rounds", type=int, metavar="N", help=f"of turns (default: {plan.rounds})")
-        command.add_argument("--quick", action="store_true", help="less of everything, in a few minutes")
+        if name == "run":
+            command.add_argument("--quick", action="store_true", help="less of everything, in a few minutes")
         command.set_defaults(run=_run, plan=plan)
     soaking = commands.add_parser("soak", help="constant load, and whether memory grows")
     soak.add_arguments(soaking)
@@ -56,8 +57,7 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # the page, and of a complete run the results, are kept
-    plan = bench.QUICK if arguments.quick else arguments.plan
+    plan = bench.QUICK if getattr(arguments, "quick", False) else arguments.plan
     if arguments.rounds is not None:
         plan = replace(plan, rounds=arguments.rounds)
     found = bench.Bench(arguments.checkpoint, arguments.repository, plan, Console(stderr=True)).run()

@@ -1,7 +1,8 @@
 """`python -m benchmarks run` (`make bench`): everything that is claimed about speed, measured in one run.
 
 Systems that are compared take turns, round after round, with the very same utterances: what slows the machine for a
-while slows them all. Between its turns a system is stopped by a signal, so that it takes nothing from the others.
+while slows them all. Peers that poll are stopped by a signal between their turns, so that they take nothing from the
+others.
 """
 
 import hashlib
@@ -36,6 +37,8 @@ from benchmarks.load import Load
 from benchmarks.results import Growth, GrowthPoint, Moment, Results, Stage, SweepPoint, System
 from benchmarks.sampling import ENSEMBLE, Sampler, ServerSide
 from emotion.model import VGGish
+from emotion.text import WordPiece
+from export.parity import front_ends
 from export.repository import FILE_NAMES
 from serving import Triton
 from serving.repository import check_repository
@@ -58,6 +61,7 @@ class Plan:
     """How much is run.
 
     Attributes:
+        command: that runs it.
         rounds: of turns.
         requests: of every turn.
         peers: names of those to compare with.
@@ -68,6 +72,7 @@ class Plan:
         overload: whether to send more than the server can answer.
     """
 
+    command: str
     rounds: int
     requests: int
     peers: Sequence[str] = ()
@@ -80,6 +85,7 @@ class Plan:
 
 
 FULL = Plan(
+    command="make bench",
     rounds=5,
     requests=128,
     peers=tuple(peers.PEERS),
@@ -88,7 +94,7 @@ FULL = Plan(
     repeats=8,
     overload=True,
 )
-QUICK = Plan(rounds=2, requests=64, sweep=(1, 8, 32), main=128, lone=10, quick=True)
+QUICK = Plan(command="make bench-quick", rounds=2, requests=64, sweep=(1, 8, 32), main=128, lone=10, quick=True)
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ class Bench:
                 started=started,
                 minutes=0.0,
                 quick=self.plan.quick,
-                command="make bench-quick" if self.plan.quick else "make bench",
+                command=self.plan.command,
                 revision=machine.revision(),
                 machine=machine.describe(),
                 versions=machine.versions(),
@@ -219,8 +225,8 @@ class Bench:
             targets[name] = Target(peer.host, peer.pid if peer.host.startswith("http:") else None)
             if targets[name].group:
                 stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # or it could not be told to end
-        front_ends = roofline.FrontEnds(self.tokenizer)
-        prepared = [front_ends(utterance) for utterance in utterances]
+        pieces = WordPiece(self.tokenizer)
+        prepared = [front_ends(utterance.audio, utterance.text, pieces) for utterance in utterances]
         ways = roofline.strategies(self.files, os.cpu_count() or 1)
         tried = []
         for name, way in ways.items():

@@ -16,8 +16,8 @@ from statistics import median
 import numpy as np
 import soundfile
 
-from benchmarks.workload import SPEECH
 from emotion import audio
+from export.speech import SPEECH
 
 SECONDS = 3
 REPEATS = 100

@@ -9,9 +9,9 @@ from statistics import median
 import numpy as np
 
 from benchmarks.workload import Utterance
-from emotion import audio, text
+from emotion.text import WordPiece
 from export import parity
-from export.parity import OnnxModel
+from export.parity import OnnxModel, front_ends
 
 Run = Callable[[Sequence[parity.Utterance]], None]
 
@@ -31,20 +31,6 @@ def peak_gflops() -> float:
         matrix @ matrix
         times.append(time.perf_counter() - start)
     return 2 * MATRIX**3 / median(times[1:]) / 1e9
-
-
-class FrontEnds:
-    """Audio and text to what the graphs take, as the Python stages do it."""
-
-    def __init__(self, tokenizer: Path) -> None:
-        self._pieces = text.WordPiece(tokenizer)
-
-    def __call__(self, utterance: Utterance) -> parity.Utterance:
-        """The patches and tokens of one utterance."""
-        patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
-        if utterance.audio:
-            patches = audio.log_mel_patches(audio.decode(utterance.audio))
-        return parity.Utterance(patches, self._pieces.encode(text.clean(utterance.text)))
 
 
 def strategies(files: dict[str, Path], cores: int) -> dict[str, Run]:
@@ -82,10 +68,10 @@ def throughput(run: Run, utterances: Sequence[parity.Utterance]) -> float:
 
 def one_at_a_time_ms(files: dict[str, Path], utterance: Utterance, tokenizer: Path, repeats: int = 30) -> float:
     """Median milliseconds of one utterance from its bytes to its probabilities, without a server."""
-    model, front_ends = OnnxModel(files), FrontEnds(tokenizer)
+    model, pieces = OnnxModel(files), WordPiece(tokenizer)
     times = []
     for _ in range(repeats + 3):
         start = time.perf_counter()
-        model([front_ends(utterance)])
+        model([front_ends(utterance.audio, utterance.text, pieces)])
         times.append(1e3 * (time.perf_counter() - start))
     return median(times[3:])

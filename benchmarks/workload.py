@@ -6,7 +6,6 @@ than 15.6 s and has no end. Numbers of WordPieces: duration times a log-normal s
 words (correlation 0.88). Everything follows from one seed, and a shorter workload is the start of a longer one.
 """
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
 from emotion import audio, text
-
-SPEECH = Path(__file__).parent.parent / "examples" / "speech"
+from export import speech
 
 # what a standard normal variable is -> seconds: shortest, 22 of 5531 clips are shorter, median, p95, p99, longest
 DURATIONS = {-3.6: 0.5, -2.65: 0.975, 0.0: 3.6, 1.645: 11.0, 2.326: 15.6, 3.6: 34.0}
@@ -111,14 +109,14 @@ def describe(utterances: Sequence[Utterance]) -> dict[str, float]:
 
 def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Path, seed: int) -> list[Utterance]:
     """An utterance of each length, from anywhere in the recordings and their transcripts."""
-    speech, words = _speech(), _words(tokenizer)
+    recordings, words = _speech(), _words(tokenizer)
     _, _, starts = np.random.default_rng(seed).spawn(3)  # the third: lengths() has the first two
     utterances = []
     for row, start in enumerate(starts.random((len(seconds), 2))):
         samples = round(seconds[row] * audio.SAMPLE_RATE)
         utterances.append(
             Utterance(
-                audio=_wav(speech, int(start[0] * len(speech)), samples) if samples else b"",
+                audio=_wav(recordings, int(start[0] * len(recordings)), samples) if samples else b"",
                 text=_sentence(words, int(start[1] * len(words)), int(tokens[row])) if tokens[row] else "",
                 seconds=samples / audio.SAMPLE_RATE,
                 tokens=int(tokens[row]),
@@ -127,10 +125,10 @@ def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Pat
     return utterances
 
 
-def _wav(speech: NDArray[np.int16], start: int, samples: int) -> bytes:
+def _wav(recordings: NDArray[np.int16], start: int, samples: int) -> bytes:
     """A WAV file of so many samples from `start` on; after the end of the recordings comes their beginning."""
     file = io.BytesIO()
-    cut = speech.take(np.arange(start, start + samples), mode="wrap")
+    cut = recordings.take(np.arange(start, start + samples), mode="wrap")
     soundfile.write(file, cut, audio.SAMPLE_RATE, "PCM_16", format="WAV")
     return file.getvalue()
 
@@ -147,17 +145,10 @@ def _sentence(words: Sequence[tuple[str, int]], start: int, tokens: int) -> str:
     return " ".join(chosen)
 
 
-def _transcripts() -> dict[str, str]:
-    """Sentence by file name of examples/speech."""
-    with (SPEECH / "transcripts.tsv").open(newline="", encoding="utf-8") as file:
-        return dict(csv.reader(file, delimiter="\t"))
-
-
 @cache
 def _speech() -> NDArray[np.int16]:
     """All recordings, joined: int16 [n] at 16 kHz."""
-    recordings = [audio.decode((SPEECH / name).read_bytes()) for name in _transcripts()]
-    return np.rint(32767 * np.clip(np.concatenate(recordings), -1, 1)).astype(np.int16)
+    return np.rint(32767 * np.clip(speech.waveform(), -1, 1)).astype(np.int16)
 
 
 def _words(tokenizer: Path) -> list[tuple[str, int]]:
@@ -168,5 +159,5 @@ def _words(tokenizer: Path) -> list[tuple[str, int]]:
             "(`make export` makes one)"
         )
     pieces = text.WordPiece(tokenizer)
-    words = " ".join(_transcripts().values()).split()
+    words = " ".join(speech.transcripts().values()).split()
     return [(word, len(pieces.encode(text.clean(word))) - SPECIAL_TOKENS) for word in words]

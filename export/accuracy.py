@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import text
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
-from export.parity import Comparison, OnnxModel, Tensors, Utterance, eager, stack
+from export.parity import Comparison, OnnxModel, Tensors, Utterance, eager, front_ends, stack
 
 VIEWS = {"fused": "PROBABILITIES", "audio": "AUDIO_PROBABILITIES", "text": "TEXT_PROBABILITIES"}
 CLEAR = 0.3  # an answer counts as clear where its two most probable emotions are so far apart
@@ -119,11 +119,9 @@ def read_labelled(path: Path, checkpoint: Checkpoint) -> tuple[list[Utterance], 
 
 
 def _utterance(row: dict[str, str], directory: Path, tokenizer: text.WordPiece) -> Utterance:
-    recording, sentence = row.get("audio"), row.get("text")
-    patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
-    if recording:
-        patches = audio.log_mel_patches(audio.decode((directory / recording).read_bytes()))
-    utterance = Utterance(patches, tokenizer.encode(text.clean(sentence or "")))
+    recording = row.get("audio")
+    data = (directory / recording).read_bytes() if recording else b""
+    utterance = front_ends(data, row.get("text") or "", tokenizer)
     if not len(utterance.patches) and not len(utterance.ids):
         raise InputError("neither audio nor text; give at least one of them")
     return utterance

@@ -9,7 +9,6 @@ audio and some without text, go four ways:
 - for the text, in a padded batch through an ONNX export of the same encoder that optimum makes independently.
 """
 
-import csv
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from numpy.typing import NDArray
 from emotion import audio, text
 from emotion.checkpoint import Checkpoint
 from emotion.model import probabilities
+from export import speech
 
-SPEECH = Path(__file__).parent.parent / "examples" / "speech"
 UTTERANCES = 64
 SEED = 20
 Tensors = dict[str, NDArray[np.float32]]  # output name -> [utterances, width]
@@ -63,6 +62,22 @@ class Utterance:
         return f"{len(self.patches)} patches and {len(self.ids)} tokens"
 
 
+def front_ends(data: bytes, sentence: str, tokenizer: text.WordPiece) -> Utterance:
+    """What the graphs take of one utterance, as the Python stages make it.
+
+    Args:
+        data: an audio file; b"" for none.
+        sentence: its words; "" for none.
+
+    Raises:
+        InputError: either can't be used.
+    """
+    patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
+    if data:
+        patches = audio.log_mel_patches(audio.decode(data))
+    return Utterance(patches, tokenizer.encode(text.clean(sentence)))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The largest difference found between two ways, and where."""
@@ -74,25 +89,14 @@ class Comparison:
     utterance: str
 
 
-def transcripts() -> dict[str, str]:
-    """Sentence by file name of examples/speech."""
-    with (SPEECH / "transcripts.tsv").open(newline="") as file:
-        return dict(csv.reader(file, delimiter="\t"))
-
-
-def speech() -> NDArray[np.float32]:
-    """All recordings of examples/speech end to end, float32 at 16 kHz."""
-    return np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts()])
-
-
 def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
     """Real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one modality.
 
     The first has the least of both, the second the most.
     """
     random = np.random.default_rng(SEED)
-    waveform = speech()
-    words = " ".join(transcripts().values()).split()
+    waveform = speech.waveform()
+    words = " ".join(speech.transcripts().values()).split()
     seconds = random.triangular(0.3, 3.0, 20.0, count)
     lengths = random.triangular(1, 12, 120, count).astype(int)
     seconds[:2], lengths[:2] = (0.3, 20.0), (1, 120)
@@ -233,7 +237,7 @@ def compare(answers: Answers, tolerances: Tolerances) -> list[Comparison]:
 def gate(comparisons: Sequence[Comparison]) -> None:
     """Raise ParityError for the first comparison that is over its tolerance."""
     for comparison in comparisons:
-        if comparison.difference > comparison.tolerance:
+        if not comparison.difference <= comparison.tolerance:  # NaN is over any
             raise ParityError(
                 f"{comparison.name}: {comparison.tensor} differs by {comparison.difference:.3g} "
                 f"(tolerance {comparison.tolerance:g}) on {comparison.utterance}"

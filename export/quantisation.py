@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from emotion import audio
-from export.parity import speech
+from export.speech import waveform
 
 LARGEST_WEIGHT = 63  # seven bits, signed
 LARGEST_ACTIVATION = 127  # eight bits, around a zero point of 128
@@ -81,12 +81,12 @@ def _relu_after_pooling(model: onnx.ModelProto) -> list[str]:
 
 def _calibration_patches() -> Iterable[NDArray[np.float32]]:
     random = np.random.default_rng(SEED)
-    waveform = speech()
+    speech = waveform()
     for _ in range(CALIBRATION_UTTERANCES):
         samples = int(random.uniform(*CALIBRATION_SECONDS) * audio.SAMPLE_RATE)
-        start = random.integers(len(waveform) - samples)
+        start = random.integers(len(speech) - samples)
         gain = np.float32(10 ** (random.uniform(*CALIBRATION_GAIN) / 20))
-        yield audio.log_mel_patches(np.clip(waveform[start : start + samples] * gain, -1, 1))
+        yield audio.log_mel_patches(np.clip(speech[start : start + samples] * gain, -1, 1))
 
 
 class _Patches(CalibrationDataReader):  # type: ignore[misc]

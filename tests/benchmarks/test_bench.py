@@ -4,12 +4,14 @@ import json
 import math
 import subprocess
 import sys
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from benchmarks import bench, report, results
+import benchmarks.__main__
+from benchmarks import bench, results, soak
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import Flops, patches
 from benchmarks.workload import Utterance
@@ -35,9 +37,23 @@ def test_patches_are_the_front_ends(seconds: float, count: int) -> None:
     assert patches(seconds) == count
 
 
-def test_small_run_is_complete(checkpoint_directory: Path, repository: Path, tmp_path: Path) -> None:
-    plan = bench.Plan(rounds=1, requests=8, sweep=(1, 4), main=8, lone=3, quick=True)
-    found = bench.Bench(checkpoint_directory, repository, plan, Console(quiet=True)).run()
+def test_quick_run_is_complete(
+    checkpoint_directory: Path,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What `make bench-quick` runs, with less of everything."""
+    plan = replace(bench.QUICK, rounds=1, requests=8, sweep=(1, 4), main=8, lone=3)
+    monkeypatch.setattr(bench, "QUICK", plan)
+    monkeypatch.setattr(benchmarks.__main__, "RESULTS", tmp_path)
+    options = ["--quick", "--checkpoint", str(checkpoint_directory), "--repository", str(repository)]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
+    assert benchmarks.__main__.main() == 0
+    assert "Throughput served over the best in one process" in capsys.readouterr().out
+    found = results.read(tmp_path / "latest.json")
+    assert found.command == "make bench-quick"
     assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
@@ -47,9 +63,7 @@ def test_small_run_is_complete(checkpoint_directory: Path, repository: Path, tmp
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
     assert found.server is not None and found.server.batch_sizes["vggish"]
     assert [point.users for point in found.sweep] == [1, 4]
-    assert results.read(results.write(found, tmp_path)) == found
-    report.write(found, tmp_path / "report.html")
-    assert "emoserve" in (tmp_path / "report.html").read_text()
+    assert "emoserve" in (tmp_path / "latest.html").read_text()
 
 
 def test_repository_that_is_none_is_one_sentence(tmp_path: Path) -> None:
@@ -60,9 +74,5 @@ def test_repository_that_is_none_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_soak_that_is_too_short_says_so(repository: Path) -> None:
-    from argparse import Namespace
-
-    from benchmarks import soak
-
     with pytest.raises(BenchmarkError, match="give 4 or more"):
         soak.run(Namespace(minutes=1.0, repository=repository, share=0.8, config=None))

@@ -1,0 +1,22 @@
+"""The recordings and transcripts of examples/speech, which gates, calibration and load tests are cut from."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion import audio
+
+SPEECH = Path(__file__).parent.parent / "examples" / "speech"
+
+
+def transcripts() -> dict[str, str]:
+    """Sentence by file name."""
+    with (SPEECH / "transcripts.tsv").open(newline="", encoding="utf-8") as file:
+        return dict(csv.reader(file, delimiter="\t"))
+
+
+def waveform() -> NDArray[np.float32]:
+    """All recordings end to end, float32 [n] at 16 kHz."""
+    return np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts()])
