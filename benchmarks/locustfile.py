@@ -54,6 +54,9 @@ MOST_UNDER_WAY = 2000  # requests of an open loop, per process: more are failure
 STOP_TIMEOUT = 60.0  # s that requests under way are awaited at the end
 EPOCH = time.time() - time.perf_counter()  # s: the clock of latencies -> the clock of time.time()
 
+# gRPC waits for each call in a thread of this pool: with gevent's ten, an answer is not read before older ones
+gevent.get_hub().threadpool.maxsize = MOST_UNDER_WAY + 8  # and some for gevent's own use, such as looking up names
+
 
 class Item(NamedTuple):
     """An utterance ready to be sent."""
