@@ -47,7 +47,6 @@ Part = TypeVar("Part")
 
 USERS = 32
 LONE = (3.0, 15)  # seconds and tokens of the utterance whose latency is taken one at a time
-ENCODERS = ("vggish", "bert")
 SYSTEMS = {"served": "emoserve, fp32", "served_int8": "emoserve, int8", "roofline": "best in one process, fp32"}
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100)
 TOKEN_LENGTHS, LINEAR_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512), 128
@@ -146,7 +145,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.tokenizer = self.repository / "preprocess_text" / "1" / "tokenizer.json"
-        self.files = {name: self.repository / name / "1" / FILE_NAMES["fp32"] for name in (*ENCODERS, "fusion")}
+        self.file, self.int8_file = (
+            self.repository / "classifier" / "1" / FILE_NAMES[precision] for precision in ("fp32", "int8")
+        )
 
     def run(self) -> Results:
         """All of the plan.
@@ -163,9 +164,8 @@ class Bench:
         flops = Flops.of(self.checkpoint)
         with self._bar() as self.progress, ExitStack() as stack:
             self.task: TaskID = self.progress.add_task("starting", total=None)
-            has_int8 = all((self.repository / name / "1" / FILE_NAMES["int8"]).is_file() for name in ENCODERS)
             self.fp32 = stack.enter_context(self._served("served", None))
-            self.int8 = stack.enter_context(self._served("served_int8", "int8")) if has_int8 else None
+            self.int8 = stack.enter_context(self._served("served_int8", "int8")) if self.int8_file.is_file() else None
             self.progress.update(self.task, total=self._steps())
             systems, peaks, tried = self._alternate(stack, utterances)
             main, side = self._main(self.fp32)
@@ -174,7 +174,8 @@ class Bench:
                 curves["served_int8"] = curve(self._main(self.int8)[0])
             sweep = self._sweep(self.fp32)
             sweep_int8 = self._sweep(self.int8) if self.int8 else []
-            batch = max(1, round(side.models["bert"].requests / max(1, side.models["bert"].executions)))
+            classifier = side.models["classifier"]
+            batch = max(1, round(classifier.requests / max(1, classifier.executions)))
             found = Results(
                 started=started,
                 minutes=0.0,
@@ -227,7 +228,7 @@ class Bench:
                 stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # or it could not be told to end
         pieces = WordPiece(self.tokenizer)
         prepared = [front_ends(utterance.audio, utterance.text, pieces) for utterance in utterances]
-        ways = roofline.strategies(self.files, os.cpu_count() or 1)
+        ways = roofline.strategies(self.file, os.cpu_count() or 1)
         tried = []
         for name, way in ways.items():
             self._step(f"in process: {name}")
@@ -288,7 +289,7 @@ class Bench:
             served.append(
                 self.fp32.target.load(self.tokenizer, users=1, requests=self.plan.lone, uniform=LONE).percentile(50)
             )
-            alone.append(roofline.one_at_a_time_ms(self.files, utterance, self.tokenizer, self.plan.lone))
+            alone.append(roofline.one_at_a_time_ms(self.file, utterance, self.tokenizer, self.plan.lone))
         return results.LatencyOne(in_process_ms=median(alone), served_ms=median(served))
 
     def _growth(self, name: str, lengths: Sequence[tuple[float, int]], up_to: float) -> Growth | None:
@@ -316,7 +317,7 @@ class Bench:
         self._step("overload")
         most = max(point.throughput for point in sweep)
         rate = OVERLOAD * most
-        text = (self.repository / "vggish" / "config.pbtxt").read_text()  # the slowest stage's queue fills
+        text = (self.repository / "classifier" / "config.pbtxt").read_text()  # the slowest stage's queue fills
         limit = tune.parse(text).dynamic_batching.default_queue_policy.max_queue_size
         seconds = limit / (rate - most) + OVERLOAD_MARGIN
         found = self.fp32.target.load(self.tokenizer, seconds=seconds, rate=rate)

@@ -30,7 +30,7 @@ COLOURS = {
 }
 PAGE, INK, FAINT, BLUE, ORANGE, GREEN, SKY, YELLOW = COLOURS.values()
 SERIES = (BLUE, ORANGE, GREEN, SKY, YELLOW)
-STAGES = ("preprocess_text", "preprocess_audio", "vggish", "bert", "fusion")  # in the order of a request
+STAGES = ("preprocess_text", "preprocess_audio", "classifier")  # in the order of a request
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,
@@ -129,7 +129,7 @@ def breakdown(points: Sequence[SweepPoint]) -> Figure:
         upper.bar(0, 0, color=FAINT, alpha=0.35, label="pale: in the queue"),
         upper.bar(0, 0, color=FAINT, label="solid: computing"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    figure.legend(handles=handles, loc="outside upper left", ncols=2)
     return figure
 
 

@@ -111,7 +111,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class LatencyOne:
-    """Medians, ms, of 3 s of audio and 15 tokens, one at a time: the graphs in one process, and served."""
+    """Medians, ms, of 3 s of audio and 15 tokens, one at a time: the graph in one process, and served."""
 
     in_process_ms: float
     served_ms: float

@@ -1,4 +1,4 @@
-"""What the machine allows: the served ONNX files in this process, batched ideally, and its matrix-multiply peak."""
+"""What the machine allows: the served ONNX file in this process, batched ideally, and its matrix-multiply peak."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -33,15 +33,15 @@ def peak_gflops() -> float:
     return 2 * MATRIX**3 / median(times[1:]) / 1e9
 
 
-def strategies(files: dict[str, Path], cores: int) -> dict[str, Run]:
-    """Ways to run the graphs in one process, by name.
+def strategies(file: Path, cores: int) -> dict[str, Run]:
+    """Ways to run the graph in one process, by name.
 
     Args:
-        files: ONNX file by model name.
+        file: the ONNX file.
         cores: of this machine.
     """
-    together = OnnxModel(files)
-    apart = [OnnxModel(files, threads=cores // SIDE_BY_SIDE or 1) for _ in range(SIDE_BY_SIDE)]
+    together = OnnxModel(file)
+    apart = [OnnxModel(file, threads=cores // SIDE_BY_SIDE or 1) for _ in range(SIDE_BY_SIDE)]
     return {f"one session on all cores, batches of {size}": _batches([together], size) for size in BATCHES_TOGETHER} | {
         f"{SIDE_BY_SIDE} sessions side by side, batches of {size}": _batches(apart, size) for size in BATCHES_APART
     }
@@ -66,9 +66,9 @@ def throughput(run: Run, utterances: Sequence[parity.Utterance]) -> float:
     return len(utterances) / (time.perf_counter() - start)
 
 
-def one_at_a_time_ms(files: dict[str, Path], utterance: Utterance, tokenizer: Path, repeats: int = 30) -> float:
+def one_at_a_time_ms(file: Path, utterance: Utterance, tokenizer: Path, repeats: int = 30) -> float:
     """Median milliseconds of one utterance from its bytes to its probabilities, without a server."""
-    model, pieces = OnnxModel(files), WordPiece(tokenizer)
+    model, pieces = OnnxModel(file), WordPiece(tokenizer)
     times = []
     for _ in range(repeats + 3):
         start = time.perf_counter()

@@ -45,9 +45,9 @@ WARM_UP_PER_USER = 2  # requests before them that are not counted
 LEADERS = 3  # settings that are measured again
 ROUNDS = 3  # times
 
-PYTHON_STAGE, ENCODERS = "preprocess_audio", ("vggish", "bert")
+PYTHON_STAGE, CLASSIFIER = "preprocess_audio", "classifier"
 MOST_PYTHON_INSTANCES = 4
-MOST_INSTANCES = 8  # of an encoder: every instance holds a copy of the weights
+MOST_INSTANCES = 8  # of the classifier: every instance holds a copy of the weights
 THREADS = "intra_op_thread_count"
 DELAYS = (0, 1000, 2000, 5000, 10000)  # µs
 BATCHES = (4, 8, 16, 32, 64, 128)
@@ -203,7 +203,7 @@ class Base:
     @property
     def stages(self) -> dict[str, Stage]:
         """The settings of the tuned models."""
-        return {model: read(self.texts[model]) for model in (PYTHON_STAGE, *ENCODERS)}
+        return {model: read(self.texts[model]) for model in (PYTHON_STAGE, CLASSIFIER)}
 
     @property
     def ensemble_batch(self) -> int:
@@ -262,20 +262,19 @@ def knobs(current: dict[str, Stage], ensemble_batch: int, cores: int, users: int
     python = current[PYTHON_STAGE]
     counts = dict.fromkeys((python.instances, *_doublings(min(cores, MOST_PYTHON_INSTANCES))))
     found = [Knob(PYTHON_STAGE, "instances", {str(count): {"instances": count} for count in counts})]
-    for model in ENCODERS:
-        stage = current[model]
-        workers = {f"{stage.instances}x{stage.threads or cores}": {"instances": stage.instances}}
-        for threads in _doublings(cores):
-            for instances in _doublings(min(MOST_INSTANCES, 2 * cores // threads)):
-                workers.setdefault(f"{instances}x{threads}", {"instances": instances, "threads": threads})
-        larger = [size for size in BATCHES if size > ensemble_batch and size < 2 * users]
-        pairs = [
-            (stage.batch, stage.delay),
-            *((size, 0) for size in BATCHES if size < min(ensemble_batch, users)),
-            *((size, delay) for size in (ensemble_batch, *larger) for delay in DELAYS),
-        ]
-        batches = {f"{batch}/{delay}": {"batch": batch, "delay": delay} for batch, delay in pairs}
-        found += [Knob(model, "instances x threads", workers), Knob(model, "batch/delay", batches)]
+    stage = current[CLASSIFIER]
+    workers = {f"{stage.instances}x{stage.threads or cores}": {"instances": stage.instances}}
+    for threads in _doublings(cores):
+        for instances in _doublings(min(MOST_INSTANCES, 2 * cores // threads)):
+            workers.setdefault(f"{instances}x{threads}", {"instances": instances, "threads": threads})
+    larger = [size for size in BATCHES if size > ensemble_batch and size < 2 * users]
+    pairs = [
+        (stage.batch, stage.delay),
+        *((size, 0) for size in BATCHES if size < min(ensemble_batch, users)),
+        *((size, delay) for size in (ensemble_batch, *larger) for delay in DELAYS),
+    ]
+    batches = {f"{batch}/{delay}": {"batch": batch, "delay": delay} for batch, delay in pairs}
+    found += [Knob(CLASSIFIER, "instances x threads", workers), Knob(CLASSIFIER, "batch/delay", batches)]
     return found
 
 

@@ -57,7 +57,7 @@ class FusionHead(nn.Module):
     """Three views of an utterance: from the audio alone, from the text alone, from both.
 
     The text projection is BERT's pooler (dense + tanh) on the mean of the tokens instead of the first. It belongs to
-    the head because it is trained with it, but is served at the end of `bert`.
+    the head because it is trained with it, but is served at the end of BERT's part of the graph.
 
     Attributes:
         temperature: [3], what the logits of each view in VIEWS are divided by (temperature scaling, Guo et al., 2017).

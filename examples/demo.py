@@ -19,7 +19,7 @@ from serving import Triton, TritonError
 ROOT = Path(__file__).parent.parent
 SPEECH = Path(__file__).parent / "speech"
 TEXT_ALONE = "I can't believe we finally won, this is the best day of my life!"
-MODELS = ("emotion", "preprocess_audio", "preprocess_text", "vggish", "bert", "fusion")
+MODELS = ("emotion", "preprocess_audio", "preprocess_text", "classifier")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`python -m export CHECKPOINT`: ONNX files, held to the model, into the model repository."""
+"""`python -m export CHECKPOINT`: an ONNX file, held to the model, into the model repository."""
 
 import argparse
 import json
@@ -16,14 +16,14 @@ from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.labels import EMOTIONS
 from export import accuracy, parity
-from export.onnx_files import IR_VERSION, OPSET, serving_graphs, write_onnx
+from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_classifier
 from export.repository import FILE_NAMES, TEMPLATE, publish, staging
 
 
 def export(
     checkpoint: Checkpoint, repository: Path, precision: str, console: Console, labelled: Path | None = None
 ) -> list[parity.Comparison]:
-    """Write the serving graphs of a checkpoint into a model repository, if they pass the gates.
+    """Write the serving graph of a checkpoint into a model repository, if it passes the gates.
 
     Args:
         labelled: a CSV file of utterances on which the exported files may not do worse (see export/accuracy.py).
@@ -48,22 +48,18 @@ def export(
         TimeRemainingColumn(),
     )
     with staging(repository) as staged, Progress(*columns, console=console) as progress:
-        graphs = serving_graphs(checkpoint)
-        exporting = progress.add_task("exporting graphs", total=len(graphs))
-        files: dict[str, Path] = {}
-        for name, graph in graphs.items():
-            graph_precision = precision if graph.quantise else "fp32"
-            files[name] = staged / name / "1" / FILE_NAMES[graph_precision]
-            write_onnx(graph, files[name], graph_precision, metadata | {"precision": graph_precision})
-            progress.advance(exporting)
+        parts = serving_parts(checkpoint)
+        exporting = progress.add_task("exporting the graph", total=len(parts))
+        file = staged / "classifier" / "1" / FILE_NAMES[precision]
+        write_classifier(parts, file, precision, metadata, lambda: progress.advance(exporting))
         checking = progress.add_task("parity gate", total=parity.UTTERANCES)
-        answers = parity.ask(checkpoint, files, lambda: progress.advance(checking))
+        answers = parity.ask(checkpoint, file, lambda: progress.advance(checking))
         comparisons = parity.compare(answers, parity.TOLERANCES[precision])
         if precision != "fp32":
             comparisons += accuracy.agreement(answers.eager, answers.alone)
         if labelled:
             judging = progress.add_task("labelled utterances", total=None)
-            comparisons += accuracy.labelled(checkpoint, files, labelled, lambda: progress.advance(judging))
+            comparisons += accuracy.labelled(checkpoint, file, labelled, lambda: progress.advance(judging))
         parity.gate(comparisons)
         stage = staged / "preprocess_text" / "1"
         stage.mkdir(parents=True)

@@ -5,7 +5,7 @@ macro-F1 and unweighted average recall of every view may fall by at most half a 
 """
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +45,12 @@ def agreement(expected: Tensors, found: Tensors) -> list[Comparison]:
 
 
 def labelled(
-    checkpoint: Checkpoint, files: Mapping[str, Path], path: Path, advance: Callable[[], None] = lambda: None
+    checkpoint: Checkpoint, file: Path, path: Path, advance: Callable[[], None] = lambda: None
 ) -> list[Comparison]:
     """What rounding costs on the user's own utterances: one Comparison per view and figure.
 
     Args:
-        files: ONNX file by model name.
+        file: the ONNX file.
         path: a CSV file with the columns emotion, and audio (relative to it), text, or both: a manifest of training.
         advance: called after each utterance, for a progress display.
 
@@ -58,7 +58,7 @@ def labelled(
         CheckpointError: the file can't be read as such; says in which line.
     """
     utterances, truth = read_labelled(path, checkpoint)
-    model = OnnxModel(files)
+    model = OnnxModel(file)
     expected, found = [], []
     for utterance in utterances:
         expected.append(eager(checkpoint, utterance))

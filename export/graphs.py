@@ -1,4 +1,4 @@
-"""The serving graphs, written in torch and exported to ONNX.
+"""The parts of the serving graph, written in torch and exported to ONNX.
 
 Utterances of a batch lie end to end in one-dimensional ragged inputs, and SPAN [batch, 2] = (used, allotted) elements
 says which part of them belongs to whom. Nothing is padded: every operation that works on single patches or tokens runs
@@ -42,22 +42,18 @@ class Packing:
 
 
 class ServedVGGish(nn.Module):
-    """PATCHES [elements], PATCH_SPAN [batch, 2] -> AUDIO_EMBEDDING [batch, 128]: the mean over each row's patches.
-
-    TOKEN_SPAN is only handed on, as NEXT_TOKEN_SPAN: `bert` takes it from here, which makes the ensemble run one step
-    at a time (model_repository/emotion/config.pbtxt says why).
-    """
+    """PATCHES [elements], PATCH_SPAN [batch, 2] -> AUDIO_EMBEDDING [batch, 128]: the mean over each row's patches."""
 
     def __init__(self, vggish: VGGish) -> None:
         super().__init__()
         self.vggish = vggish
 
-    def forward(self, patches: Tensor, patch_span: Tensor, token_span: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, patches: Tensor, patch_span: Tensor) -> Tensor:
         counts = patch_span.to(torch.int64) // PATCH_ELEMENTS
         packing = Packing(counts[:, 0], counts[:, 1])
         dtype = next(self.vggish.parameters()).dtype
         embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype))
-        return segment_mean(embeddings.float(), packing.row, packing.used), token_span.clone()
+        return segment_mean(embeddings.float(), packing.row, packing.used)
 
 
 class ServedBert(nn.Module):

@@ -16,6 +16,7 @@ from torch.export import Dim
 from emotion.audio import PATCH_ELEMENTS
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
+from export.composition import bound_patches, compose
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
 
@@ -25,8 +26,8 @@ IR_VERSION = 10
 
 
 @dataclass
-class Graph:
-    """One serving graph: the module, an example of its inputs, and what varies in them."""
+class Part:
+    """One part of the serving graph: the module, an example of its inputs, and what varies in them."""
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
@@ -35,26 +36,26 @@ class Graph:
     quantise: Callable[[Path, Path], None] | None  # fp32 file -> int8 file; None: fp32 whatever precision is asked for
 
 
-def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
-    """The graphs of a checkpoint by the name of the Triton model that serves them."""
+def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
+    """The parts of the graph that Triton serves as `classifier`, by name, in the order in which they run."""
     model, batch = checkpoint.model, Dim("batch")
     span = torch.tensor([[3, 4], [0, 0], [5, 5], [2, 2]], dtype=torch.int32)
     return {
-        "vggish": Graph(
+        "vggish": Part(
             ServedVGGish(model.vggish),
-            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS, "TOKEN_SPAN": span},
-            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}, {0: batch}),
-            ("AUDIO_EMBEDDING", "NEXT_TOKEN_SPAN"),
+            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS},
+            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}),
+            ("AUDIO_EMBEDDING",),
             quantise_vggish,
         ),
-        "bert": Graph(
+        "bert": Part(
             ServedBert(model.text_encoder, model.head.text_projection),
             {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_SPAN": span},
             ({0: Dim("tokens")}, {0: batch}),
             ("TEXT_EMBEDDING",),
             quantise_bert,
         ),
-        "fusion": Graph(
+        "fusion": Part(
             ServedFusion(model.head),
             {
                 "AUDIO_EMBEDDING": torch.zeros(4, AUDIO_EMBEDDING),
@@ -69,14 +70,41 @@ def serving_graphs(checkpoint: Checkpoint) -> dict[str, Graph]:
     }
 
 
-def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
-    """Export one graph and write it as a single file.
+def write_classifier(
+    parts: Mapping[str, Part],
+    path: Path,
+    precision: str,
+    metadata: Mapping[str, str],
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Export the parts, join them, and write them as a single file.
 
     Args:
+        parts: those of `serving_parts`.
         precision: fp32, fp16 or int8; inputs and outputs stay what they are, so that the configurations agree.
         metadata: goes into the file's metadata_props.
+        advance: called after each part, for a progress display.
     """
-    module = graph.module.eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    models: dict[str, onnx.ModelProto] = {}
+    for name, part in parts.items():
+        file = path.with_name(f"{name}.onnx")
+        write_part(part, file, precision)
+        models[name] = bound_patches(onnx.load(file)) if name == "vggish" else onnx.load(file)
+        file.unlink()
+        advance()
+    model = compose(models)
+    onnx.helper.set_model_props(model, dict(metadata))
+    # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give
+    onnx.checker.check_model(model, full_check=precision != "int8")
+    onnx.save_model(model, path)
+
+
+def write_part(part: Part, path: Path, precision: str) -> None:
+    """Export one part and write it as a file of its own."""
+    if not part.quantise:
+        precision = "fp32"
+    module = part.module.eval()
     if precision == "fp16":
         module = _halved(module)
     with warnings.catch_warnings(), torch.no_grad():
@@ -84,10 +112,10 @@ def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, 
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
-            tuple(graph.inputs.values()),
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=graph.dynamic,
+            tuple(part.inputs.values()),
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            dynamic_shapes=part.dynamic,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -98,14 +126,12 @@ def write_onnx(graph: Graph, path: Path, precision: str, metadata: Mapping[str, 
     model.producer_name = "emoserve"
     _strip_traces(model)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(model, path)
     if precision == "int8":
-        assert graph.quantise is not None
+        assert part.quantise is not None
         full = path.rename(path.with_suffix(".fp32.onnx"))
-        graph.quantise(full, path)
+        part.quantise(full, path)
         full.unlink()
 
 

@@ -1,19 +1,18 @@
-"""The gate between export and the model repository: do the ONNX files answer as the PyTorch model does?
+"""The gate between export and the model repository: does the ONNX file answer as the PyTorch model does?
 
 64 utterances of mixed lengths, cut and joined from the recordings and transcripts in examples/speech, some without
 audio and some without text, go four ways:
 
 - one by one through the eager PyTorch model (transformers' own BertModel, padded the usual way),
-- one by one through the ONNX files,
-- in one ragged batch through the ONNX files,
+- one by one through the ONNX file,
+- in one ragged batch through the ONNX file,
 - for the text, in a padded batch through an ONNX export of the same encoder that optimum makes independently.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -113,37 +112,30 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
 
 
 class OnnxModel:
-    """The three exported graphs in this process, called as Triton calls them."""
+    """The exported graph in this process, called as Triton calls it."""
 
-    def __init__(self, files: Mapping[str, Path], threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0) -> None:
         """
         Args:
-            files: ONNX file by model name (vggish, bert, fusion).
+            path: the ONNX file.
             threads: for each operator; 0 for as many as there are cores.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # three sessions share the cores: the threads of one must not spin while another works
+        # as Triton runs it; faster, too, on cores that are shared
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = {
-            name: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            for name, path in files.items()
-        }
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensors:
-        """All outputs and embeddings for one ragged batch."""
-        patches = np.concatenate([utterance.patches.reshape(-1) for utterance in utterances])
-        ids = np.concatenate([utterance.ids for utterance in utterances])
-        patch_span = np.array([[utterance.patches.size] * 2 for utterance in utterances], np.int32)
-        token_span = np.array([[utterance.ids.size] * 2 for utterance in utterances], np.int32)
-        tensors = self._run("vggish", PATCHES=patches, PATCH_SPAN=patch_span, TOKEN_SPAN=token_span)
-        token_span = tensors.pop("NEXT_TOKEN_SPAN")
-        tensors |= self._run("bert", INPUT_IDS=ids, TOKEN_SPAN=token_span)
-        return tensors | self._run("fusion", **tensors, PATCH_SPAN=patch_span, TOKEN_SPAN=token_span)
-
-    def _run(self, name: str, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        session = self._sessions[name]
-        return dict(zip((output.name for output in session.get_outputs()), session.run(None, inputs), strict=True))
+        """All outputs, embeddings among them, for one ragged batch."""
+        inputs = {
+            "PATCHES": np.concatenate([utterance.patches.reshape(-1) for utterance in utterances]),
+            "PATCH_SPAN": np.array([[utterance.patches.size] * 2 for utterance in utterances], np.int32),
+            "INPUT_IDS": np.concatenate([utterance.ids for utterance in utterances]),
+            "TOKEN_SPAN": np.array([[utterance.ids.size] * 2 for utterance in utterances], np.int32),
+        }
+        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
 
 
 @torch.no_grad()
@@ -203,16 +195,16 @@ class Answers:
     padded: Tensors  # text embeddings of the utterances with text
 
 
-def ask(checkpoint: Checkpoint, files: Mapping[str, Path], advance: Callable[[], None] = lambda: None) -> Answers:
+def ask(checkpoint: Checkpoint, path: Path, advance: Callable[[], None] = lambda: None) -> Answers:
     """Send the utterances all four ways.
 
     Args:
-        files: ONNX file by model name.
+        path: the ONNX file.
         advance: called after each utterance, for a progress display.
     """
     max_tokens = checkpoint.model.text_encoder.config.max_position_embeddings
     utterances = mixed_utterances(text.WordPiece(checkpoint.tokenizer, max_tokens))
-    onnx_model = OnnxModel(files)
+    onnx_model = OnnxModel(path)
     expected, alone = [], []
     for utterance in utterances:
         expected.append(eager(checkpoint, utterance))

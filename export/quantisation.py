@@ -29,7 +29,7 @@ SEED = 7
 
 
 def quantise_vggish(source: Path, target: Path) -> None:
-    """Write the int8 file of `vggish`: activations have ranges that are fixed now, by real speech.
+    """Write VGGish's part as int8: activations have ranges that are fixed now, by real speech.
 
     Two parts stay fp32, for they cost little: the first convolution up to its pooling (its input is the log-mel patch
     itself, and rounding that doubled the change of the answers), and the mean over the patches.
@@ -90,7 +90,7 @@ def _calibration_patches() -> Iterable[NDArray[np.float32]]:
 
 
 class _Patches(CalibrationDataReader):  # type: ignore[misc]
-    """One utterance at a time, as `vggish` takes it."""
+    """One utterance at a time, as VGGish's part takes it."""
 
     def __init__(self, patches: Iterable[NDArray[np.float32]]) -> None:
         self._patches = iter(patches)
@@ -98,12 +98,12 @@ class _Patches(CalibrationDataReader):  # type: ignore[misc]
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         for patches in self._patches:
             span = np.array([[patches.size, patches.size]], np.int32)
-            return {"PATCHES": patches.reshape(-1), "PATCH_SPAN": span, "TOKEN_SPAN": span}
+            return {"PATCHES": patches.reshape(-1), "PATCH_SPAN": span}
         return None
 
 
 def quantise_bert(source: Path, target: Path) -> None:
-    """Write the int8 file of `bert`: every token's activations have a scale of their own, found as they come.
+    """Write BERT's part as int8: every token's activations have a scale of their own, found as they come.
 
     ONNX Runtime's own dynamic quantisation has one scale for a whole batch: there an utterance's answer depends on who
     else is in its batch. With a scale per token it doesn't, and the numbers are closer to fp32's. The projection after

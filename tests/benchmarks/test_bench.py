@@ -61,7 +61,7 @@ def test_quick_run_is_complete(
         value = summary[name]
         assert value is not None and 0 < value < math.inf
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
-    assert found.server is not None and found.server.batch_sizes["vggish"]
+    assert found.server is not None and found.server.batch_sizes["classifier"]
     assert [point.users for point in found.sweep] == [1, 4]
     assert "emoserve" in (tmp_path / "latest.html").read_text()
 

@@ -81,7 +81,7 @@ def bare() -> Results:
         machine=machine.describe(),
         versions=machine.versions(),
         settings={"users": 32, "alternations": 5, "utterances": 200},
-        checkpoint=Checkpoint("d" * 64, "random <bert-base>", 72_141_184, {"bert/1/model.onnx": "e" * 64}),
+        checkpoint=Checkpoint("d" * 64, "random <bert-base>", 72_141_184, {"classifier/1/model.onnx": "e" * 64}),
         workload={"count": 200.0, "seconds_mean": 4.6, "tokens_mean": 15.2},
         systems={"served": System("emoserve, fp32", [10.0, 12.0, 11.0, 10.5, 11.5])},
     )
@@ -104,7 +104,7 @@ def full() -> Results:
             ms = users / rate * 1000
             stages = {
                 name: Stage(share * max(ms - 80, 1), share * 80, min(users, 16) ** 0.8)
-                for name, share in zip(plots.STAGES, (0.02, 0.08, 0.5, 0.38, 0.02), strict=True)
+                for name, share in zip(plots.STAGES, (0.02, 0.08, 0.9), strict=True)
             }
             points.append(SweepPoint(users, rate, ms, 1.4 * ms, 1.8 * ms, 0, stages))
         return points
@@ -143,7 +143,7 @@ def full() -> Results:
             {name: {1: 12, 2: 20, 4: 60, 8: 90, 16: 30} for name in plots.STAGES},
             {name: Stage(40.0, 20.0, 6.1) for name in plots.STAGES},
             timeline,
-            {"tritonserver": 4.0, "preprocess_audio": 5.0, "vggish": 60.0, "bert": 50.0, "fusion": 1.0},
+            {"tritonserver": 4.0, "preprocess_audio": 5.0, "classifier": 110.0},
         ),
         overload=Overload(30.0, 10.1, 420, 12.0, 52_000.0, 51_200.0),
     )

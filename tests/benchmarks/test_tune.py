@@ -18,7 +18,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.tune import FAILED, Base, Measurement, Space, Stage
 from export.repository import TEMPLATE
 
-TUNED = ("preprocess_audio", "vggish", "bert")
+TUNED = ("preprocess_audio", "classifier")
 ENSEMBLE_BATCH = 32
 
 
@@ -46,9 +46,8 @@ def base(tmp_path: Path) -> Base:
     """The template's configurations beside small files in place of weights."""
     repository = tmp_path / "model_repository"
     shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("*.onnx", "export.json", "tuned.pbtxt"))
-    for model in ("vggish", "bert", "fusion"):
-        (repository / model / "1").mkdir(exist_ok=True)
-        (repository / model / "1" / "model.onnx").write_text(model)
+    (repository / "classifier" / "1").mkdir(exist_ok=True)
+    (repository / "classifier" / "1" / "model.onnx").write_text("weights")
     (repository / "export.json").write_text(json.dumps({"checkpoint": "0", "files": {}}))
     return Base.load(repository, "fp32")
 
@@ -94,8 +93,8 @@ def test_editing_back_gives_the_same_configuration(model: str) -> None:
 
 
 def test_preferred_batch_size_is_a_limit_only_without_a_delay() -> None:
-    waiting = replace(tune.read(text("bert")), batch=ENSEMBLE_BATCH, delay=2000)
-    config = tune.edit(text("bert"), waiting, ENSEMBLE_BATCH)
+    waiting = replace(tune.read(text("classifier")), batch=ENSEMBLE_BATCH, delay=2000)
+    config = tune.edit(text("classifier"), waiting, ENSEMBLE_BATCH)
     config = config.replace("dynamic_batching {", "dynamic_batching {\n  preferred_batch_size: [ 4, 8 ]")
     assert tune.read(config).batch == ENSEMBLE_BATCH
     eager = replace(waiting, delay=0)
@@ -105,46 +104,47 @@ def test_preferred_batch_size_is_a_limit_only_without_a_delay() -> None:
 
 def test_a_spelling_that_is_not_understood_is_refused_and_not_half_done() -> None:
     reordered = (
-        text("bert")
+        text("classifier")
         .replace("dynamic_batching {", "dynamic_batching: <")
         .replace("\n}\n\nmodel_warmup", "\n>\n\nmodel_warmup")
     )
-    with pytest.raises(BenchmarkError, match="configuration of bert"):
+    with pytest.raises(BenchmarkError, match="configuration of classifier"):
         tune.edit(reordered, Stage(1, 0, 8, 0), ENSEMBLE_BATCH)
 
 
 def test_trial_repository_links_files_and_has_its_own_configurations(base: Base, tmp_path: Path) -> None:
-    stages = base.stages | {"bert": replace(base.stages["bert"], instances=3)}
+    stages = base.stages | {"classifier": replace(base.stages["classifier"], instances=3)}
     directory = tmp_path / "trial"
     directory.mkdir()
     tune.link(base.repository, base.edited(stages), directory)
     for model in base.texts:
         served = (directory / model / "config.pbtxt").read_text()
         assert tune.parse(served).name == model
-        assert (served == base.texts[model]) == (model != "bert")
+        assert (served == base.texts[model]) == (model != "classifier")
         assert not (directory / model / "configs").exists()
-    assert (directory / "bert/1/model.onnx").samefile(base.repository / "bert/1/model.onnx")
-    assert tune.read((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
+    assert (directory / "classifier/1/model.onnx").samefile(base.repository / "classifier/1/model.onnx")
+    assert tune.read((directory / "classifier/config.pbtxt").read_text()) == stages["classifier"]
 
 
 def test_digest_follows_what_is_served_and_nothing_else(base: Base) -> None:
     digest = base.digest()
-    (base.repository / "bert/1/model.int8.onnx").write_text("another precision")
+    (base.repository / "classifier/1/model.int8.onnx").write_text("another precision")
     assert base.digest() == digest
-    (base.repository / "bert/1/model.onnx").write_text("other weights")
+    (base.repository / "classifier/1/model.onnx").write_text("other weights")
     assert base.digest() != digest
 
 
 def test_winner_is_written_where_it_differs_and_an_older_one_removed(base: Base) -> None:
     stages = base.stages
-    vggish, bert = (base.repository / model / "configs/tuned.pbtxt" for model in ("vggish", "bert"))
-    tune.write(base, stages | {"vggish": replace(stages["vggish"], instances=3)}, "tuned", f"{tune.MADE_BY}`\n")
-    assert vggish.is_file()
-    changed = stages | {"bert": replace(stages["bert"], instances=3)}
-    assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [bert]
-    assert not vggish.exists()
-    assert bert.read_text().startswith(tune.MADE_BY)
-    assert tune.read(bert.read_text()).instances == 3
+    python, classifier = (base.repository / model / "configs/tuned.pbtxt" for model in TUNED)
+    changed = stages | {"preprocess_audio": replace(stages["preprocess_audio"], instances=3)}
+    tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n")
+    assert python.is_file()
+    changed = stages | {"classifier": replace(stages["classifier"], instances=3)}
+    assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [classifier]
+    assert not python.exists()
+    assert classifier.read_text().startswith(tune.MADE_BY)
+    assert tune.read(classifier.read_text()).instances == 3
 
 
 def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base) -> None:
@@ -152,8 +152,8 @@ def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base
         for path in base.repository.glob("*/configs/int8.pbtxt"):
             path.unlink()
         Base.load(base.repository, "int8")
-    int8 = base.texts["bert"] + 'default_model_filename: "model.int8.onnx"\n'
-    (base.repository / "bert/configs/int8.pbtxt").write_text(int8)
+    int8 = base.texts["classifier"] + 'default_model_filename: "model.int8.onnx"\n'
+    (base.repository / "classifier/configs/int8.pbtxt").write_text(int8)
     loaded = Base.load(base.repository, "int8")
     (written,) = tune.write(loaded, loaded.stages, "tuned", f"{tune.MADE_BY}`\n")
     assert written.read_text().endswith(int8)
@@ -191,7 +191,7 @@ def measured(study: optuna.Study, space: Space, settings: Settings, result: Meas
 def test_fastest_that_holds_wins_and_luck_does_not(base: Base) -> None:
     """Leaders are measured again in turn with the current configuration, until the best three have all their rounds."""
     space = Space(base, cores=2, users=32)
-    batches = "bert batch/delay"
+    batches = "classifier batch/delay"
     settings = [space.current | {batches: label} for label in list(space.knobs[batches].choices)[1:6]]
     lucky, good, late, failing, slow = settings
     first = {"lucky": (20, 900), "good": (12, 950), "late": (30, 1001), "slow": (8, 100)}

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,14 @@ from emotion.checkpoint import Checkpoint, CheckpointConfig
 from emotion.labels import EMOTIONS
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS, EmotionModel, FusionHead, VGGish
 from export import parity
-from export.onnx_files import IR_VERSION, OPSET, Graph, serving_graphs, write_onnx
+from export.composition import PATCHES_AT_A_TIME
+from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_classifier, write_part
 from export.repository import TEMPLATE, publish, read_manifest, staging
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
 
-MODELS = ("vggish", "bert", "fusion")
-EXPORTED = {f"{model}/1/model.onnx" for model in MODELS} | {
+EXPORTED = {
+    "classifier/1/model.onnx",
     "preprocess_text/1/checkpoint.json",
     "preprocess_text/1/tokenizer.json",
 }
@@ -85,6 +85,16 @@ def onnx_file(path: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
+def loop_body(model: onnx.ModelProto) -> onnx.GraphProto:
+    """What runs in every turn of the loop over the patches."""
+    [loop] = [node for node in model.graph.node if node.op_type == "Loop"]
+    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+
+
+def weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [*model.graph.initializer, *loop_body(model).initializer]
+
+
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file's bytes by name."""
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
@@ -124,26 +134,29 @@ def test_text_stage_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository
 
 
 def test_hand_written_files_come_along(repository: Path) -> None:
-    names = ("bert/config.pbtxt", "bert/configs/gpu.pbtxt", "bert/warmup/token_span", "emotion/labels.txt")
+    names = (
+        "classifier/config.pbtxt",
+        "classifier/configs/gpu.pbtxt",
+        "classifier/warmup/token_span",
+        "emotion/labels.txt",
+    )
     for name in (*names, "emotion/1/.gitkeep", "preprocess_audio/1/model.py"):
         assert (repository / name).read_bytes() == (TEMPLATE / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str) -> None:
+def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path) -> None:
     """ONNX Runtime 1.19.2: opset <= 21, IR <= 10, and no operators of other domains."""
-    model = onnx_file(repository / name / "1" / "model.onnx")
+    model = onnx_file(repository / "classifier/1/model.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
     assert [(opset.domain, opset.version <= 21) for opset in model.opset_import] == [("", True)]
-    assert {node.domain for node in model.graph.node} == {""}
+    assert {node.domain for node in (*model.graph.node, *loop_body(model).node)} == {""}
     assert not model.functions
-    assert all(tensor.data_location == TensorProto.DEFAULT for tensor in model.graph.initializer)
+    assert all(tensor.data_location == TensorProto.DEFAULT for tensor in weights(model))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint, name: str) -> None:
-    model = onnx_file(repository / name / "1" / "model.onnx")
+def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint) -> None:
+    model = onnx_file(repository / "classifier/1/model.onnx")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["checkpoint"] == checkpoint.digest
     assert metadata["precision"] == "fp32"
@@ -154,9 +167,8 @@ def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint,
     assert model.producer_name == "emoserve"
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_file_says_nothing_of_the_machine_that_made_it(repository: Path, name: str) -> None:
-    content = (repository / name / "1" / "model.onnx").read_bytes()
+def test_file_says_nothing_of_the_machine_that_made_it(repository: Path) -> None:
+    content = (repository / "classifier/1/model.onnx").read_bytes()
     words = (b"/emotion/", b"/export/", b"site-packages", b"stack_trace", b"pkg.torch", sys.prefix.encode())
     assert [word for word in words if word in content] == []
 
@@ -170,20 +182,20 @@ def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, 
     manifest = check_repository(repository)
     assert manifest is not None
     # beside the fp32 files of the same checkpoint, whose parity stays on record
-    assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.fp16.onnx", "bert/1/model.fp16.onnx"}
+    assert set(manifest["files"]) == EXPORTED | {"classifier/1/model.fp16.onnx"}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
-    for name in ("vggish", "bert"):
-        half, full = (repository / name / "1" / file for file in ("model.fp16.onnx", "model.onnx"))
-        assert 0.45 < half.stat().st_size / full.stat().st_size < {"vggish": 0.85, "bert": 0.55}[name]
-        models = onnx.load(half), onnx.load(full)
-        assert list(models[0].graph.input) == list(models[1].graph.input)
-        assert list(models[0].graph.output) == list(models[1].graph.output)
-        metadata = {entry.key: entry.value for entry in models[0].metadata_props}
-        assert metadata["precision"] == "fp16"
-        kinds = [tensor.data_type for tensor in models[0].graph.initializer if len(tensor.dims) >= 2]
-        assert kinds.count(TensorProto.FLOAT) == (1 if name == "bert" else 0)  # the text projection
-        assert kinds.count(TensorProto.FLOAT16) >= 6
-    assert (repository / "fusion/1/model.onnx").read_bytes() == (exported / "fusion/1/model.onnx").read_bytes()
+    half, full = (repository / "classifier/1" / file for file in ("model.fp16.onnx", "model.onnx"))
+    assert 0.45 < half.stat().st_size / full.stat().st_size < 0.65
+    models = onnx.load(half), onnx.load(full)
+    assert list(models[0].graph.input) == list(models[1].graph.input)
+    assert list(models[0].graph.output) == list(models[1].graph.output)
+    metadata = {entry.key: entry.value for entry in models[0].metadata_props}
+    assert metadata["precision"] == "fp16"
+    matrices = [tensor for tensor in weights(models[0]) if len(tensor.dims) >= 2 and tensor.dims[0]]
+    kept = [tensor.name for tensor in matrices if tensor.data_type == TensorProto.FLOAT]
+    assert {name.partition(".")[0] for name in kept} == {"bert", "fusion"}
+    assert [name for name in kept if name.startswith("bert")] == ["bert.projection.0.weight"]
+    assert sum(tensor.data_type == TensorProto.FLOAT16 for tensor in matrices) >= 12
 
 
 def test_int8_quantises_the_encoders_and_keeps_their_interface(
@@ -196,22 +208,44 @@ def test_int8_quantises_the_encoders_and_keeps_their_interface(
     assert comparisons[2].difference < 1e-5  # neighbours in a batch don't change what rounding does
     manifest = check_repository(repository)
     assert manifest is not None
-    assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.int8.onnx", "bert/1/model.int8.onnx"}
-    for name in ("vggish", "bert"):
-        small, full = (onnx.load(repository / name / "1" / file) for file in ("model.int8.onnx", "model.onnx"))
-        assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
-        assert [value.type for value in small.graph.input] == [value.type for value in full.graph.input]
-        assert [value.type for value in small.graph.output] == [value.type for value in full.graph.output]
-        metadata = {entry.key: entry.value for entry in small.metadata_props}
-        assert metadata["precision"] == "int8"
-        assert metadata["checkpoint"] == narrow.digest
-        assert small.ir_version <= 10
-        weights = [numpy_helper.to_array(t) for t in small.graph.initializer if t.data_type == TensorProto.INT8]
-        matrices = [weight for weight in weights if weight.ndim >= 2]
-        assert len(matrices) == {"vggish": 3 + 2, "bert": 2 * 4}[name]  # all but the first convolution
-        # seven bits: CPUs without VNNI add pairs of products in 16 bits
-        assert all(60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
-    assert (repository / "fusion/1/model.onnx").read_bytes() == (exported / "fusion/1/model.onnx").read_bytes()
+    assert set(manifest["files"]) == EXPORTED | {"classifier/1/model.int8.onnx"}
+    small, full = (onnx.load(repository / "classifier/1" / file) for file in ("model.int8.onnx", "model.onnx"))
+    assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
+    assert [value.type for value in small.graph.input] == [value.type for value in full.graph.input]
+    assert [value.name for value in small.graph.output] == [value.name for value in full.graph.output]
+    assert [value.type for value in small.graph.output] == [value.type for value in full.graph.output]
+    metadata = {entry.key: entry.value for entry in small.metadata_props}
+    assert metadata["precision"] == "int8"
+    assert metadata["checkpoint"] == narrow.digest
+    assert small.ir_version <= 10
+    rounded = [numpy_helper.to_array(tensor) for tensor in weights(small) if tensor.data_type == TensorProto.INT8]
+    matrices = [weight for weight in rounded if weight.ndim >= 2]
+    assert len(matrices) == 3 + 2 + 2 * 4  # convolutions but the first, dense layers, four in each BERT layer
+    # seven bits: CPUs without VNNI add pairs of products in 16 bits
+    assert all(60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_memory_is_bounded_by_a_loop_over_the_patches(
+    narrow: Checkpoint, exported: Path, tmp_path: Path, precision: str
+) -> None:
+    """Any number of patches, around the number of one turn above all, answers as they do one by one."""
+    file = exported / "classifier/1/model.onnx"
+    if precision != "fp32":
+        file = tmp_path / "classifier.onnx"
+        write_classifier(serving_parts(narrow), file, precision, {})
+    kinds = {node.op_type for node in onnx_file(file).graph.node}
+    assert "MaxPool" in {node.op_type for node in loop_body(onnx_file(file)).node}
+    assert not {"Conv", "MaxPool"} & kinds
+    model = parity.OnnxModel(file)
+    random = np.random.default_rng(0)
+    for count in (0, 1, PATCHES_AT_A_TIME - 1, PATCHES_AT_A_TIME, PATCHES_AT_A_TIME + 1, 3 * PATCHES_AT_A_TIME + 7):
+        patches = random.normal(-2, 2, (count, 96, 64)).astype(np.float32)
+        ids = np.array([101, 7592, 102])
+        found = model([parity.Utterance(patches, ids)])["AUDIO_EMBEDDING"]
+        each = [model([parity.Utterance(patch[None], ids)])["AUDIO_EMBEDDING"] for patch in patches]
+        expected = np.mean(each, axis=0) if each else np.zeros((1, 128), np.float32)
+        np.testing.assert_allclose(found, expected, atol=2e-3 if precision == "fp16" else 1e-5)
 
 
 @torch.no_grad()
@@ -230,7 +264,7 @@ def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path
     calibrated = copy.copy(narrow)
     calibrated.model = copy.deepcopy(narrow.model)
     calibrated.model.head.temperature.copy_(torch.tensor([{"fused": 3.0, "audio": 1.7, "text": 0.4}[v] for v in VIEWS]))
-    write_onnx(serving_graphs(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32", {})
+    write_part(serving_parts(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32")
     session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
     tokens = torch.full_like(span, 4)
     inputs = {"AUDIO_EMBEDDING": audio, "PATCH_SPAN": span, "TEXT_EMBEDDING": text, "TOKEN_SPAN": tokens}
@@ -245,14 +279,13 @@ def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path
 # ---- the gate, and exports that end early
 
 
-def perturbed(graph: Graph, path: Path, precision: str, metadata: Mapping[str, str]) -> None:
+def perturbed(parts: dict[str, Part], *arguments: Any) -> None:
     """Export as usual, but with BERT's last layer slightly off, as after an export of the wrong weights."""
-    graph = copy.copy(graph)
-    graph.module = copy.deepcopy(graph.module)
-    if path.parts[-3] == "bert":
-        with torch.no_grad():
-            graph.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
-    write_onnx(graph, path, precision, metadata)
+    bert = copy.copy(parts["bert"])
+    bert.module = copy.deepcopy(bert.module)
+    with torch.no_grad():
+        bert.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
+    write_classifier(parts | {"bert": bert}, *arguments)
 
 
 def test_a_shut_gate_leaves_the_repository_as_it_was(
@@ -264,7 +297,7 @@ def test_a_shut_gate_leaves_the_repository_as_it_was(
 ) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
-    monkeypatch.setattr(export.__main__, "write_onnx", perturbed)
+    monkeypatch.setattr(export.__main__, "write_classifier", perturbed)
     monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
     monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
     assert export.__main__.main() == 1
@@ -325,8 +358,9 @@ def publish_files(repository: Path, checkpoint: str, precision: str, files: dict
         publish(staged, repository, {"checkpoint": checkpoint, "parity": {precision: []}})
 
 
-FP32 = {"bert/1/model.onnx": "32 bits", "fusion/1/model.onnx": "head"}
-FP16 = {"bert/1/model.fp16.onnx": "16 bits", "fusion/1/model.onnx": "head"}
+TEXTS = {"preprocess_text/1/tokenizer.json": "words"}
+FP32 = {"classifier/1/model.onnx": "32 bits", **TEXTS}
+FP16 = {"classifier/1/model.fp16.onnx": "16 bits", **TEXTS}
 
 
 def published(repository: Path) -> dict[str, Any]:
@@ -339,9 +373,9 @@ def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     publish_files(tmp_path / "repository", "a", "fp16", FP16)
     manifest = published(tmp_path / "repository")
-    assert manifest["files"] == {"bert/1/model.fp16.onnx": 7, "bert/1/model.onnx": 7, "fusion/1/model.onnx": 4}
+    assert manifest["files"] == {name: len(content) for name, content in (FP32 | FP16).items()}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
-    assert (tmp_path / "repository/bert/1/model.onnx").read_text() == "32 bits"
+    assert (tmp_path / "repository/classifier/1/model.onnx").read_text() == "32 bits"
 
 
 def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
@@ -351,16 +385,17 @@ def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
     assert manifest["checkpoint"] == "b"
     assert set(manifest["files"]) == set(FP16)
     assert set(manifest["parity"]) == {"fp16"}
-    assert not (tmp_path / "repository/bert/1/model.onnx").exists()
+    assert not (tmp_path / "repository/classifier/1/model.onnx").exists()
 
 
 def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
-    config = tmp_path / "repository" / "bert" / "config.pbtxt"
+    config = tmp_path / "repository" / "classifier" / "config.pbtxt"
     config.parent.mkdir(parents=True)
     config.write_text("tuned for this machine")
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     assert config.read_text() == "tuned for this machine"
-    assert (tmp_path / "repository/vggish/config.pbtxt").read_bytes() == (TEMPLATE / "vggish/config.pbtxt").read_bytes()
+    other = "emotion/config.pbtxt"
+    assert (tmp_path / "repository" / other).read_bytes() == (TEMPLATE / other).read_bytes()
 
 
 def test_exports_in_the_template_are_not_taken_for_hand_written(tmp_path: Path) -> None:
@@ -377,7 +412,7 @@ def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeyp
     replace = os.replace
 
     def stops(source: Path, target: Path) -> Path:
-        if target.name == "model.onnx" and target.parts[-3] == "fusion":
+        if target.name == "tokenizer.json":
             raise OSError("the power fails")
         replace(source, target)
         return target
@@ -392,7 +427,7 @@ def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeyp
 
 def test_exported_graphs_are_not_constant(exported: Path) -> None:
     """The narrow model tells utterances apart, so the gate above had something to compare."""
-    answers = parity.OnnxModel({name: exported / name / "1" / "model.onnx" for name in MODELS})
+    answers = parity.OnnxModel(exported / "classifier/1/model.onnx")
     random = np.random.default_rng(0)
     utterances = [
         parity.Utterance(random.normal(-2, 2, (2, 96, 64)).astype(np.float32), random.integers(5, 30_000, 9))
