@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from math import isfinite, log10
@@ -31,6 +32,7 @@ COLOURS = {
 PAGE, INK, FAINT, BLUE, ORANGE, GREEN, SKY, YELLOW = COLOURS.values()
 SERIES = (BLUE, ORANGE, GREEN, SKY, YELLOW)
 STAGES = ("preprocess_text", "preprocess_audio", "classifier")  # in the order of a request
+LABEL = 26  # characters in a line of a label beside a bar
 _STYLE = {
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,
@@ -225,7 +227,7 @@ def peers(systems: Mapping[str, System], ours: Sequence[str]) -> Figure:
         axes.annotate(
             f"{middle:.3g}", (max(high, middle), place), (5, 0), textcoords="offset points", va="center", fontsize=8
         )
-    axes.set_yticks(places, [system.title for system in shown.values()])
+    axes.set_yticks(places, [textwrap.fill(system.title, LABEL) for system in shown.values()])
     _horizontal(axes, "utterances/s", max(max(system.throughput) for system in shown.values()))
     return figure
 
@@ -257,7 +259,7 @@ def against_peak(gflops: Mapping[str, float], peak: float, ours: str) -> Figure:
     axes.annotate(
         f"peak {peak:.0f}", (peak, 1), (4, -2), ("data", "axes fraction"), "offset points", fontsize=8, va="top"
     )
-    axes.set_yticks(places, list(gflops))
+    axes.set_yticks(places, [textwrap.fill(name, LABEL) for name in gflops])
     _horizontal(axes, "GFLOP/s of needed work", max(peak, *gflops.values()))
     return figure
 

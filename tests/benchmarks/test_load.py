@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import load
 from benchmarks.errors import BenchmarkError
+from benchmarks.tune import link
 from benchmarks.workload import mixed
 from serving import Triton
 from serving.triton import free_ports
@@ -105,3 +106,18 @@ def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
     )
     assert found.offered == 5.0
     assert found.start[-1] - found.start[0] < 2.5
+
+
+def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """gRPC under gevent must wait for more calls at once than there are before the one that is refused."""
+    short = {
+        path.parent.name: path.read_text().replace("max_queue_size: 256", "max_queue_size: 33")
+        for path in repository.glob("*/config.pbtxt")
+    }
+    link(repository, short, tmp_path)
+    with Triton(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as triton:
+        found = load.run(f"grpc://{triton.grpc_url}", tokenizer, users=96, requests=400)
+    refused = np.array([failure == "Unavailable" for failure in found.failure])
+    assert set(found.failures) == {"Unavailable"}
+    assert found.answered.sum() >= 32
+    assert np.median(found.latency[refused]) < 0.25 * found.percentile(50)
