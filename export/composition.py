@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.compose import add_prefix
 from onnx.utils import Extractor
 
-PATCHES_AT_A_TIME = 32  # what VGGish's first layers need for one patch, 2 MB in fp32, bounds the memory of any batch
+PATCHES_AT_A_TIME = 32  # of which each needs about 2 MB in fp32 in VGGish's first layers
 
 
 def compose(parts: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:

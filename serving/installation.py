@@ -111,6 +111,6 @@ def environment(installation: Installation) -> dict[str, str]:
     # one BLAS thread per preprocessing stage: its matrices are small, and the cores belong to ONNX Runtime
     environ.setdefault("OMP_NUM_THREADS", "1")
     environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # pages of 2 MiB under ONNX Runtime's tensors: 3 % more throughput on a CPU (docs/performance.md)
+    # pages of 2 MiB under ONNX Runtime's tensors (docs/performance.md says what they give)
     environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     return environ

@@ -16,7 +16,7 @@ NICENESS = 5  # a quarter of the weight of a thread at 0
 
 
 def give_way() -> None:
-    """Let the classifier's threads go first where cores are short: of each operator all wait for the last."""
+    """Let the classifier's threads go first where cores are short; docs/performance.md has what is known of it."""
     os.nice(NICENESS)
 
 
