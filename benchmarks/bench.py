@@ -233,7 +233,7 @@ class Bench:
         for name, way in ways.items():
             self._step(f"in process: {name}")
             way(prepared[:32])  # warm
-            tried.append(results.Strategy(name, max(roofline.throughput(way, prepared) for _ in range(2))))
+            tried.append(results.Strategy(name, len(prepared) / min(roofline.seconds(way, prepared) for _ in range(2))))
         best = max(tried, key=lambda strategy: strategy.throughput).name
         for name, target in targets.items():
             self._step(f"warming {name}")
@@ -243,10 +243,12 @@ class Bench:
         for number in range(self.plan.rounds):
             for name, target in targets.items():
                 self._step(f"round {number + 1}: {name}")
+                # half of the ceiling's turn before and half after what it is compared with, against drift
+                first = roofline.seconds(ways[best], prepared[::2]) if name == "served" else 0.0
                 loads[name].append(target.load(self.tokenizer, requests=self.plan.requests))
-                if name == "served":  # beside what it is compared with
+                if name == "served":
                     peaks.append(roofline.peak_gflops())
-                    ceiling.append(roofline.throughput(ways[best], prepared))
+                    ceiling.append(len(prepared) / (first + roofline.seconds(ways[best], prepared[1::2])))
             figures = ", ".join(f"{name} {of[-1].throughput:.1f}" for name, of in loads.items())
             self.console.print(
                 f"round {number + 1}, utterances/s: {figures}, roofline {ceiling[-1]:.1f}", soft_wrap=True

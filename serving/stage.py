@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # Triton adds its classes to pb_utils only after the import
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,13 +10,6 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from emotion.errors import InputError
-
-NICENESS = 5  # a quarter of the weight of a thread at 0
-
-
-def give_way() -> None:
-    """Let the classifier's threads go first where cores are short; docs/performance.md has what is known of it."""
-    os.nice(NICENESS)
 
 
 def answer_each(

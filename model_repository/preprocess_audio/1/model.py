@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emotion import audio
 from emotion.errors import InputError
-from serving.stage import answer_each, give_way, rectangle, rows, tensor
+from serving.stage import answer_each, rectangle, rows, tensor
 
 
 class TritonPythonModel:
@@ -19,7 +19,6 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the configuration and build the front-end's tables before the first request."""
-        give_way()
         parameters = json.loads(args["model_config"])["parameters"]
         self.max_seconds = float(parameters["max_audio_seconds"]["string_value"])
         audio.log_mel_patches(np.zeros(audio.SHORTEST, np.float32))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion import text
-from serving.stage import answer_each, give_way, rectangle, rows
+from serving.stage import answer_each, rectangle, rows
 
 
 class TritonPythonModel:
@@ -19,7 +19,6 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer and what is to be said of the checkpoint."""
-        give_way()
         directory = Path(args["model_repository"], args["model_version"])
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
