@@ -169,7 +169,7 @@ class Sampler:
     def _timeline(self) -> list[dict[str, float]]:
         snapshots = self._snapshots
         if len(snapshots) > 2 and snapshots[-1].time - snapshots[-2].time < self._interval / 2:
-            snapshots = snapshots[:-1]  # too short for a rate
+            snapshots = [*snapshots[:-2], snapshots[-1]]  # too short for a rate of its own
         return [_row(earlier, later, later.time - snapshots[0].time) for earlier, later in pairwise(snapshots)]
 
     def _cpu_seconds(self) -> dict[str, float]:
