@@ -20,6 +20,7 @@ from benchmarks.errors import BenchmarkError
 
 ENSEMBLE = "emotion"  # the model that clients call; its requests are the server's
 TIMEOUT = 10.0  # s for an answer over HTTP, also from a server that is busy
+SETTLING = 0.25  # s: Triton counts a request after its answer has left
 MEMORY_INTERVAL = 5.0  # s: to share out shared pages, Linux walks through all of them, 15 ms for a GiB
 MIB = 1 << 20
 _METRIC = re.compile(r'(?m)^(?P<name>nv_\w+)(?:{(?:.*?model="(?P<model>[^"]*)")?.*})? (?P<value>\S+)')
@@ -140,7 +141,8 @@ class Sampler:
                 return
 
     def _statistics(self) -> dict[str, Any]:
-        """Triton's statistics by model."""
+        """Triton's statistics by model, with every request whose answer has arrived."""
+        time.sleep(SETTLING)
         answer = json.loads(_get(f"http://{self._server.http_url}/v2/models/stats"))
         return {model["name"]: model for model in answer["model_stats"]}
 
