@@ -103,6 +103,11 @@ def test_decodes_every_format(speech: NDArray[np.float32], kind: str, subtype: s
     assert np.corrcoef(decoded[:length], speech[:length])[0, 1] > 0.9
 
 
+def test_sixteen_bits_are_those_that_libsndfile_gives(speech: NDArray[np.float32]) -> None:
+    data = encode(speech, "WAV")
+    np.testing.assert_array_equal(decode(data), soundfile.read(io.BytesIO(data), dtype="float32")[0])
+
+
 def test_lossless_formats_agree_exactly(speech: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(decode(encode(speech, "WAV")), decode(encode(speech, "FLAC")))
 
