@@ -160,8 +160,11 @@ def log_mel_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     if waveform.size < SHORTEST:
         waveform = np.pad(waveform, (0, SHORTEST - waveform.size))
     patches = (1 + (waveform.size - WINDOW) // HOP) // PATCH_FRAMES
-    windows = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP][: patches * PATCH_FRAMES]
-    frames = np.zeros((len(windows), FFT), np.float32)  # four times faster than to let rfft pad them
-    np.multiply(windows, _window(), out=frames[:, :WINDOW])
-    magnitude = np.abs(scipy.fft.rfft(frames))
-    return np.log(magnitude @ _mel_matrix() + np.float32(LOG_OFFSET)).reshape(patches, *PATCH_SHAPE)
+    windows = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW)[::HOP]
+    mel = np.empty((patches, *PATCH_SHAPE), np.float32)
+    frames = np.zeros((PATCH_FRAMES, FFT), np.float32)  # four times faster than to let rfft pad them
+    for index in range(patches):  # one at a time stays in the cache: half the time of all at once
+        np.multiply(windows[index * PATCH_FRAMES : (index + 1) * PATCH_FRAMES], _window(), out=frames[:, :WINDOW])
+        np.matmul(np.abs(scipy.fft.rfft(frames)), _mel_matrix(), out=mel[index])
+    mel += np.float32(LOG_OFFSET)
+    return np.log(mel, out=mel)
