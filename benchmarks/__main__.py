@@ -15,7 +15,7 @@ from emotion.checkpoint import CheckpointError
 from serving import TritonError
 
 RESULTS = Path(__file__).parent / "results"
-ROOFLINE = bench.Plan(command="python -m benchmarks roofline", rounds=5, requests=128)
+ROOFLINE = bench.Plan(command="python -m benchmarks roofline", rounds=7, requests=256)
 BESIDE_PEERS = bench.Plan(command="python -m benchmarks peers", rounds=5, requests=128, peers=tuple(PEERS))
 
 

@@ -65,6 +65,7 @@ class Plan:
         requests: of every turn.
         peers: names of those to compare with.
         sweep: numbers of callers.
+        passes: through them, up and down in turns; what is quoted of each is the run of middle throughput.
         main: requests of the run from which latencies, batches and utilisation are taken.
         lone: requests of each of three turns in which latency is taken one at a time.
         repeats: of every length in the growth curves; 0 leaves them out.
@@ -76,6 +77,7 @@ class Plan:
     requests: int
     peers: Sequence[str] = ()
     sweep: Sequence[int] = ()
+    passes: int = 1
     main: int = 256
     lone: int = 20
     repeats: int = 0
@@ -89,6 +91,7 @@ FULL = Plan(
     requests=128,
     peers=tuple(peers.PEERS),
     sweep=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    passes=3,
     main=640,
     repeats=8,
     overload=True,
@@ -265,23 +268,25 @@ class Bench:
         return found, sampler.result
 
     def _sweep(self, served: Served) -> list[SweepPoint]:
-        points = []
-        for users in self.plan.sweep:
-            self._step(f"{served.title}: {users} callers")
-            with Sampler(served.triton) as sampler:
-                found = served.target.load(self.tokenizer, users=users, requests=max(48, 4 * users))
-            points.append(
-                SweepPoint(
-                    users=users,
-                    throughput=found.throughput,
-                    p50=found.percentile(50),
-                    p95=found.percentile(95),
-                    p99=found.percentile(99),
-                    failures=sum(found.failures.values()),
-                    stages=stages(sampler.result),
-                )
-            )
-        return points
+        runs: dict[int, list[SweepPoint]] = {users: [] for users in self.plan.sweep}
+        for number in range(self.plan.passes):
+            for users in self.plan.sweep[:: -1 if number % 2 else 1]:  # back again, against drift
+                runs[users].append(self._sweep_point(served, users))
+        return [sorted(points, key=lambda point: point.throughput)[len(points) // 2] for points in runs.values()]
+
+    def _sweep_point(self, served: Served, users: int) -> SweepPoint:
+        self._step(f"{served.title}: {users} callers")
+        with Sampler(served.triton) as sampler:
+            found = served.target.load(self.tokenizer, users=users, requests=max(48, 2 * users))
+        return SweepPoint(
+            users=users,
+            throughput=found.throughput,
+            p50=found.percentile(50),
+            p95=found.percentile(95),
+            p99=found.percentile(99),
+            failures=sum(found.failures.values()),
+            stages=stages(sampler.result),
+        )
 
     def _latency_one(self) -> results.LatencyOne:
         self._step("one utterance at a time")
@@ -356,7 +361,8 @@ class Bench:
         ours, plan = 2 if self.int8 else 1, self.plan
         lengths = (len(TOKEN_LENGTHS) + len(AUDIO_LENGTHS)) if plan.repeats else 0
         turns = plan.rounds * (ours + len(plan.peers))
-        return roofline.STRATEGIES + turns + 2 * len(plan.peers) + ours * (2 + len(plan.sweep)) + lengths + 3
+        loads = ours * (2 + plan.passes * len(plan.sweep))
+        return roofline.STRATEGIES + turns + 2 * len(plan.peers) + loads + lengths + 3
 
     def _describe(self, manifest: dict[str, Any]) -> results.Checkpoint:
         with torch.device("meta"):
