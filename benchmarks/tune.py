@@ -3,7 +3,9 @@
 The ensemble is judged as a whole: throughput in a closed loop, among the settings whose 99th percentile of latency
 holds the objective. Every trial starts Triton on a repository of links with configurations of its own, and sends it the
 same utterances. Measurements are noisy, and the best of many is partly the luckiest: the leaders and the current
-configuration are measured again in turn, and only what is measured then names the winner.
+configuration are measured again in turn, and only what is measured then names the winner. Among leaders that are as fast
+as can be told, the one with the fewest processes wins: each holds a copy of the weights, and more of them make a lone
+request slower.
 
 Trials are kept in build/tune/NAME.db as they finish, so that the same command goes on after an interruption.
 """
@@ -15,7 +17,7 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import median
@@ -44,6 +46,7 @@ REQUESTS_PER_USER = 8  # likewise
 WARM_UP_PER_USER = 2  # requests before them that are not counted
 LEADERS = 3  # settings that are measured again
 ROUNDS = 3  # times
+TIE = 0.05  # share of the best throughput within which medians of ROUNDS can't be told apart
 
 PYTHON_STAGE, CLASSIFIER = "preprocess_audio", "classifier"
 MOST_PYTHON_INSTANCES = 4
@@ -379,6 +382,22 @@ def ranking(among: Iterable[Candidate], p99_ms: float) -> list[Candidate]:
     return sorted(holding, key=lambda candidate: -candidate.result.throughput)
 
 
+def choose(holding: list[Candidate], stages: Callable[[dict[str, str]], dict[str, Stage]]) -> Candidate:
+    """The winner of a `ranking` that is not empty: as fast as any, with the fewest processes, then the lowest p99.
+
+    Args:
+        stages: from a candidate's parameters to its settings.
+    """
+    repeated = [one for one in holding if len(one.runs) > ROUNDS] or holding[:1]
+    as_fast = [one for one in repeated if one.result.throughput >= (1 - TIE) * repeated[0].result.throughput]
+
+    def cost(candidate: Candidate) -> tuple[int, int, float]:
+        settings = stages(candidate.parameters)
+        return settings[CLASSIFIER].instances, settings[PYTHON_STAGE].instances, candidate.result.p99
+
+    return min(as_fast, key=cost)
+
+
 def to_repeat(among: list[Candidate], current: dict[str, str], p99_ms: float) -> list[Candidate]:
     """Leaders and the current configuration, as far as they still need measuring, those with the fewest runs first."""
     leaders = ranking(among, p99_ms)[:LEADERS]
@@ -438,7 +457,7 @@ def run(arguments: argparse.Namespace) -> int:
         best = min(candidate.result.p99 for candidate in found)
         print(f"nothing holds a p99 of {arguments.p99_ms:g} ms with {arguments.users} users: the best is {best:.0f} ms")
         return 1
-    winner = holding[0]
+    winner = choose(holding, space.stages)
     before = next(candidate for candidate in found if candidate.parameters == space.current)
     print(f"winner: {space.sentence(winner.parameters)}: {winner.result}; now: {before.result}")
     command = f"{MADE_BY} --p99-ms {arguments.p99_ms:g} --users {arguments.users} --precision {arguments.precision}`."

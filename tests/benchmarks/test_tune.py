@@ -217,6 +217,21 @@ def test_fastest_that_holds_wins_and_luck_does_not(base: Base) -> None:
     assert len(ranked[0].judged) == tune.ROUNDS
 
 
+def test_of_what_is_equally_fast_the_fewest_processes_win(base: Base) -> None:
+    space = Space(base, cores=2, users=32)
+    workers = "classifier instances x threads"
+    four, two, slow = (space.current | {workers: label} for label in ("4x1", "2x1", "1x1"))
+
+    def candidate(parameters: dict[str, str], throughput: float) -> tune.Candidate:
+        return tune.Candidate(parameters, [Measurement(throughput, 400, 800)] * (1 + tune.ROUNDS))
+
+    once = tune.Candidate(space.current, [Measurement(14.9, 400, 800)])  # perhaps by luck
+    ranked = [candidate(four, 15.0), once, candidate(two, 14.5), candidate(slow, 8.0)]
+    assert tune.choose(ranked, space.stages).parameters == two
+    assert tune.choose([once, candidate(slow, 8.0)], space.stages).parameters == slow
+    assert tune.choose([once], space.stages).parameters == space.current
+
+
 def test_settings_that_fail_once_never_hold(base: Base) -> None:
     runs = [Measurement(10, 1, 1)] * 3
     assert tune.Candidate({}, [*runs, FAILED]).result == FAILED
