@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test lint export serve bench bench-quick install install-training install-bench clean help test-full-size
+.PHONY: demo test lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -31,6 +31,9 @@ export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into R
 serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
 	$(BIN)/python -m serving --repository $(REPOSITORY)
 
+web: $(VENV)/installed-web $(REPOSITORY)/export.json web/ui/dist/index.html  ## the page with all behind it, on http://localhost:8080
+	$(BIN)/python -m web --repository $(REPOSITORY)
+
 bench: $(VENV)/installed-bench build/full_repository/export.json  ## speed at full size, against roofline and peers
 	$(BIN)/python -m benchmarks run --checkpoint build/full --repository build/full_repository
 
@@ -43,8 +46,10 @@ install-training: $(VENV)/installed-training  ## the environment, with what trai
 
 install-bench: $(VENV)/installed-bench  ## the environment, with what benchmarks need
 
+install-web: $(VENV)/installed-web  ## the environment, with what the page and speech recognition need
+
 clean:  ## remove the environment, build/ and exported files
-	rm -rf $(VENV) build .*_cache
+	rm -rf $(VENV) build .*_cache web/ui/dist web/ui/node_modules
 	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess_text/1/*.json
 
 help:  ## this list
@@ -65,6 +70,11 @@ build/full_repository/export.json: build/full/config.json
 $(REPOSITORY)/export.json: | $(VENV)/installed
 	$(MAKE) export
 
+web/ui/dist/index.html: $(shell git ls-files web/ui)
+	@command -v npm > /dev/null || { echo "error: npm not found; building the page needs Node.js 20 or newer (https://nodejs.org)" >&2; exit 1; }
+	npm --prefix web/ui ci --no-audit --no-fund
+	npm --prefix web/ui run build
+
 $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt requirements/constraints.txt
 	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) not found; install Python 3.11, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -76,10 +86,18 @@ $(VENV)/installed-training: $(VENV)/installed
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training]" --editable "clients[plot]"
 	touch $@
 
-$(VENV)/installed-bench: $(VENV)/installed
+$(VENV)/installed-bench: $(VENV)/installed requirements/whisper.txt
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,bench]" --editable "clients[plot]"
+	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training,bench,dev]" --editable "clients[plot,http]"
+$(VENV)/installed-web: $(VENV)/installed requirements/whisper.txt
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web]" --editable "clients[plot]"
+	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements/whisper.txt
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,dev]" --editable "clients[plot,http]"
+	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
+	touch $@
 	touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import bench, compare, report, results, soak, tune
+from benchmarks import bench, compare, report, results, soak, tune, web
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from emotion.checkpoint import CheckpointError
@@ -41,6 +41,9 @@ def main() -> int:
     tuning = commands.add_parser("tune", help="search the configuration that serves the most within a p99")
     tune.add_arguments(tuning)
     tuning.set_defaults(run=tune.run)
+    opening = commands.add_parser("web", help="what people who open the page wait for")
+    web.add_arguments(opening)
+    opening.set_defaults(run=web.run)
     comparing = commands.add_parser("compare", help="two results side by side")
     comparing.add_argument("a", type=Path, metavar="A.json")
     comparing.add_argument("b", type=Path, metavar="B.json")

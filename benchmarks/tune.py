@@ -3,7 +3,7 @@
 The ensemble is judged as a whole: throughput in a closed loop, among the settings whose 99th percentile of latency
 holds the objective. Every trial starts Triton on a repository of links with configurations of its own, and sends it the
 same utterances. Measurements are noisy, and the best of many is partly the luckiest: the leaders and the current
-configuration are measured again in turn, and only what is measured then names the winner. Among leaders that are as fast
+configuration are measured again in turn, and only what is measured then names the winner. Of leaders that are as fast
 as can be told, the one with the fewest processes wins: each holds a copy of the weights, and more of them make a lone
 request slower.
 

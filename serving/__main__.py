@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1)")
     parser.add_argument("--config", metavar="NAME", help="take configs/NAME.pbtxt of each model that has it (gpu)")
+    parser.add_argument("--speech", action="store_true", help="serve emotion_speech too: it recognises what is said")
     parser.add_argument("--log-level", choices=log.LEVELS, default="warning", help="of Triton's log (default: warning)")
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())

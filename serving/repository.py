@@ -1,11 +1,13 @@
 """Checks a model repository before Triton does, where a better sentence can be said."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 from serving.installation import TritonError
 
+SPEECH_REPOSITORY = Path(__file__).parent.parent / "speech_repository"  # what is served beside it where asked for
 MANIFEST = "export.json"  # export writes it as its last step
 
 
@@ -35,3 +37,13 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
         if path.stat().st_size != size:
             raise TritonError(f"{path} has {path.stat().st_size} bytes where the export wrote {size}; run: make export")
     return content
+
+
+def check_speech() -> None:
+    """Whether speech can be recognised here.
+
+    Raises:
+        TritonError: a package is missing.
+    """
+    if importlib.util.find_spec("faster_whisper") is None:
+        raise TritonError("speech recognition is not installed; run: make install-web")

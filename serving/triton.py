@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from serving import log
 from serving.installation import TritonError, environment, find_triton, prepare_backends
-from serving.repository import check_repository
+from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
 
 __all__ = ["Triton", "TritonError"]
 
@@ -42,6 +42,7 @@ class Triton:
         host: str = "127.0.0.1",
         log_level: str = "warning",
         arguments: Sequence[str] = (),
+        speech: bool = False,
     ) -> None:
         """
         Args:
@@ -51,12 +52,14 @@ class Triton:
             host: the address to bind to.
             log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
             arguments: further tritonserver flags, passed on as they are.
+            speech: whether to serve `emotion_speech` too, which recognises what is said.
         """
         self.repository = Path(repository)
         self.config = config
         self.host = host
         self.log_level = log_level
         self.arguments = tuple(arguments)
+        self.speech = speech
         self.manifest: dict[str, Any] | None = None
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
         self._log: deque[str] = deque(maxlen=500)
@@ -92,6 +95,8 @@ class Triton:
             TritonError: one line that says what is wrong and what to do about it.
         """
         self.manifest = check_repository(self.repository)
+        if self.speech:
+            check_speech()
         installation = find_triton()
         self._ports = free_ports(self.host, self._ports)
         self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
@@ -99,6 +104,7 @@ class Triton:
         command = [
             str(installation.binary),
             f"--model-repository={self.repository.resolve()}",
+            *([f"--model-repository={SPEECH_REPOSITORY}"] if self.speech else []),
             f"--backend-directory={backends}",
             f"--http-address={self.host}",
             f"--http-port={self._ports['HTTP']}",

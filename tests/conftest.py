@@ -94,6 +94,13 @@ def server(repository: Path) -> Iterator[Triton]:
 
 
 @pytest.fixture(scope="session")
+def speech_server(demo_repository: Path) -> Iterator[Triton]:
+    """Triton serving the demo checkpoint with speech recognition."""
+    with Triton(demo_repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+        yield triton
+
+
+@pytest.fixture(scope="session")
 def transcripts() -> dict[str, str]:
     """Sentence by file name of examples/speech."""
     with (SPEECH / "transcripts.tsv").open(newline="") as file:

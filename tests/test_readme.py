@@ -34,6 +34,7 @@ def test_every_command_has_a_test() -> None:
         "make demo": "test_make_demo",
         "make test": "is what runs this",
         "make serve": "the fixture `served`",
+        "make web": "tests/web/test_make_web.py",
         "make bench-quick": "tests/benchmarks/test_bench.py",
         "make install-training": "is part of what `make test` installs",
         ".venv/bin/python -m training fit --corpus iemocap --root IEMOCAP_full_release": "tests/training/test_fit.py",

@@ -2,7 +2,7 @@
 
 from emotion_client.channel import TLS
 from emotion_client.client import AsyncEmotionClient, EmotionClient
-from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, Unavailable
+from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, Unavailable, Unreachable
 from emotion_client.types import EMOTIONS, Emotion, Timings, Utterance
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "InvalidInput",
     "Timings",
     "Unavailable",
+    "Unreachable",
     "Utterance",
 ]

@@ -22,6 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("nothing to analyze: give an audio FILE, or --text, or both")
     if len(options.files) > 1 and options.text is not None:
         parser.error("--text is the transcript of one FILE, and several were given")
+    if options.transcribe and (not options.files or options.text is not None):
+        parser.error("--transcribe recognises the text of each FILE: give files, and no --text")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'emoserve-client[plot]'")
     try:
@@ -32,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = options.files or [_TEXT]
     try:
         with client:
-            answers = client.analyze_many(Utterance(audio=file, text=options.text) for file in options.files or [None])
+            answers = client.analyze_many(
+                Utterance(audio=file, text=options.text, transcribe=options.transcribe)
+                for file in options.files or [None]
+            )
     except KeyboardInterrupt:
         return 130  # as shells have it for Ctrl-C
     results = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Emotion)}
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("files", nargs="*", metavar="FILE", help="audio file: WAV, FLAC, OGG or MP3")
     parser.add_argument("--text", metavar="T", help="transcript of FILE; alone, the text to analyze")
+    parser.add_argument("--transcribe", action="store_true", help="let the server recognise what is said in each FILE")
     parser.add_argument(
         "--endpoint",
         action="append",
@@ -82,10 +88,15 @@ def _table(results: Mapping[str, Emotion]) -> str:
     for name, result in results.items():
         rows.append([name, result.label, *(f"{p:.1%}" for p in result.probabilities.values())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    notes = ["", *(f"  untrained: {', '.join(r.untrained)}" if r.untrained else "" for r in results.values())]
+    notes = ["", *map(_note, results.values())]
     lines = []
     for row, note in zip(rows, notes, strict=True):
         left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
         right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         lines.append("  ".join(left + right) + note)
     return "\n".join(lines)
+
+
+def _note(result: Emotion) -> str:
+    heard = "" if result.transcript is None else f'  "{result.transcript}"'
+    return heard + (f"  untrained: {', '.join(result.untrained)}" if result.untrained else "")

@@ -20,8 +20,8 @@ from emotion_client.channel import TLS, connection
 from emotion_client.errors import EmotionError, InvalidInput, from_triton
 from emotion_client.types import EMOTIONS, Audio, Emotion, Timings, Utterance
 
-_MODEL = "emotion"
-_OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CHECKPOINT")
+_MODEL, _SPEECH_MODEL = "emotion", "emotion_speech"
+_OUTPUTS: tuple[str, ...] = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CHECKPOINT")
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
 
 
@@ -50,12 +50,19 @@ class _Client:
             raise InvalidInput("neither audio nor text was given: give at least one")
         if utterance.audio is None and utterance.rate is not None:
             raise InvalidInput("rate goes with a waveform only, and no audio was given")
-        audio = b"" if utterance.audio is None else encode(utterance.audio, utterance.rate)
+        if utterance.transcribe and (utterance.audio is None or utterance.text):
+            raise InvalidInput("transcribe recognises the text of audio: give audio, and no text")
+        inputs = [_tensor("AUDIO", b"" if utterance.audio is None else encode(utterance.audio, utterance.rate))]
+        model, outputs = _MODEL, _OUTPUTS
+        if utterance.transcribe:
+            model, outputs = _SPEECH_MODEL, (*_OUTPUTS, "TRANSCRIPT")
+        else:
+            inputs.append(_tensor("TEXT", _utf8(utterance.text or "")))
         seconds = self._deadline if deadline is None else _checked(deadline)
         arguments = {
-            "model_name": _MODEL,
-            "inputs": [_tensor("AUDIO", audio), _tensor("TEXT", _utf8(utterance.text or ""))],
-            "outputs": [triton.InferRequestedOutput(name) for name in _OUTPUTS],
+            "model_name": model,
+            "inputs": inputs,
+            "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "request_id": request_id or uuid.uuid4().hex,
             "client_timeout": seconds,
             "timeout": math.ceil(seconds * 1e6),  # microseconds: the server drops what its caller no longer waits for
@@ -66,12 +73,14 @@ class _Client:
     def _emotion(self, request: _Request, answer: triton.InferResult) -> Emotion:
         fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
         checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
+        transcript = answer.as_numpy("TRANSCRIPT")
         assert fused is not None  # a softmax is never all zero
         return Emotion(
             label=max(fused, key=fused.__getitem__),
             probabilities=fused,
             audio_probabilities=audio,
             text_probabilities=text,
+            transcript=None if transcript is None else transcript[0, 0].decode(),
             request_id=answer.get_response().id,
             checkpoint=checkpoint["digest"],
             untrained=tuple(checkpoint["untrained"]),
@@ -115,10 +124,11 @@ class EmotionClient(_Client):
         text: str | None = None,
         rate: int | None = None,
         *,
+        transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> Emotion:
-        """The emotion of one utterance; `audio`, `text` and `rate` as in Utterance.
+        """The emotion of one utterance; `audio`, `text`, `rate` and `transcribe` as in Utterance.
 
         Args:
             request_id: names the request in the server's log; made up where None.
@@ -127,7 +137,7 @@ class EmotionClient(_Client):
         Raises:
             InvalidInput, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
         """
-        request = self._prepare(Utterance(audio, text, rate), request_id, deadline)
+        request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             answer = self._triton.infer(**request.arguments)
         except InferenceServerException as error:
@@ -142,7 +152,7 @@ class EmotionClient(_Client):
 
         def one(utterance: Utterance) -> Emotion | EmotionError:
             try:
-                return self.analyze(utterance.audio, utterance.text, utterance.rate)
+                return self.analyze(utterance.audio, utterance.text, utterance.rate, transcribe=utterance.transcribe)
             except EmotionError as error:
                 return error
 
@@ -181,12 +191,13 @@ class AsyncEmotionClient(_Client):
         text: str | None = None,
         rate: int | None = None,
         *,
+        transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
     ) -> Emotion:
         """As EmotionClient.analyze."""
         # in a thread, since reading a file would hold up the loop
-        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate), request_id, deadline)
+        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             answer = await self._triton.infer(**request.arguments)
         except InferenceServerException as error:
@@ -202,11 +213,20 @@ class AsyncEmotionClient(_Client):
         async def one(utterance: Utterance) -> Emotion | EmotionError:
             async with slots:
                 try:
-                    return await self.analyze(utterance.audio, utterance.text, utterance.rate)
+                    return await self.analyze(
+                        utterance.audio, utterance.text, utterance.rate, transcribe=utterance.transcribe
+                    )
                 except EmotionError as error:
                     return error
 
         return await asyncio.gather(*map(one, utterances))
+
+    async def is_ready(self, *, transcribe: bool = False, deadline: float = 2.0) -> bool:
+        """Whether the server says within `deadline` s that it takes utterances, or those that are to be transcribed."""
+        try:
+            return await self._triton.is_model_ready(_SPEECH_MODEL if transcribe else _MODEL, client_timeout=deadline)
+        except InferenceServerException:
+            return False
 
     async def close(self) -> None:
         """Close the channel."""

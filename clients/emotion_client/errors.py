@@ -22,6 +22,10 @@ class Unavailable(EmotionError):
     """No server could be reached, or it is too busy; every retry was used up. Try again later."""
 
 
+class Unreachable(Unavailable):
+    """No server could be reached."""
+
+
 class DeadlineExceeded(EmotionError):
     """The answer did not come in time."""
 
@@ -36,7 +40,7 @@ def from_triton(error: InferenceServerException, endpoints: str, deadline: float
             return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s")
         case "StatusCode.UNAVAILABLE" if _UNREACHABLE.match(sentence):
             # gRPC chains its reasons with colons, the root cause comes last
-            return Unavailable(f"no server could be reached at {endpoints}: {sentence.rpartition(': ')[2].rstrip(']')}")
+            return Unreachable(f"no server could be reached at {endpoints}: {sentence.rpartition(': ')[2].rstrip(']')}")
         case "StatusCode.UNAVAILABLE":
             return Unavailable(sentence)
     return EmotionError(sentence)

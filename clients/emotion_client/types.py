@@ -21,11 +21,13 @@ class Utterance:
             floating point in [-1, 1], int16 or int32.
         text: its transcript; None or "" where there is none.
         rate: sample rate in Hz; needed for a waveform, and only there.
+        transcribe: whether the server is to recognise the text, for which it must run with speech recognition.
     """
 
     audio: Audio | None = None
     text: str | None = None
     rate: int | None = None
+    transcribe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Emotion:
         probabilities: by emotion, in the order of EMOTIONS; they sum to 1. Audio and text taken together.
         audio_probabilities: what the audio alone says; None where the utterance had no audio.
         text_probabilities: what the text alone says; None where the utterance had no text.
+        transcript: what the server recognised, "" where nobody spoke; None where it was not asked to.
         request_id: the request's name in the server's log and trace.
         checkpoint: digest of the weights that answered.
         untrained: parts of the model whose weights were never trained: not empty means that the answer means nothing.
@@ -60,6 +63,7 @@ class Emotion:
     probabilities: dict[str, float]
     audio_probabilities: dict[str, float] | None
     text_probabilities: dict[str, float] | None
+    transcript: str | None
     request_id: str
     checkpoint: str
     untrained: tuple[str, ...]

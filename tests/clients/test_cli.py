@@ -103,7 +103,7 @@ def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def answer(*probabilities: float, untrained: tuple[str, ...] = (), text: bool = True) -> Emotion:
     fused = dict(zip(EMOTIONS, probabilities, strict=True))
     label = max(fused, key=fused.__getitem__)
-    return Emotion(label, fused, fused, fused if text else None, "r", "3fa9c1d20b7e", untrained, Timings(1, 2))
+    return Emotion(label, fused, fused, fused if text else None, None, "r", "3fa9c1d20b7e", untrained, Timings(1, 2))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT."""
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion import audio
+from emotion.errors import InputError
+from emotion.speech import Recogniser
+from serving.stage import answer_each, rows
+
+
+class TritonPythonModel:
+    """One instance: a process with a recogniser of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the recogniser, and let it hear silence: what it loads late is there for the first caller."""
+        parameters = {
+            name: value["string_value"] for name, value in json.loads(args["model_config"])["parameters"].items()
+        }
+        self.max_seconds = float(parameters["max_audio_seconds"])
+        self.recogniser = Recogniser(
+            parameters["model"],
+            parameters["language"],
+            device="cuda" if args["model_instance_kind"] == "GPU" else "cpu",
+            device_index=int(args["model_instance_device_id"]),
+            threads=int(parameters["threads"]),
+        )
+        self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with a batch of requests."""
+        return answer_each(requests, self.tensors)
+
+    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+        """TRANSCRIPT, BYTES [n, 1] of UTF-8, for a request of n utterances."""
+        transcripts = [self.transcript(data) for data in rows(request, "AUDIO")]
+        return {"TRANSCRIPT": np.array(transcripts, np.object_)[:, None]}
+
+    def transcript(self, data: bytes) -> bytes:
+        """What is said in one encoded file."""
+        if not data:
+            raise InputError("AUDIO is empty; send speech, or send text to the model `emotion`")
+        return self.recogniser.transcribe(audio.decode(data, self.max_seconds)).encode()

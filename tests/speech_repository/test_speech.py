@@ -1,0 +1,155 @@
+"""Speech recognition, and the ensemble behind it, on a real Triton."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from emotion_client import Emotion, EmotionClient, EmotionError, InvalidInput
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from benchmarks.web import word_error_rate
+from emotion.speech import Recogniser, RecognitionError
+from serving import Triton
+from serving.repository import SPEECH_REPOSITORY
+
+ROOT = Path(__file__).parent.parent.parent
+VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
+
+
+@pytest.fixture(scope="module")
+def client(speech_server: Triton) -> Iterator[EmotionClient]:
+    with EmotionClient(speech_server.grpc_url) as client:
+        yield client
+
+
+def silence(seconds: float) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(int(16_000 * seconds), np.float32), 16_000, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def same(left: Emotion, right: Emotion) -> None:
+    for view in VIEWS:
+        assert getattr(left, view) == pytest.approx(getattr(right, view), abs=1e-4), view
+
+
+def test_what_is_said_is_recognised(
+    client: EmotionClient, recordings: dict[str, bytes], transcripts: dict[str, str]
+) -> None:
+    heard = [client.analyze(data, transcribe=True).transcript for data in recordings.values()]
+    rate = word_error_rate(list(transcripts.values()), [sentence or "" for sentence in heard])
+    assert rate <= 0.15, heard
+
+
+def test_answer_is_that_of_the_audio_with_its_transcript(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    for data in recordings.values():
+        spoken = client.analyze(data, transcribe=True)
+        assert spoken.transcript
+        same(spoken, client.analyze(data, spoken.transcript))
+
+
+def test_silence_has_no_transcript_and_the_voice_decides(client: EmotionClient) -> None:
+    for seconds in (0.1, 3.0, 35.0):
+        answer = client.analyze(silence(seconds), transcribe=True)
+        assert answer.transcript == ""
+        assert answer.text_probabilities is None
+        same(answer, client.analyze(silence(seconds)))
+
+
+def test_what_is_not_speech_is_one_sentence(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    whole = next(iter(recordings.values()))
+    for data, words in (
+        (b"not audio at all", "not an audio file"),
+        (whole[: len(whole) // 2], "truncated"),
+        (silence(61), "at most 60 s"),
+    ):
+        with pytest.raises(InvalidInput, match=words) as raised:
+            client.analyze(data, transcribe=True)
+        assert "\n" not in str(raised.value)
+    assert client.analyze(whole, transcribe=True).transcript
+
+
+def test_transcribing_needs_audio_and_no_text(client: EmotionClient) -> None:
+    for audio, text in ((None, "words"), (silence(1), "words")):
+        with pytest.raises(InvalidInput, match="give audio, and no text"):
+            client.analyze(audio, text, transcribe=True)
+
+
+def test_command_line_prints_the_transcript(speech_server: Triton) -> None:
+    command = [sys.executable, "-m", "emotion_client", "examples/speech/austen-0890.flac", "--transcribe"]
+    done = subprocess.run(
+        [*command, "--endpoint", speech_server.grpc_url],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "selfish" in done.stdout.lower()
+
+
+def test_server_without_recognition_says_so(server: Triton) -> None:
+    with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match="emotion_speech"):
+        client.analyze(silence(1), transcribe=True)
+
+
+# --- the model
+
+
+def test_model_that_is_none_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(RecognitionError, match="give a directory in CTranslate2's format"):
+        Recogniser(str(tmp_path))
+
+
+def test_language_that_is_unknown_is_refused() -> None:
+    with pytest.raises(RecognitionError, match="'tlh'"):
+        Recogniser("tiny.en", "tlh")
+
+
+# --- the configurations
+
+
+def config(model: str, name: str = "config.pbtxt", repository: Path = SPEECH_REPOSITORY) -> Any:
+    return text_format.Parse((repository / model / name).read_text(), ModelConfig())
+
+
+def test_last_steps_are_those_of_emotion_but_for_the_text() -> None:
+    ours = config("emotion_speech").ensemble_scheduling.step
+    theirs = config("emotion", repository=ROOT / "model_repository").ensemble_scheduling.step
+    assert ours[0].model_name == "transcribe"
+    for one, other in zip(ours[1:], theirs, strict=True):
+        expected = {name: "TRANSCRIPT" if tensor == "TEXT" else tensor for name, tensor in other.input_map.items()}
+        assert (one.model_name, dict(one.input_map)) == (other.model_name, expected)
+        assert dict(one.output_map) == dict(other.output_map)
+
+
+def test_one_step_is_in_flight_at_a_time() -> None:
+    """As of `emotion`: every step but the first waits for a tensor of the one before."""
+    steps = config("emotion_speech").ensemble_scheduling.step
+    for before, step in pairwise(steps):
+        assert set(before.output_map.values()) & set(step.input_map.values())
+
+
+def test_limits_are_those_of_emotion() -> None:
+    ours = config("transcribe").parameters["max_audio_seconds"].string_value
+    stage = config("preprocess_audio", repository=ROOT / "model_repository")
+    assert ours == stage.parameters["max_audio_seconds"].string_value
+
+
+def test_gpu_configuration_agrees_with_the_default_one() -> None:
+    default, gpu = config("transcribe"), config("transcribe", "configs/gpu.pbtxt")
+    assert (gpu.input, gpu.output, gpu.parameters) == (default.input, default.output, default.parameters)
+
+
+def test_labels_are_those_of_emotion() -> None:
+    ours = SPEECH_REPOSITORY / "emotion_speech" / "labels.txt"
+    assert ours.read_text() == (ROOT / "model_repository" / "emotion" / "labels.txt").read_text()

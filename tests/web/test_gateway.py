@@ -1,0 +1,280 @@
+"""The gateway's API over real HTTP, in front of a real Triton."""
+
+import asyncio
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from emotion_client import EMOTIONS, EmotionClient
+
+from emotion import audio
+from serving import Triton
+from web.gateway.analysis import spans
+
+Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
+VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
+
+
+def analyze(address: str, audio: bytes | None = None, text: str | None = None, **options: Any) -> httpx.Response:
+    fields: dict[str, Any] = {}
+    if audio is not None:
+        fields["audio"] = ("recording", audio)
+    if text is not None:
+        fields["text"] = (None, text)
+    return httpx.post(f"{address}/api/analyze", files=fields, timeout=60, **options)
+
+
+def problem(response: httpx.Response, status: int, code: str) -> str:
+    """The sentence of a failure."""
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    message: str = response.json()["message"]
+    assert message.endswith(".") and "\n" not in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def clip(recordings: dict[str, bytes]) -> bytes:
+    return recordings["austen-0890.flac"]
+
+
+def test_answers_are_those_of_emotion(
+    address: str, speech_server: Triton, recordings: dict[str, bytes], transcripts: dict[str, str]
+) -> None:
+    """For audio, for text, for both, and for what was recognised."""
+    with EmotionClient(speech_server.grpc_url) as client:
+        for name, data in recordings.items():
+            sentence = transcripts[name]
+            spoken = analyze(address, data).json()
+            assert spoken["transcript"] == spoken["text"] != ""
+            for answer, expected in (
+                (analyze(address, data, sentence).json(), client.analyze(data, sentence)),
+                (analyze(address, text=sentence).json(), client.analyze(text=sentence)),
+                (spoken, client.analyze(data, spoken["transcript"])),
+            ):
+                assert answer["label"] == expected.label
+                assert (answer["checkpoint"], answer["untrained"]) == (expected.checkpoint, list(expected.untrained))
+                for view in VIEWS:
+                    assert answer[view] == pytest.approx(getattr(expected, view), abs=1e-4), view
+
+
+def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes]) -> None:
+    for data in recordings.values():
+        answer = analyze(address, data, "words").json()
+        assert answer["seconds"] == pytest.approx(len(audio.decode(data)) / audio.SAMPLE_RATE)
+        windows = answer["timeline"]
+        assert windows[0]["start"] == 0 and windows[-1]["end"] == pytest.approx(answer["seconds"])
+        for before, after in pairwise(windows):
+            assert before["start"] < after["start"] <= before["end"]
+        assert all(sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-5) for window in windows)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.1, 0), (3.0, 0), (3.1, 2), (4.5, 2), (4.6, 3), (60, 39)])
+def test_windows_of_a_timeline(seconds: float, count: int) -> None:
+    found = spans(int(seconds * audio.SAMPLE_RATE))
+    assert len(found) == count
+    assert all(end - start == 3 * audio.SAMPLE_RATE for start, end in found)
+
+
+def test_short_recording_has_no_timeline(address: str, clip: bytes) -> None:
+    assert analyze(address, text="a word").json()["timeline"] == []
+
+
+def test_health_says_what_is_accepted(address: str) -> None:
+    health = httpx.get(f"{address}/api/health").json()
+    limits = {"seconds": 60.0, "bytes": 20 << 20, "characters": 2000}
+    assert health == {"status": "ready", "speech": True, "limits": limits}
+
+
+def test_without_recognition_the_voice_decides(gateway: Gateway, server: Triton, clip: bytes) -> None:
+    with gateway(endpoints=[server.grpc_url]) as address:
+        assert httpx.get(f"{address}/api/health").json()["speech"] is False
+        answer = analyze(address, clip).json()
+        assert (answer["transcript"], answer["text"], answer["text_probabilities"]) == (None, "", None)
+        assert set(answer["probabilities"]) == set(EMOTIONS)
+
+
+def test_server_that_is_away(gateway: Gateway, clip: bytes) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        with gateway(endpoints=[f"127.0.0.1:{taken.getsockname()[1]}"]) as address:
+            problem(httpx.get(f"{address}/api/health", timeout=30), 503, "away")
+            response = analyze(address, clip)
+            assert "not running" in problem(response, 503, "away")
+            assert int(response.headers["Retry-After"]) > 0
+
+
+def test_deadline_is_passed_on(gateway: Gateway, clip: bytes) -> None:
+    with gateway(deadline=0.05) as address:
+        start = time.monotonic()
+        assert "too long" in problem(analyze(address, clip), 504, "late")
+        assert time.monotonic() - start < 5
+
+
+# --- what can't be used
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "neither a recording nor a text"),
+        ({"text": ""}, "neither a recording nor a text"),
+        ({"text": " \n"}, "neither a recording nor a text"),
+        ({"text": "..."}, "no letter or digit"),
+        ({"text": "x" * 2001}, "text can't be used"),
+        ({"text": "a\0b"}, "NUL"),
+        ({"audio": b""}, "recording is empty"),
+        ({"audio": b"not audio"}, "not an audio file"),
+        ({"audio": b"\x1a\x45\xdf\xa3 not a film"}, "can't be decoded"),
+    ],
+)
+def test_unusable_input_gets_one_sentence(address: str, fields: dict[str, Any], words: str) -> None:
+    message = problem(analyze(address, **fields), 400, "unusable")
+    assert words in message
+    assert "AUDIO" not in message and "TEXT" not in message
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b'{"text": "words"}'),
+        ("multipart/form-data", b"no boundary"),
+        ("multipart/form-data; boundary=x", b"--x\r\nnot a part"),
+        ("text/plain", b"words"),
+    ],
+)
+def test_what_is_no_form_gets_one_sentence(address: str, content_type: str, body: bytes) -> None:
+    response = httpx.post(f"{address}/api/analyze", content=body, headers={"Content-Type": content_type}, timeout=30)
+    problem(response, 400, "unusable")
+
+
+def test_upload_of_200_mb_is_refused_quickly(address: str) -> None:
+    """Before it has arrived, whether its size is announced or not."""
+
+    def body() -> Any:
+        yield b'--x\r\nContent-Disposition: form-data; name="audio"; filename="a"\r\n\r\n'
+        for _ in range(200):
+            yield bytes(1 << 20)
+
+    start = time.monotonic()
+    announced = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(200 << 20)}
+    for headers in (announced, {"Content-Type": "multipart/form-data; boundary=x"}):
+        try:
+            response = httpx.post(f"{address}/api/analyze", content=body(), headers=headers, timeout=30)
+        except httpx.TransportError:  # cut off while it still sent
+            continue
+        assert "at most 20 MiB" in problem(response, 413, "too_large")
+    assert time.monotonic() - start < 10
+    assert httpx.get(f"{address}/api/health").status_code == 200
+
+
+def test_nothing_that_is_uploaded_goes_to_a_disk(address: str, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    rolled = []
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda file: rolled.append(file), raising=True)
+    before = set(Path(tempfile.gettempdir()).iterdir())
+    silence = b"RIFF" + bytes(15 << 20)
+    problem(analyze(address, silence), 400, "unusable")
+    assert analyze(address, clip, "words").status_code == 200
+    assert not rolled
+    assert set(Path(tempfile.gettempdir()).iterdir()) <= before
+
+
+# --- many at once
+
+
+def test_more_than_there_are_places_are_told_to_try_again(gateway: Gateway, clip: bytes) -> None:
+    async def crowd(address: str) -> list[httpx.Response]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            one = [client.post(f"{address}/api/analyze", files={"audio": ("clip", clip)}) for _ in range(12)]
+            return await asyncio.gather(*one)
+
+    with gateway(in_flight=2) as address:
+        answers = asyncio.run(crowd(address))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert 2 <= len(answers) - len(refused) < 12
+        for answer in refused:
+            assert "try again" in problem(answer, 503, "busy")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert analyze(address, clip, "words").status_code == 200  # the places are free again
+
+
+def test_slow_uploads_do_not_take_the_places_of_analyses(gateway: Gateway, clip: bytes) -> None:
+    with gateway(in_flight=1, uploads=3) as address:
+        host, port = address.removeprefix("http://").split(":")
+        slow = [socket.create_connection((host, int(port))) for _ in range(2)]
+        for connection in slow:
+            connection.sendall(b"POST /api/analyze HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        assert analyze(address, clip, "words").status_code == 200
+        for connection in slow:
+            connection.close()
+
+
+def test_metrics_count_answers_and_refusals(gateway: Gateway, clip: bytes) -> None:
+    with gateway() as address:
+        analyze(address, clip, "words")
+        analyze(address, b"not audio")
+        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        assert 'emoserve_gateway_analyses_total{outcome="answered"} 1.0' in lines
+        assert 'emoserve_gateway_analyses_total{outcome="unusable"} 1.0' in lines
+        assert "emoserve_gateway_in_flight 0.0" in lines
+        assert any(line.startswith("emoserve_gateway_analysis_seconds_count") for line in lines)
+
+
+# --- who may call
+
+
+def test_key_is_asked_for(gateway: Gateway, clip: bytes) -> None:
+    with gateway(api_key="secret") as address:
+        for headers in ({}, {"X-API-Key": "guess"}, {"X-API-Key": "sécret".encode()}):
+            assert "access key" in problem(analyze(address, text="words", headers=headers), 401, "key")
+        assert analyze(address, text="words", headers={"X-API-Key": "secret"}).status_code == 200
+        assert httpx.get(f"{address}/api/health").status_code == 200
+
+
+def test_other_origins_may_call_only_where_configured(gateway: Gateway, address: str) -> None:
+    origin = {"Origin": "https://example.org"}
+    assert "access-control-allow-origin" not in httpx.get(f"{address}/api/health", headers=origin).headers
+    with gateway(cors_origins=["https://example.org"]) as other:
+        headers = httpx.get(f"{other}/api/health", headers=origin).headers
+        assert headers["access-control-allow-origin"] == "https://example.org"
+        elsewhere = httpx.get(f"{other}/api/health", headers={"Origin": "https://example.com"}).headers
+        assert "access-control-allow-origin" not in elsewhere
+
+
+def test_every_answer_has_the_security_headers(address: str) -> None:
+    for response in (
+        httpx.get(f"{address}/api/health"),
+        analyze(address, b"not audio"),
+        httpx.get(f"{address}/nowhere"),
+        analyze(address, bytes(21 << 20)),
+    ):
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert (
+            "script-src" in response.headers["Content-Security-Policy"]
+            or "default-src 'self'" in response.headers["Content-Security-Policy"]
+        )
+
+
+def test_nothing_said_is_logged(gateway: Gateway, clip: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with gateway() as address:
+        assert analyze(address, clip, "a secret of mine").status_code == 200
+        problem(analyze(address, clip, "a secret of mine\0"), 400, "unusable")
+    out, err = capfd.readouterr()
+    assert "secret" not in out + err
+
+
+def test_stopping_lets_an_analysis_finish(gateway: Gateway, clip: bytes) -> None:
+    found: list[httpx.Response] = []
+    with gateway() as address:
+        thread = threading.Thread(target=lambda: found.append(analyze(address, clip)))
+        thread.start()
+        time.sleep(0.2)
+    thread.join()
+    assert found[0].status_code == 200

@@ -1,0 +1,50 @@
+"""`make web`: everything up with one command, and down again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_everything_is_up_with_one_command_and_down_with_ctrl_c(demo_repository: Path, page_files: Path) -> None:
+    process = subprocess.Popen(
+        ["make", "web", f"REPOSITORY={demo_repository}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("open http://localhost:8080"):
+            break
+    else:
+        pytest.fail(process.communicate()[1])
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("tritonserver" in one.name() for one in family)
+    assert httpx.get("http://localhost:8080/api/health").json()["speech"] is True
+    page = httpx.get("http://localhost:8080/")
+    assert page.status_code == 200 and '<div id="root">' in page.text
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    assert "Traceback" not in process.communicate(timeout=40)[1]
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_port_that_is_taken_is_one_sentence(demo_repository: Path, page_files: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "web", "--repository", str(demo_repository), "--port", port]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and f"page port {port}" in done.stderr

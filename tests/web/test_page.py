@@ -1,0 +1,326 @@
+"""The page in a real Chromium: somebody speaks, sends a file, types, and meets each failure."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from emotion_client import EMOTIONS, EmotionClient
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+
+from emotion import audio
+from serving import Triton
+
+ROOT = Path(__file__).parent.parent.parent
+UI = ROOT / "web" / "ui"
+AXE = UI / "node_modules" / "axe-core" / "axe.min.js"
+SENTENCE = "I can't believe that it worked, this is wonderful!"
+ANSWER = 30_000  # ms that an answer may take while other tests run
+Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
+
+
+@pytest.fixture(scope="module")
+def playwright(require: Callable[[str], None]) -> Iterator[Playwright]:
+    require("chromium")
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def spoken(recordings: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the microphone hears, over and over: a clip, and a pause."""
+    waveform = audio.decode(recordings["austen-0890.flac"])
+    path = tmp_path_factory.mktemp("microphone") / "spoken.wav"
+    soundfile.write(path, np.concatenate([waveform, np.zeros(16_000, np.float32)]), 16_000, subtype="PCM_16")
+    return path
+
+
+def launch(playwright: Playwright, *flags: str) -> Browser:
+    return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", *flags])
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, spoken: Path) -> Iterator[Browser]:
+    """One whose microphone hears `spoken`."""
+    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}")
+    browser = launch(playwright, *flags)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(page_files: Path, gateway: Gateway) -> Iterator[str]:
+    """The gateway with the page."""
+    with gateway(page=page_files) as address:
+        yield address
+
+
+@pytest.fixture
+def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
+    context = browser.new_context(base_url=site)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """The page, opened. Nothing may be logged as an error, nor come from elsewhere."""
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto("/")
+    expect(page.get_by_text("Ready")).to_be_visible()
+    yield page
+    assert not [error for error in errors if "Failed to load resource" not in error]  # a refusal's status
+
+
+def kind(page: Page, text: str = SENTENCE) -> None:
+    """Type."""
+    page.get_by_role("tab", name="Type").click()
+    page.get_by_label("What would be said").fill(text)
+    page.get_by_role("button", name="Analyse", exact=True).click()
+
+
+def answered(page: Page) -> None:
+    expect(page.locator("#answer")).to_be_visible(timeout=ANSWER)
+
+
+def table(page: Page) -> dict[str, list[str]]:
+    """Both, voice, words, by emotion."""
+    rows = page.get_by_role("table").locator("tbody tr").all()
+    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
+
+
+def shares(probabilities: dict[str, float] | None) -> list[str]:
+    return [f"{int(100 * share + 0.5)} %" for share in probabilities.values()] if probabilities else ["–"] * 5
+
+
+def test_speech_becomes_a_transcript_and_a_radar(page: Page, context: BrowserContext, speech_server: Triton) -> None:
+    """The answer is the one that `emotion` gives for that audio and text."""
+    context.grant_permissions(["microphone"])
+    sent: list[bytes] = []
+    page.on(
+        "request", lambda request: sent.append(request.post_data_buffer or b"") if "analyze" in request.url else None
+    )
+    page.get_by_role("button", name="Record").click()
+    page.get_by_text("Listening. Press again").wait_for()
+    page.wait_for_timeout(7000)
+    page.get_by_role("button", name="Stop and analyse").click()
+    answered(page)
+    transcript = page.get_by_label("What was heard").input_value()
+    assert "selfish" in transcript.lower()
+
+    recording = sent[0].split(b"\r\n\r\n", 1)[1].rsplit(b"\r\n--", 1)[0]
+    assert recording.startswith(b"\x1a\x45\xdf\xa3")
+    from web.gateway.recordings import decode
+
+    with EmotionClient(speech_server.grpc_url) as client:
+        expected = client.analyze(decode(recording, 60.0), transcript, audio.SAMPLE_RATE)
+    columns = [
+        shares(getattr(expected, view)) for view in ("probabilities", "audio_probabilities", "text_probabilities")
+    ]
+    assert table(page) == {emotion: list(row) for emotion, *row in zip(EMOTIONS, *columns, strict=True)}
+    expect(page.get_by_role("heading", level=2, name=expected.label)).to_be_visible()
+    radar = page.get_by_role("img", name="Radar chart")
+    assert "Both together: " in (radar.get_attribute("aria-label") or "")
+    assert radar.locator(".recharts-radar-polygon").count() == 3
+
+
+def test_timeline_is_linked_to_playback(page: Page) -> None:
+    page.get_by_role("button", name="“then leisure”").click()
+    answered(page)
+    position = page.get_by_label("Position in the recording")
+    expect(page.get_by_role("button", name="Play")).to_be_enabled()
+    position.press("End")
+    assert float(position.input_value()) == pytest.approx(7.1, abs=0.1)
+    position.press("Home")
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(1500)
+    page.get_by_role("button", name="Pause").click()
+    assert 0.3 < float(position.input_value()) < 3
+    assert "At 0:0" in page.locator(".playback .fine").inner_text()
+
+
+def test_file_is_analysed_and_its_transcript_corrected(page: Page, recordings: dict[str, bytes]) -> None:
+    page.get_by_role("tab", name="File").click()
+    file: Any = {"name": "clip.flac", "mimeType": "audio/flac", "buffer": recordings["austen-0880.flac"]}
+    page.get_by_label("Choose a recording").set_input_files(file)
+    answered(page)
+    before = table(page)
+    page.get_by_label("What was heard").fill("what a wonderful surprise")
+    page.get_by_role("button", name="Analyse again").click()
+    words = page.get_by_label("The words", exact=True)
+    expect(words).to_have_value("what a wonderful surprise", timeout=ANSWER)
+    after = table(page)
+    assert [row[1] for row in after.values()] == [row[1] for row in before.values()]  # the same voice
+    assert [row[2] for row in after.values()] != [row[2] for row in before.values()]
+
+
+def test_typed_text_is_analysed_by_keyboard_alone(page: Page) -> None:
+    page.get_by_role("tab", name="Speak").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Tab")
+    page.keyboard.type(SENTENCE)
+    page.keyboard.press("Control+Enter")
+    answered(page)
+    expect(page.locator("#answer")).to_be_focused()
+    expect(page.get_by_role("button", name="The voice")).to_be_disabled()
+    expect(page.get_by_role("heading", name="excitement", level=2)).to_be_visible()
+
+
+def test_recent_analyses_outlive_the_page_but_not_their_clearing(page: Page) -> None:
+    kind(page)
+    answered(page)
+    page.reload()
+    recent = page.get_by_role("region", name="Recent analyses")
+    expect(recent.get_by_text(SENTENCE)).to_be_visible()
+    recent.get_by_role("button", name="Clear").click()
+    page.reload()
+    expect(page.get_by_text("Ready")).to_be_visible()
+    expect(recent).to_have_count(0)
+
+
+# --- failures
+
+
+def alert(page: Page) -> str:
+    place = page.get_by_role("alert")
+    expect(place).to_be_visible(timeout=ANSWER)
+    return place.inner_text()
+
+
+def test_microphone_that_is_denied(playwright: Playwright, site: str) -> None:
+    browser = launch(playwright, "--use-fake-device-for-media-stream", "--deny-permission-prompts")
+    page = browser.new_page(base_url=site)
+    page.goto("/")
+    page.get_by_role("button", name="Record").click()
+    assert "blocked" in alert(page)
+    browser.close()
+
+
+def test_microphone_that_is_not_there(playwright: Playwright, site: str) -> None:
+    browser = launch(playwright, "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream=device-count=0")
+    page = browser.new_page(base_url=site)
+    page.goto("/")
+    page.get_by_role("button", name="Record").click()
+    assert "No microphone was found" in alert(page)
+    browser.close()
+
+
+def test_file_that_is_no_recording(page: Page) -> None:
+    page.get_by_role("tab", name="File").click()
+    file: Any = {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"these are notes"}
+    page.get_by_label("Choose a recording").set_input_files(file)
+    assert "not an audio file" in alert(page)
+    page.get_by_role("button", name="Close").click()
+    kind(page)
+    answered(page)
+
+
+def test_recording_that_is_too_long(page: Page, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "long.flac", np.zeros(61 * 16_000, np.int16), 16_000)
+    page.get_by_role("tab", name="File").click()
+    page.get_by_label("Choose a recording").set_input_files(tmp_path / "long.flac")
+    assert "at most 60 s" in alert(page)
+
+
+def test_silence_is_answered_by_the_voice_alone(page: Page, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(2 * 16_000, np.int16), 16_000)
+    page.get_by_role("tab", name="File").click()
+    page.get_by_label("Choose a recording").set_input_files(tmp_path / "silence.wav")
+    answered(page)
+    expect(page.get_by_text("No words were recognised: the answer rests on the voice alone.")).to_be_visible()
+    expect(page.get_by_role("button", name="The words")).to_be_disabled()
+
+
+def test_service_that_is_busy_is_tried_again(page: Page) -> None:
+    """The first answer is a refusal, as the gateway gives it; the second is its own."""
+    refused: list[Any] = []
+
+    def refuse_once(route: Any) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route)
+        body = {"code": "busy", "message": "Many people are using this right now; please try again in a moment."}
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
+
+    page.route("**/api/analyze", refuse_once)
+    kind(page)
+    assert "Many people" in alert(page)
+    page.get_by_role("button", name="Try again", exact=True).click()
+    answered(page)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_server_that_is_away_and_comes_back(context: BrowserContext, gateway: Gateway, page_files: Path) -> None:
+    with gateway(page=page_files, endpoints=["127.0.0.1:9"]) as address:  # nobody listens there
+        page = context.new_page()
+        page.goto(address)
+        expect(page.get_by_text("Service away")).to_be_visible(timeout=ANSWER)
+        kind(page)
+        assert "not running or can't be reached" in alert(page)
+    kind(page)  # the gateway is gone as well
+    assert "can't be reached. Check your connection" in alert(page)
+
+
+def test_key_is_asked_for(context: BrowserContext, gateway: Gateway, page_files: Path) -> None:
+    with gateway(page=page_files, api_key="open sesame") as address:
+        page = context.new_page()
+        page.goto(address)
+        kind(page)
+        assert "access key" in alert(page)
+        page.get_by_label("Access key").fill("open sesame")
+        page.get_by_role("button", name="Use it").click()
+        answered(page)
+
+
+# --- everybody
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(browser: Browser, site: str, width: int, scheme: Any) -> None:
+    context = browser.new_context(base_url=site, color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto("/")
+    expect(page.get_by_text("Ready")).to_be_visible()
+    page.evaluate(AXE.read_text())
+
+    def violations() -> list[str]:
+        found = page.evaluate("axe.run()")["violations"]
+        return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+    assert not violations()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("File", "Type"):
+        page.get_by_role("tab", name=name).click()
+        assert not violations()
+    page.get_by_role("button", name="“then leisure”").click()
+    answered(page)
+    page.wait_for_timeout(500)
+    assert not violations()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("tab", name="File").click()
+    file: Any = {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"these are notes"}
+    page.get_by_label("Choose a recording").set_input_files(file)
+    alert(page)
+    assert not violations()
+    context.close()
+
+
+def test_page_is_light(page_files: Path) -> None:
+    done = subprocess.run(["npm", "run", "budget"], cwd=UI, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", ["lint", "test"])
+def test_page_passes_its_own_checks(page_files: Path, script: str) -> None:
+    done = subprocess.run(["npm", "run", script], cwd=UI, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -1,0 +1,65 @@
+"""`python -m web` (`make web`): everything that the page needs on this machine, until Ctrl-C."""
+
+import argparse
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from serving import Triton, TritonError
+from serving.triton import free_ports
+from web.gateway.app import create_app
+from web.gateway.settings import PAGE, Settings
+
+REPOSITORY = Path(__file__).parent.parent / "model_repository"
+
+
+class Server(uvicorn.Server):
+    """Says where the page is when it can be opened."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and a line."""
+        await super().startup(sockets)
+        if self.started:
+            print(f"open http://localhost:{self.config.port} (Ctrl-C stops everything)", flush=True)
+
+
+def main() -> int:
+    """Run Triton and the gateway; SIGTERM and SIGINT stop both cleanly (exit status 0)."""
+    parser = argparse.ArgumentParser(prog="python -m web", description="Serve the page, and Triton behind it.")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
+    parser.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="of the page (default 8080; 0: any free one)"
+    )
+    options = parser.parse_args()
+    if not (PAGE / "index.html").is_file():
+        print("error: the page is not built; run: make web", file=sys.stderr)
+        return 1
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # uvicorn stops at a signal, and then raises it again for us
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        port = free_ports("127.0.0.1", {"page": options.port})["page"]
+        print("starting Triton with speech recognition", flush=True)
+        with Triton(options.repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+            settings = Settings(endpoints=[triton.grpc_url], port=port)
+            config = uvicorn.Config(
+                create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False
+            )
+            Server(config).run()
+        return 0
+    except TritonError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""`python -m web.gateway`: the gateway alone, in front of servers that run elsewhere."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from web.gateway.app import create_app
+from web.gateway.settings import Settings
+
+
+def main() -> int:
+    """Serve until told to stop."""
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+        return 2
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", access_log=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

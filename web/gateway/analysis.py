@@ -1,0 +1,134 @@
+"""One analysis: the whole recording or text, and the voice over time."""
+
+import asyncio
+import time
+from typing import Annotated, Any
+
+from emotion_client import EMOTIONS, AsyncEmotionClient, Emotion, EmotionError
+from pydantic import BaseModel, Field
+
+from emotion.audio import SAMPLE_RATE
+from web.gateway.errors import from_client
+from web.gateway.recordings import decode
+
+WINDOW, WINDOW_HOP = 3.0, 1.5  # s: of the timeline
+
+Probabilities = Annotated[
+    dict[str, float],
+    Field(
+        description="by emotion; they sum to 1",
+        examples=[{"neutral": 0.08, "frustration": 0.13, "anger": 0.05, "sadness": 0.7, "excitement": 0.04}],
+        min_length=len(EMOTIONS),
+        max_length=len(EMOTIONS),
+    ),
+]
+
+
+class Window(BaseModel):
+    """What the voice alone says in a part of the recording."""
+
+    start: float = Field(description="s", examples=[0.0])
+    end: float = Field(description="s", examples=[3.0])
+    probabilities: Probabilities
+
+
+class Timings(BaseModel):
+    """Where the time went. The answer and the timeline are worked on side by side."""
+
+    decode_ms: float
+    answer_ms: float
+    timeline_ms: float
+    total_ms: float
+
+
+class Analysis(BaseModel):
+    """The answer."""
+
+    transcript: str | None = Field(
+        description="what was recognised, empty where nobody spoke; null where text was given, or nothing is recognised"
+    )
+    text: str = Field(description="that the answer rests on", examples=["I can't believe that it's over."])
+    label: str = Field(description="the most probable emotion", examples=["sadness"])
+    probabilities: Probabilities
+    audio_probabilities: Probabilities | None = Field(description="what the voice alone says; null without audio")
+    text_probabilities: Probabilities | None = Field(description="what the words alone say; null without text")
+    seconds: float | None = Field(description="of the recording; null without one", examples=[4.2])
+    timeline: list[Window] = Field(description="empty for recordings of up to 3 s")
+    checkpoint: str = Field(description="digest of the weights that answered")
+    untrained: list[str] = Field(description="parts that were never trained: not empty means a meaningless answer")
+    timings: Timings
+
+
+async def analyze(
+    client: AsyncEmotionClient,
+    recording: bytes | None,
+    text: str,
+    transcribe: bool,
+    max_seconds: float,
+    deadline: float,
+) -> Analysis:
+    """Decode and ask the server: for the whole and for every window of the timeline side by side.
+
+    Args:
+        recording: an encoded file, or None.
+        text: may be empty where there is a recording.
+        transcribe: whether to recognise the text.
+        max_seconds: of the recording.
+        deadline: s, for all of it.
+
+    Raises:
+        Failure: no answer, and why.
+    """
+    start = time.perf_counter()
+    waveform = None if recording is None else await asyncio.to_thread(decode, recording, max_seconds)
+    decoded = time.perf_counter()
+    left = max(0.001, deadline - (decoded - start))
+    windows = [] if waveform is None else spans(len(waveform))
+
+    async def ask(*utterance: Any, transcribe: bool = False) -> tuple[Emotion, float]:
+        answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left)
+        return answer, time.perf_counter()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            rate = None if waveform is None else SAMPLE_RATE
+            whole = group.create_task(ask(waveform, text or None, rate, transcribe=transcribe))
+            voices = (
+                [group.create_task(ask(waveform[a:b], None, rate)) for a, b in windows] if waveform is not None else []
+            )
+    except* EmotionError as errors:
+        raise from_client(errors.exceptions[0]) from None
+    answer, answered = whole.result()
+    return Analysis(
+        transcript=answer.transcript,
+        text=answer.transcript if answer.transcript is not None else text,
+        label=answer.label,
+        probabilities=answer.probabilities,
+        audio_probabilities=answer.audio_probabilities,
+        text_probabilities=answer.text_probabilities,
+        seconds=None if waveform is None else len(waveform) / SAMPLE_RATE,
+        timeline=[
+            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice.result()[0].probabilities)
+            for (a, b), voice in zip(windows, voices, strict=True)
+        ],
+        checkpoint=answer.checkpoint,
+        untrained=list(answer.untrained),
+        timings=Timings(
+            decode_ms=1e3 * (decoded - start),
+            answer_ms=1e3 * (answered - decoded),
+            timeline_ms=1e3 * (max([decoded, *(voice.result()[1] for voice in voices)]) - decoded),
+            total_ms=1e3 * (time.perf_counter() - start),
+        ),
+    )
+
+
+def spans(samples: int) -> list[tuple[int, int]]:
+    """The timeline's windows of a recording as (start, end) in samples; none where it is no longer than one.
+
+    The last one ends with the recording.
+    """
+    window, hop = int(WINDOW * SAMPLE_RATE), int(WINDOW_HOP * SAMPLE_RATE)
+    if samples <= window:
+        return []
+    starts = [*range(0, samples - window, hop), samples - window]
+    return [(start, start + window) for start in starts]

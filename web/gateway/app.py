@@ -1,0 +1,181 @@
+"""The application: API, metrics and page."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+from emotion_client import AsyncEmotionClient
+from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import APIKeyHeader
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
+
+from web.gateway import analysis
+from web.gateway.analysis import Analysis
+from web.gateway.errors import Failure, Problem, answer, busy, unusable
+from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
+from web.gateway.headers import Headers
+from web.gateway.metrics import Metrics
+from web.gateway.settings import Settings
+
+ANALYZE = "/api/analyze"
+SPEECH_KNOWN_FOR = 10.0  # s
+FAILURES: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The recording, the text or the form can't be used"},
+    401: {"model": Problem, "description": "No key, or a wrong one"},
+    408: {"model": Problem, "description": "The upload did not arrive in time"},
+    413: {"model": Problem, "description": "The upload is too large"},
+    500: {"model": Problem, "description": "A fault of the server"},
+    503: {"model": Problem, "description": "Busy (try again after Retry-After), or the emotion server is away"},
+    504: {"model": Problem, "description": "The answer took too long"},
+}
+
+
+class Limits(BaseModel):
+    """What is accepted."""
+
+    seconds: float = Field(description="of a recording", examples=[60])
+    bytes: int = Field(description="of an upload", examples=[20971520])
+    characters: int = Field(description="of a text", examples=[2000])
+
+
+class Health(BaseModel):
+    """The service answers."""
+
+    status: Literal["ready"]
+    speech: bool = Field(description="whether speech is recognised; without, a recording is judged by its voice alone")
+    limits: Limits
+
+
+class Gateway:
+    """What lives as long as the application.
+
+    Attributes:
+        client: of the emotion server, shared by all requests.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.client: AsyncEmotionClient
+        self._in_flight = 0
+        self._speech, self._speech_asked = False, -SPEECH_KNOWN_FOR
+
+    async def speech(self) -> bool:
+        """Whether the server recognises speech, as it said a short while ago."""
+        if time.monotonic() - self._speech_asked >= SPEECH_KNOWN_FOR:
+            self._speech = await self.client.is_ready(transcribe=True)
+            self._speech_asked = time.monotonic()
+        return self._speech
+
+    async def analyze(self, recording: bytes | None, text: str) -> Analysis:
+        """One analysis, if there is a place for it.
+
+        Raises:
+            Failure: no answer, and why.
+        """
+        if recording is None and not text.strip():
+            raise unusable("There is neither a recording nor a text: send one of them, or both.")
+        if self._in_flight >= self.settings.in_flight:
+            raise busy()
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        try:
+            transcribe = recording is not None and not text.strip() and await self.speech()
+            found = await analysis.analyze(
+                self.client, recording, text, transcribe, self.settings.max_seconds, self.settings.deadline
+            )
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+        self.metrics.answered(transcribe, found.timings.total_ms / 1e3)
+        return found
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application."""
+    gateway = Gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncEmotionClient(settings.endpoints, deadline=settings.deadline) as gateway.client:
+            yield
+
+    app = FastAPI(
+        title="emoserve",
+        description="What a voice and its words express: neutral, frustration, anger, sadness, excitement.",
+        version="1",
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+
+    @app.get("/api/health", responses={503: FAILURES[503]})
+    async def health() -> Health:
+        """Whether the service answers, and what it accepts."""
+        if not await gateway.client.is_ready():
+            raise Failure(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
+        limits = Limits(seconds=settings.max_seconds, bytes=settings.max_bytes, characters=settings.max_characters)
+        return Health(status="ready", speech=await gateway.speech(), limits=limits)
+
+    key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if settings.api_key else []
+
+    @app.post(ANALYZE, responses=FAILURES, dependencies=key)
+    async def analyze(
+        audio: Annotated[
+            UploadFile | None, File(description="a recording: WebM, MP4, WAV, FLAC, OGG or MP3, of any rate")
+        ] = None,
+        text: Annotated[
+            str, Form(description="what was said; without it, it is recognised", max_length=settings.max_characters)
+        ] = "",
+    ) -> Analysis:
+        """What a recording, a text or both express."""
+        return await gateway.analyze(None if audio is None else await audio.read(), text)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(Failure)
+    async def failed(request: Request, failure: Failure) -> Response:
+        gateway.metrics.refused(failure)
+        return answer(failure)
+
+    @app.exception_handler(HTTPException)
+    async def not_served(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # of the form's parser
+            return await failed(request, unusable("The form can't be read: send multipart/form-data."))
+        response = answer(Failure(error.status_code, "not_served", f"{error.detail}."))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return await failed(request, unusable(f"The field {first['loc'][-1]} can't be used: {first['msg']}."))
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        return await failed(request, Failure(500, "fault", "The gateway failed; its log says why."))
+
+    if settings.page.is_dir():
+        app.mount("/", StaticFiles(directory=settings.page, html=True), name="page")
+
+    MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD  # nothing that is uploaded goes to a disk
+    app.add_middleware(Guard, path=ANALYZE, settings=settings, count=gateway.metrics.refused)
+    app.add_middleware(Headers)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=[KEY_HEADER],
+        )
+    return app

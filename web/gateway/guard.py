@@ -1,0 +1,74 @@
+"""What stands before an upload is read: the key, its size, and how many are received at a time."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from web.gateway.errors import Failure, answer, busy, too_large
+from web.gateway.settings import Settings
+
+KEY_HEADER = "X-API-Key"
+TIMEOUT = 60.0  # s for an upload to arrive
+FORM_OVERHEAD = 64 << 10  # bytes of a form beside its file
+
+
+class Guard:
+    """ASGI middleware that receives each upload to one path whole, in memory, before the application sees it."""
+
+    def __init__(self, app: ASGIApp, path: str, settings: Settings, count: Callable[[Failure], None]) -> None:
+        self._app, self._path, self._settings, self._count = app, path, settings, count
+        self._limit = settings.max_bytes + FORM_OVERHEAD
+        self._receiving = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may be analysed, answer the rest."""
+        if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._admit(Headers(scope=scope), receive)
+        except Failure as failure:
+            self._count(failure)
+            await answer(failure)(scope, receive, send)
+            return
+        if body is None:  # the caller left
+            return
+
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _admit(self, headers: Headers, receive: Receive) -> bytes | None:
+        key = self._settings.api_key
+        if key and not secrets.compare_digest(headers.get(KEY_HEADER, "").encode(), key.get_secret_value().encode()):
+            raise Failure(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")
+        if int(headers.get("content-length", 0)) > self._limit:
+            raise too_large(self._settings.max_bytes)
+        if self._receiving >= self._settings.uploads:
+            raise busy()
+        self._receiving += 1
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._receive(receive)
+        except TimeoutError:
+            raise Failure(408, "late", f"The upload did not arrive within {TIMEOUT:g} s; please try again.") from None
+        finally:
+            self._receiving -= 1
+
+    async def _receive(self, receive: Receive) -> bytes | None:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self._limit:
+                raise too_large(self._settings.max_bytes)
+            if not message.get("more_body"):
+                return bytes(body)

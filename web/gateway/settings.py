@@ -1,0 +1,31 @@
+"""What can be set, by EMOSERVE_* in the environment or by option on the command line."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PAGE = Path(__file__).parent.parent / "ui" / "dist"
+
+
+class Settings(BaseSettings):
+    """The gateway's settings; lists are given as JSON, such as '["triton:8001"]'."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="EMOSERVE_", cli_prog_name="python -m web.gateway", cli_kebab_case=True, cli_hide_none_type=True
+    )
+
+    endpoints: list[str] = Field(default=["localhost:8001"], description="HOST:PORT of the servers' gRPC")
+    host: str = Field(default="127.0.0.1", description="address to bind to")
+    port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
+    api_key: SecretStr | None = Field(
+        default=None, description="that callers must send as X-API-Key; none: nobody must"
+    )
+    cors_origins: list[str] = Field(default=[], description="pages of other origins that may call the API")
+    max_seconds: float = Field(default=60.0, gt=0, description="of a recording; the server's own limit is 60")
+    max_bytes: int = Field(default=20 << 20, gt=0, description="of an upload")
+    max_characters: int = Field(default=2000, gt=0, description="of a text")
+    in_flight: int = Field(default=8, gt=0, description="analyses at a time; more are told to try again")
+    uploads: int = Field(default=32, gt=0, description="bodies that are received at a time, each held in memory")
+    deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
+    page: Path = Field(default=PAGE, description="directory of the built page; the API works without it")

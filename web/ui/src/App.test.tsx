@@ -1,0 +1,164 @@
+import { act, fireEvent, render, screen, within } from "@testing-library/react";
+import userEvent from "@testing-library/user-event";
+import { beforeEach, expect, test, vi } from "vitest";
+
+import type { Analysis } from "./api";
+import { App } from "./App";
+
+const fused = { neutral: 0.08, frustration: 0.13, anger: 0.05, sadness: 0.7, excitement: 0.04 };
+const words = { ...fused, sadness: 0.3, neutral: 0.48 };
+const answer: Analysis = {
+  transcript: null,
+  text: "so it is",
+  label: "sadness",
+  probabilities: fused,
+  audio_probabilities: null,
+  text_probabilities: words,
+  seconds: null,
+  timeline: [],
+  checkpoint: "3fa9c1d20b7e",
+  untrained: [],
+  timings: { decode_ms: 0, answer_ms: 100, timeline_ms: 0, total_ms: 100 },
+};
+const ready = { status: "ready", speech: true, limits: { seconds: 60, bytes: 1000, characters: 2000 } };
+
+type Reply = () => Response | Promise<Response>;
+let analyses: Reply[];
+let sent: FormData[];
+
+function json(body: unknown, status = 200, headers: Record<string, string> = {}): Reply {
+  return () => new Response(JSON.stringify(body), { status, headers });
+}
+
+beforeEach(() => {
+  analyses = [];
+  sent = [];
+  vi.stubGlobal("fetch", async (path: string, options: RequestInit) => {
+    if (path === "/api/health") return json(ready)();
+    if (path !== "/api/analyze") return { ok: true, blob: async () => new Blob(["sound"]) }; // an example
+    sent.push(options.body as FormData);
+    return analyses.shift()!();
+  });
+});
+
+async function type(text: string) {
+  await userEvent.click(screen.getByRole("tab", { name: "Type" }));
+  await userEvent.type(screen.getByLabelText("What would be said"), text);
+  await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
+}
+
+test("the answer's numbers are on the page, and a view that is not there says why", async () => {
+  analyses = [json(answer)];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toHaveFocus();
+  const row = within(screen.getByRole("table")).getByRole("row", { name: /^sadness/ });
+  expect(row).toHaveTextContent("sadness70 %–30 %");
+  expect(screen.getByRole("button", { name: "The voice" })).toHaveAttribute("title", "There is no recording.");
+  expect(screen.getByRole("button", { name: "The voice" })).toBeDisabled();
+});
+
+test("views are toggled", async () => {
+  analyses = [json(answer)];
+  render(<App />);
+  await type("so it is");
+  const toggle = await screen.findByRole("button", { name: "The words" });
+  expect(toggle).toHaveAttribute("aria-pressed", "true");
+  expect(screen.getByRole("img", { name: /The words: neutral 48 %/ })).toBeInTheDocument();
+  await userEvent.click(toggle);
+  expect(toggle).toHaveAttribute("aria-pressed", "false");
+  expect(screen.queryByRole("img", { name: /The words/ })).toBeNull();
+});
+
+test("a corrected transcript goes with the same recording", async () => {
+  analyses = [json({ ...answer, transcript: "so it is", audio_probabilities: fused }), json(answer)];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: "“made amiable”" }));
+  const transcript = await screen.findByLabelText("What was heard");
+  expect([...sent[0]!.keys()]).toEqual(["audio"]);
+  await userEvent.type(transcript, " not");
+  await userEvent.click(screen.getByRole("button", { name: "Analyse again" }));
+  await screen.findByLabelText("The words");
+  expect(sent[1]!.get("text")).toBe("so it is not");
+  expect(sent[1]!.get("audio")).toBeTruthy();
+});
+
+test("silence says that the voice alone decides", async () => {
+  analyses = [json({ ...answer, transcript: "", text: "", audio_probabilities: fused, text_probabilities: null })];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: "“made amiable”" }));
+  expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
+});
+
+test("a model that was never trained says so", async () => {
+  analyses = [json({ ...answer, untrained: ["vggish"] })];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByText(/never trained \(vggish\)/)).toBeInTheDocument();
+});
+
+test("who is told that others are served can try again after the time that is given", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true });
+  analyses = [json({ code: "busy", message: "Many people are here." }, 503, { "Retry-After": "2" }), json(answer)];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByRole("alert")).toHaveTextContent("Many people are here.");
+  expect(screen.getByRole("button", { name: "Try again in 2 s" })).toBeDisabled();
+  await act(() => vi.advanceTimersByTimeAsync(1000));
+  await act(() => vi.advanceTimersByTimeAsync(1000));
+  fireEvent.click(screen.getByRole("button", { name: "Try again" }));
+  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+  expect(screen.queryByRole("alert")).toBeNull();
+  vi.useRealTimers();
+});
+
+test("a key is asked for, and used", async () => {
+  analyses = [json({ code: "key", message: "This service needs an access key." }, 401), json(answer)];
+  render(<App />);
+  await type("so it is");
+  await userEvent.type(await screen.findByLabelText("Access key"), "secret");
+  await userEvent.click(screen.getByRole("button", { name: "Use it" }));
+  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+  expect(sessionStorage.getItem("emoserve.key")).toBe("secret");
+});
+
+test("a file that is too large is not sent", async () => {
+  render(<App />);
+  await screen.findByText("Ready");
+  await userEvent.click(screen.getByRole("tab", { name: "File" }));
+  await userEvent.upload(screen.getByLabelText(/Choose a recording/), new File([new Uint8Array(1001)], "long.wav", { type: "audio/wav" }));
+  expect(await screen.findByRole("alert")).toHaveTextContent("long.wav is too large");
+  expect(sent).toHaveLength(0);
+});
+
+test("what is under way can be cancelled", async () => {
+  analyses = [() => new Promise<Response>(() => {})];
+  render(<App />);
+  await type("so it is");
+  await userEvent.click(await screen.findByRole("button", { name: "Cancel" }));
+  expect(screen.queryByRole("status", { name: /Reading/ })).toBeNull();
+  expect(screen.getByRole("button", { name: "Analyse" })).toBeEnabled();
+});
+
+test("analyses before are shown side by side, and forgotten when asked", async () => {
+  analyses = [json(answer), json({ ...answer, label: "neutral", text: "well" })];
+  render(<App />);
+  await type("so it is");
+  await screen.findByRole("heading", { name: "sadness 70 %", level: 2 });
+  await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
+  await screen.findByRole("heading", { name: "neutral 8 %", level: 2 });
+  const recent = within(screen.getByRole("region", { name: "Recent analyses" }));
+  expect(recent.getAllByRole("heading", { level: 3 }).map((one) => one.textContent)).toEqual(["neutral 8 %", "sadness 70 %"]);
+  await userEvent.click(recent.getByRole("button", { name: "Clear" }));
+  expect(screen.queryByRole("region", { name: "Recent analyses" })).toBeNull();
+  expect(localStorage.getItem("emoserve.recent")).toBe("[]");
+});
+
+test("tabs follow the arrow keys", async () => {
+  render(<App />);
+  screen.getByRole("tab", { name: "Speak" }).focus();
+  await userEvent.keyboard("{ArrowRight}");
+  expect(screen.getByRole("tab", { name: "File" })).toHaveFocus();
+  await userEvent.keyboard("{ArrowLeft}{ArrowLeft}");
+  expect(screen.getByRole("tab", { name: "Type", selected: true })).toHaveFocus();
+});

@@ -1,0 +1,50 @@
+import { PolarAngleAxis, PolarGrid, PolarRadiusAxis, Radar, RadarChart, ResponsiveContainer } from "recharts";
+
+import { EMOTIONS, percent, type View, VIEW } from "../emotions";
+import type { Views } from "./Result";
+
+const STEP = 0.25; // the scale ends at a multiple of it
+
+/** The five emotions as a radar chart; the table beside it has the same numbers. */
+export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) {
+  const data = EMOTIONS.map((emotion) => ({
+    emotion,
+    ...Object.fromEntries(shown.map((view) => [view, views[view]![emotion]])),
+  }));
+  // of all views, so that the scale stays when one is hidden
+  const largest = Math.max(...Object.values(views).flatMap((view) => (view ? Object.values(view) : [])));
+  const end = Math.ceil(largest / STEP) * STEP;
+  const summary = shown.map((view) => `${VIEW[view].name}: ${strongest(views, view)}`).join("; ");
+
+  return (
+    <figure className="radar">
+      <div role="img" aria-label={`Radar chart. ${summary || "No view is shown."}`}>
+        <ResponsiveContainer width="100%" height={300}>
+          <RadarChart data={data} outerRadius="72%" accessibilityLayer={false}>
+            <PolarGrid stroke="var(--grid)" />
+            <PolarAngleAxis dataKey="emotion" tick={{ fill: "var(--ink)", fontSize: 13 }} />
+            <PolarRadiusAxis domain={[0, end]} tickCount={end / STEP + 1} tick={false} axisLine={false} />
+            {shown.map((view) => (
+              <Radar
+                key={view}
+                dataKey={view}
+                stroke={VIEW[view].colour}
+                strokeWidth={2.5}
+                strokeDasharray={VIEW[view].dash}
+                fill={VIEW[view].colour}
+                fillOpacity={view === "fused" ? 0.16 : 0}
+                isAnimationActive={false}
+              />
+            ))}
+          </RadarChart>
+        </ResponsiveContainer>
+      </div>
+      <figcaption>The outer ring is {percent(end)}; rings are {percent(STEP)} apart.</figcaption>
+    </figure>
+  );
+}
+
+function strongest(views: Views, view: View): string {
+  const emotion = EMOTIONS.reduce((best, one) => (views[view]![one] > views[view]![best] ? one : best));
+  return `${emotion} ${percent(views[view]![emotion])}`;
+}

@@ -1,0 +1,107 @@
+import { type FormEvent, useEffect, useId, useRef, useState } from "react";
+
+import type { Job } from "../App";
+import type { Analysis } from "../api";
+import { percent, type Probabilities, type View, VIEW, VIEWS } from "../emotions";
+import { EmotionRadar } from "./EmotionRadar";
+import { Numbers } from "./Numbers";
+import { Playback } from "./Playback";
+
+export type Views = Record<View, Probabilities | null>;
+
+interface Props {
+  job: Job;
+  analysis: Analysis;
+  busy: boolean;
+  limit: number;
+  onJob: (job: Job) => void;
+}
+
+export function Result({ job, analysis, busy, limit, onJob }: Props) {
+  const views: Views = {
+    fused: analysis.probabilities,
+    audio: analysis.audio_probabilities,
+    text: analysis.text_probabilities,
+  };
+  const [hidden, setHidden] = useState<Set<View>>(new Set());
+  const shown = VIEWS.filter((view) => views[view] && !hidden.has(view));
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => heading.current?.focus(), []); // where screen readers go on
+
+  function toggle(view: View) {
+    const next = new Set(hidden);
+    if (!next.delete(view)) next.add(view);
+    setHidden(next);
+  }
+
+  return (
+    <section className="card result" aria-labelledby="answer">
+      <h2 id="answer" ref={heading} tabIndex={-1}>
+        <span className="label" data-emotion={analysis.label}>
+          {analysis.label}
+        </span>{" "}
+        <span className="share">{percent(analysis.probabilities[analysis.label])}</span>
+      </h2>
+      {analysis.untrained.length > 0 && (
+        <p className="note">This model was never trained ({analysis.untrained.join(", ")}): its answers mean nothing.</p>
+      )}
+      <div className="views" role="group" aria-label="Views in the chart">
+        {VIEWS.map((view) => (
+          <button
+            key={view}
+            type="button"
+            aria-pressed={shown.includes(view)}
+            disabled={!views[view]}
+            title={views[view] ? undefined : VIEW[view].absent}
+            onClick={() => toggle(view)}
+          >
+            <svg className="swatch" viewBox="0 0 24 8" aria-hidden="true">
+              <line x1="0" y1="4" x2="24" y2="4" stroke={VIEW[view].colour} strokeWidth="3" strokeDasharray={VIEW[view].dash} />
+            </svg>
+            {VIEW[view].name}
+          </button>
+        ))}
+      </div>
+      <div className="figures">
+        <EmotionRadar views={views} shown={shown} />
+        <Numbers views={views} />
+      </div>
+      <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
+      {job.audio && <Playback audio={job.audio} timeline={analysis.timeline} />}
+      <p className="fine">
+        Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by checkpoint {analysis.checkpoint.slice(0, 8)}.
+      </p>
+    </section>
+  );
+}
+
+/** The words, to be corrected. */
+function Words({ job, analysis, busy, limit, onJob }: Props) {
+  const [text, setText] = useState(analysis.text);
+  const id = useId();
+  const changed = text !== analysis.text;
+
+  function submit(event: FormEvent) {
+    event.preventDefault();
+    onJob({ ...job, text });
+  }
+
+  return (
+    <form className="words" onSubmit={submit}>
+      <label htmlFor={id}>{analysis.transcript === null ? "The words" : "What was heard"}</label>
+      {job.audio && !analysis.text && (
+        <p className="note">
+          {analysis.transcript === null ? "The words are not known" : "No words were recognised"}: the answer rests on the voice
+          alone. You can write the words here.
+        </p>
+      )}
+      <textarea id={id} rows={2} maxLength={limit} value={text} onChange={(event) => setText(event.target.value)} />
+      <div className="row">
+        <small>{job.audio ? "Not right? Correct it, and ask again with the same voice." : "Change it, and ask again."}</small>
+        <button type="submit" disabled={busy || !changed || !text.trim()}>
+          Analyse again
+        </button>
+      </div>
+    </form>
+  );
+}

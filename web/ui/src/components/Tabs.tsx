@@ -1,0 +1,43 @@
+/** Tabs as the ARIA Authoring Practices have them: arrow keys move between them. */
+
+import { type KeyboardEvent, type ReactNode, useId, useRef, useState } from "react";
+
+export function Tabs({ label, tabs }: { label: string; tabs: Record<string, ReactNode> }) {
+  const names = Object.keys(tabs);
+  const [chosen, setChosen] = useState(names[0]!);
+  const id = useId();
+  const list = useRef<HTMLDivElement>(null);
+
+  function move(event: KeyboardEvent) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = (names.indexOf(chosen) + step + names.length) % names.length;
+    setChosen(names[next]!);
+    list.current?.querySelectorAll<HTMLElement>("[role=tab]")[next]?.focus();
+  }
+
+  return (
+    <>
+      <div className="tabs" role="tablist" aria-label={label} ref={list}>
+        {names.map((name) => (
+          <button
+            key={name}
+            type="button"
+            role="tab"
+            id={`${id}-${name}`}
+            aria-selected={name === chosen}
+            aria-controls={`${id}-panel`}
+            tabIndex={name === chosen ? 0 : -1}
+            onClick={() => setChosen(name)}
+            onKeyDown={move}
+          >
+            {name}
+          </button>
+        ))}
+      </div>
+      <div className="panel" role="tabpanel" id={`${id}-panel`} aria-labelledby={`${id}-${chosen}`}>
+        {tabs[chosen]}
+      </div>
+    </>
+  );
+}
