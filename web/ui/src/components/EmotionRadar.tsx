@@ -14,16 +14,17 @@ export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) 
   // of all views, so that the scale stays when one is hidden
   const largest = Math.max(...Object.values(views).flatMap((view) => (view ? Object.values(view) : [])));
   const end = Math.ceil(largest / STEP) * STEP;
+  const rings = Array.from({ length: end / STEP + 1 }, (_, index) => index * STEP);
   const summary = shown.map((view) => `${VIEW[view].name}: ${strongest(views, view)}`).join("; ");
 
   return (
     <figure className="radar">
       <div role="img" aria-label={`Radar chart. ${summary || "No view is shown."}`}>
-        <ResponsiveContainer width="100%" height={300}>
-          <RadarChart data={data} outerRadius="72%" accessibilityLayer={false}>
+        <ResponsiveContainer width="100%" height={340}>
+          <RadarChart data={data} outerRadius="80%" accessibilityLayer={false}>
             <PolarGrid stroke="var(--grid)" />
-            <PolarAngleAxis dataKey="emotion" tick={{ fill: "var(--ink)", fontSize: 13 }} />
-            <PolarRadiusAxis domain={[0, end]} tickCount={end / STEP + 1} tick={false} axisLine={false} />
+            <PolarAngleAxis dataKey="emotion" tick={Label} />
+            <PolarRadiusAxis domain={[0, end]} ticks={rings} allowDecimals tick={false} axisLine={false} />
             {shown.map((view) => (
               <Radar
                 key={view}
@@ -41,6 +42,25 @@ export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) 
       </div>
       <figcaption>The outer ring is {percent(end)}; rings are {percent(STEP)} apart.</figcaption>
     </figure>
+  );
+}
+
+/** An emotion at its corner; those at the sides lie above theirs, as phones are narrow. */
+function Label({ x, y, index, payload }: { x: number | string; y: number | string; index: number; payload: { value: string } }) {
+  const side = [0, 1, 0, 0, -1][index] ?? 0;
+  return (
+    <text
+      x={Number(x) + 32 * side}
+      y={Number(y) + (side ? -14 : index ? 8 : 0)}
+      textAnchor={side ? (side > 0 ? "end" : "start") : "middle"}
+      fill="var(--ink)"
+      stroke="var(--surface)"
+      strokeWidth={5}
+      paintOrder="stroke"
+      fontSize={13}
+    >
+      {payload.value}
+    </text>
   );
 }
 

@@ -62,10 +62,8 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
           </button>
         ))}
       </div>
-      <div className="figures">
-        <EmotionRadar views={views} shown={shown} />
-        <Numbers views={views} />
-      </div>
+      <EmotionRadar views={views} shown={shown} />
+      <Numbers views={views} />
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
       {job.audio && <Playback audio={job.audio} timeline={analysis.timeline} />}
       <p className="fine">

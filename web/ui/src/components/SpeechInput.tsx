@@ -27,7 +27,13 @@ export function SpeechInput({ limit, busy, onJob, onFailure }: Props) {
         onClick={recording ? recorder.stop : recorder.start}
       >
         <span className="ring" style={{ transform: `scale(${1 + 0.35 * recorder.level})` }} aria-hidden="true" />
-        <span className="dot" aria-hidden="true" />
+        <svg viewBox="0 0 24 24" aria-hidden="true">
+          {recording ? (
+            <rect x="7" y="7" width="10" height="10" rx="1.5" />
+          ) : (
+            <path d="M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3Zm-6.5 8a1 1 0 0 1 2 0 4.5 4.5 0 0 0 9 0 1 1 0 0 1 2 0 6.5 6.5 0 0 1-5.5 6.42V20h2a1 1 0 0 1 0 2H9a1 1 0 0 1 0-2h2v-2.58A6.5 6.5 0 0 1 5.5 11Z" />
+          )}
+        </svg>
         <span className="hidden">{recording ? "Stop and analyse" : "Record"}</span>
       </button>
       <p className="time" aria-hidden={!recording}>
