@@ -79,26 +79,24 @@ async def analyze(
     Raises:
         Failure: no answer, and why.
     """
-    start = time.perf_counter()
+    begun = time.perf_counter()
     waveform = None if recording is None else await asyncio.to_thread(decode, recording, max_seconds)
     decoded = time.perf_counter()
-    left = max(0.001, deadline - (decoded - start))
+    left = max(0.001, deadline - (decoded - begun))
     windows = [] if waveform is None else spans(len(waveform))
 
     async def ask(*utterance: Any, transcribe: bool = False) -> tuple[Emotion, float]:
         answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left)
         return answer, time.perf_counter()
 
+    rate = None if waveform is None else SAMPLE_RATE
+    parts = [] if waveform is None else [waveform[start:end] for start, end in windows]
     try:
-        async with asyncio.TaskGroup() as group:
-            rate = None if waveform is None else SAMPLE_RATE
-            whole = group.create_task(ask(waveform, text or None, rate, transcribe=transcribe))
-            voices = (
-                [group.create_task(ask(waveform[a:b], None, rate)) for a, b in windows] if waveform is not None else []
-            )
-    except* EmotionError as errors:
-        raise from_client(errors.exceptions[0]) from None
-    answer, answered = whole.result()
+        (answer, answered), *voices = await asyncio.gather(
+            ask(waveform, text or None, rate, transcribe=transcribe), *(ask(part, None, rate) for part in parts)
+        )
+    except EmotionError as error:
+        raise from_client(error) from None
     return Analysis(
         transcript=answer.transcript,
         text=answer.transcript if answer.transcript is not None else text,
@@ -108,16 +106,16 @@ async def analyze(
         text_probabilities=answer.text_probabilities,
         seconds=None if waveform is None else len(waveform) / SAMPLE_RATE,
         timeline=[
-            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice.result()[0].probabilities)
-            for (a, b), voice in zip(windows, voices, strict=True)
+            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice.probabilities)
+            for (a, b), (voice, _) in zip(windows, voices, strict=True)
         ],
         checkpoint=answer.checkpoint,
         untrained=list(answer.untrained),
         timings=Timings(
-            decode_ms=1e3 * (decoded - start),
+            decode_ms=1e3 * (decoded - begun),
             answer_ms=1e3 * (answered - decoded),
-            timeline_ms=1e3 * (max([decoded, *(voice.result()[1] for voice in voices)]) - decoded),
-            total_ms=1e3 * (time.perf_counter() - start),
+            timeline_ms=1e3 * (max([decoded, *(done for _, done in voices)]) - decoded),
+            total_ms=1e3 * (time.perf_counter() - begun),
         ),
     )
 

@@ -168,6 +168,9 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.page.is_dir():
         app.mount("/", StaticFiles(directory=settings.page, html=True), name="page")
 
+    for path in app.openapi()["paths"].values():  # kept by FastAPI from here on
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # ours is 400
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD  # nothing that is uploaded goes to a disk
     app.add_middleware(Guard, path=ANALYZE, settings=settings, count=gateway.metrics.refused)
     app.add_middleware(Headers)

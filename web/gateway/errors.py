@@ -1,6 +1,6 @@
 """Failures as callers see them: a status, a code for programs, a sentence for people."""
 
-from emotion_client import DeadlineExceeded, InvalidInput, Unavailable, Unreachable
+from emotion_client import DeadlineExceeded, EmotionError, InvalidInput, Unavailable, Unreachable
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -42,7 +42,7 @@ def too_large(limit: int) -> Failure:
     return Failure(413, "too_large", f"The upload is too large; at most {limit / 2**20:g} MiB are accepted.")
 
 
-def from_client(error: BaseException) -> Failure:
+def from_client(error: EmotionError) -> Failure:
     """What to tell about a call to the server that failed."""
     match error:
         case InvalidInput():
