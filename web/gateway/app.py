@@ -80,14 +80,15 @@ class Gateway:
         Raises:
             Failure: no answer, and why.
         """
-        if recording is None and not text.strip():
+        text = text.strip()
+        if recording is None and not text:
             raise unusable("There is neither a recording nor a text: send one of them, or both.")
         if self._in_flight >= self.settings.in_flight:
             raise busy()
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         try:
-            transcribe = recording is not None and not text.strip() and await self.speech()
+            transcribe = recording is not None and not text and await self.speech()
             found = await analysis.analyze(
                 self.client, recording, text, transcribe, self.settings.max_seconds, self.settings.deadline
             )
