@@ -71,6 +71,9 @@ def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes
         answer = analyze(address, data, "words").json()
         assert answer["seconds"] == pytest.approx(len(audio.decode(data)) / audio.SAMPLE_RATE)
         windows = answer["timeline"]
+        if answer["seconds"] <= 3:
+            assert not windows
+            continue
         assert windows[0]["start"] == 0 and windows[-1]["end"] == pytest.approx(answer["seconds"])
         for before, after in pairwise(windows):
             assert before["start"] < after["start"] <= before["end"]
@@ -82,10 +85,6 @@ def test_windows_of_a_timeline(seconds: float, count: int) -> None:
     found = spans(int(seconds * audio.SAMPLE_RATE))
     assert len(found) == count
     assert all(end - start == 3 * audio.SAMPLE_RATE for start, end in found)
-
-
-def test_short_recording_has_no_timeline(address: str, clip: bytes) -> None:
-    assert analyze(address, text="a word").json()["timeline"] == []
 
 
 def test_health_says_what_is_accepted(address: str) -> None:

@@ -167,7 +167,8 @@ def create_app(settings: Settings) -> FastAPI:
         return await failed(request, Failure(500, "fault", "The gateway failed; its log says why."))
 
     if settings.page.is_dir():
-        app.mount("/", StaticFiles(directory=settings.page, html=True), name="page")
+        # not mounted, for a mount on / would take the API's other methods, too
+        app.router.default = StaticFiles(directory=settings.page, html=True)
 
     for path in app.openapi()["paths"].values():  # kept by FastAPI from here on
         for operation in path.values():
