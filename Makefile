@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test k8s-check lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -19,6 +19,9 @@ test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
 
 test-full-size: $(VENV)/installed-dev  ## bert-base and VGGish with all parameters: start-up time, memory, answers
 	$(BIN)/python -m pytest -m full_size -s
+
+k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be checked without a cluster
+	$(BIN)/python -m pytest tests/k8s
 
 lint: $(VENV)/installed-dev  ## ruff and mypy
 	$(BIN)/ruff check
@@ -53,7 +56,7 @@ clean:  ## remove the environment, build/ and exported files
 	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess_text/1/*.json
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # the demo checkpoint in git holds what training changed; this is all of it
 build/checkpoint/config.json: checkpoints/demo/config.json | $(VENV)/installed

@@ -20,6 +20,8 @@ import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
 
+from serving import cores
+
 Config = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
@@ -105,6 +107,11 @@ def thread_count(config: Config, name: str) -> int:
     return int(parameter(config, name, r"\d{1,4}", "a whole number from 0 to 9999") or 0)
 
 
+def intra_op_threads(config: Config) -> int:
+    """The same, but for 0 as many as a container's CPU limit grants: ONNX Runtime counts the node's cores."""
+    return thread_count(config, "intra_op_thread_count") or cores.limit() or 0
+
+
 def boolean(config: Config, name: str, default: bool) -> bool:
     """A parameter's truth value."""
     value = parameter(config, name, "true|on|1|false|off|0", "true, on, 1, false, off or 0")
@@ -114,7 +121,7 @@ def boolean(config: Config, name: str, default: bool) -> bool:
 def session_options(config: Config) -> ort.SessionOptions:
     """ONNX Runtime's options from ``parameters`` and ``optimization.graph.level``; unknown parameters are ignored."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = thread_count(config, "intra_op_thread_count")
+    options.intra_op_num_threads = intra_op_threads(config)
     options.inter_op_num_threads = thread_count(config, "inter_op_thread_count")
     parallel = parameter(config, "execution_mode", "[01]", "0 (sequential) or 1 (parallel)") == "1"
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL

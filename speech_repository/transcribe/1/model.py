@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from emotion import audio
 from emotion.errors import InputError
 from emotion.speech import Recogniser
+from serving import cores
 from serving.stage import answer_each, rows
 
 
@@ -26,7 +27,7 @@ class TritonPythonModel:
             parameters["language"],
             device="cuda" if args["model_instance_kind"] == "GPU" else "cpu",
             device_index=int(args["model_instance_device_id"]),
-            threads=int(parameters["threads"]),
+            threads=int(parameters["threads"]) or cores.limit() or 0,
         )
         self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
 

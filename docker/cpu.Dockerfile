@@ -1,0 +1,42 @@
+# Triton on a CPU, from the pip wheel: no GPU libraries, no compiler, no torch.
+#   docker build --file docker/cpu.Dockerfile --tag emoserve-cpu .
+# Models come in a volume on /models (docker/models.Dockerfile). With speech recognition: --build-arg EXTRAS="server speech".
+ARG BASE=docker.io/library/debian:12-slim
+
+FROM ${BASE} AS packages
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY docker/requirements.py pyproject.toml requirements/constraints.txt requirements/whisper.txt ./
+ARG EXTRAS=server
+RUN python3 -m venv /opt/emoserve \
+    && python3 requirements.py ${EXTRAS} > wanted.txt \
+    && /opt/emoserve/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt --requirement wanted.txt \
+    && case " ${EXTRAS} " in *" speech "*) \
+        /opt/emoserve/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --requirement whisper.txt ;; esac \
+    && /opt/emoserve/bin/pip uninstall --yes pip setuptools
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="emoserve-cpu" \
+      org.opencontainers.image.description="Multimodal emotion recognition on NVIDIA Triton, for CPUs" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# libpython is what Triton's Python backend links against
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 libpython3.11 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 1000 --create-home emoserve
+COPY --from=packages /opt/emoserve /opt/emoserve
+WORKDIR /app
+COPY emotion emotion
+COPY serving serving
+COPY speech_repository speech_repository
+ENV PATH=/opt/emoserve/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1
+USER 1000
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
+ENTRYPOINT ["python", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]

@@ -1,0 +1,27 @@
+"""How many cores a container may use."""
+
+from pathlib import Path
+
+import pytest
+
+from serving import cores
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("max 100000", None),
+        ("200000 100000", 2),
+        ("150000 100000", 2),
+        ("5000 100000", 1),
+        ("", None),
+        ("nonsense", None),
+    ],
+)
+def test_limit(text: str, expected: int | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    assert cores.limit(tmp_path / "cpu.max") == expected
+
+
+def test_without_a_cgroup_there_is_no_limit(tmp_path: Path) -> None:
+    assert cores.limit(tmp_path / "cpu.max") is None
