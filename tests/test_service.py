@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -108,6 +109,7 @@ def test_mixed_lengths_batch_together(
     client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
 ) -> None:
     def executions() -> NDArray[np.int64]:
+        time.sleep(0.5)  # Triton counts a request after its answer has left
         [row] = client.get_inference_statistics("classifier", as_json=True)["model_stats"]
         return np.array([int(row["inference_count"]), int(row["execution_count"])])
 
