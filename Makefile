@@ -9,19 +9,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test k8s-check lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test k8s-check k8s-deep lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
-	$(BIN)/python -m pytest -n 2 -m "not full_size"
+	$(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
 
 test-full-size: $(VENV)/installed-dev  ## bert-base and VGGish with all parameters: start-up time, memory, answers
 	$(BIN)/python -m pytest -m full_size -s
 
 k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be checked without a cluster
-	$(BIN)/python -m pytest tests/k8s
+	$(BIN)/python -m pytest -m "not k8s_deep" tests/k8s
+
+k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a pod (root, with Debian's container tools)
+	$(BIN)/python -m pytest -m k8s_deep -s tests/k8s
 
 lint: $(VENV)/installed-dev  ## ruff and mypy
 	$(BIN)/ruff check

@@ -13,9 +13,10 @@ RUN python3 requirements.py > wanted.txt \
 COPY emotion emotion
 COPY serving serving
 COPY speech_repository speech_repository
-ENV PYTHONDONTWRITEBYTECODE=1
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    EMOSERVE_CONFIG=gpu
 USER 1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
-ENTRYPOINT ["python3", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models", "--config", "gpu"]
+ENTRYPOINT ["python3", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]

@@ -1,6 +1,7 @@
 """`python -m serving`: serve a model repository until told to stop."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -18,18 +19,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
-        epilog="Arguments after -- go to tritonserver as they are.",
+        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG and EMOSERVE_LOG_LEVEL in the "
+        "environment stand for --config and --log-level.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default 8001; 0: any free port")
     parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
     parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1)")
-    parser.add_argument("--config", metavar="NAME", help="take configs/NAME.pbtxt of each model that has it (gpu)")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        default=os.environ.get("EMOSERVE_CONFIG"),
+        help="take configs/NAME.pbtxt of each model that has it (gpu)",
+    )
     parser.add_argument("--speech", action="store_true", help="serve emotion_speech too: it recognises what is said")
-    parser.add_argument("--log-level", choices=log.LEVELS, default="warning", help="of Triton's log (default: warning)")
+    parser.add_argument(
+        "--log-level",
+        choices=log.LEVELS,
+        default=os.environ.get("EMOSERVE_LOG_LEVEL", "warning"),
+        help="of Triton's log (default: warning)",
+    )
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())
+    if options["log_level"] not in log.LEVELS:  # argparse checks no defaults
+        parser.error(f"EMOSERVE_LOG_LEVEL is {options['log_level']!r} (choose from {', '.join(log.LEVELS)})")
 
     stopping = threading.Event()
 

@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from serving.log import LEVELS
 from serving.triton import EXIT_TIMEOUT
 
 ROOT = Path(__file__).parent.parent.parent
@@ -185,10 +186,9 @@ def test_a_busy_server_is_not_killed(overlay: Path) -> None:
 @every_overlay
 def test_configuration_that_is_chosen_exists(overlay: Path) -> None:
     (settings,) = of_kind(overlay, "ConfigMap")
-    name = settings["data"]["CONFIG"]
+    name = settings["data"]["EMOSERVE_CONFIG"]
+    assert settings["data"]["EMOSERVE_LOG_LEVEL"] in LEVELS
     named = list((ROOT / "model_repository").glob(f"*/configs/{name}.pbtxt"))
     assert bool(named) != (name == "default")
     (reference,) = triton(overlay)["envFrom"]
     assert reference["configMapRef"]["name"] == settings["metadata"]["name"]
-    for variable in re.findall(r"\$\((\w+)\)", " ".join(triton(overlay)["args"])):
-        assert variable in settings["data"]
