@@ -173,7 +173,7 @@ def test_typed_text_is_analysed_by_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Control+Enter")
     answered(page)
     expect(page.locator("#answer")).to_be_focused()
-    expect(page.get_by_role("button", name="The voice")).to_be_disabled()
+    expect(page.get_by_role("button", name="What the voice says")).to_be_disabled()
     expect(page.get_by_role("heading", name="excitement", level=2)).to_be_visible()
 
 
@@ -242,7 +242,7 @@ def test_silence_is_answered_by_the_voice_alone(page: Page, tmp_path: Path) -> N
     page.get_by_label("Choose a recording").set_input_files(tmp_path / "silence.wav")
     answered(page)
     expect(page.get_by_text("No words were recognised: the answer rests on the voice alone.")).to_be_visible()
-    expect(page.get_by_role("button", name="The words")).to_be_disabled()
+    expect(page.get_by_role("button", name="What the words say")).to_be_disabled()
 
 
 def test_service_that_is_busy_is_tried_again(page: Page) -> None:

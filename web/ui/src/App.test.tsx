@@ -54,26 +54,27 @@ test("the answer's numbers are on the page, and a view that is not there says wh
   expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toHaveFocus();
   const row = within(screen.getByRole("table")).getByRole("row", { name: /^sadness/ });
   expect(row).toHaveTextContent("sadness70 %–30 %");
-  expect(screen.getByRole("button", { name: "The voice" })).toHaveAttribute("title", "There is no recording.");
-  expect(screen.getByRole("button", { name: "The voice" })).toBeDisabled();
+  const voice = screen.getByRole("button", { name: "What the voice says" });
+  expect(voice).toBeDisabled();
+  expect(voice).toHaveAccessibleDescription("There is no recording.");
 });
 
 test("views are toggled", async () => {
   analyses = [json(answer)];
   render(<App />);
   await type("so it is");
-  const toggle = await screen.findByRole("button", { name: "The words" });
+  const toggle = await screen.findByRole("button", { name: "What the words say" });
   expect(toggle).toHaveAttribute("aria-pressed", "true");
-  expect(screen.getByRole("img", { name: /The words: neutral 48 %/ })).toBeInTheDocument();
+  expect(screen.getByRole("img", { name: /What the words say: neutral 48 %/ })).toBeInTheDocument();
   await userEvent.click(toggle);
   expect(toggle).toHaveAttribute("aria-pressed", "false");
-  expect(screen.queryByRole("img", { name: /The words/ })).toBeNull();
+  expect(screen.queryByRole("img", { name: /What the words say/ })).toBeNull();
 });
 
 test("a corrected transcript goes with the same recording", async () => {
   analyses = [json({ ...answer, transcript: "so it is", audio_probabilities: fused }), json(answer)];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: "“made amiable”" }));
+  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
   const transcript = await screen.findByLabelText("What was heard");
   expect([...sent[0]!.keys()]).toEqual(["audio"]);
   await userEvent.type(transcript, " not");
@@ -86,7 +87,7 @@ test("a corrected transcript goes with the same recording", async () => {
 test("silence says that the voice alone decides", async () => {
   analyses = [json({ ...answer, transcript: "", text: "", audio_probabilities: fused, text_probabilities: null })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: "“made amiable”" }));
+  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
   expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
 });
 
@@ -136,7 +137,7 @@ test("what is under way can be cancelled", async () => {
   render(<App />);
   await type("so it is");
   await userEvent.click(await screen.findByRole("button", { name: "Cancel" }));
-  expect(screen.queryByRole("status", { name: /Reading/ })).toBeNull();
+  expect(screen.queryByText("Reading the words")).toBeNull();
   expect(screen.getByRole("button", { name: "Analyse" })).toBeEnabled();
 });
 
@@ -152,6 +153,30 @@ test("analyses before are shown side by side, and forgotten when asked", async (
   await userEvent.click(recent.getByRole("button", { name: "Clear" }));
   expect(screen.queryByRole("region", { name: "Recent analyses" })).toBeNull();
   expect(localStorage.getItem("emoserve.recent")).toBe("[]");
+});
+
+test("the voice's emotions over the recording follow the slider", async () => {
+  const timeline = [
+    { start: 0, end: 3, probabilities: fused },
+    { start: 1.2, end: 4.2, probabilities: words },
+  ];
+  analyses = [json({ ...answer, audio_probabilities: fused, seconds: 4.2, timeline })];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  const slider = await screen.findByRole("slider", { name: "Position in the recording" });
+  expect(slider).toHaveAttribute("aria-valuetext", "0:00, sadness 70 %");
+  fireEvent.change(slider, { target: { value: "4" } });
+  expect(slider).toHaveAttribute("aria-valuetext", "0:04, neutral 48 %");
+  expect(screen.getByRole("img", { name: /From 0:00: sadness 70 %; From 0:01: neutral 48 %/ })).toBeInTheDocument();
+});
+
+test("what was typed outlives a look at another tab", async () => {
+  render(<App />);
+  await userEvent.click(screen.getByRole("tab", { name: "Type" }));
+  await userEvent.type(screen.getByLabelText("What would be said"), "so it is");
+  await userEvent.click(screen.getByRole("tab", { name: "Speak" }));
+  await userEvent.click(screen.getByRole("tab", { name: "Type" }));
+  expect(screen.getByLabelText("What would be said")).toHaveValue("so it is");
 });
 
 test("tabs follow the arrow keys", async () => {

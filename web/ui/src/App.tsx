@@ -29,6 +29,7 @@ export function App() {
   const [answer, setAnswer] = useState<{ job: Job; analysis: Analysis; id: number } | null>(null);
   const [problem, setProblem] = useState<{ failure: Failure; job?: Job } | null>(null);
   const [recent, setRecent] = useState(recents.load);
+  const [draft, setDraft] = useState(""); // here, so that it outlives a look at another tab
   const working = useRef<AbortController>(null);
 
   const run = useCallback(async (job: Job) => {
@@ -63,7 +64,7 @@ export function App() {
           <h1>emoserve</h1>
           <p>Speak, and see which emotions are in your voice and in your words.</p>
         </div>
-        <p className="service" data-state={service === undefined ? "unknown" : service ? "ready" : "away"}>
+        <p className="service" role="status" data-state={service === undefined ? "unknown" : service ? "ready" : "away"}>
           {service === undefined ? "Connecting" : service ? "Ready" : "Service away"}
         </p>
       </header>
@@ -75,7 +76,15 @@ export function App() {
             tabs={{
               Speak: <SpeechInput limit={limits.seconds} busy={pending !== null} onJob={send} onFailure={fail} />,
               File: <FileInput limits={limits} busy={pending !== null} onJob={send} onFailure={fail} />,
-              Type: <TextInput limit={limits.characters} busy={pending !== null} onJob={send} />,
+              Type: (
+                <TextInput
+                  text={draft}
+                  onText={setDraft}
+                  limit={limits.characters}
+                  busy={pending !== null}
+                  onJob={send}
+                />
+              ),
             }}
           />
           {service && !service.speech && (
@@ -86,15 +95,17 @@ export function App() {
           <Examples busy={pending !== null} onJob={send} onFailure={fail} />
         </section>
         <div className="outcome">
-          {pending && (
-            <Waiting
-              spoken={Boolean(pending.job.audio && !pending.job.text)}
-              onCancel={() => {
-                pending.controller.abort();
-                setPending(null);
-              }}
-            />
-          )}
+          <div role="status">
+            {pending && (
+              <Waiting
+                doing={activity(pending.job, service?.speech ?? true)}
+                onCancel={() => {
+                  pending.controller.abort();
+                  setPending(null);
+                }}
+              />
+            )}
+          </div>
           {problem && (
             <Problem
               failure={problem.failure}
@@ -125,6 +136,12 @@ export function App() {
       </footer>
     </>
   );
+}
+
+function activity({ audio, text }: Job, speech: boolean): string {
+  if (!audio) return "Reading the words";
+  if (text) return "Listening to the voice and reading the words";
+  return speech ? "Listening to the voice and writing down the words" : "Listening to the voice";
 }
 
 function Placeholder() {

@@ -35,6 +35,18 @@ test("what is cancelled is no failure", async () => {
   await expect(analyze({ text: "a" }, never)).rejects.toMatchObject({ name: "AbortError" });
 });
 
+test("a key is used where the browser forbids storage", async () => {
+  const forbid = () => {
+    throw new DOMException("", "SecurityError");
+  };
+  vi.spyOn(Storage.prototype, "setItem").mockImplementation(forbid);
+  vi.spyOn(Storage.prototype, "getItem").mockImplementation(forbid);
+  const fetched = answering({});
+  setKey("secret");
+  await analyze({ text: "a" }, never);
+  expect(fetched.mock.calls[0]![1].headers).toEqual({ "X-API-Key": "secret" });
+});
+
 test("only what is there is sent, with the key", async () => {
   const fetched = answering({});
   setKey("secret");

@@ -37,11 +37,25 @@ export class Failure extends Error {
   }
 }
 
-const KEY = "emoserve.key";
+const KEY = "emoserve.key"; // in the browser's storage, until its tab is closed
+let key: string | null = null; // as well, for where storage is forbidden
 export const AWAY = new Failure("away", "The service can't be reached. Check your connection, or try again in a moment.");
 
-export function setKey(key: string): void {
-  sessionStorage.setItem(KEY, key);
+export function setKey(given: string): void {
+  key = given;
+  try {
+    sessionStorage.setItem(KEY, given);
+  } catch {
+    // forbidden: it lasts until the page is closed
+  }
+}
+
+function getKey(): string | null {
+  try {
+    return sessionStorage.getItem(KEY);
+  } catch {
+    return key;
+  }
 }
 
 export async function health(): Promise<Health> {
@@ -52,8 +66,8 @@ export async function analyze(input: Input, signal: AbortSignal): Promise<Analys
   const body = new FormData();
   if (input.audio) body.set("audio", input.audio, "recording");
   if (input.text?.trim()) body.set("text", input.text);
-  const key = sessionStorage.getItem(KEY);
-  return call("/api/analyze", { method: "POST", body, signal, headers: key ? { "X-API-Key": key } : {} });
+  const held = getKey();
+  return call("/api/analyze", { method: "POST", body, signal, headers: held ? { "X-API-Key": held } : {} });
 }
 
 async function call<Answer>(path: string, options: RequestInit): Promise<Answer> {

@@ -10,8 +10,8 @@ export type View = (typeof VIEWS)[number];
 /** Names, and how each is drawn: told apart by colour and by line. Colours are in styles.css. */
 export const VIEW: Record<View, { name: string; colour: string; dash?: string; absent: string }> = {
   fused: { name: "Both together", colour: "var(--fused)", absent: "" },
-  audio: { name: "The voice", colour: "var(--audio)", dash: "7 4", absent: "There is no recording." },
-  text: { name: "The words", colour: "var(--text-view)", dash: "2 4", absent: "There are no words." },
+  audio: { name: "What the voice says", colour: "var(--audio)", dash: "7 4", absent: "There is no recording." },
+  text: { name: "What the words say", colour: "var(--text-view)", dash: "2 4", absent: "There are no words." },
 };
 
 export const COLOUR: Record<Emotion, string> = {
@@ -21,6 +21,12 @@ export const COLOUR: Record<Emotion, string> = {
   sadness: "var(--sadness)",
   excitement: "var(--excitement)",
 };
+
+/** "sadness 62 %" */
+export function strongest(probabilities: Probabilities): string {
+  const emotion = EMOTIONS.reduce((best, one) => (probabilities[one] > probabilities[best] ? one : best));
+  return `${emotion} ${percent(probabilities[emotion])}`;
+}
 
 export function percent(share: number): string {
   return `${Math.round(100 * share)} %`;

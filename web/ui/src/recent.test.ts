@@ -18,7 +18,7 @@ test("the last six are kept, the newest first", () => {
   expect(load()).toEqual(kept);
 });
 
-test.each(["no JSON", "{}", '[{"label": "joy"}]', "[null]", "null"])("storage that holds %s is as good as empty", (stored) => {
+test.each(["no JSON", "{}", '[{"label": "joy"}]', '[{"id": 1, "text": "no time"}]', "[null]", "null"])("storage that holds %s is as good as empty", (stored) => {
   localStorage.setItem("emoserve.recent", stored);
   expect(load()).toEqual([]);
 });

@@ -40,7 +40,7 @@ function isRecent(value: unknown): value is Recent {
   const one = value as Partial<Recent> | null;
   return (
     typeof one?.id === "number" &&
-    typeof one.text === "string" &&
+    [one.when, one.source, one.text].every((part) => typeof part === "string") &&
     EMOTIONS.includes(one.label as Emotion) &&
     EMOTIONS.every((emotion) => typeof one.probabilities?.[emotion] === "number")
   );

@@ -23,11 +23,14 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
   const [level, setLevel] = useState(0);
   const release = useRef<() => void>(() => {});
   const recorder = useRef<MediaRecorder>(null);
+  const left = useRef(false); // somebody went elsewhere, perhaps while the browser asked for the microphone
 
   const start = useCallback(async () => {
     setState("asking");
     try {
       const stream = await microphone();
+      release.current = () => stream.getTracks().forEach((track) => track.stop());
+      if (left.current) return release.current();
       const chunks: Blob[] = [];
       const type = TYPES.find((one) => MediaRecorder.isTypeSupported(one));
       const recording = new MediaRecorder(stream, type ? { mimeType: type } : {});
@@ -47,6 +50,7 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
       };
       recording.ondataavailable = (event) => chunks.push(event.data);
       recording.onstop = () => {
+        if (left.current) return; // it was not meant to be sent
         release.current();
         setState("idle");
         setLevel(0);
@@ -60,6 +64,7 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
       setState("recording");
     } catch (error) {
       release.current();
+      if (left.current) return;
       setState("idle");
       failed(explain(error));
     }
@@ -69,7 +74,13 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
     if (recorder.current?.state === "recording") recorder.current.stop();
   }, []);
 
-  useEffect(() => () => release.current(), []); // the microphone goes off with the page's view
+  useEffect(() => {
+    left.current = false;
+    return () => {
+      left.current = true;
+      release.current();
+    };
+  }, []);
 
   return { state, seconds, level, start, stop };
 }

@@ -4,7 +4,7 @@ import { cleanup } from "@testing-library/react";
 import { afterEach, beforeEach, vi } from "vitest";
 
 // jsdom lays nothing out, and plays nothing
-vi.mock("wavesurfer.js", () => ({ default: { create: () => ({ on: vi.fn(), destroy: vi.fn() }) } }));
+vi.mock("wavesurfer.js", () => ({ default: { create: () => ({ on: vi.fn(), destroy: vi.fn(), setTime: vi.fn() }) } }));
 globalThis.ResizeObserver = class {
   observe() {}
   unobserve() {}

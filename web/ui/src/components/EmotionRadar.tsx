@@ -1,6 +1,6 @@
 import { PolarAngleAxis, PolarGrid, PolarRadiusAxis, Radar, RadarChart, ResponsiveContainer } from "recharts";
 
-import { EMOTIONS, percent, type View, VIEW } from "../emotions";
+import { EMOTIONS, percent, strongest, type View, VIEW } from "../emotions";
 import type { Views } from "./Result";
 
 const STEP = 0.25; // the scale ends at a multiple of it
@@ -15,7 +15,7 @@ export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) 
   const largest = Math.max(...Object.values(views).flatMap((view) => (view ? Object.values(view) : [])));
   const end = Math.ceil(largest / STEP) * STEP;
   const rings = Array.from({ length: end / STEP + 1 }, (_, index) => index * STEP);
-  const summary = shown.map((view) => `${VIEW[view].name}: ${strongest(views, view)}`).join("; ");
+  const summary = shown.map((view) => `${VIEW[view].name}: ${strongest(views[view]!)}`).join("; ");
 
   return (
     <figure className="radar">
@@ -62,9 +62,4 @@ function Label({ x, y, index, payload }: { x: number | string; y: number | strin
       {payload.value}
     </text>
   );
-}
-
-function strongest(views: Views, view: View): string {
-  const emotion = EMOTIONS.reduce((best, one) => (views[view]![one] > views[view]![best] ? one : best));
-  return `${emotion} ${percent(views[view]![emotion])}`;
 }

@@ -4,8 +4,15 @@ import leisure from "../../../../examples/speech/austen-0870.flac?url";
 import disposed from "../../../../examples/speech/austen-0880.flac?url";
 import selfish from "../../../../examples/speech/austen-0890.flac?url";
 import amiable from "../../../../examples/speech/austen-0930.flac?url";
+import transcripts from "../../../../examples/speech/transcripts.tsv?raw";
 
-const CLIPS = { "ill-disposed": disposed, "rather selfish": selfish, "made amiable": amiable, "then leisure": leisure };
+const CLIPS = [
+  { name: "ill-disposed", file: "austen-0880.flac", url: disposed },
+  { name: "rather selfish", file: "austen-0890.flac", url: selfish },
+  { name: "made amiable", file: "austen-0930.flac", url: amiable },
+  { name: "then leisure", file: "austen-0870.flac", url: leisure },
+];
+const SENTENCES = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
 
 interface Props {
   busy: boolean;
@@ -28,15 +35,15 @@ export function Examples({ busy, onJob, onFailure }: Props) {
     <div className="examples">
       <h3>Or try an example</h3>
       <ul>
-        {Object.entries(CLIPS).map(([name, url]) => (
+        {CLIPS.map(({ name, file, url }) => (
           <li key={name}>
             <button type="button" disabled={busy} onClick={() => void take(name, url)}>
-              “{name}”
+              “{name}” <small>{SENTENCES[file]}</small>
             </button>
           </li>
         ))}
       </ul>
-      <small>Jane Austen, read by a volunteer of LibriVox; public domain.</small>
+      <small>Jane Austen, Sense and Sensibility, read by a volunteer for LibriVox; public domain.</small>
     </div>
   );
 }

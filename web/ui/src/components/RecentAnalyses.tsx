@@ -27,7 +27,7 @@ export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear:
                   <dt>{emotion}</dt>
                   <dd>
                     <span className="bar" aria-hidden="true">
-                      <span style={{ width: percent(probabilities[emotion]).replace(" ", "") }} data-emotion={emotion} />
+                      <span style={{ width: `${100 * probabilities[emotion]}%` }} data-emotion={emotion} />
                     </span>
                     {percent(probabilities[emotion])}
                   </dd>

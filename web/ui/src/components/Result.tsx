@@ -25,6 +25,8 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
   };
   const [hidden, setHidden] = useState<Set<View>>(new Set());
   const shown = VIEWS.filter((view) => views[view] && !hidden.has(view));
+  const absent = VIEWS.filter((view) => !views[view]);
+  const reason = useId();
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), []); // where screen readers go on
 
@@ -52,7 +54,7 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
             type="button"
             aria-pressed={shown.includes(view)}
             disabled={!views[view]}
-            title={views[view] ? undefined : VIEW[view].absent}
+            aria-describedby={views[view] ? undefined : reason}
             onClick={() => toggle(view)}
           >
             <svg className="swatch" viewBox="0 0 24 8" aria-hidden="true">
@@ -61,11 +63,12 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
             {VIEW[view].name}
           </button>
         ))}
+        {absent.length > 0 && <small id={reason}>{absent.map((view) => VIEW[view].absent).join(" ")}</small>}
       </div>
       <EmotionRadar views={views} shown={shown} />
       <Numbers views={views} />
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
-      {job.audio && <Playback audio={job.audio} timeline={analysis.timeline} />}
+      {job.audio && <Playback audio={job.audio} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
       <p className="fine">
         Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by checkpoint {analysis.checkpoint.slice(0, 8)}.
       </p>

@@ -23,7 +23,7 @@ export function SpeechInput({ limit, busy, onJob, onFailure }: Props) {
         type="button"
         className="record"
         data-recording={recording}
-        disabled={busy || recorder.state === "asking"}
+        disabled={!recording && (busy || recorder.state === "asking")}
         onClick={recording ? recorder.stop : recorder.start}
       >
         <span className="ring" style={{ transform: `scale(${1 + 0.35 * recorder.level})` }} aria-hidden="true" />

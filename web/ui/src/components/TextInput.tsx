@@ -1,15 +1,16 @@
-import { type FormEvent, type KeyboardEvent, useId, useState } from "react";
+import { type FormEvent, type KeyboardEvent, useId } from "react";
 
 import type { Job } from "../App";
 
 interface Props {
+  text: string;
+  onText: (text: string) => void;
   limit: number;
   busy: boolean;
   onJob: (job: Job) => void;
 }
 
-export function TextInput({ limit, busy, onJob }: Props) {
-  const [text, setText] = useState("");
+export function TextInput({ text, onText, limit, busy, onJob }: Props) {
   const id = useId();
   const ready = !busy && text.trim() !== "";
 
@@ -27,7 +28,7 @@ export function TextInput({ limit, busy, onJob }: Props) {
         maxLength={limit}
         value={text}
         placeholder="I can't believe that it worked!"
-        onChange={(event) => setText(event.target.value)}
+        onChange={(event) => onText(event.target.value)}
         onKeyDown={(event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event)}
       />
       <div className="row">
