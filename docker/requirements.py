@@ -4,8 +4,12 @@ An image installs that alone, in a layer of its own, which stays while the code 
 """
 
 import sys
-import tomllib
 from pathlib import Path
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, of NVIDIA's image
+    from pip._vendor import tomli as tomllib
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 print("\n".join(project["dependencies"]))

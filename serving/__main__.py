@@ -15,12 +15,12 @@ REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
 
 def main() -> int:
-    """Run Triton in the foreground; SIGTERM and SIGINT stop it cleanly (exit status 0)."""
+    """Run Triton in the foreground; SIGTERM (which drains first) and SIGINT stop it cleanly (exit status 0)."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
-        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG and EMOSERVE_LOG_LEVEL in the "
-        "environment stand for --config and --log-level.",
+        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL and "
+        "EMOSERVE_DRAIN in the environment stand for --config, --log-level and --drain.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
@@ -40,17 +40,25 @@ def main() -> int:
         default=os.environ.get("EMOSERVE_LOG_LEVEL", "warning"),
         help="of Triton's log (default: warning)",
     )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("EMOSERVE_DRAIN", "0"),
+        help="after SIGTERM go on until no client is connected, but for SECONDS at most (default: 0)",
+    )
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())
     if options["log_level"] not in log.LEVELS:  # argparse checks no defaults
         parser.error(f"EMOSERVE_LOG_LEVEL is {options['log_level']!r} (choose from {', '.join(log.LEVELS)})")
 
+    drain = options.pop("drain")
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not stopping.is_set():  # a second Ctrl-C must not interrupt the stopping
             stopping.set()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -63,7 +71,13 @@ def main() -> int:
             if server.manifest:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)
-            status = server.wait()
+            try:
+                status = server.wait()
+            except KeyboardInterrupt as told:
+                if told.args == (signal.SIGTERM,) and drain:
+                    print(f"draining: stops when no client is connected, in {drain:g} s at the latest", flush=True)
+                    server.drain(drain)
+                return 0
         print(f"error: Triton ended by itself with exit status {status}", file=sys.stderr)
         return 1
     except TritonError as error:

@@ -14,7 +14,9 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+import psutil
 
 from serving import log
 from serving.installation import TritonError, environment, find_triton, prepare_backends
@@ -24,6 +26,10 @@ __all__ = ["Triton", "TritonError"]
 
 READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
 EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; Kubernetes kills after 30 by default
+# s, plus or minus a tenth, after which gRPC asks a client to connect anew (calls under way are finished first): clients
+# come to know servers that are new, and leave those that are going
+CONNECTION_AGE = 20
+QUIET = 5.0  # s without a connection after which nobody is expected any more
 
 
 class Triton:
@@ -112,6 +118,7 @@ class Triton:
             f"--grpc-port={self._ports['gRPC']}",
             f"--metrics-address={self.host}",
             f"--metrics-port={self._ports['metrics']}",
+            f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
             # our configurations say everything; completing them would load every model twice
             "--disable-auto-complete-config",
@@ -145,6 +152,18 @@ class Triton:
         except subprocess.TimeoutExpired:
             return None
 
+    def drain(self, limit: float) -> None:
+        """Go on serving until no client has been connected to gRPC for 5 s, but for `limit` seconds at most.
+
+        Triton refuses requests from the moment when it is told to stop, so callers must have left by then.
+        """
+        now = time.monotonic()
+        end, quiet_since = now + limit, now
+        while now < min(end, quiet_since + QUIET) and self.wait(0.25) is None:
+            now = time.monotonic()
+            if self._is_connected():
+                quiet_since = now
+
     def stop(self) -> None:
         """Stop Triton: requests in flight are finished, and no process is left behind."""
         if self._process is not None:
@@ -159,7 +178,7 @@ class Triton:
         if self._scratch is not None:
             self._scratch.cleanup()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Triton":
         self.start()
         return self
 
@@ -167,6 +186,13 @@ class Triton:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _is_connected(self) -> bool:
+        """Whether a client is connected to gRPC."""
+        return any(
+            connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self._ports["gRPC"]
+            for connection in psutil.net_connections("tcp")
+        )
 
     def _read_log(self) -> None:
         assert self._process is not None and self._process.stdout is not None

@@ -25,7 +25,8 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "backoffMultiplier": 3,
                 "maxBackoff": "3s",
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # a Triton that is stopping no longer finds its models; another server does
+                "retryableStatusCodes": ["UNAVAILABLE", "NOT_FOUND"],
             },
         }
     ],
@@ -44,6 +45,8 @@ CHANNEL_ARGS: list[tuple[str, Any]] = [
     # gRPC would wait up to 2 minutes before it looks again for a server that was gone
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # and 30 s before it asks again which servers a name stands for, such as a headless Service's
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 ]
 
 
