@@ -191,7 +191,7 @@ class Triton:
         """Whether a client is connected to gRPC."""
         return any(
             connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self._ports["gRPC"]
-            for connection in psutil.net_connections("tcp")
+            for connection in psutil.Process(self.pid).net_connections("tcp")
         )
 
     def _read_log(self) -> None:

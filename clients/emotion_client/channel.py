@@ -19,11 +19,11 @@ _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [{"service": "inference.GRPCInferenceService"}],
-            # 0.1, 0.3, 0.9 and 2.7 s, each jittered by gRPC: bridges about 4 s of outage (gRPC allows no sixth attempt)
+            # 0.2, 0.8, 3 and 3 s, each jittered by gRPC: bridges about 7 s of outage (gRPC allows no sixth attempt)
             "retryPolicy": {
                 "maxAttempts": 5,
-                "initialBackoff": "0.1s",
-                "backoffMultiplier": 3,
+                "initialBackoff": "0.2s",
+                "backoffMultiplier": 4,
                 "maxBackoff": "3s",
                 # a Triton that is stopping no longer finds its models; another server does
                 "retryableStatusCodes": ["UNAVAILABLE", "NOT_FOUND"],

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 
+from emotion_client.channel import TLS
 from emotion_client.client import EmotionClient
 from emotion_client.errors import EmotionError, InvalidInput
 from emotion_client.types import EMOTIONS, Emotion, Utterance
@@ -24,10 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--text is the transcript of one FILE, and several were given")
     if options.transcribe and (not options.files or options.text is not None):
         parser.error("--transcribe recognises the text of each FILE: give files, and no --text")
+    if (options.certificate or options.private_key) and not options.ca:
+        parser.error("--certificate and --private-key go with --ca, which turns TLS on")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install 'emoserve-client[plot]'")
     try:
-        client = EmotionClient(options.endpoint or ["localhost:8001"], deadline=options.deadline)
+        tls = TLS(options.ca, options.private_key, options.certificate) if options.ca else None
+        client = EmotionClient(options.endpoint or ["localhost:8001"], deadline=options.deadline, tls=tls)
     except InvalidInput as error:
         parser.error(str(error))
 
@@ -75,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="gRPC endpoint of the server; repeat it to spread the requests over several (default: localhost:8001)",
     )
+    parser.add_argument("--ca", metavar="FILE", help="use TLS, and trust the servers whose certificate this one signed")
+    parser.add_argument("--certificate", metavar="FILE", help="to show to a server that asks for one")
+    parser.add_argument("--private-key", metavar="FILE", help="the certificate's")
     parser.add_argument("--deadline", type=float, default=30.0, metavar="S", help="seconds per request (default: 30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.add_argument(

@@ -94,7 +94,7 @@ class _Client:
 class EmotionClient(_Client):
     """Blocking client; threads may share it. Close it, or use it in a `with` statement.
 
-    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 4 s.
+    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 7 s.
 
     Args:
         endpoints: HOST:PORT of the server's gRPC endpoint. Calls go round-robin over all addresses that one DNS name

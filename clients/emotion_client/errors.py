@@ -39,8 +39,9 @@ def from_triton(error: InferenceServerException, endpoints: str, deadline: float
         case "StatusCode.DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s")
         case "StatusCode.UNAVAILABLE" if _UNREACHABLE.match(sentence):
-            # gRPC chains its reasons with colons, the root cause comes last
-            return Unreachable(f"no server could be reached at {endpoints}: {sentence.rpartition(': ')[2].rstrip(']')}")
+            # gRPC chains its reasons with colons, the root cause comes last; after those of TLS, it says OK
+            cause = sentence.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
+            return Unreachable(f"no server could be reached at {endpoints}: {cause}")
         case "StatusCode.UNAVAILABLE":
             return Unavailable(sentence)
     return EmotionError(sentence)

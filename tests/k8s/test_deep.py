@@ -30,7 +30,7 @@ BASE = "docker.io/library/debian:12-slim"  # made here, as no registry of images
 CPU, MODELS = "localhost/emoserve-cpu:0.1.0", "localhost/emoserve-models:0.1.0"
 LARGEST = 1.2e9  # bytes of the image
 PORTS = 10_000  # what is added to a container's ports on this machine
-DRAIN = 45  # s, the pod's grace period
+DRAIN = 90  # s, the pod's grace period
 POD = "triton-0"
 
 pytestmark = pytest.mark.k8s_deep

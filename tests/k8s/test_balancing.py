@@ -1,0 +1,206 @@
+"""Two servers behind one client: calls are shared out, and none fails when one of the two is killed or told to stop."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from dnslib import QTYPE, RR, A, DNSRecord
+from dnslib.server import BaseResolver, DNSLogger, DNSServer
+from emotion_client import EmotionClient, EmotionError, channel
+
+from serving.triton import QUIET, free_ports
+
+ENVOY = Path(sys.executable).parent / "envoy"
+CALLERS = 16
+HOSTS = ("127.0.0.1", "127.0.0.2")
+NAME = "emoserve-headless"
+LIMIT = 40  # s that a server drains at most
+
+
+class Server:
+    """`python -m serving` as a pod runs it."""
+
+    def __init__(self, repository: Path, host: str, port: int, log: Path) -> None:
+        command = [sys.executable, "-m", "serving", "--repository", str(repository), "--drain", str(LIMIT)]
+        ports = ["--host", host, "--grpc-port", str(port), "--http-port", "0", "--metrics-port", "0"]
+        with log.open("w") as errors:
+            self.process = subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert self.process.stdout is not None
+        ready = re.match(r"ready: gRPC (\S+), HTTP (\S+),", self.process.stdout.readline())
+        assert ready, log.read_text()
+        self.grpc_url, self.http_url = ready.groups()
+
+    def answered(self) -> int:
+        """Requests since it started."""
+        with urllib.request.urlopen(f"http://{self.http_url}/v2/models/emotion/stats", timeout=10) as answer:
+            return int(json.load(answer)["model_stats"][0]["inference_stats"]["success"]["count"])
+
+    def kill(self) -> None:
+        """All of its processes at once, as when a node is lost."""
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def servers(repository: Path, tmp_path: Path) -> Iterator[list[Server]]:
+    port = free_ports(HOSTS[0], {"gRPC": 0})["gRPC"]  # the same for both, as pods have it
+    started = [Server(repository, host, port, tmp_path / host) for host in HOSTS]
+    yield started
+    for server in started:
+        if server.process.poll() is None:
+            server.kill()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+class Name(BaseResolver):  # type: ignore[misc]
+    """A DNS server that knows one name: a headless Service's."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.forward_to(servers)
+        dns = DNSServer(self, address="127.0.0.1", port=0, logger=DNSLogger("-request,-reply"))
+        dns.start_thread()
+        self.stop = dns.stop
+        authority = f"127.0.0.1:{dns.server.server_address[1]}"
+        self.target = f"dns://{authority}/{NAME}:{servers[0].grpc_url.split(':')[1]}"
+
+    def forward_to(self, servers: list[Server]) -> None:
+        """The addresses to answer with."""
+        self._addresses = [server.grpc_url.split(":")[0] for server in servers]
+
+    def resolve(self, request: DNSRecord, handler: object) -> DNSRecord:
+        """dnslib's interface."""
+        reply = request.reply()
+        if request.q.qtype == QTYPE.A:
+            for address in self._addresses:
+                reply.add_answer(RR(request.q.qname, QTYPE.A, rdata=A(address), ttl=1))
+        return reply
+
+
+class Proxy:
+    """Envoy, and the list of servers that it forwards to."""
+
+    def __init__(self, servers: list[Server], directory: Path) -> None:
+        self._endpoints = directory / "endpoints.json"
+        self.forward_to(servers)
+        port = free_ports("127.0.0.1", {"gRPC": 0})["gRPC"]
+        self.target = f"127.0.0.1:{port}"
+        template = (Path(__file__).parent / "envoy.yaml").read_text()
+        configuration = yaml.safe_load(template.replace("PORT", str(port)).replace("ENDPOINTS", str(self._endpoints)))
+        configuration["node"] = {"id": "test", "cluster": "test"}  # that Envoy wants for a list that changes
+        (directory / "envoy.yaml").write_text(yaml.safe_dump(configuration))
+        command = [str(ENVOY), "--config-path", str(directory / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
+        with (directory / "envoy.log").open("w") as log:
+            self._process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(10)
+
+    def forward_to(self, servers: list[Server]) -> None:
+        """What Kubernetes says of the endpoints that are ready; a file moved into place, or Envoy would not notice."""
+        addresses = [server.grpc_url.split(":") for server in servers]
+        endpoints = [
+            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+            for host, port in addresses
+        ]
+        kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+        resource = {"@type": kind, "cluster_name": "triton", "endpoints": [{"lb_endpoints": endpoints}]}
+        written = self._endpoints.with_suffix(".new")
+        written.write_text(json.dumps({"resources": [resource]}))
+        written.rename(self._endpoints)
+
+
+@pytest.fixture(params=["name", "proxy"])
+def service(
+    request: pytest.FixtureRequest, servers: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Name | Proxy]:
+    """One address for both servers: a name that our client balances over by itself, or a proxy that does."""
+    made: Name | Proxy
+    if request.param == "proxy":
+        made = Proxy(servers, tmp_path)
+    else:
+        made = Name(servers)
+        monkeypatch.setattr(channel, "_target", lambda endpoints: made.target)  # which DNS server to ask
+    yield made
+    made.stop()
+
+
+@contextmanager
+def load(target: str, clip: bytes) -> Iterator[Counter[str]]:
+    """Callers that never rest, on one channel; yields what became of their calls."""
+    outcomes: Counter[str] = Counter()
+    ended = threading.Event()
+    with EmotionClient(target) as client:
+
+        def call() -> None:
+            while not ended.is_set():
+                try:
+                    client.analyze(clip, "now it is quite another thing")
+                    outcomes["answered"] += 1
+                except EmotionError as error:
+                    outcomes[str(error)] += 1
+
+        for _ in range(2):  # connections to both stand
+            client.analyze(text="hello")
+        time.sleep(0.5)
+        callers = [threading.Thread(target=call) for _ in range(CALLERS)]
+        for caller in callers:
+            caller.start()
+        try:
+            yield outcomes
+        finally:
+            ended.set()
+            for caller in callers:
+                caller.join()
+
+
+@pytest.fixture
+def clip(recordings: dict[str, bytes]) -> bytes:
+    return recordings["austen-0890.flac"]
+
+
+def test_calls_are_shared_out_and_none_fails_when_a_server_is_killed(
+    service: Name | Proxy, servers: list[Server], clip: bytes
+) -> None:
+    with load(service.target, clip) as outcomes:
+        before = [server.answered() for server in servers]
+        time.sleep(6)
+        shares = [server.answered() - earlier for server, earlier in zip(servers, before, strict=True)]
+        servers[0].kill()
+        answered = outcomes["answered"]
+        time.sleep(3)
+    assert sum(shares) > 30
+    # within 10 %, but for what was under way at one moment: a batch on one of the two
+    assert abs(shares[0] - shares[1]) <= max(0.1 * sum(shares), CALLERS / 2), shares
+    assert outcomes["answered"] > answered + CALLERS  # it went on
+    assert set(outcomes) == {"answered"}
+
+
+def test_no_call_fails_when_a_server_drains(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
+    """As a rollout goes: told to stop, and a moment later no longer among the endpoints."""
+    with load(service.target, clip) as outcomes:
+        time.sleep(2)
+        servers[0].process.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        time.sleep(1)
+        service.forward_to(servers[1:])
+        assert servers[0].process.wait(90) == 0
+        drained = time.monotonic() - told
+        time.sleep(1)
+    assert set(outcomes) == {"answered"}
+    assert QUIET < drained < LIMIT
