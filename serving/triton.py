@@ -120,6 +120,7 @@ class Triton:
             f"--metrics-port={self._ports['metrics']}",
             f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
+            "--metrics-config=summary_latencies=true",  # p99 for those who watch
             # our configurations say everything; completing them would load every model twice
             "--disable-auto-complete-config",
             *([f"--model-config-name={self.config}"] if self.config else []),

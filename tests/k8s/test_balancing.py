@@ -102,9 +102,17 @@ class Proxy:
         configuration = yaml.safe_load(template.replace("PORT", str(port)).replace("ENDPOINTS", str(self._endpoints)))
         configuration["node"] = {"id": "test", "cluster": "test"}  # that Envoy wants for a list that changes
         (directory / "envoy.yaml").write_text(yaml.safe_dump(configuration))
-        command = [str(ENVOY), "--config-path", str(directory / "envoy.yaml"), "--concurrency", "1", "--use-dynamic-base-id"]
+        command = [
+            str(ENVOY),
+            "--config-path",
+            str(directory / "envoy.yaml"),
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+        ]
         with (directory / "envoy.log").open("w") as log:
-            self._process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)
+            options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]
+            self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
 
     def stop(self) -> None:
         """End it."""

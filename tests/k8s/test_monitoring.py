@@ -1,0 +1,163 @@
+"""Signals, alerts and dashboard: right by hand, alerts fire when they should, every series exists."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving import Triton
+
+ROOT = Path(__file__).parent.parent.parent
+MONITORING = ROOT / "k8s" / "components" / "monitoring"
+TESTS = (Path(__file__).parent / "rules.test.yaml").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+SPEC = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]
+RULES = [rule for group in SPEC["groups"] for rule in group["rules"]]
+RECORDED = [rule["record"] for rule in RULES if "record" in rule]
+ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+ELSEWHERE = {  # series that no Triton on this machine has
+    "nv_gpu_utilization": "a GPU's",
+    "nv_gpu_memory_used_bytes": "a GPU's",
+    "nv_gpu_memory_total_bytes": "a GPU's",
+    "up": "Prometheus' own",
+    "container_cpu_usage_seconds_total": "the kubelet's",
+    "kube_pod_container_status_restarts_total": "kube-state-metrics'",
+    "kube_horizontalpodautoscaler_status_current_replicas": "kube-state-metrics'",
+    "kube_horizontalpodautoscaler_spec_max_replicas": "kube-state-metrics'",
+}
+SERIES = re.compile(r"\b(?:nv|kube|container|emoserve(?:_pod)?)[_:][\w:]+|\bup\b")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        assert "CI" not in os.environ, "promtool is missing: install Debian's package prometheus"
+        pytest.skip("promtool is missing; Debian's package prometheus has it")
+    return found
+
+
+def assert_accepted(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Every query there is, with where it is."""
+    for rule in RULES:
+        yield rule.get("record") or rule["alert"], rule["expr"]
+    for panel in PANELS:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"].replace("$namespace", "emoserve")
+    for trigger in scaled_object()["triggers"]:
+        yield "KEDA", trigger["metadata"]["query"]
+    for rule in adapter():
+        yield "prometheus-adapter", rule["seriesQuery"]
+
+
+def scaled_object() -> dict[str, Any]:
+    text = (ROOT / "k8s" / "components" / "autoscaling-keda" / "scaledobject.yaml").read_text()
+    return dict(yaml.safe_load(text)["spec"])
+
+
+def adapter() -> list[dict[str, Any]]:
+    text = (ROOT / "k8s" / "components" / "autoscaling" / "prometheus-adapter.yaml").read_text()
+    return list(yaml.safe_load(text)["rules"]["external"])
+
+
+def test_rules_give_what_was_calculated_by_hand(promtool: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(SPEC))
+    (tmp_path / "test.yaml").write_text(TESTS.replace("RULES", str(tmp_path / "rules.yaml")))
+    assert_accepted(promtool, "test", "rules", tmp_path / "test.yaml")
+
+
+@pytest.mark.parametrize("name", [*RECORDED, *ALERTS])
+def test_every_rule_has_its_test(name: str) -> None:
+    expected = re.findall(r"(?:expr: '|labels: ')([^']*)", TESTS)
+    if name in ALERTS:
+        assert any(f'alertname="{name}"' in one for one in expected)
+    else:
+        assert any(re.search(rf"{name}\b", one) for one in expected)
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_every_alert_has_its_place_in_the_runbook(name: str) -> None:
+    assert f"\n### {name}\n" in RUNBOOK
+    (rule,) = (rule for rule in RULES if rule.get("alert") == name)
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"].endswith(f"docs/runbook.md#{name.lower()}")
+
+
+def test_every_series_exists(server: Triton) -> None:
+    """In what a Triton that has answered prints, in what is recorded, or known to come from elsewhere."""
+    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=10) as answer:
+        printed = answer.read().decode()
+    known = {*re.findall(r"(?m)^(\w+)", printed), *RECORDED, *ELSEWHERE}
+    for place, expression in expressions():
+        bare = re.sub(r'"[^"]*"', '""', expression)
+        names = set(SERIES.findall(bare))
+        assert names, place
+        assert names <= known, f"{place}: {names - known}"
+    assert set(re.findall(r'quantile="([\d.]+)"', printed)) >= {"0.5", "0.99"}
+
+
+def test_every_query_is_one(promtool: str, tmp_path: Path) -> None:
+    rules = [{"record": f"query_{number}", "expr": expression} for number, (_, expression) in enumerate(expressions())]
+    (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    assert_accepted(promtool, "check", "rules", "--lint=none", tmp_path / "queries.yaml")
+
+
+def test_no_query_counts_a_request_once_for_every_stage() -> None:
+    for place, expression in expressions():
+        for selector in re.findall(r"nv_inference_\w+({[^}]*})?", expression):
+            grouped = re.search(r"by \([^)]*\bmodel\b", expression)
+            assert grouped or re.search(r'model="', selector), place
+
+
+def test_panels_have_what_a_reader_needs() -> None:
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+    for panel in PANELS:
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert all("$namespace" in target["expr"] for target in panel["targets"])
+
+
+def test_both_autoscalers_agree() -> None:
+    text = (ROOT / "k8s" / "components" / "autoscaling" / "horizontalpodautoscaler.yaml").read_text()
+    hpa, keda = yaml.safe_load(text)["spec"], scaled_object()
+    assert (hpa["minReplicas"], hpa["maxReplicas"]) == (keda["minReplicaCount"], keda["maxReplicaCount"])
+    assert hpa["behavior"] == keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    series = {rule["name"]["as"]: rule["seriesQuery"] for rule in adapter()}
+    targets = {
+        series[metric["external"]["metric"]["name"]]: int(metric["external"]["target"]["value"].rstrip("m")) / 1000
+        for metric in hpa["metrics"]
+    }
+    assert all(metric["external"]["target"]["type"] == "Value" for metric in hpa["metrics"])
+    assert all(trigger["metricType"] == "Value" for trigger in keda["triggers"])
+    assert targets == {
+        SERIES.search(trigger["metadata"]["query"])[0]: float(trigger["metadata"]["threshold"])  # type: ignore[index]
+        for trigger in keda["triggers"]
+    }
