@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|roofline|peers|soak|tune|compare`."""
+"""`python -m benchmarks run|roofline|peers|soak|tune|web|scaling|capacity|compare`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import bench, compare, report, results, soak, tune, web
+from benchmarks import bench, capacity, compare, report, results, scaling, soak, tune, web
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from emotion.checkpoint import CheckpointError
@@ -44,6 +44,12 @@ def main() -> int:
     opening = commands.add_parser("web", help="what people who open the page wait for")
     web.add_arguments(opening)
     opening.set_defaults(run=web.run)
+    watching = commands.add_parser("scaling", help="what an autoscaler sees as load comes and goes")
+    scaling.add_arguments(watching)
+    watching.set_defaults(run=scaling.run)
+    counting = commands.add_parser("capacity", help="how many pods a load needs")
+    capacity.add_arguments(counting)
+    counting.set_defaults(run=capacity.run)
     comparing = commands.add_parser("compare", help="two results side by side")
     comparing.add_argument("a", type=Path, metavar="A.json")
     comparing.add_argument("b", type=Path, metavar="B.json")

@@ -303,6 +303,36 @@ def cpu_time(seconds: Mapping[str, float]) -> Figure:
     return figure
 
 
+@_styled
+def scaling(
+    series: Mapping[str, Sequence[tuple[float, float]]], begun: float, over: float, target: float, rate: float
+) -> Figure:
+    """What an autoscaler sees, over time: (s, value) of "waiting", "utilisation", "answered" and "failing"."""
+    figure = Figure(figsize=(1.5 * _WIDTH, 5.2), layout="constrained")
+    waiting, shares, rates = figure.subplots(3, 1, sharex=True)
+    for axes in (waiting, shares, rates):
+        axes.axvspan(0, over - begun, color=ORANGE, alpha=0.08, linewidth=0)
+        axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+
+    def curve(axes: Axes, name: str, colour: str) -> None:
+        moments, values = zip(*series[name], strict=True)
+        axes.plot([moment - begun for moment in moments], values, color=colour, label=name)
+
+    curve(waiting, "waiting", BLUE)
+    waiting.axhline(target, color=FAINT, linestyle="--", linewidth=0.8, label=f"target, {target:g} s")
+    waiting.set(ylabel="s a request waits", ylim=(0, None))
+    curve(shares, "utilisation", GREEN)
+    curve(shares, "failing", ORANGE)
+    shares.set(ylabel="share", ylim=(0, 1.05))
+    shares.yaxis.set_major_formatter(FuncFormatter(_percent))
+    curve(rates, "answered", BLUE)
+    rates.hlines(rate, 0, over - begun, color=ORANGE, linestyle="--", linewidth=0.8, label="offered")
+    rates.set(ylabel="requests a second", ylim=(0, None), xlabel="s since the overload began")
+    for axes in (waiting, shares, rates):
+        axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
 def inline(figure: Figure, name: str) -> str:
     """The figure as an <svg> element in the page's font and colours, whose ids occur nowhere else in the page."""
     buffer = io.StringIO()

@@ -1,0 +1,235 @@
+// What emoserve needs on Azure: a cluster whose GPU nodes come and go, a registry, storage for what was exported, and
+// managed Prometheus. Not run yet: written without a subscription. deploy.sh creates it.
+targetScope = 'resourceGroup'
+
+@description('Part of every name.')
+@minLength(3)
+@maxLength(12)
+param name string
+
+@description('Region of everything.')
+param location string = resourceGroup().location
+
+@description('Size of GPU nodes, one GPU each; its quota must be granted in the region.')
+param gpuSize string = 'Standard_NC4as_T4_v3'
+
+@description('The most GPU nodes at a time; none are paid for while no pod needs one. 0: CPUs only.')
+@minValue(0)
+@maxValue(50)
+param gpuNodes int = 2
+
+@description('Size of the nodes for pods without a GPU.')
+param cpuSize string = 'Standard_D4s_v5'
+
+@description('The most CPU nodes at a time.')
+@minValue(1)
+@maxValue(50)
+param cpuNodes int = 5
+
+@description('Object id of who uploads exported models: the user that runs deploy.sh.')
+param uploader string
+
+var suffix = uniqueString(resourceGroup().id)
+// names of built-in roles, the same in every tenant
+var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
+var blobDataContributor = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'ba92f5b4-2d11-453d-a403-e96b0029c9fe')
+var monitoringDataReader = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'b0d8363b-8ddd-447d-831f-62ca05bff136')
+
+resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' = {
+  name: '${name}${suffix}'
+  location: location
+  sku: {
+    name: 'Standard'
+  }
+  properties: {
+    adminUserEnabled: false
+  }
+}
+
+resource storage 'Microsoft.Storage/storageAccounts@2023-05-01' = {
+  name: '${take(name, 11)}${suffix}'
+  location: location
+  kind: 'StorageV2'
+  sku: {
+    name: 'Standard_LRS'
+  }
+  properties: {
+    minimumTlsVersion: 'TLS1_2'
+    supportsHttpsTrafficOnly: true
+    allowBlobPublicAccess: false
+    allowSharedKeyAccess: false
+  }
+}
+
+resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2023-05-01' = {
+  parent: storage
+  name: 'default'
+  properties: {
+    deleteRetentionPolicy: {
+      enabled: true
+      days: 14
+    }
+  }
+}
+
+// every model repository that was ever deployed, by its tag
+resource models 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-05-01' = {
+  parent: blobs
+  name: 'models'
+}
+
+resource mayUpload 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(storage.id, uploader, blobDataContributor)
+  scope: storage
+  properties: {
+    principalId: uploader
+    roleDefinitionId: blobDataContributor
+  }
+}
+
+resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
+  name: name
+  location: location
+  sku: {
+    name: 'Base'
+    tier: 'Standard'
+  }
+  identity: {
+    type: 'SystemAssigned'
+  }
+  properties: {
+    dnsPrefix: name
+    agentPoolProfiles: [
+      {
+        name: 'system'
+        mode: 'System'
+        vmSize: 'Standard_D2s_v5'
+        count: 1
+        enableAutoScaling: true
+        minCount: 1
+        maxCount: 3
+      }
+    ]
+    // the base's NetworkPolicies count only where something enforces them
+    networkProfile: {
+      networkPlugin: 'azure'
+      networkPluginMode: 'overlay'
+      networkDataplane: 'cilium'
+      networkPolicy: 'cilium'
+    }
+    oidcIssuerProfile: {
+      enabled: true
+    }
+    securityProfile: {
+      workloadIdentity: {
+        enabled: true
+      }
+    }
+    workloadAutoScalerProfile: {
+      keda: {
+        enabled: true
+      }
+    }
+    ingressProfile: {
+      webAppRouting: {
+        enabled: true
+      }
+    }
+    azureMonitorProfile: {
+      metrics: {
+        enabled: true
+        kubeStateMetrics: {}
+      }
+    }
+    autoUpgradeProfile: {
+      upgradeChannel: 'patch'
+      nodeOSUpgradeChannel: 'NodeImage'
+    }
+  }
+}
+
+resource cpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-01' = {
+  parent: cluster
+  name: 'cpu'
+  properties: {
+    mode: 'User'
+    vmSize: cpuSize
+    count: 1
+    enableAutoScaling: true
+    minCount: 1
+    maxCount: cpuNodes
+  }
+}
+
+resource gpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-01' = if (gpuNodes > 0) {
+  parent: cluster
+  name: 'gpu'
+  properties: {
+    mode: 'User'
+    vmSize: gpuSize
+    count: 0
+    enableAutoScaling: true
+    minCount: 0
+    maxCount: gpuNodes
+    // known to the autoscaler before there is a node, so that it knows which pods one would help
+    nodeLabels: {
+      'nvidia.com/gpu.present': 'true'
+    }
+    nodeTaints: [
+      'nvidia.com/gpu=present:NoSchedule'
+    ]
+  }
+}
+
+resource mayPull 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(registry.id, cluster.id, acrPull)
+  scope: registry
+  properties: {
+    principalId: cluster.properties.identityProfile.kubeletidentity.objectId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: acrPull
+  }
+}
+
+module monitoring 'monitoring.bicep' = {
+  name: 'monitoring'
+  params: {
+    name: name
+    location: location
+    clusterName: cluster.name
+  }
+}
+
+// KEDA asks managed Prometheus as this identity
+resource scaler 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+  name: '${name}-keda'
+  location: location
+}
+
+resource kedaIsScaler 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = {
+  parent: scaler
+  name: 'keda'
+  properties: {
+    issuer: cluster.properties.oidcIssuerProfile.issuerURL
+    subject: 'system:serviceaccount:kube-system:keda-operator'
+    audiences: [
+      'api://AzureADTokenExchange'
+    ]
+  }
+}
+
+resource mayAsk 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(resourceGroup().id, scaler.id, monitoringDataReader)
+  properties: {
+    principalId: scaler.properties.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: monitoringDataReader
+  }
+}
+
+output cluster string = cluster.name
+output registry string = registry.name
+output registryServer string = registry.properties.loginServer
+output storage string = storage.name
+output prometheus string = monitoring.outputs.queryEndpoint
+output scalerClientId string = scaler.properties.clientId

@@ -1,0 +1,66 @@
+"""What an autoscaler sees, through a real Prometheus."""
+
+import math
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from emotion_client import EmotionClient, Utterance
+
+from benchmarks import plots, scaling
+from benchmarks.scaling import SIGNALS, WINDOW, Probe
+from serving import Triton
+from serving.triton import free_ports
+
+
+def test_probes_and_target_are_those_of_the_manifests() -> None:
+    probes = scaling.read_probes()
+    assert probes["livenessProbe"] == Probe("/v2/health/live", 10, 10, 6)
+    assert probes["readinessProbe"].path == "/v2/health/ready"
+    assert scaling.read_target() == 0.5
+
+
+def test_a_probe_counts_failures_in_a_row(server: Triton) -> None:
+    probe = Probe("/v2/health/live", 0.05, 1.0, 3)
+    ended = threading.Event()
+    nobody = f"127.0.0.1:{free_ports('127.0.0.1', {'HTTP': 0})['HTTP']}"
+    for url, asked in ((server.http_url, 3), (nobody, 5), (server.http_url, 3)):
+        ended.clear()
+        thread = threading.Thread(target=probe.ask, args=(url, ended))
+        before = probe.asked
+        thread.start()
+        while probe.asked < before + asked:
+            time.sleep(0.01)
+        ended.set()
+        thread.join()
+    assert 5 <= probe.failed <= 7
+
+
+@pytest.mark.skipif(
+    not shutil.which("prometheus") and "CI" not in os.environ, reason="Debian's package prometheus is missing"
+)
+def test_prometheus_records_what_was_served(server: Triton, recordings: dict[str, bytes], tmp_path: Path) -> None:
+    utterances = [Utterance(audio=data, text="so it is") for data in recordings.values()]
+    with EmotionClient(server.grpc_url) as client, scaling.prometheus(server.metrics_url) as asked:
+        start = time.time()
+        client.analyze_many(utterances)
+        time.sleep(6)  # scraped once
+        client.analyze_many(utterances * 6, concurrency=30)
+        deadline = time.monotonic() + 30
+        while not (waits := asked.series(SIGNALS["waiting"], start, time.time())) or waits[-1][1] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        end = waits[-1][0]
+        series = {name: asked.series(query, start, end) for name, query in SIGNALS.items()}
+        assert scaling.firing(asked, start, end) == {}
+        (first, *_, last) = asked.samples('nv_inference_request_success{model="emotion"}[1m]', end)
+    assert 0 < waits[-1][1] < 10
+    # Prometheus draws the growth out to the whole minute, by half an interval at most at either end
+    assert series["answered"][-1][1] * WINDOW == pytest.approx(last[1] - first[1], rel=0.8)
+    assert 0 < series["utilisation"][-1][1] <= 1.2
+    assert math.isclose(series["failing"][-1][1], 0.0)
+    plots.save(plots.scaling(series, start, end, 0.5, 10.0), tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
