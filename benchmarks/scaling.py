@@ -253,7 +253,7 @@ def firing(asked: Asked, start: float, end: float) -> dict[str, float]:
 
 
 def _deviations(asked: Asked, start: float, end: float) -> Iterator[float]:
-    """Of "waiting" from the growth of the raw counters over the same minute, relative; for each time it was recorded."""
+    """Of "waiting" from the growth of the raw counters over the same minute, relative; whenever it was recorded."""
 
     def growth(name: str, at: float) -> float:
         samples = asked.samples(f'nv_inference_{name}{{model="emotion"}}[{WINDOW:g}s]', at)
