@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# emoserve on Azure: the service on GPUs, and the page with HTTPS. docs/azure.md goes through it step by step.
+set -euo pipefail
+
+readonly CERT_MANAGER=v1.16.2
+readonly DEVICE_PLUGIN=v0.17.0
+readonly MANIFESTS=https://github.com
+
+usage() {
+    cat << 'USAGE'
+usage: k8s/azure/deploy.sh COMMAND --group NAME [options]
+
+  create    the resource group and what main.bicep describes; asks, as it costs money from then on
+  deploy    build the images and apply k8s/overlays/aks; run again, it is an update
+  status    nodes, pods, autoscaler, the page's address, and what is paid for
+  destroy   delete the resource group and all that is in it; asks
+
+options
+  --group NAME       the resource group, also the cluster's name: 3 to 12 lower-case letters and digits
+  --location REGION  where to create it (create; default: westeurope)
+  --gpu-nodes N      the most GPU nodes at a time (create; default: 2)
+  --host NAME        the page's host name (deploy)
+  --email ADDRESS    where Let's Encrypt writes to (deploy)
+  --tag TAG          of the images (deploy; default: the commit)
+  --yes              don't ask
+  --dry-run          print what would be run, run nothing
+USAGE
+}
+
+# One sentence and how to go on; 2 is wrong usage, 1 anything else.
+fail() {
+    echo "error: $2" >&2
+    exit "$1"
+}
+
+run() {
+    if [[ $dry_run ]]; then
+        printf '%q ' "$@"
+        echo
+    else
+        "$@"
+    fi
+}
+
+# The output of a command; in a dry run what stands for it.
+ask_for() {
+    local stand_in=$1
+    shift
+    if [[ $dry_run ]]; then
+        printf '%q ' "$@" >&2
+        echo >&2
+        echo "$stand_in"
+    else
+        "$@"
+    fi
+}
+
+confirm() {
+    [[ $yes || $dry_run ]] && return
+    local answer=
+    read -r -p "$1 " answer || true
+    [[ $answer == "$2" ]] || fail 1 "nothing was done, as the answer was not '$2'"
+}
+
+need() {
+    [[ $dry_run ]] && return
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" > /dev/null || fail 1 "$tool is missing: install it (docs/azure.md says from where)"
+    done
+    az account show --output none 2> /dev/null || fail 1 "az is not logged in: run 'az login' first"
+}
+
+output() {
+    ask_for "<$1>" az deployment group show --resource-group "$group" --name emoserve \
+        --query "properties.outputs.$1.value" --output tsv
+}
+
+create() {
+    need az
+    local uploader
+    uploader=$(ask_for '<your object id>' az ad signed-in-user show --query id --output tsv)
+    local template=(--resource-group "$group" --name emoserve --template-file k8s/azure/main.bicep
+        --parameters "name=$group" "gpuNodes=$gpu_nodes" "uploader=$uploader")
+    run az group create --name "$group" --location "$location" --output none
+    run az deployment group what-if "${template[@]}"
+    echo "From now on this costs money: two nodes, a load balancer, a registry, and a GPU node while a pod needs one."
+    echo "Prices: https://azure.microsoft.com/pricing/calculator. 'deploy.sh destroy --group $group' ends it."
+    confirm "Create all this? Type yes:" yes
+    run az deployment group create "${template[@]}" --output none
+    echo "created; next: k8s/azure/deploy.sh deploy --group $group --host NAME --email ADDRESS"
+}
+
+deploy() {
+    [[ $host ]] || fail 2 "deploy needs --host NAME, the page's host name, such as emotion.example.com"
+    [[ $email ]] || fail 2 "deploy needs --email ADDRESS, where Let's Encrypt writes to when a certificate ends"
+    [[ $dry_run || -f model_repository/export.json ]] ||
+        fail 1 "there are no models to deploy: run 'make export PRECISION=fp16' first"
+    need az kubectl
+    local registry server storage prometheus scaler image
+    registry=$(output registry)
+    server=$(output registryServer)
+    storage=$(output storage)
+    prometheus=$(output prometheus)
+    scaler=$(output scalerClientId)
+
+    run az storage blob upload-batch --account-name "$storage" --auth-mode login --destination "models/$tag" \
+        --source model_repository --overwrite --output none
+    for image in gpu models web; do
+        run az acr build --registry "$registry" --image "emoserve-$image:$tag" --file "docker/$image.Dockerfile" .
+    done
+
+    run az aks get-credentials --resource-group "$group" --name "$group" --overwrite-existing
+    run kubectl apply --filename "$MANIFESTS/NVIDIA/k8s-device-plugin/raw/$DEVICE_PLUGIN/deployments/static/nvidia-device-plugin.yml"
+    run kubectl apply --filename "$MANIFESTS/cert-manager/cert-manager/releases/download/$CERT_MANAGER/cert-manager.yaml"
+    run kubectl --namespace cert-manager rollout status deployment/cert-manager-webhook --timeout 5m
+    run kubectl label namespace app-routing-system emoserve/ingress=true --overwrite
+
+    generate "$server" "$prometheus" "$scaler"
+    run kubectl apply --kustomize "$generated"
+    run kubectl --namespace emoserve rollout status deployment/triton --timeout 20m  # a GPU node may have to come first
+    run kubectl --namespace emoserve rollout status deployment/web --timeout 5m
+    echo "Point $host at this address; the certificate follows within minutes:"
+    address
+}
+
+# An overlay on top of k8s/overlays/aks, with what only this deployment knows.
+generate() {
+    mkdir -p "$generated"
+    cat > "$generated/kustomization.yaml" << OVERLAY
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - ../../overlays/aks
+  - issuer.yaml
+images:
+  - { name: registry.example.com/emoserve-gpu, newName: "$1/emoserve-gpu", newTag: "$tag" }
+  - { name: registry.example.com/emoserve-models, newName: "$1/emoserve-models", newTag: "$tag" }
+  - { name: registry.example.com/emoserve-web, newName: "$1/emoserve-web", newTag: "$tag" }
+patches:
+  - target: { kind: Ingress, name: web }
+    patch: |-
+      - { op: replace, path: /spec/rules/0/host, value: "$host" }
+      - { op: replace, path: /spec/tls/0/hosts/0, value: "$host" }
+  - target: { kind: ScaledObject, name: triton }
+    patch: |-
+      - { op: replace, path: /spec/triggers/0/metadata/serverAddress, value: "$2" }
+      - { op: replace, path: /spec/triggers/1/metadata/serverAddress, value: "$2" }
+  - target: { kind: TriggerAuthentication, name: prometheus }
+    patch: |-
+      - { op: replace, path: /spec/podIdentity/identityId, value: "$3" }
+OVERLAY
+    cat > "$generated/issuer.yaml" << ISSUER
+apiVersion: cert-manager.io/v1
+kind: ClusterIssuer
+metadata:
+  name: letsencrypt
+spec:
+  acme:
+    server: https://acme-v02.api.letsencrypt.org/directory
+    email: "$email"
+    privateKeySecretRef:
+      name: letsencrypt
+    solvers:
+      - http01:
+          ingress:
+            ingressClassName: webapprouting.kubernetes.azure.com
+ISSUER
+}
+
+address() {
+    run kubectl --namespace app-routing-system get service nginx --output 'jsonpath={.status.loadBalancer.ingress[0].ip}{"\n"}'
+}
+
+status() {
+    need az kubectl
+    run az aks get-credentials --resource-group "$group" --name "$group" --overwrite-existing
+    run kubectl get nodes --label-columns agentpool
+    run kubectl --namespace emoserve get pods,hpa,scaledobject,ingress
+    address
+    echo "Paid for: every node above, the load balancer, the registry, the storage and what Prometheus keeps."
+}
+
+destroy() {
+    need az
+    confirm "This deletes $group and all that is in it, exported models too. Type its name:" "$group"
+    run az group delete --name "$group" --yes
+}
+
+command=${1-}
+case $command in
+    create | deploy | status | destroy) shift ;;
+    -h | --help) usage && exit ;;
+    *) usage >&2 && fail 2 "'$command' is no command: give create, deploy, status or destroy" ;;
+esac
+
+group='' location=westeurope gpu_nodes=2 host='' email='' tag='' yes='' dry_run=''
+while (($#)); do
+    case $1 in
+        --yes) yes=1 && shift && continue ;;
+        --dry-run) dry_run=1 && shift && continue ;;
+        --group | --location | --gpu-nodes | --host | --email | --tag) ;;
+        *) fail 2 "'$1' is no option: see k8s/azure/deploy.sh --help" ;;
+    esac
+    (($# > 1)) || fail 2 "$1 needs a value: see k8s/azure/deploy.sh --help"
+    case $1 in
+        --group) group=$2 ;;
+        --location) location=$2 ;;
+        --gpu-nodes) gpu_nodes=$2 ;;
+        --host) host=$2 ;;
+        --email) email=$2 ;;
+        --tag) tag=$2 ;;
+    esac
+    shift 2
+done
+[[ $group =~ ^[a-z][a-z0-9]{2,11}$ ]] ||
+    fail 2 "--group is '$group': give 3 to 12 lower-case letters and digits, the first a letter"
+[[ $gpu_nodes =~ ^[0-9]+$ ]] || fail 2 "--gpu-nodes is '$gpu_nodes': give a number"
+[[ $host =~ ^[a-z0-9.-]*$ ]] || fail 2 "--host is '$host': give a host name, such as emotion.example.com"
+[[ $email =~ ^[^[:space:]\"]*$ ]] || fail 2 "--email is '$email': give an address, such as ops@example.com"
+
+cd "$(dirname "$0")/../.."
+readonly generated=k8s/azure/.generated
+[[ $tag ]] || tag=$(git describe --always --dirty 2> /dev/null || echo latest)
+[[ $tag =~ ^[a-zA-Z0-9_][a-zA-Z0-9_.-]*$ ]] || fail 2 "--tag is '$tag': give letters, digits, '.', '_' and '-'"
+"$command"
