@@ -73,6 +73,8 @@ def test_no_server_is_one_line() -> None:
         (["--text", "hello", "--endpoint", "localhost"], "is not HOST:PORT"),
         (["--text", "hello", "--deadline", "-1"], "deadline must be above 0"),
         (["--text", "hello", "--deadline", "soon"], "invalid float value"),
+        (["--text", "hello", "--certificate", "client.pem"], "go with --ca"),
+        (["--text", "hello", "--ca", "missing.pem"], "no such file for root_certificates: missing.pem"),
     ],
 )
 def test_usage_errors(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

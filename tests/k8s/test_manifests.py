@@ -1,4 +1,7 @@
-"""What kustomize makes of every overlay: schemas, and what they can't say, such as that selectors match something."""
+"""What kustomize makes of every overlay: schemas, and what they can't say, such as that selectors match something.
+
+Components are held to the same, by the overlays beside this file.
+"""
 
 import re
 import subprocess
@@ -14,12 +17,20 @@ import pytest
 import yaml
 
 from serving.log import LEVELS
-from serving.triton import EXIT_TIMEOUT
+from serving.triton import CONNECTION_AGE, EXIT_TIMEOUT
 
 ROOT = Path(__file__).parent.parent.parent
 KUBECTL = Path(sys.executable).parent / "kubectl"
-OVERLAYS = sorted(path.parent for path in (ROOT / "k8s" / "overlays").glob("*/kustomization.yaml"))
+FOLDERS = (ROOT / "k8s" / "overlays", ROOT / "tests" / "k8s" / "overlays")
+OVERLAYS = sorted(path.parent for folder in FOLDERS for path in folder.glob("*/kustomization.yaml"))
 VERSION = "1.34"
+CUSTOM = {  # without a schema here
+    "azmonitoring.coreos.com/v1": {"PodMonitor"},
+    "cert-manager.io/v1": {"Certificate", "Issuer"},
+    "gateway.networking.k8s.io/v1": {"GRPCRoute"},
+    "keda.sh/v1alpha1": {"ScaledObject", "TriggerAuthentication"},
+    "monitoring.coreos.com/v1": {"PodMonitor", "PrometheusRule", "ServiceMonitor"},
+}
 PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}  # of python -m serving
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 Object = dict[str, Any]
@@ -55,8 +66,32 @@ def triton(overlay: Path) -> Object:
     return found
 
 
+def ports(pod: Object) -> dict[str, int]:
+    """Number by name."""
+    return {port["name"]: port["containerPort"] for one in pod["spec"]["containers"] for port in one["ports"]}
+
+
 def matches(selector: Object, labels: dict[str, str]) -> bool:
     return set(selector.get("matchLabels", {}).items()) <= set(labels.items())
+
+
+def selected(overlay: Path, selector: Object) -> list[Object]:
+    """Pod templates; at least one."""
+    found = [pod for pod in pods(overlay) if matches(selector, pod["metadata"]["labels"])]
+    assert found, f"no pod has {selector}"
+    return found
+
+
+def components(overlay: Path) -> set[Path]:
+    """Their directories, with those that they name themselves."""
+    named = yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
+    direct = {(overlay / one).resolve() for one in named}
+    return direct.union(*map(components, direct))
+
+
+def test_every_component_is_in_an_overlay() -> None:
+    there = {path.parent for path in (ROOT / "k8s" / "components").rglob("kustomization.yaml")}
+    assert there == set().union(*map(components, OVERLAYS))
 
 
 @every_overlay
@@ -64,7 +99,8 @@ def test_schemas_are_kept(overlay: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for one in rendered(overlay):
-            kubernetes_validate.validate(one, VERSION, strict=True)
+            if one["kind"] not in CUSTOM.get(one["apiVersion"], ()):
+                kubernetes_validate.validate(one, VERSION, strict=True)
 
 
 @every_overlay
@@ -80,36 +116,118 @@ def test_names_are_unique_and_everything_lies_in_one_namespace(overlay: Path) ->
 
 @every_overlay
 def test_every_selector_matches_a_pod(overlay: Path) -> None:
-    labels = [pod["metadata"]["labels"] for pod in pods(overlay)]
     for one in of_kind(overlay, "Deployment"):
         assert matches(one["spec"]["selector"], one["spec"]["template"]["metadata"]["labels"])
         for spread in one["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
             assert matches(spread["labelSelector"], one["spec"]["template"]["metadata"]["labels"])
     for one in of_kind(overlay, "Service"):
-        assert any(matches({"matchLabels": one["spec"]["selector"]}, pod) for pod in labels), one["metadata"]["name"]
+        assert selected(overlay, {"matchLabels": one["spec"]["selector"]})
     for one in of_kind(overlay, "PodDisruptionBudget"):
-        assert any(matches(one["spec"]["selector"], pod) for pod in labels), one["metadata"]["name"]
+        assert selected(overlay, one["spec"]["selector"])
     for one in of_kind(overlay, "NetworkPolicy"):
-        assert any(matches(one["spec"]["podSelector"], pod) for pod in labels), one["metadata"]["name"]
+        assert selected(overlay, one["spec"]["podSelector"])
+    for kind in ("PodMonitor", "ServiceMonitor"):
+        services = [one["metadata"].get("labels", {}) for one in of_kind(overlay, "Service")]
+        labels = services if kind == "ServiceMonitor" else [pod["metadata"]["labels"] for pod in pods(overlay)]
+        for one in of_kind(overlay, kind):
+            assert any(matches(one["spec"]["selector"], each) for each in labels), one["metadata"]["name"]
 
 
 @every_overlay
 def test_ports_agree(overlay: Path) -> None:
-    """Of container, probes, Services, NetworkPolicies, and of `python -m serving`."""
+    """Of containers, probes, Services and NetworkPolicies, and of `python -m serving`."""
     container = triton(overlay)
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == PORTS
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container[probe]["httpGet"]["port"] == "http"
+    for pod in pods(overlay):
+        for one in pod["spec"]["containers"]:
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                assert probe not in one or one[probe]["httpGet"]["port"] in ports(pod)
     for service in of_kind(overlay, "Service"):
         for port in service["spec"]["ports"]:
-            assert PORTS[port["targetPort"]] == port["port"]
-    allowed = {
-        port["port"]
-        for policy in of_kind(overlay, "NetworkPolicy")
-        for rule in policy["spec"].get("ingress", [])
-        for port in rule["ports"]
+            for pod in selected(overlay, {"matchLabels": service["spec"]["selector"]}):
+                assert ports(pod)[port["targetPort"]] == port["port"]
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", []):
+            for pod in selected(overlay, policy["spec"]["podSelector"]):
+                assert {port["port"] for port in rule["ports"]} <= set(ports(pod)), policy["metadata"]["name"]
+        for rule in policy["spec"].get("egress", []):
+            for peer in rule["to"]:
+                if set(peer) == {"podSelector"}:  # of ours
+                    for pod in selected(overlay, peer["podSelector"]):
+                        assert {port["port"] for port in rule["ports"]} <= set(ports(pod).values())
+
+
+@every_overlay
+def test_every_port_can_be_reached(overlay: Path) -> None:
+    """Where Triton speaks TLS, its HTTP has none: nobody but the kubelet may come."""
+    for pod in pods(overlay):
+        allowed = {
+            port["port"]
+            for policy in of_kind(overlay, "NetworkPolicy")
+            if matches(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+            for rule in policy["spec"].get("ingress", [])
+            for port in rule["ports"]
+        }
+        plain = "--grpc-use-ssl=1" not in pod["spec"]["containers"][0].get("args", [])
+        assert allowed == set(ports(pod)) - (set() if plain else {"http"})
+
+
+@every_overlay
+def test_routes_lead_to_services(overlay: Path) -> None:
+    services = {
+        one["metadata"]["name"]: {port["name"]: port["port"] for port in one["spec"]["ports"]}
+        for one in of_kind(overlay, "Service")
     }
-    assert allowed == set(PORTS)
+    for ingress in of_kind(overlay, "Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            assert any(rule["host"] in tls["hosts"] for tls in ingress["spec"]["tls"])
+            for path in rule["http"]["paths"]:
+                backend = path["backend"]["service"]
+                assert backend["port"]["name"] in services[backend["name"]]
+    for route in of_kind(overlay, "GRPCRoute"):
+        for rule in route["spec"]["rules"]:
+            assert all(one["port"] in services[one["name"]].values() for one in rule["backendRefs"])
+
+
+@every_overlay
+def test_methods_that_are_routed_change_nothing(overlay: Path) -> None:
+    for route in of_kind(overlay, "GRPCRoute"):
+        methods = [one["method"] for rule in route["spec"]["rules"] for one in rule["matches"]]
+        assert {one["service"] for one in methods} == {"inference.GRPCInferenceService"}
+        assert {one["method"] for one in methods} == {"ModelInfer", "ModelMetadata", "ModelReady", "ServerReady"}
+
+
+@every_overlay
+def test_what_scales_is_there_and_has_no_fixed_size(overlay: Path) -> None:
+    deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(overlay, "Deployment")}
+    targets = [
+        one["spec"]["scaleTargetRef"]
+        for kind in ("HorizontalPodAutoscaler", "ScaledObject")
+        for one in of_kind(overlay, kind)
+    ]
+    for target in targets:
+        assert target.get("kind", "Deployment") == "Deployment"
+        assert "replicas" not in deployments[target["name"]]
+    assert len({target["name"] for target in targets}) == len(targets)  # one autoscaler each
+
+
+@every_overlay
+def test_secrets_of_certificates_are_those_that_are_mounted(overlay: Path) -> None:
+    made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(overlay, "Certificate")}
+    mounted = {
+        volume["secret"]["secretName"]
+        for pod in pods(overlay)
+        for volume in pod["spec"].get("volumes", [])
+        if "secret" in volume
+    }
+    assert mounted >= {name for name, certificate in made.items() if not certificate.get("isCA")}
+    issuers = {one["metadata"]["name"] for one in of_kind(overlay, "Issuer")}
+    assert {certificate["issuerRef"]["name"] for certificate in made.values()} <= issuers
+    for one in of_kind(overlay, "Deployment"):  # who reads a certificate at start only must start again
+        volumes = one["spec"]["template"]["spec"].get("volumes", [])
+        secrets = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume}
+        annotation = one["metadata"].get("annotations", {}).get("secret.reloader.stakater.com/reload", "")
+        assert secrets & set(made) == set(filter(None, annotation.split(",")))
 
 
 @every_overlay
@@ -133,6 +251,7 @@ def test_containers_may_do_nothing_that_they_need_not(overlay: Path) -> None:
     for pod in pods(overlay):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False  # of `emoserve` they would be EMOSERVE_*, as our settings are
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in containers(overlay):
@@ -168,10 +287,12 @@ def test_every_mount_has_its_volume(overlay: Path) -> None:
 
 @every_overlay
 def test_there_is_time_to_drain(overlay: Path) -> None:
-    """Waiting until nobody sends any more, and then for Triton to end."""
+    """Waiting until nobody is connected any more, and then for Triton to end."""
     (pod,) = (pod for pod in pods(overlay) if pod["spec"]["containers"][0]["name"] == "triton")
-    (_, pause) = triton(overlay)["lifecycle"]["preStop"]["exec"]["command"]
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= int(pause) + EXIT_TIMEOUT + 10
+    (settings,) = (one for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"])
+    drain = int(settings["data"]["EMOSERVE_DRAIN"])
+    assert drain > 1.1 * CONNECTION_AGE + 30  # gRPC's clients then look a name up again
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + EXIT_TIMEOUT + 10
 
 
 @every_overlay
@@ -185,10 +306,11 @@ def test_a_busy_server_is_not_killed(overlay: Path) -> None:
 
 @every_overlay
 def test_configuration_that_is_chosen_exists(overlay: Path) -> None:
-    (settings,) = of_kind(overlay, "ConfigMap")
+    (reference,) = triton(overlay)["envFrom"]
+    (settings,) = (
+        one for one in of_kind(overlay, "ConfigMap") if one["metadata"]["name"] == reference["configMapRef"]["name"]
+    )
     name = settings["data"]["EMOSERVE_CONFIG"]
     assert settings["data"]["EMOSERVE_LOG_LEVEL"] in LEVELS
     named = list((ROOT / "model_repository").glob(f"*/configs/{name}.pbtxt"))
     assert bool(named) != (name == "default")
-    (reference,) = triton(overlay)["envFrom"]
-    assert reference["configMapRef"]["name"] == settings["metadata"]["name"]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from emotion_client import AsyncEmotionClient
+from emotion_client import TLS, AsyncEmotionClient
 from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -105,7 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncEmotionClient(settings.endpoints, deadline=settings.deadline) as gateway.client:
+        tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
+        async with AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls) as gateway.client:
             yield
 
     app = FastAPI(

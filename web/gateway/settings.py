@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PAGE = Path(__file__).parent.parent / "ui" / "dist"
@@ -16,6 +16,11 @@ class Settings(BaseSettings):
     )
 
     endpoints: list[str] = Field(default=["localhost:8001"], description="HOST:PORT of the servers' gRPC")
+    ca: FilePath | None = Field(
+        default=None, description="PEM file of the authority that signs the servers' certificates; none: no TLS"
+    )
+    certificate: FilePath | None = Field(default=None, description="PEM file to show to servers that ask for one")
+    private_key: FilePath | None = Field(default=None, description="PEM file, the certificate's")
     host: str = Field(default="127.0.0.1", description="address to bind to")
     port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
     api_key: SecretStr | None = Field(
