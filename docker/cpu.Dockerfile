@@ -18,6 +18,15 @@ RUN python3 -m venv /opt/emoserve \
         /opt/emoserve/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --requirement whisper.txt ;; esac \
     && /opt/emoserve/bin/pip uninstall --yes pip setuptools
 
+# docker build --file docker/cpu.Dockerfile --target sbom --output build/sbom .    what is installed, as CycloneDX
+FROM packages AS inventory
+RUN python3 -m venv /opt/cyclonedx \
+    && /opt/cyclonedx/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0 \
+    && /opt/cyclonedx/bin/cyclonedx-py environment --output-file /cpu.cdx.json /opt/emoserve/bin/python
+
+FROM scratch AS sbom
+COPY --from=inventory /cpu.cdx.json /
+
 FROM ${BASE}
 LABEL org.opencontainers.image.title="emoserve-cpu" \
       org.opencontainers.image.description="Multimodal emotion recognition on NVIDIA Triton, for CPUs" \

@@ -24,6 +24,15 @@ RUN python3 -m venv /opt/emoserve \
     && /opt/emoserve/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt --requirement wanted.txt ./clients \
     && /opt/emoserve/bin/pip uninstall --yes pip setuptools
 
+# docker build --file docker/web.Dockerfile --target sbom --output build/sbom .    what is installed, as CycloneDX
+FROM packages AS inventory
+RUN python3 -m venv /opt/cyclonedx \
+    && /opt/cyclonedx/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0 \
+    && /opt/cyclonedx/bin/cyclonedx-py environment --output-file /web.cdx.json /opt/emoserve/bin/python
+
+FROM scratch AS sbom
+COPY --from=inventory /web.cdx.json /
+
 FROM ${BASE}
 LABEL org.opencontainers.image.title="emoserve-web" \
       org.opencontainers.image.description="The page of emoserve, and the gateway between it and Triton" \

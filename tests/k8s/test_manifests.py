@@ -110,7 +110,7 @@ def test_names_are_unique_and_everything_lies_in_one_namespace(overlay: Path) ->
     assert len(set(names)) == len(names)
     (namespace,) = of_kind(overlay, "Namespace")
     for one in objects:
-        if one is not namespace:
+        if one["kind"] not in ("Namespace", "PriorityClass"):  # of the cluster
             assert one["metadata"]["namespace"] == namespace["metadata"]["name"], one["metadata"]["name"]
 
 
@@ -251,6 +251,7 @@ def test_containers_may_do_nothing_that_they_need_not(overlay: Path) -> None:
     for pod in pods(overlay):
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
+        assert spec["priorityClassName"] in {one["metadata"]["name"] for one in of_kind(overlay, "PriorityClass")}
         assert spec["enableServiceLinks"] is False  # of `emoserve` they would be EMOSERVE_*, as our settings are
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
