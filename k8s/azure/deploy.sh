@@ -1,24 +1,21 @@
 #!/usr/bin/env bash
-# emoserve on Azure: the service on GPUs, and the page with HTTPS. docs/azure.md goes through it step by step.
+# emoserve on Azure: the service, and the page with HTTPS. docs/azure.md goes through it step by step.
 set -euo pipefail
-
-readonly CERT_MANAGER=v1.16.2
-readonly DEVICE_PLUGIN=v0.17.0
-readonly MANIFESTS=https://github.com
+exec 3>&1  # where a dry run prints, even where output is caught
 
 usage() {
     cat << 'USAGE'
 usage: k8s/azure/deploy.sh COMMAND --group NAME [options]
 
   create    the resource group and what main.bicep describes; asks, as it costs money from then on
-  deploy    build the images and apply k8s/overlays/aks; run again, it is an update
+  deploy    build the images and apply the manifests; run again, it is an update
   status    nodes, pods, autoscaler, the page's address, and what is paid for
   destroy   delete the resource group and all that is in it; asks
 
 options
   --group NAME       the resource group, also the cluster's name: 3 to 12 lower-case letters and digits
   --location REGION  where to create it (create; default: westeurope)
-  --gpu-nodes N      the most GPU nodes at a time (create; default: 2)
+  --gpu-nodes N      the most pods with a GPU at a time; 0: CPUs only (create; default: 2)
   --host NAME        the page's host name (deploy)
   --email ADDRESS    where Let's Encrypt writes to (deploy)
   --tag TAG          of the images (deploy; default: the commit)
@@ -35,8 +32,8 @@ fail() {
 
 run() {
     if [[ $dry_run ]]; then
-        printf '%q ' "$@"
-        echo
+        printf '%q ' "$@" >&3
+        echo >&3
     else
         "$@"
     fi
@@ -46,20 +43,15 @@ run() {
 ask_for() {
     local stand_in=$1
     shift
-    if [[ $dry_run ]]; then
-        printf '%q ' "$@" >&2
-        echo >&2
-        echo "$stand_in"
-    else
-        "$@"
-    fi
+    run "$@" || return
+    [[ ! $dry_run ]] || echo "$stand_in"
 }
 
 confirm() {
     [[ $yes || $dry_run ]] && return
     local answer=
     read -r -p "$1 " answer || true
-    [[ $answer == "$2" ]] || fail 1 "nothing was done, as the answer was not '$2'"
+    [[ $answer == "$2" ]] || fail 1 "stopped here, as the answer was not '$2'"
 }
 
 need() {
@@ -71,15 +63,23 @@ need() {
     az account show --output none 2> /dev/null || fail 1 "az is not logged in: run 'az login' first"
 }
 
+# An output of main.bicep; in a dry run what stands for it.
 output() {
-    ask_for "<$1>" az deployment group show --resource-group "$group" --name emoserve \
-        --query "properties.outputs.$1.value" --output tsv
+    ask_for "${2-<$1>}" az deployment group show --resource-group "$group" --name emoserve \
+        --query "properties.outputs.$1.value" --output tsv ||
+        fail 1 "$group is not created, or not to the end: run 'k8s/azure/deploy.sh create --group $group' first"
+}
+
+credentials() {
+    run az aks get-credentials --resource-group "$group" --name "$group" --overwrite-existing ||
+        fail 1 "there is no cluster $group: run 'k8s/azure/deploy.sh create --group $group' first"
 }
 
 create() {
     need az
     local uploader
-    uploader=$(ask_for '<your object id>' az ad signed-in-user show --query id --output tsv)
+    uploader=$(ask_for '<your object id>' az ad signed-in-user show --query id --output tsv) ||
+        fail 1 "az is logged in as no user: run 'az login' as one, as a role is assigned to it"
     local template=(--resource-group "$group" --name emoserve --template-file k8s/azure/main.bicep
         --parameters "name=$group" "gpuNodes=$gpu_nodes" "uploader=$uploader")
     run az group create --name "$group" --location "$location" --output none
@@ -93,96 +93,91 @@ create() {
 
 deploy() {
     [[ $host ]] || fail 2 "deploy needs --host NAME, the page's host name, such as emotion.example.com"
-    [[ $email ]] || fail 2 "deploy needs --email ADDRESS, where Let's Encrypt writes to when a certificate ends"
+    [[ $email ]] || fail 2 "deploy needs --email ADDRESS, whom Let's Encrypt writes to"
     [[ $dry_run || -f model_repository/export.json ]] ||
-        fail 1 "there are no models to deploy: run 'make export PRECISION=fp16' first"
+        fail 1 "there are no models to deploy: run 'make export' first (docs/azure.md)"
     need az kubectl
-    local registry server storage prometheus scaler image
+    local registry server storage prometheus scaler triton pods image assumed=gpu
+    [[ $gpu_nodes != 0 ]] || assumed=cpu
     registry=$(output registry)
     server=$(output registryServer)
     storage=$(output storage)
     prometheus=$(output prometheus)
-    scaler=$(output scalerClientId)
+    scaler=$(output scaler)
+    triton=$(output triton "$assumed")
+    pods=$(output pods 2)
 
-    run az storage blob upload-batch --account-name "$storage" --auth-mode login --destination "models/$tag" \
-        --source model_repository --overwrite --output none
-    for image in gpu models web; do
+    run az storage blob upload-batch --account-name "$storage" --auth-mode login --source model_repository \
+        --destination models --destination-path "$tag" --overwrite --output none
+    for image in "$triton" models web; do
         run az acr build --registry "$registry" --image "emoserve-$image:$tag" --file "docker/$image.Dockerfile" .
     done
 
-    run az aks get-credentials --resource-group "$group" --name "$group" --overwrite-existing
-    run kubectl apply --filename "$MANIFESTS/NVIDIA/k8s-device-plugin/raw/$DEVICE_PLUGIN/deployments/static/nvidia-device-plugin.yml"
-    run kubectl apply --filename "$MANIFESTS/cert-manager/cert-manager/releases/download/$CERT_MANAGER/cert-manager.yaml"
+    credentials
+    run kubectl apply --kustomize k8s/azure/addons
     run kubectl --namespace cert-manager rollout status deployment/cert-manager-webhook --timeout 5m
-    run kubectl label namespace app-routing-system emoserve/ingress=true --overwrite
-
-    generate "$server" "$prometheus" "$scaler"
+    generate
     run kubectl apply --kustomize "$generated"
-    run kubectl --namespace emoserve rollout status deployment/triton --timeout 20m  # a GPU node may have to come first
+    run kubectl --namespace emoserve rollout status deployment/triton --timeout 20m  # a node may have to come first
     run kubectl --namespace emoserve rollout status deployment/web --timeout 5m
+    run kubectl --namespace emoserve-gateway wait gateway/web --for "jsonpath={.status.addresses[0].value}" --timeout 5m
     echo "Point $host at this address; the certificate follows within minutes:"
     address
 }
 
-# An overlay on top of k8s/overlays/aks, with what only this deployment knows.
+# An overlay on top of ours, with what only this deployment knows (variables of `deploy`).
 generate() {
+    local overlay=aks
+    [[ $triton == gpu ]] || overlay=aks-cpu
     mkdir -p "$generated"
     cat > "$generated/kustomization.yaml" << OVERLAY
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
-  - ../../overlays/aks
-  - issuer.yaml
+  - ../../overlays/$overlay
+  - ../gateway
 images:
-  - { name: registry.example.com/emoserve-gpu, newName: "$1/emoserve-gpu", newTag: "$tag" }
-  - { name: registry.example.com/emoserve-models, newName: "$1/emoserve-models", newTag: "$tag" }
-  - { name: registry.example.com/emoserve-web, newName: "$1/emoserve-web", newTag: "$tag" }
+  - { name: registry.example.com/emoserve-$triton, newName: "$server/emoserve-$triton", newTag: "$tag" }
+  - { name: registry.example.com/emoserve-models, newName: "$server/emoserve-models", newTag: "$tag" }
+  - { name: registry.example.com/emoserve-web, newName: "$server/emoserve-web", newTag: "$tag" }
 patches:
-  - target: { kind: Ingress, name: web }
+  - target: { kind: Gateway, name: web }
     patch: |-
-      - { op: replace, path: /spec/rules/0/host, value: "$host" }
-      - { op: replace, path: /spec/tls/0/hosts/0, value: "$host" }
+      - { op: replace, path: /spec/listeners/1/hostname, value: "$host" }
+  - target: { kind: HTTPRoute, name: web }
+    patch: |-
+      - { op: replace, path: /spec/hostnames, value: ["$host"] }
+  - target: { kind: ClusterIssuer, name: letsencrypt }
+    patch: |-
+      - { op: replace, path: /spec/acme/email, value: "$email" }
   - target: { kind: ScaledObject, name: triton }
     patch: |-
-      - { op: replace, path: /spec/triggers/0/metadata/serverAddress, value: "$2" }
-      - { op: replace, path: /spec/triggers/1/metadata/serverAddress, value: "$2" }
+      - { op: replace, path: /spec/maxReplicaCount, value: $pods }
+      - { op: replace, path: /spec/triggers/0/metadata/serverAddress, value: "$prometheus" }
+      - { op: replace, path: /spec/triggers/1/metadata/serverAddress, value: "$prometheus" }
   - target: { kind: TriggerAuthentication, name: prometheus }
     patch: |-
-      - { op: replace, path: /spec/podIdentity/identityId, value: "$3" }
+      - { op: replace, path: /spec/podIdentity/identityId, value: "$scaler" }
 OVERLAY
-    cat > "$generated/issuer.yaml" << ISSUER
-apiVersion: cert-manager.io/v1
-kind: ClusterIssuer
-metadata:
-  name: letsencrypt
-spec:
-  acme:
-    server: https://acme-v02.api.letsencrypt.org/directory
-    email: "$email"
-    privateKeySecretRef:
-      name: letsencrypt
-    solvers:
-      - http01:
-          ingress:
-            ingressClassName: webapprouting.kubernetes.azure.com
-ISSUER
 }
 
 address() {
-    run kubectl --namespace app-routing-system get service nginx --output 'jsonpath={.status.loadBalancer.ingress[0].ip}{"\n"}'
+    run kubectl --namespace emoserve-gateway get gateway web --output "jsonpath={.status.addresses[0].value}{'\n'}"
 }
 
 status() {
     need az kubectl
-    run az aks get-credentials --resource-group "$group" --name "$group" --overwrite-existing
+    credentials
     run kubectl get nodes --label-columns agentpool
-    run kubectl --namespace emoserve get pods,hpa,scaledobject,ingress
-    address
+    run kubectl --namespace emoserve get pods,hpa,scaledobject
+    run kubectl --namespace emoserve-gateway get gateway,certificate
     echo "Paid for: every node above, the load balancer, the registry, the storage and what Prometheus keeps."
 }
 
 destroy() {
     need az
+    run az resource list --resource-group "$group" --output table ||
+        fail 1 "there is no group $group: 'az group list --output table' shows yours"
     confirm "This deletes $group and all that is in it, exported models too. Type its name:" "$group"
     run az group delete --name "$group" --yes
 }

@@ -11,9 +11,15 @@ param name string
 param location string = resourceGroup().location
 
 @description('Size of GPU nodes, one GPU each; its quota must be granted in the region.')
-param gpuSize string = 'Standard_NC4as_T4_v3'
+@allowed([
+  'Standard_NC8as_T4_v3'
+  'Standard_NC16as_T4_v3'
+  'Standard_NC24ads_A100_v4'
+  'Standard_NC40ads_H100_v5'
+])
+param gpuSize string = 'Standard_NC8as_T4_v3'
 
-@description('The most GPU nodes at a time; none are paid for while no pod needs one. 0: CPUs only.')
+@description('The most pods with a GPU at a time, each on a node of its own; a rollout takes one more. 0: CPUs only.')
 @minValue(0)
 @maxValue(50)
 param gpuNodes int = 2
@@ -22,7 +28,7 @@ param gpuNodes int = 2
 param cpuSize string = 'Standard_D4s_v5'
 
 @description('The most CPU nodes at a time.')
-@minValue(1)
+@minValue(2)
 @maxValue(50)
 param cpuNodes int = 5
 
@@ -33,7 +39,6 @@ var suffix = uniqueString(resourceGroup().id)
 // names of built-in roles, the same in every tenant
 var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 var blobDataContributor = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'ba92f5b4-2d11-453d-a403-e96b0029c9fe')
-var monitoringDataReader = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'b0d8363b-8ddd-447d-831f-62ca05bff136')
 
 resource registry 'Microsoft.ContainerRegistry/registries@2023-07-01' = {
   name: '${name}${suffix}'
@@ -87,7 +92,7 @@ resource mayUpload 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
+resource cluster 'Microsoft.ContainerService/managedClusters@2026-04-01' = {
   name: name
   location: location
   sku: {
@@ -131,8 +136,15 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
       }
     }
     ingressProfile: {
+      gatewayAPI: {
+        installation: 'Standard'
+      }
       webAppRouting: {
-        enabled: true
+        gatewayAPIImplementations: {
+          appRoutingIstio: {
+            mode: 'Enabled'
+          }
+        }
       }
     }
     azureMonitorProfile: {
@@ -148,7 +160,7 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' = {
   }
 }
 
-resource cpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-01' = {
+resource cpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2026-04-01' = {
   parent: cluster
   name: 'cpu'
   properties: {
@@ -161,7 +173,7 @@ resource cpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-
   }
 }
 
-resource gpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-01' = if (gpuNodes > 0) {
+resource gpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2026-04-01' = if (gpuNodes > 0) {
   parent: cluster
   name: 'gpu'
   properties: {
@@ -170,7 +182,7 @@ resource gpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2024-05-
     count: 0
     enableAutoScaling: true
     minCount: 0
-    maxCount: gpuNodes
+    maxCount: gpuNodes + 1
     // known to the autoscaler before there is a node, so that it knows which pods one would help
     nodeLabels: {
       'nvidia.com/gpu.present': 'true'
@@ -197,39 +209,15 @@ module monitoring 'monitoring.bicep' = {
     name: name
     location: location
     clusterName: cluster.name
-  }
-}
-
-// KEDA asks managed Prometheus as this identity
-resource scaler 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
-  name: '${name}-keda'
-  location: location
-}
-
-resource kedaIsScaler 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = {
-  parent: scaler
-  name: 'keda'
-  properties: {
     issuer: cluster.properties.oidcIssuerProfile.issuerURL
-    subject: 'system:serviceaccount:kube-system:keda-operator'
-    audiences: [
-      'api://AzureADTokenExchange'
-    ]
   }
 }
 
-resource mayAsk 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(resourceGroup().id, scaler.id, monitoringDataReader)
-  properties: {
-    principalId: scaler.properties.principalId
-    principalType: 'ServicePrincipal'
-    roleDefinitionId: monitoringDataReader
-  }
-}
-
-output cluster string = cluster.name
+// what the script puts into the overlay
+output triton string = gpuNodes > 0 ? 'gpu' : 'cpu'
+output pods int = gpuNodes > 0 ? gpuNodes : cpuNodes - 1
 output registry string = registry.name
 output registryServer string = registry.properties.loginServer
 output storage string = storage.name
 output prometheus string = monitoring.outputs.queryEndpoint
-output scalerClientId string = scaler.properties.clientId
+output scaler string = monitoring.outputs.scaler

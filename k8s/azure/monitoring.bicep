@@ -1,14 +1,22 @@
-// Managed Prometheus: where figures go, that the cluster sends them there, and the rules of components/monitoring.
+// Managed Prometheus: where figures go, that the cluster sends them there, the rules of components/monitoring, and who reads.
+@description('Part of every name.')
 param name string
+
+@description('Region of everything.')
 param location string
+
+@description('The cluster that sends its figures.')
 param clusterName string
 
-// the very rules that the operator gets elsewhere
-var groups = loadYamlContent('../components/monitoring/rules.yaml').spec.groups
+@description('Address of the cluster\'s OIDC issuer.')
+param issuer string
+
+// The very rules that the operator gets elsewhere; any(), as not every one has a `for`.
+var groups = any(loadYamlContent('../components/monitoring/rules.yaml')).spec.groups
 var signals = groups[0]
 var alerts = groups[1]
 
-resource cluster 'Microsoft.ContainerService/managedClusters@2024-05-01' existing = {
+resource cluster 'Microsoft.ContainerService/managedClusters@2026-04-01' existing = {
   name: clusterName
 }
 
@@ -103,7 +111,7 @@ resource alerting 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' =
     rules: [for rule in alerts.rules: {
       alert: rule.alert
       expression: rule.expr
-      for: contains(rule, 'for') ? 'PT${toUpper(rule.for)}' : 'PT0M'
+      for: 'PT${toUpper(rule.?for ?? '0m')}'
       severity: rule.labels.severity == 'critical' ? 1 : 3
       labels: rule.labels
       annotations: rule.annotations
@@ -111,4 +119,36 @@ resource alerting 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' =
   }
 }
 
+// KEDA asks as this identity
+resource scaler 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
+  name: '${name}-keda'
+  location: location
+}
+
+resource kedaIsScaler 'Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials@2023-01-31' = {
+  parent: scaler
+  name: 'keda'
+  properties: {
+    issuer: issuer
+    subject: 'system:serviceaccount:kube-system:keda-operator'
+    audiences: [
+      'api://AzureADTokenExchange'
+    ]
+  }
+}
+
+// of a built-in role, the same in every tenant
+var monitoringDataReader = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'b0d8363b-8ddd-447d-831f-62ca05bff136')
+
+resource mayAsk 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(workspace.id, scaler.id, monitoringDataReader)
+  scope: workspace
+  properties: {
+    principalId: scaler.properties.principalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: monitoringDataReader
+  }
+}
+
 output queryEndpoint string = workspace.properties.metrics.prometheusQueryEndpoint
+output scaler string = scaler.properties.clientId
