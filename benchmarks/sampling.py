@@ -38,6 +38,10 @@ class Server(Protocol):
         """host:port of metrics."""
 
     @property
+    def admin_headers(self) -> dict[str, str]:
+        """That open statistics."""
+
+    @property
     def pid(self) -> int:
         """Of the process that leads the server's process group."""
 
@@ -143,7 +147,8 @@ class Sampler:
     def _statistics(self) -> dict[str, Any]:
         """Triton's statistics by model, with every request whose answer has arrived."""
         time.sleep(SETTLING)
-        answer = json.loads(_get(f"http://{self._server.http_url}/v2/models/stats"))
+        url = f"http://{self._server.http_url}/v2/models/stats"
+        answer = json.loads(_get(url, self._server.admin_headers))
         return {model["name"]: model for model in answer["model_stats"]}
 
     def _snapshot(self) -> _Snapshot:
@@ -184,9 +189,9 @@ class Sampler:
         return dict(seconds)
 
 
-def _get(url: str) -> str:
+def _get(url: str, headers: dict[str, str] | None = None) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=TIMEOUT) as answer:
             return str(answer.read().decode())
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", error)

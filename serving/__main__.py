@@ -20,7 +20,8 @@ def main() -> int:
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
         epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL and "
-        "EMOSERVE_DRAIN in the environment stand for --config, --log-level and --drain.",
+        "EMOSERVE_DRAIN in the environment stand for --config, --log-level and --drain. EMOSERVE_ADMIN_KEY opens "
+        "administration and statistics to those who send it; without it nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
@@ -63,7 +64,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        with Triton(**options) as server:
+        with Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY")) as server:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics",
                 flush=True,

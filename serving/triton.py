@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; K
 # s, plus or minus a tenth, after which gRPC asks a client to connect anew (calls under way are finished first): clients
 # come to know servers that are new, and leave those that are going
 CONNECTION_AGE = 20
+# What callers need not reach: it is answered only to those who send the key
+ADMINISTRATION = "model-repository,shared-memory,statistics,trace,logging"
 QUIET = 5.0  # s without a connection after which nobody is expected any more
 
 
@@ -49,6 +52,7 @@ class Triton:
         log_level: str = "warning",
         arguments: Sequence[str] = (),
         speech: bool = False,
+        admin_key: str | None = None,
     ) -> None:
         """
         Args:
@@ -59,6 +63,7 @@ class Triton:
             log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
             arguments: further tritonserver flags, passed on as they are.
             speech: whether to serve `emotion_speech` too, which recognises what is said.
+            admin_key: opens administration and statistics to those who send it; None makes one up.
         """
         self.repository = Path(repository)
         self.config = config
@@ -66,6 +71,7 @@ class Triton:
         self.log_level = log_level
         self.arguments = tuple(arguments)
         self.speech = speech
+        self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.manifest: dict[str, Any] | None = None
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
         self._log: deque[str] = deque(maxlen=500)
@@ -87,6 +93,11 @@ class Triton:
     def metrics_url(self) -> str:
         """host:port of Prometheus metrics (path /metrics)."""
         return f"{self.host}:{self._ports['metrics']}"
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        """What to send over HTTP, or as metadata over gRPC, for administration and statistics."""
+        return {"admin-key": self._admin_key, "triton-grpc-protocol-admin-key": self._admin_key}
 
     @property
     def pid(self) -> int:
@@ -118,6 +129,8 @@ class Triton:
             f"--grpc-port={self._ports['gRPC']}",
             f"--metrics-address={self.host}",
             f"--metrics-port={self._ports['metrics']}",
+            f"--http-restricted-api={ADMINISTRATION}:admin-key={self._admin_key}",
+            f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
             f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
             "--metrics-config=summary_latencies=true",  # p99 for those who watch

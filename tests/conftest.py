@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from tritonclient.grpc import InferenceServerClientPlugin
 
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
@@ -91,6 +93,17 @@ def server(repository: Path) -> Iterator[Triton]:
     """Triton serving it."""
     with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
         yield triton
+
+
+class Administrator(InferenceServerClientPlugin):  # type: ignore[misc]
+    """Lets a tritonclient ask for statistics."""
+
+    def __init__(self, server: Triton) -> None:
+        self._headers = server.admin_headers
+
+    def __call__(self, request: Any) -> None:
+        """tritonclient's interface: change the request's headers."""
+        request.headers.update(self._headers)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from export import parity
 from serving import Triton
+from tests.conftest import Administrator
 
 OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
 MODELS = ("emotion", "preprocess_audio", "preprocess_text", "classifier")
@@ -28,7 +29,9 @@ Row = tuple[bytes, bytes]  # AUDIO, TEXT
 
 @pytest.fixture(scope="module")
 def client(server: Triton) -> grpc.InferenceServerClient:
-    return grpc.InferenceServerClient(server.grpc_url)
+    connected = grpc.InferenceServerClient(server.grpc_url)
+    connected.register_plugin(Administrator(server))
+    return connected
 
 
 def inputs(rows: Sequence[Row], module: ModuleType = grpc) -> list[grpc.InferInput]:

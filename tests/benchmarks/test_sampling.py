@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 from emotion_client import EmotionClient, Utterance
@@ -49,6 +50,7 @@ def _seconds(timeline: list[dict[str, float]]) -> list[float]:
 
 class Nowhere:
     http_url = metrics_url = f"127.0.0.1:{free_ports('127.0.0.1', {'HTTP': 0})['HTTP']}"
+    admin_headers: ClassVar[dict[str, str]] = {}
     pid = os.getpid()
 
 

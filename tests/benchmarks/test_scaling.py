@@ -58,8 +58,8 @@ def test_prometheus_records_what_was_served(server: Triton, recordings: dict[str
         assert scaling.firing(asked, start, end) == {}
         (first, *_, last) = asked.samples('nv_inference_request_success{model="emotion"}[1m]', end)
     assert 0 < waits[-1][1] < 10
-    # Prometheus draws the growth out to the whole minute, by half an interval at most at either end
-    assert series["answered"][-1][1] * WINDOW == pytest.approx(last[1] - first[1], rel=0.8)
+    assert 0 < last[1] - first[1] <= 6 * len(utterances)
+    assert series["answered"][-1][1] * WINDOW >= last[1] - first[1]  # it draws the growth out to the whole minute
     assert 0 < series["utilisation"][-1][1] <= 1.2
     assert math.isclose(series["failing"][-1][1], 0.0)
     plots.save(plots.scaling(series, start, end, 0.5, 10.0), tmp_path / "scaling.png")

@@ -1,8 +1,10 @@
 """Two servers behind one client: calls are shared out, and none fails when one of the two is killed or told to stop."""
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from serving.triton import QUIET, free_ports
 
 ENVOY = Path(sys.executable).parent / "envoy"
 CALLERS = 16
+KEY = "opens statistics"
 HOSTS = ("127.0.0.1", "127.0.0.2")
 NAME = "emoserve-headless"
 LIMIT = 40  # s that a server drains at most
@@ -36,7 +39,10 @@ class Server:
         command = [sys.executable, "-m", "serving", "--repository", str(repository), "--drain", str(LIMIT)]
         ports = ["--host", host, "--grpc-port", str(port), "--http-port", "0", "--metrics-port", "0"]
         with log.open("w") as errors:
-            self.process = subprocess.Popen([*command, *ports], stdout=subprocess.PIPE, stderr=errors, text=True)
+            environment = os.environ | {"EMOSERVE_ADMIN_KEY": KEY}
+            self.process = subprocess.Popen(
+                [*command, *ports], stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            )
         assert self.process.stdout is not None
         ready = re.match(r"ready: gRPC (\S+), HTTP (\S+),", self.process.stdout.readline())
         assert ready, log.read_text()
@@ -44,7 +50,8 @@ class Server:
 
     def answered(self) -> int:
         """Requests since it started."""
-        with urllib.request.urlopen(f"http://{self.http_url}/v2/models/emotion/stats", timeout=10) as answer:
+        url = f"http://{self.http_url}/v2/models/emotion/stats"
+        with urllib.request.urlopen(urllib.request.Request(url, headers={"admin-key": KEY}), timeout=10) as answer:
             return int(json.load(answer)["model_stats"][0]["inference_stats"]["success"]["count"])
 
     def kill(self) -> None:
@@ -102,17 +109,14 @@ class Proxy:
         configuration = yaml.safe_load(template.replace("PORT", str(port)).replace("ENDPOINTS", str(self._endpoints)))
         configuration["node"] = {"id": "test", "cluster": "test"}  # that Envoy wants for a list that changes
         (directory / "envoy.yaml").write_text(yaml.safe_dump(configuration))
-        command = [
-            str(ENVOY),
-            "--config-path",
-            str(directory / "envoy.yaml"),
-            "--concurrency",
-            "1",
-            "--use-dynamic-base-id",
-        ]
+        command = [str(ENVOY), "--config-path", str(directory / "envoy.yaml")]
         with (directory / "envoy.log").open("w") as log:
             options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert time.monotonic() < deadline, (directory / "envoy.log").read_text()
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End it."""

@@ -44,6 +44,8 @@ def test_the_endpoint_is_a_name_of_all_pods_that_the_certificate_carries(overlay
     (service,) = (one for one in of_kind(overlay, "Service") if one["metadata"]["name"] == host)
     assert service["spec"]["clusterIP"] == "None"
     assert int(port) in [one["port"] for one in service["spec"]["ports"]]
+    (egress,) = (one for one in of_kind(overlay, "NetworkPolicy") if one["metadata"]["name"] == "web-egress")
+    assert int(port) in [one["port"] for rule in egress["spec"]["egress"] for one in rule["ports"]]
     for certificate in of_kind(overlay, "Certificate"):
         if certificate["spec"]["secretName"] == "emoserve-tls":
             assert host in certificate["spec"]["dnsNames"]

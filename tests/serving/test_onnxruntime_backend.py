@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving import Triton
 from serving.installation import OUR_BACKENDS, find_triton
+from tests.conftest import Administrator
 
 Array = np.ndarray[Any, Any]
 FLOAT, BF16, INT64, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64, TensorProto.STRING
@@ -301,6 +302,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 def client(server: Triton) -> Iterator[grpc.InferenceServerClient]:
     """A client of that Triton."""
     with grpc.InferenceServerClient(server.grpc_url) as connected:
+        connected.register_plugin(Administrator(server))
         yield connected
 
 

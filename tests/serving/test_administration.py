@@ -1,0 +1,105 @@
+"""Closed doors, tried: what changes a server, or tells of its other callers, is answered only with the key."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from serving import Triton
+
+Call = Callable[[InferenceServerClient, dict[str, str] | None], Any]
+
+OVER_GRPC: dict[str, Call] = {
+    "statistics": lambda client, key: client.get_inference_statistics(headers=key),
+    "list models": lambda client, key: client.get_model_repository_index(headers=key),
+    "load a model": lambda client, key: client.load_model("emotion", headers=key),
+    "unload a model": lambda client, key: client.unload_model("emotion", headers=key),
+    "read log settings": lambda client, key: client.get_log_settings(headers=key),
+    "change log settings": lambda client, key: client.update_log_settings({"log_verbose_level": 0}, headers=key),
+    "read trace settings": lambda client, key: client.get_trace_settings(headers=key),
+    "change trace settings": lambda client, key: client.update_trace_settings(
+        settings={"trace_level": ["OFF"]}, headers=key
+    ),
+    "list shared memory": lambda client, key: client.get_system_shared_memory_status(headers=key),
+    "register shared memory": lambda client, key: client.register_system_shared_memory(
+        "region", "/nobody-made-this", 8, headers=key
+    ),
+    "unregister shared memory": lambda client, key: client.unregister_system_shared_memory(headers=key),
+    "list GPU memory": lambda client, key: client.get_cuda_shared_memory_status(headers=key),
+    "register GPU memory": lambda client, key: client.register_cuda_shared_memory("region", b"", 0, 8, headers=key),
+    "unregister GPU memory": lambda client, key: client.unregister_cuda_shared_memory(headers=key),
+}
+OVER_HTTP = {  # path: body, where it is a POST
+    "/v2/models/stats": None,
+    "/v2/models/emotion/stats": None,
+    "/v2/models/emotion/versions/1/stats": None,
+    "/v2/repository/index": {},
+    "/v2/repository/models/emotion/load": {},
+    "/v2/repository/models/emotion/unload": {},
+    "/v2/logging": None,
+    "/v2/trace/setting": None,
+    "/v2/models/emotion/trace/setting": {"trace_level": ["TIMESTAMPS"]},
+    "/v2/systemsharedmemory/status": None,
+    "/v2/systemsharedmemory/region/region/register": {"key": "/nobody-made-this", "offset": 0, "byte_size": 8},
+    "/v2/systemsharedmemory/unregister": {},
+    "/v2/cudasharedmemory/status": None,
+    "/v2/cudasharedmemory/unregister": {},
+}
+OPEN = ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/emotion", "/v2/models/emotion/ready")
+
+
+def ask(server: Triton, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    """Status and answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{server.http_url}{path}", data=data, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("name", OVER_GRPC)
+@pytest.mark.parametrize("key", [None, {"triton-grpc-protocol-admin-key": "guessed"}, {"admin-key": ""}])
+def test_grpc_is_closed(server: Triton, name: str, key: dict[str, str] | None) -> None:
+    with InferenceServerClient(server.grpc_url) as client, pytest.raises(InferenceServerException, match="restricted"):
+        OVER_GRPC[name](client, key)
+
+
+@pytest.mark.parametrize("path", OVER_HTTP)
+@pytest.mark.parametrize("key", [None, {"admin-key": "guessed"}])
+def test_http_is_closed(server: Triton, path: str, key: dict[str, str] | None) -> None:
+    status, answer = ask(server, path, OVER_HTTP[path], key)
+    assert status == 403
+    assert "restricted" in answer
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_callers_and_probes_need_is_open(server: Triton, path: str) -> None:
+    assert ask(server, path)[0] == 200
+
+
+def test_the_key_opens(server: Triton) -> None:
+    assert ask(server, "/v2/models/stats", headers=server.admin_headers)[0] == 200
+    with InferenceServerClient(server.grpc_url) as client:
+        assert client.get_inference_statistics(headers=server.admin_headers).model_stats
+
+
+def test_even_with_the_key_models_stay_as_they_are(server: Triton) -> None:
+    with InferenceServerClient(server.grpc_url) as client:
+        for name in ("load a model", "unload a model"):
+            with pytest.raises(InferenceServerException, match="not allowed"):
+                OVER_GRPC[name](client, server.admin_headers)
+        assert client.is_model_ready("emotion")
+
+
+def test_every_server_has_a_key_of_its_own(repository: Any) -> None:
+    made = {Triton(repository).admin_headers["admin-key"] for _ in range(3)}
+    assert len(made) == 3
+    assert min(map(len, made)) >= 43  # 256 bits
+    assert Triton(repository, admin_key="given").admin_headers["admin-key"] == "given"
