@@ -186,19 +186,23 @@ def clip(recordings: dict[str, bytes]) -> bytes:
     return recordings["austen-0890.flac"]
 
 
-def test_calls_are_shared_out_and_none_fails_when_a_server_is_killed(
-    service: Name | Proxy, servers: list[Server], clip: bytes
-) -> None:
+def test_calls_are_shared_out(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
+    before = [server.answered() for server in servers]
     with load(service.target, clip) as outcomes:
-        before = [server.answered() for server in servers]
         time.sleep(6)
-        shares = [server.answered() - earlier for server, earlier in zip(servers, before, strict=True)]
+    assert set(outcomes) == {"answered"}
+    time.sleep(0.5)  # Triton counts a request after its answer has left
+    shares = [server.answered() - earlier for server, earlier in zip(servers, before, strict=True)]
+    assert sum(shares) >= outcomes["answered"] > 30
+    assert abs(shares[0] - shares[1]) <= 0.1 * sum(shares), shares
+
+
+def test_no_call_fails_when_a_server_is_killed(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
+    with load(service.target, clip) as outcomes:
+        time.sleep(2)
         servers[0].kill()
         answered = outcomes["answered"]
         time.sleep(3)
-    assert sum(shares) > 30
-    # within 10 %, but for what was under way at one moment: a batch on one of the two
-    assert abs(shares[0] - shares[1]) <= max(0.1 * sum(shares), CALLERS / 2), shares
     assert outcomes["answered"] > answered + CALLERS  # it went on
     assert set(outcomes) == {"answered"}
 
