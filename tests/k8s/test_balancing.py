@@ -111,7 +111,7 @@ class Proxy:
         (directory / "envoy.yaml").write_text(yaml.safe_dump(configuration))
         command = [str(ENVOY), "--config-path", str(directory / "envoy.yaml")]
         with (directory / "envoy.log").open("w") as log:
-            options = ["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]
+            options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         deadline = time.monotonic() + 30
         while socket.socket().connect_ex(("127.0.0.1", port)):
