@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import socket
@@ -32,6 +33,7 @@ EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; K
 CONNECTION_AGE = 20
 # What callers need not reach: it is answered only to those who send the key
 ADMINISTRATION = "model-repository,shared-memory,statistics,trace,logging"
+_REGION = re.compile(r"/dev/shm/triton_\S+")
 QUIET = 5.0  # s without a connection after which nobody is expected any more
 
 
@@ -78,6 +80,7 @@ class Triton:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._regions: set[Path] = set()  # shared memory, which outlives a Triton that dies a hard death
 
     @property
     def http_url(self) -> str:
@@ -154,6 +157,7 @@ class Triton:
         self._reader.start()
         try:
             self._wait_ready()
+            self._regions = set(map(Path, _REGION.findall(Path(f"/proc/{self.pid}/maps").read_text())))
         except BaseException:
             self.stop()
             raise
@@ -187,6 +191,8 @@ class Triton:
                 self._process.wait()
             with contextlib.suppress(ProcessLookupError):  # stubs whose server died a hard death
                 os.killpg(self._process.pid, signal.SIGKILL)
+            for region in self._regions:
+                region.unlink(missing_ok=True)
             assert self._reader is not None
             self._reader.join(timeout=5)
         if self._scratch is not None:

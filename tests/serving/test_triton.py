@@ -159,10 +159,13 @@ def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
 
 def test_command_ends_with_an_error_when_triton_dies(repository: Path, tmp_path: Path, scratch: Path) -> None:
     with serving(repository, tmp_path / "errors") as served:
+        regions = set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{served.leader}/maps").read_text()))
+        assert len(regions) >= 3  # one for each Python stage
         os.kill(served.leader, signal.SIGKILL)
         assert served.process.wait(30) == 1
         assert served.errors.read_text().endswith("error: Triton ended by itself with exit status -9\n")
         assert group(served.leader) == []  # the stages don't outlive it
+        assert not any(Path(region).exists() for region in regions)
         assert not list(scratch.glob("emoserve-*"))
 
 
