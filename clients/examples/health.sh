@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Is the server well? Prints its state, what the model takes and gives, and what it has done so far.
+# Is the server well? Prints its state and what the model takes and gives.
 # Usage: health.sh [HOST:PORT]      (the HTTP endpoint, default localhost:8000)
 set -euo pipefail
 
@@ -18,4 +18,3 @@ check live /v2/health/live
 check ready /v2/health/ready
 check "model ready" /v2/models/emotion/ready
 echo "metadata: $(curl --silent --show-error --fail --max-time 5 "${server}/v2/models/emotion")"
-echo "statistics: $(curl --silent --show-error --fail --max-time 5 "${server}/v2/models/emotion/stats")"
