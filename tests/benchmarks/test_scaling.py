@@ -47,9 +47,11 @@ def test_prometheus_records_what_was_served(server: Triton, recordings: dict[str
     with EmotionClient(server.grpc_url) as client, scaling.prometheus(server.metrics_url) as asked:
         start = time.time()
         client.analyze_many(utterances)
-        time.sleep(6)  # scraped once
+        deadline = time.monotonic() + 60
+        while not asked.query("query?query=nv_inference_request_success"):  # scraped once: growth is seen from here on
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
         client.analyze_many(utterances * 6, concurrency=30)
-        deadline = time.monotonic() + 30
         while not (waits := asked.series(SIGNALS["waiting"], start, time.time())) or waits[-1][1] == 0:
             assert time.monotonic() < deadline
             time.sleep(0.5)

@@ -5,13 +5,19 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
 
 from serving import Triton
 
@@ -24,6 +30,7 @@ RULES = [rule for group in SPEC["groups"] for rule in group["rules"]]
 RECORDED = [rule["record"] for rule in RULES if "record" in rule]
 ALERTS = [rule["alert"] for rule in RULES if "alert" in rule]
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+STAGES = re.findall(r'model_name: "(\w+)"', (ROOT / "model_repository" / "emotion" / "config.pbtxt").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ELSEWHERE = {  # series that no Triton on this machine has
     "nv_gpu_utilization": "a GPU's",
@@ -63,6 +70,9 @@ def expressions() -> Iterator[tuple[str, str]]:
         yield "KEDA", trigger["metadata"]["query"]
     for rule in adapter():
         yield "prometheus-adapter", rule["seriesQuery"]
+    for block in re.findall(r"```promql\n(.*?)```", RUNBOOK, re.DOTALL):
+        for query in block.splitlines():
+            yield "runbook", query
 
 
 def scaled_object() -> dict[str, Any]:
@@ -90,6 +100,11 @@ def test_every_rule_has_its_test(name: str) -> None:
         assert any(re.search(rf"{name}\b", one) for one in expected)
 
 
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_signal_is_in_the_runbook(name: str) -> None:
+    assert f"`{name}`" in RUNBOOK
+
+
 @pytest.mark.parametrize("name", ALERTS)
 def test_every_alert_has_its_place_in_the_runbook(name: str) -> None:
     assert f"\n### {name}\n" in RUNBOOK
@@ -99,10 +114,87 @@ def test_every_alert_has_its_place_in_the_runbook(name: str) -> None:
     assert rule["annotations"]["runbook_url"].endswith(f"docs/runbook.md#{name.lower()}")
 
 
+def printed_by(server: Triton) -> str:
+    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def counters(server: Triton) -> dict[tuple[str, ...], float]:
+    """Value by (name of the series, model, and reason where there is one)."""
+    series = re.findall(
+        r'(?m)^(nv_inference_\w+){model="(\w+)"(?:,reason="(\w+)")?,version="1"} (\S+)$', printed_by(server)
+    )
+    return {tuple(filter(None, key)): float(value) for *key, value in series}
+
+
+def grown(server: Triton, work: Callable[[], None]) -> Counter[tuple[str, ...]]:
+    """By how much, when nothing is under way any more."""
+    before = counters(server)
+    work()
+    time.sleep(1)  # Triton counts a request after its answer has left
+    return Counter({key: value - before[key] for key, value in counters(server).items()})
+
+
+def ask(server: Triton, audio: bytes, **options: Any) -> str:
+    tensors = []
+    for name, value in (("AUDIO", audio), ("TEXT", b"hello there")):
+        tensor = grpc.InferInput(name, [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[value]], object))
+        tensors.append(tensor)
+    try:
+        with grpc.InferenceServerClient(server.grpc_url) as client:
+            client.infer("emotion", tensors, **options)
+    except InferenceServerException as error:
+        return str(error.status()).removeprefix("StatusCode.")
+    return "OK"
+
+
+def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, bytes]) -> None:
+    """Duration less computing is the stages' queues; the ensemble's own queue is not."""
+    speech = recordings["austen-0880.flac"]
+
+    def work() -> None:
+        with ThreadPoolExecutor(24) as pool:
+            assert set(pool.map(lambda _: ask(server, speech), range(24))) == {"OK"}
+
+    seconds = {key: value / 1e6 for key, value in grown(server, work).items()}
+    computing = sum(
+        seconds[f"nv_inference_compute_{part}_duration_us", "emotion"] for part in ("input", "infer", "output")
+    )
+    waited = seconds["nv_inference_request_duration_us", "emotion"] - computing
+    assert waited == pytest.approx(sum(seconds["nv_inference_queue_duration_us", stage] for stage in STAGES), rel=0.1)
+    assert seconds["nv_inference_queue_duration_us", "emotion"] < 0.01 * waited
+
+
+def test_failures_are_counted_as_the_rules_assume(server: Triton, recordings: dict[str, bytes]) -> None:
+    """Twice by the ensemble, as OTHER; once by the stage where it failed, unless it was invalid."""
+
+    def failed(status: str, audio: bytes, **options: Any) -> dict[tuple[str, ...], float]:
+        def work() -> None:
+            assert [ask(server, audio, **options) for _ in range(3)] == 3 * [status]
+
+        growth = grown(server, work)
+        return {key[1:]: value for key, value in growth.items() if key[0] == "nv_inference_request_failure" and value}
+
+    speech = recordings["austen-0880.flac"]
+    assert failed("INVALID_ARGUMENT", b"x") == {("emotion", "OTHER"): 6}
+    late = failed("UNAVAILABLE", speech, timeout=1)  # us that it may wait in a queue
+    assert late == {("emotion", "OTHER"): 6, ("preprocess_text", "REJECTED"): 3}
+
+
+def test_rules_know_the_stages_and_their_queues() -> None:
+    (rule,) = (rule for rule in RULES if rule.get("record") == "emoserve_pod:stage_failures:rate1m")
+    assert set(re.findall(r'model=~"([^"]*)"', rule["expr"])[0].split("|")) == set(STAGES)
+    (rule,) = (rule for rule in RULES if rule.get("alert") == "EmoserveQueueFull")
+    for stage in STAGES:
+        config = (ROOT / "model_repository" / stage / "config.pbtxt").read_text()
+        (size,) = re.findall(r"max_queue_size: (\d+)", config)
+        assert f"0.9 * {size}" in rule["expr"]
+
+
 def test_every_series_exists(server: Triton) -> None:
     """In what a Triton that has answered prints, in what is recorded, or known to come from elsewhere."""
-    with urllib.request.urlopen(f"http://{server.metrics_url}/metrics", timeout=10) as answer:
-        printed = answer.read().decode()
+    printed = printed_by(server)
     known = {*re.findall(r"(?m)^(\w+)", printed), *RECORDED, *ELSEWHERE}
     for place, expression in expressions():
         bare = re.sub(r'"[^"]*"', '""', expression)
