@@ -15,7 +15,10 @@ REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
 
 def main() -> int:
-    """Run Triton in the foreground; SIGTERM (which drains first) and SIGINT stop it cleanly (exit status 0)."""
+    """Run Triton in the foreground; SIGTERM (which drains first) and SIGINT stop it cleanly (exit status 0).
+
+    Where Triton ended by itself or can't answer any more, the exit status is 1: its supervisor is to start it anew.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
@@ -73,13 +76,13 @@ def main() -> int:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)
             try:
-                status = server.wait()
+                reason = server.watch()
             except KeyboardInterrupt as told:
                 if told.args == (signal.SIGTERM,) and drain:
                     print(f"draining: stops when no client is connected, in {drain:g} s at the latest", flush=True)
                     server.drain(drain)
                 return 0
-        print(f"error: Triton ended by itself with exit status {status}", file=sys.stderr)
+        print(f"error: {reason}; start it again", file=sys.stderr)
         return 1
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)

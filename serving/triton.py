@@ -1,6 +1,8 @@
 """A Triton process as a context manager."""
 
 import contextlib
+import ctypes
+import http.client
 import os
 import re
 import secrets
@@ -33,8 +35,14 @@ EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; K
 CONNECTION_AGE = 20
 # What callers need not reach: it is answered only to those who send the key
 ADMINISTRATION = "model-repository,shared-memory,statistics,trace,logging"
+_GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _REGION = re.compile(r"/dev/shm/triton_\S+")
 QUIET = 5.0  # s without a connection after which nobody is expected any more
+LOOK = 0.25  # s from one look at Triton's processes to the next
+SILENCES = 10  # questions of 1 s each to the live endpoint that go unanswered: a Triton that hangs
+BROKEN_EXIT_TIMEOUT = 2.0  # s that a Triton with a broken stage gets: what waits for that stage would wait forever
 
 
 class Triton:
@@ -80,6 +88,8 @@ class Triton:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._exit_timeout = EXIT_TIMEOUT + 5.0
+        self._processes: dict[psutil.Process, str] = {}  # what each is called: Triton, and its Python stages
         self._regions: set[Path] = set()  # shared memory, which outlives a Triton that dies a hard death
 
     @property
@@ -152,11 +162,17 @@ class Triton:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C is for us; we tell Triton
+            # the kernel means the thread that starts it: others end before this process does
+            preexec_fn=_end_with_parent if threading.current_thread() is threading.main_thread() else None,
         )
         self._reader = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
         self._reader.start()
         try:
             self._wait_ready()
+            triton = psutil.Process(self.pid)
+            self._processes[triton] = "Triton"
+            for stage in triton.children():  # whose command line is STUB MODEL/1/FILE ...
+                self._processes[stage] = f"a process of model '{Path(stage.cmdline()[1]).parts[-3]}'"
             self._regions = set(map(Path, _REGION.findall(Path(f"/proc/{self.pid}/maps").read_text())))
         except BaseException:
             self.stop()
@@ -169,6 +185,30 @@ class Triton:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
+
+    def watch(self) -> str:
+        """Return when Triton has ended, or can't answer any more: one sentence that says why.
+
+        Triton itself stays live and ready where a Python stage died (its requests fail from then on) or is stopped
+        (they fail after a second each, and Triton crashes when it goes on), so somebody else must look.
+        """
+        stopped: set[psutil.Process] = set()  # at the last look
+        asked, silences = time.monotonic(), 0
+        while (status := self.wait(LOOK)) is None:
+            states = {process: _state(process) for process in self._processes}
+            now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
+            for process, name in self._processes.items():
+                if process.pid != self.pid and states[process] in _GONE:
+                    return self._broken(f"{name} died")
+                if process in stopped & now_stopped:
+                    return self._broken(f"{name} is stopped")
+            stopped = now_stopped
+            if time.monotonic() - asked > 1:
+                asked = time.monotonic()
+                silences = 0 if _answers(f"http://{self.http_url}/v2/health/live", timeout=1) else silences + 1
+                if silences == SILENCES:  # counted and not timed, as machines sleep
+                    return self._broken(f"Triton did not answer {SILENCES} times in a row")
+        return f"Triton ended by itself with exit status {status}"
 
     def drain(self, limit: float) -> None:
         """Go on serving until no client has been connected to gRPC for 5 s, but for `limit` seconds at most.
@@ -186,7 +226,7 @@ class Triton:
         """Stop Triton: requests in flight are finished, and no process is left behind."""
         if self._process is not None:
             self._process.terminate()
-            if self.wait(EXIT_TIMEOUT + 5) is None:
+            if self.wait(self._exit_timeout) is None:
                 self._process.kill()
                 self._process.wait()
             with contextlib.suppress(ProcessLookupError):  # stubs whose server died a hard death
@@ -206,6 +246,10 @@ class Triton:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _broken(self, reason: str) -> str:
+        self._exit_timeout = BROKEN_EXIT_TIMEOUT
+        return reason
 
     def _is_connected(self) -> bool:
         """Whether a client is connected to gRPC."""
@@ -230,7 +274,7 @@ class Triton:
                 raise TritonError(
                     log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
                 )
-            if _is_ready(self.http_url):
+            if _answers(f"http://{self.http_url}/v2/health/ready", timeout=5):
                 return
         raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")
 
@@ -238,12 +282,26 @@ class Triton:
         return next((line for line in reversed(self._log) if line.strip()), "(it said nothing)")
 
 
-def _is_ready(http_url: str) -> bool:
+def _end_with_parent() -> None:
+    """In Triton's process: have the kernel stop it when ours dies a hard death, or it would keep the ports."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _answers(url: str, timeout: float) -> bool:
+    """Whether a health endpoint says yes within `timeout` seconds."""
     try:
-        with urllib.request.urlopen(f"http://{http_url}/v2/health/ready", timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError):
         return False
+
+
+def _state(process: psutil.Process) -> str:
+    """As psutil names it; a process that is gone is dead."""
+    try:
+        return str(process.status())
+    except psutil.NoSuchProcess:
+        return str(psutil.STATUS_DEAD)
 
 
 def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:

@@ -4,6 +4,7 @@ import argparse
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -52,8 +53,18 @@ def main() -> int:
             config = uvicorn.Config(
                 create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False
             )
-            Server(config).run()
-        return 0
+            server, broken = Server(config), list[str]()
+
+            def watch() -> None:
+                broken.append(triton.watch())
+                server.should_exit = True
+
+            threading.Thread(target=watch, daemon=True).start()
+            server.run()
+            if not broken:
+                return 0
+        print(f"error: {broken[0]}; start it again", file=sys.stderr)
+        return 1
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

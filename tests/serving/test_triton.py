@@ -163,7 +163,7 @@ def test_command_ends_with_an_error_when_triton_dies(repository: Path, tmp_path:
         assert len(regions) >= 3  # one for each Python stage
         os.kill(served.leader, signal.SIGKILL)
         assert served.process.wait(30) == 1
-        assert served.errors.read_text().endswith("error: Triton ended by itself with exit status -9\n")
+        assert served.errors.read_text().endswith("error: Triton ended by itself with exit status -9; start it again\n")
         assert group(served.leader) == []  # the stages don't outlive it
         assert not any(Path(region).exists() for region in regions)
         assert not list(scratch.glob("emoserve-*"))

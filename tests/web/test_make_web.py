@@ -48,3 +48,13 @@ def test_port_that_is_taken_is_one_sentence(demo_repository: Path, page_files: P
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and f"page port {port}" in done.stderr
+
+
+def test_broken_triton_ends_it(demo_repository: Path, page_files: Path) -> None:
+    command = [sys.executable, "-m", "web", "--port", "0", "--repository", str(demo_repository)]
+    with psutil.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("open ") for line in process.stdout)
+        family = process.children(recursive=True)
+        next(one for one in family if "preprocess_text/1/" in " ".join(one.cmdline())).kill()
+        assert process.wait(30) == 1
+        assert process.stderr.read().endswith("error: a process of model 'preprocess_text' died; start it again\n")
