@@ -99,3 +99,35 @@ def test_more_than_it_can_do(own_server: Triton, recordings: dict[str, bytes]) -
     counts = flood(own_server, calls, callers=96)
     assert set(counts) == {"OK", UNAVAILABLE}
     assert is_healthy(own_server, speech)
+
+
+def test_bulk_work_gives_way(own_server: Triton, recordings: dict[str, bytes]) -> None:
+    """Asked last, answered first: who waits for an answer does not wait for the bulk."""
+    order: list[str] = []
+
+    def send(client: grpc.InferenceServerClient, priority: int, name: str) -> None:
+        tensors = []
+        for tensor_name, value in (("AUDIO", recordings["austen-0880.flac"]), ("TEXT", b"hello there")):
+            tensor = grpc.InferInput(tensor_name, [1, 1], "BYTES")
+            tensor.set_data_from_numpy(np.array([[value]], object))
+            tensors.append(tensor)
+
+        def answered(result: object, error: InferenceServerException | None) -> None:
+            assert error is None, error
+            order.append(name)
+
+        client.async_infer("emotion", tensors, answered, priority=priority)
+
+    with grpc.InferenceServerClient(own_server.grpc_url) as client:
+        for _ in range(200):
+            send(client, 2, "bulk")
+        time.sleep(0.2)  # until all are in queues
+        for _ in range(8):
+            send(client, 1, "interactive")
+        end = time.monotonic() + 60
+        while len(order) < 208:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    last = max(place for place, name in enumerate(order) if name == "interactive")
+    before = order[:last].count("bulk")
+    assert before < 150, f"{before} of 200 bulk answers came before the last interactive one"

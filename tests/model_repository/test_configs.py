@@ -98,6 +98,13 @@ def test_queue_is_bounded_and_sheds_what_waits_too_long(path: Path) -> None:
     assert batching.max_queue_delay_microseconds <= 10_000
 
 
+@every_composing_config
+def test_bulk_work_gives_way(path: Path) -> None:
+    batching = parse(path).dynamic_batching
+    assert (batching.priority_levels, batching.default_priority_level) == (2, 1)
+    assert not batching.priority_queue_policy  # each level's queue is as long
+
+
 @every_onnx_config
 def test_variable_length_inputs_are_ragged_and_no_others(path: Path) -> None:
     ragged = {tensor.name for tensor in parse(path).input if tensor.allow_ragged_batch}
