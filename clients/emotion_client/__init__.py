@@ -3,7 +3,7 @@
 from emotion_client.channel import TLS
 from emotion_client.client import AsyncEmotionClient, EmotionClient
 from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, Unavailable, Unreachable
-from emotion_client.types import EMOTIONS, Emotion, Timings, Utterance
+from emotion_client.types import EMOTIONS, Emotion, Priority, Timings, Utterance
 
 __all__ = [
     "EMOTIONS",
@@ -14,6 +14,7 @@ __all__ = [
     "EmotionClient",
     "EmotionError",
     "InvalidInput",
+    "Priority",
     "Timings",
     "Unavailable",
     "Unreachable",

@@ -17,11 +17,13 @@ from tritonclient.utils import InferenceServerException
 
 from emotion_client.audio import encode
 from emotion_client.channel import TLS, connection
-from emotion_client.errors import EmotionError, InvalidInput, from_triton
-from emotion_client.types import EMOTIONS, Audio, Emotion, Timings, Utterance
+from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server
+from emotion_client.types import EMOTIONS, Audio, Emotion, Priority, Timings, Utterance
 
 _MODEL, _SPEECH_MODEL = "emotion", "emotion_speech"
 _OUTPUTS: tuple[str, ...] = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CHECKPOINT")
+_PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's levels
+_PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
 
 
@@ -38,9 +40,14 @@ class _Request:
 class _Client:
     """What both clients share: from an utterance to a request, and from an answer to an Emotion."""
 
-    def __init__(self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None, retries: bool) -> None:
+    def __init__(
+        self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None, retries: bool, priority: Priority
+    ) -> None:
         self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._deadline = _checked(deadline)
+        if priority not in _PRIORITIES:
+            raise InvalidInput(f"priority must be one of {', '.join(_PRIORITIES)}, not {priority!r}")
+        self._priority, self._retries = _PRIORITIES[priority], retries
         self._connection = connection(self._endpoints, tls, retries)
 
     def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
@@ -64,8 +71,8 @@ class _Client:
             "inputs": inputs,
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "request_id": request_id or uuid.uuid4().hex,
-            "client_timeout": seconds,
-            "timeout": math.ceil(seconds * 1e6),  # microseconds: the server drops what its caller no longer waits for
+            "priority": self._priority,
+            **_time_limits(seconds),
         }
         sent = time.perf_counter()
         return _Request(arguments, seconds, 1e3 * (sent - start), sent)
@@ -87,6 +94,16 @@ class _Client:
             timings=Timings(prepare=request.prepared, request=1e3 * (time.perf_counter() - request.sent)),
         )
 
+    def _second_attempt(self, request: _Request, error: InferenceServerException) -> dict[str, Any]:
+        """What to send after a pause, where a server was broken: once, as it may be this request that breaks servers.
+
+        Raises EmotionError where there is none.
+        """
+        left = request.deadline - _PAUSE - (time.perf_counter() - request.sent)
+        if not self._retries or not is_broken_server(error) or left <= 0:
+            raise self._failure(request, error)
+        return request.arguments | _time_limits(left)
+
     def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:
         return from_triton(error, ", ".join(self._endpoints), request.deadline)
 
@@ -94,7 +111,8 @@ class _Client:
 class EmotionClient(_Client):
     """Blocking client; threads may share it. Close it, or use it in a `with` statement.
 
-    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 7 s.
+    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 7 s;
+    one that met a broken server, once more. Retries have a budget: when most calls fail, each is tried once.
 
     Args:
         endpoints: HOST:PORT of the server's gRPC endpoint. Calls go round-robin over all addresses that one DNS name
@@ -102,6 +120,7 @@ class EmotionClient(_Client):
         deadline: seconds that a call may take, retries included.
         tls: how to encrypt; None for no encryption.
         retries: False reports a busy server at once; a load test must, to count refusals.
+        priority: "bulk" for work that nobody waits for: the server answers those first who do.
 
     Raises:
         InvalidInput: an endpoint, deadline or certificate that can't be used.
@@ -114,8 +133,9 @@ class EmotionClient(_Client):
         deadline: float = 30.0,
         tls: TLS | None = None,
         retries: bool = True,
+        priority: Priority = "interactive",
     ) -> None:
-        super().__init__(endpoints, deadline, tls, retries)
+        super().__init__(endpoints, deadline, tls, retries, priority)
         self._triton = triton.InferenceServerClient(**self._connection)
 
     def analyze(
@@ -139,7 +159,12 @@ class EmotionClient(_Client):
         """
         request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
-            answer = self._triton.infer(**request.arguments)
+            try:
+                answer = self._triton.infer(**request.arguments)
+            except InferenceServerException as error:
+                arguments = self._second_attempt(request, error)
+                time.sleep(_PAUSE)
+                answer = self._triton.infer(**arguments)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
         return self._emotion(request, answer)
@@ -180,9 +205,10 @@ class AsyncEmotionClient(_Client):
         deadline: float = 30.0,
         tls: TLS | None = None,
         retries: bool = True,
+        priority: Priority = "interactive",
     ) -> None:
         asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
-        super().__init__(endpoints, deadline, tls, retries)
+        super().__init__(endpoints, deadline, tls, retries, priority)
         self._triton = triton_aio.InferenceServerClient(**self._connection)
 
     async def analyze(
@@ -199,7 +225,12 @@ class AsyncEmotionClient(_Client):
         # in a thread, since reading a file would hold up the loop
         request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
-            answer = await self._triton.infer(**request.arguments)
+            try:
+                answer = await self._triton.infer(**request.arguments)
+            except InferenceServerException as error:
+                arguments = self._second_attempt(request, error)
+                await asyncio.sleep(_PAUSE)
+                answer = await self._triton.infer(**arguments)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
         return self._emotion(request, answer)
@@ -243,6 +274,11 @@ def _checked(deadline: float) -> float:
     if not 0 < deadline <= _LONGEST_DEADLINE:
         raise InvalidInput(f"deadline must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {deadline:g}")
     return deadline
+
+
+def _time_limits(seconds: float) -> dict[str, Any]:
+    """The deadline as gRPC has it (s) and as Triton has it (us), which drops what its caller no longer waits for."""
+    return {"client_timeout": seconds, "timeout": math.ceil(seconds * 1e6)}
 
 
 def _utf8(text: str) -> bytes:

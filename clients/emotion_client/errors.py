@@ -8,6 +8,8 @@ _ENSEMBLE = re.compile(r"^(?:in ensemble '[^']*', )+")
 _UNREACHABLE = re.compile(
     r"^(?:connections to all backends failing|failed to connect to all addresses|errors resolving)"
 )
+# a stage's process died or is stopped; such a server ends itself within a second or two
+_BROKEN = re.compile(r"Stub process '[^']*' is not healthy")
 
 
 class EmotionError(Exception):
@@ -28,6 +30,11 @@ class Unreachable(Unavailable):
 
 class DeadlineExceeded(EmotionError):
     """The answer did not come in time."""
+
+
+def is_broken_server(error: InferenceServerException) -> bool:
+    """Whether the server can't answer any request: another one can, or the same when it is started anew."""
+    return error.status() == "StatusCode.INTERNAL" and bool(_BROKEN.search(error.message() or ""))
 
 
 def from_triton(error: InferenceServerException, endpoints: str, deadline: float) -> EmotionError:

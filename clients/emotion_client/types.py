@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 EMOTIONS: tuple[str, ...] = ("neutral", "frustration", "anger", "sadness", "excitement")
 
 Audio: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[Any]
+Priority: TypeAlias = Literal["interactive", "bulk"]
 
 
 @dataclass(frozen=True, slots=True)
