@@ -76,14 +76,12 @@ def main() -> int:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)
             try:
-                reason = server.watch()
+                server.watch()
             except KeyboardInterrupt as told:
                 if told.args == (signal.SIGTERM,) and drain:
                     print(f"draining: stops when no client is connected, in {drain:g} s at the latest", flush=True)
                     server.drain(drain)
                 return 0
-        print(f"error: {reason}; start it again", file=sys.stderr)
-        return 1
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -186,11 +186,14 @@ class Triton:
         except subprocess.TimeoutExpired:
             return None
 
-    def watch(self) -> str:
-        """Return when Triton has ended, or can't answer any more: one sentence that says why.
+    def watch(self) -> NoReturn:
+        """Wait until Triton has ended, or can't answer any more.
 
         Triton itself stays live and ready where a Python stage died (its requests fail from then on) or is stopped
         (they fail after a second each, and Triton crashes when it goes on), so somebody else must look.
+
+        Raises:
+            TritonError: in the end; one sentence that says what happened.
         """
         stopped: set[psutil.Process] = set()  # at the last look
         asked, silences = time.monotonic(), 0
@@ -199,16 +202,16 @@ class Triton:
             now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
             for process, name in self._processes.items():
                 if process.pid != self.pid and states[process] in _GONE:
-                    return self._broken(f"{name} died")
+                    raise self._broken(f"{name} died")
                 if process in stopped & now_stopped:
-                    return self._broken(f"{name} is stopped")
+                    raise self._broken(f"{name} is stopped")
             stopped = now_stopped
             if time.monotonic() - asked > 1:
                 asked = time.monotonic()
                 silences = 0 if _answers(f"http://{self.http_url}/v2/health/live", timeout=1) else silences + 1
                 if silences == SILENCES:  # counted and not timed, as machines sleep
-                    return self._broken(f"Triton did not answer {SILENCES} times in a row")
-        return f"Triton ended by itself with exit status {status}"
+                    raise self._broken(f"Triton did not answer {SILENCES} times in a row")
+        raise TritonError(f"Triton ended by itself with exit status {status}; start it again")
 
     def drain(self, limit: float) -> None:
         """Go on serving until no client has been connected to gRPC for 5 s, but for `limit` seconds at most.
@@ -247,9 +250,9 @@ class Triton:
     ) -> None:
         self.stop()
 
-    def _broken(self, reason: str) -> str:
+    def _broken(self, what: str) -> TritonError:
         self._exit_timeout = BROKEN_EXIT_TIMEOUT
-        return reason
+        return TritonError(f"{what}, so that requests fail; start the server again")
 
     def _is_connected(self) -> bool:
         """Whether a client is connected to gRPC."""

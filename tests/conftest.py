@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from tritonclient.grpc import InferenceServerClientPlugin
@@ -24,6 +26,31 @@ def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedPro
     """A module of ours in a process of its own, as a user starts it: run("-m", "export", ...)."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextmanager
+def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
+    """`python -m serving` on any free ports (or another module), and the line with which it says that it is ready.
+
+    It is told to stop in the end, where it still runs.
+    """
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    command = [sys.executable, "-m", module, "--repository", str(repository), *(arguments or ports)]
+    pipe = subprocess.PIPE
+    with psutil.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            ready = (line for line in process.stdout if line.startswith(("ready: ", "open ")))
+            yield process, next(ready)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(60)
+
+
+def stage(launcher: psutil.Popen, model: str) -> psutil.Process:
+    """A process of a model that is served by Triton's Python backend."""
+    family = launcher.children(recursive=True)
+    return next(one for one in family if f"{model}/1/" in " ".join(one.cmdline()))
 
 
 Once = Callable[[str, Callable[[Path], None]], Path]

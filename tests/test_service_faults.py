@@ -41,15 +41,20 @@ def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest)
     assert time.monotonic() - started < 15, "requests are stuck inside Triton: it waited for them when told to stop"
 
 
+def utterance(audio: bytes, text: bytes) -> list[grpc.InferInput]:
+    """The inputs of a request."""
+    tensors = []
+    for name, value in (("AUDIO", audio), ("TEXT", text)):
+        tensor = grpc.InferInput(name, [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[value]], object))
+        tensors.append(tensor)
+    return tensors
+
+
 def ask(server: Triton, audio: bytes, text: bytes, deadline: float) -> Callable[[grpc.InferenceServerClient], str]:
     def call(client: grpc.InferenceServerClient) -> str:
-        tensors = []
-        for name, value in (("AUDIO", audio), ("TEXT", text)):
-            tensor = grpc.InferInput(name, [1, 1], "BYTES")
-            tensor.set_data_from_numpy(np.array([[value]], object))
-            tensors.append(tensor)
         try:
-            client.infer("emotion", tensors, client_timeout=deadline)
+            client.infer("emotion", utterance(audio, text), client_timeout=deadline)
         except InferenceServerException as error:
             return str(error.status())
         return "OK"
@@ -103,20 +108,15 @@ def test_more_than_it_can_do(own_server: Triton, recordings: dict[str, bytes]) -
 
 def test_bulk_work_gives_way(own_server: Triton, recordings: dict[str, bytes]) -> None:
     """Asked last, answered first: who waits for an answer does not wait for the bulk."""
+    speech = recordings["austen-0880.flac"]
     order: list[str] = []
 
     def send(client: grpc.InferenceServerClient, priority: int, name: str) -> None:
-        tensors = []
-        for tensor_name, value in (("AUDIO", recordings["austen-0880.flac"]), ("TEXT", b"hello there")):
-            tensor = grpc.InferInput(tensor_name, [1, 1], "BYTES")
-            tensor.set_data_from_numpy(np.array([[value]], object))
-            tensors.append(tensor)
-
         def answered(result: object, error: InferenceServerException | None) -> None:
             assert error is None, error
             order.append(name)
 
-        client.async_infer("emotion", tensors, answered, priority=priority)
+        client.async_infer("emotion", utterance(speech, b"hello there"), answered, priority=priority)
 
     with grpc.InferenceServerClient(own_server.grpc_url) as client:
         for _ in range(200):

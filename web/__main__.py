@@ -53,18 +53,20 @@ def main() -> int:
             config = uvicorn.Config(
                 create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False
             )
-            server, broken = Server(config), list[str]()
+            server, broken = Server(config), list[TritonError]()
 
             def watch() -> None:
-                broken.append(triton.watch())
-                server.should_exit = True
+                try:
+                    triton.watch()
+                except TritonError as error:
+                    broken.append(error)
+                    server.should_exit = True
 
             threading.Thread(target=watch, daemon=True).start()
             server.run()
-            if not broken:
-                return 0
-        print(f"error: {broken[0]}; start it again", file=sys.stderr)
-        return 1
+            if broken:
+                raise broken[0]
+        return 0
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ _UNLIMITED = (1 << 31) - 1  # bytes, gRPC's largest
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     # the budget: a failed attempt takes a token, an answer gives a tenth of one; below half of them none is retried.
-    # A restart under hundreds of callers fits; in a long outage each call soon is one attempt and not five.
+    # A restart under a hundred callers fits; in a long outage each call soon is one attempt and not five.
     "retryThrottling": {"maxTokens": 1000, "tokenRatio": 0.1},
     "methodConfig": [
         {

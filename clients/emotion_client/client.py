@@ -101,7 +101,7 @@ class _Client:
         """
         left = request.deadline - _PAUSE - (time.perf_counter() - request.sent)
         if not self._retries or not is_broken_server(error) or left <= 0:
-            raise self._failure(request, error)
+            raise self._failure(request, error) from None
         return request.arguments | _time_limits(left)
 
     def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:

@@ -33,7 +33,7 @@ class DeadlineExceeded(EmotionError):
 
 
 def is_broken_server(error: InferenceServerException) -> bool:
-    """Whether the server can't answer any request: another one can, or the same when it is started anew."""
+    """Whether a stage of the server is broken: another server can answer, or the same when it was started anew."""
     return error.status() == "StatusCode.INTERNAL" and bool(_BROKEN.search(error.message() or ""))
 
 

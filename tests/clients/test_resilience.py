@@ -1,9 +1,6 @@
 """Servers that break while calls are under way, and outages in which retries must not multiply the load."""
 
 import asyncio
-import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,34 +14,17 @@ from emotion_client import AsyncEmotionClient, EmotionClient, EmotionError, Inva
 from emotion_client.types import Priority
 from tritonclient.grpc import service_pb2
 
+from serving import Triton
+from tests.conftest import launched, stage
+
 CALLERS = 16
-COMMAND = [sys.executable, "-m", "serving", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 
 @pytest.fixture
 def servers(repository: Path) -> Iterator[list[tuple[psutil.Popen, str]]]:
     """Two: process and endpoint of each."""
-    started = []
-    try:
-        for _ in range(2):
-            process = psutil.Popen([*COMMAND, "--repository", str(repository)], stdout=subprocess.PIPE, text=True)
-            endpoint = re.match(r"ready: gRPC (\S+),", process.stdout.readline())
-            assert endpoint
-            started.append((process, endpoint[1]))
-        yield started
-    finally:
-        for process, _ in started:
-            if process.poll() is None:
-                process.terminate()
-        for process, _ in started:
-            process.wait(30)
-            process.stdout.close()
-
-
-def break_stage(server: psutil.Popen) -> None:
-    """Kill a Python stage of it."""
-    family = server.children(recursive=True)
-    next(one for one in family if "preprocess_text/1/" in " ".join(one.cmdline())).kill()
+    with launched(repository) as (one, ready), launched(repository) as (other, also_ready):
+        yield [(process, line.split()[2].rstrip(",")) for process, line in ((one, ready), (other, also_ready))]
 
 
 def test_no_call_is_lost_when_a_stage_dies(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
@@ -63,7 +43,7 @@ def test_no_call_is_lost_when_a_stage_dies(servers: list[tuple[psutil.Popen, str
     with EmotionClient([endpoint for _, endpoint in servers]) as client, ThreadPoolExecutor(CALLERS) as pool:
         callers = [pool.submit(call, caller) for caller in range(CALLERS)]
         time.sleep(1)
-        break_stage(servers[0][0])
+        stage(servers[0][0], "classifier").kill()  # its only process
         assert servers[0][0].wait(15) == 1
         before = sum(answered)
         time.sleep(2)
@@ -76,22 +56,29 @@ def test_no_call_is_lost_when_a_stage_dies(servers: list[tuple[psutil.Popen, str
 async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
     async with AsyncEmotionClient([endpoint for _, endpoint in servers]) as client:
         await client.analyze(clip, "hello there")
-        break_stage(servers[0][0])
+        stage(servers[0][0], "classifier").kill()
         answers = await asyncio.gather(*(client.analyze(clip, "hello there") for _ in range(CALLERS)))
     assert len(answers) == CALLERS
 
 
-def test_without_retries_a_broken_server_is_reported(servers: list[tuple[psutil.Popen, str]]) -> None:
-    with EmotionClient(servers[0][1], retries=False) as client:
-        client.analyze(text="hello there")
-        break_stage(servers[0][0])
-        with pytest.raises(EmotionError, match=r"Stub process \'preprocess_text_0_\d\' is not healthy"):
-            for _ in range(4):  # two processes serve the stage
-                client.analyze(text="hello there")
+def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
+    """As this one does, since nobody watches it. Without retries at once, else after one more attempt."""
+    broken = r"^Stub process 'classifier_0_0' is not healthy"
+    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
+        stage(psutil.Process(server.pid), "classifier").kill()  # its only process: no call gets by
+        with EmotionClient(server.grpc_url, retries=False) as client, pytest.raises(EmotionError, match=broken):
+            client.analyze(text="hello there")
+        started = time.monotonic()
+        with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match=broken):
+            client.analyze(text="hello there")
+        assert time.monotonic() - started > 2  # Triton's second to notice, and the pause
+        with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match=broken):
+            client.analyze(text="hello there", deadline=1.8)  # Triton takes 1 s to notice, so there is no time
+        psutil.Process(server.pid).kill()  # told to stop, it would wait 20 s for its stage
 
 
 class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """A server on `endpoint` that refuses every call, and keeps what it was sent."""
+    """Refuses every call, and keeps what it was sent."""
 
     def __init__(self) -> None:
         self.requests: list[bytes] = []

@@ -2,8 +2,6 @@
 
 import re
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving import Triton, triton
-
-COMMAND = [sys.executable, "-m", "serving", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+from serving import Triton, TritonError, triton
+from tests.conftest import launched, stage
 
 
 @pytest.fixture
 def launcher(repository: Path) -> Iterator[psutil.Popen]:
     """The command, ready; none of its family may be left after the test, nor shared memory."""
-    with psutil.Popen(
-        [*COMMAND, "--repository", repository], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline().startswith(b"ready: ")
+    with launched(repository) as (process, _):
         family = process.children(recursive=True)
         regions = set(re.findall(r"/dev/shm/triton_\S+", Path(f"/proc/{family[0].pid}/maps").read_text()))
         assert len(regions) >= 3  # one for each Python stage
@@ -31,36 +25,37 @@ def launcher(repository: Path) -> Iterator[psutil.Popen]:
             assert not psutil.wait_procs(family, timeout=30)[1]
             assert not any(Path(region).exists() for region in regions)
         finally:
-            for one in (process, *family):
+            for one in family:
                 if one.is_running():
                     one.kill()
-
-
-def member(launcher: psutil.Popen, name: str) -> psutil.Process:
-    """The process of a model, or Triton's."""
-    return next(one for one in launcher.children(recursive=True) if f"{name}/1/" in " ".join(one.cmdline()))
 
 
 @pytest.mark.parametrize("model", ["preprocess_text", "preprocess_audio", "classifier"])
 def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
     started = time.monotonic()
-    member(launcher, model).kill()
+    stage(launcher, model).kill()
     assert launcher.wait(30) == 1
     assert time.monotonic() - started < 10
-    assert launcher.stderr.read().decode() == f"error: a process of model '{model}' died; start it again\n"
+    assert (
+        launcher.stderr.read()
+        == f"error: a process of model '{model}' died, so that requests fail; start the server again\n"
+    )
 
 
 def test_stage_that_is_stopped(launcher: psutil.Popen) -> None:
-    member(launcher, "classifier").suspend()
+    stage(launcher, "classifier").suspend()
     assert launcher.wait(30) == 1
-    assert launcher.stderr.read().decode() == "error: a process of model 'classifier' is stopped; start it again\n"
+    assert (
+        launcher.stderr.read()
+        == "error: a process of model 'classifier' is stopped, so that requests fail; start the server again\n"
+    )
 
 
 def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> None:
-    stage = member(launcher, "preprocess_text")
-    stage.suspend()
+    process = stage(launcher, "preprocess_text")
+    process.suspend()
     time.sleep(0.2)  # less than from one look to the next
-    stage.resume()
+    process.resume()
     time.sleep(4 * triton.LOOK)
     assert launcher.poll() is None
     launcher.terminate()
@@ -70,7 +65,7 @@ def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> No
 def test_triton_that_is_stopped(launcher: psutil.Popen) -> None:
     launcher.children()[0].suspend()
     assert launcher.wait(30) == 1
-    assert launcher.stderr.read().decode() == "error: Triton is stopped; start it again\n"
+    assert launcher.stderr.read() == "error: Triton is stopped, so that requests fail; start the server again\n"
 
 
 def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Popen) -> None:
@@ -82,4 +77,5 @@ def test_triton_that_does_not_answer(server: Triton, monkeypatch: pytest.MonkeyP
         monkeypatch.setitem(server._ports, "HTTP", silent.getsockname()[1])
         monkeypatch.setattr(server, "_exit_timeout", server._exit_timeout)  # watching shortens it
         monkeypatch.setattr(triton, "SILENCES", 2)
-        assert server.watch() == "Triton did not answer 2 times in a row"
+        with pytest.raises(TritonError, match="Triton did not answer 2 times in a row"):
+            server.watch()

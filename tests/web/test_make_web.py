@@ -11,6 +11,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.conftest import launched, stage
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -51,10 +53,8 @@ def test_port_that_is_taken_is_one_sentence(demo_repository: Path, page_files: P
 
 
 def test_broken_triton_ends_it(demo_repository: Path, page_files: Path) -> None:
-    command = [sys.executable, "-m", "web", "--port", "0", "--repository", str(demo_repository)]
-    with psutil.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert any(line.startswith("open ") for line in process.stdout)
-        family = process.children(recursive=True)
-        next(one for one in family if "preprocess_text/1/" in " ".join(one.cmdline())).kill()
+    with launched(demo_repository, "web", "--port", "0") as (process, _):
+        stage(process, "preprocess_text").kill()
         assert process.wait(30) == 1
-        assert process.stderr.read().endswith("error: a process of model 'preprocess_text' died; start it again\n")
+        said = process.stderr.read()
+    assert said.endswith("a process of model 'preprocess_text' died, so that requests fail; start the server again\n")
