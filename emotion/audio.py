@@ -13,6 +13,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from emotion import vorbis
 from emotion.containers import ends_early
 from emotion.errors import InputError
 
@@ -30,33 +31,50 @@ SHORTEST = (PATCH_FRAMES - 1) * HOP + WINDOW  # samples that one patch needs: 0.
 
 MAX_SECONDS = 60.0  # an utterance; IEMOCAP's longest has 34 s
 SAMPLE_RATES = (4_000, 384_000)  # Hz accepted; below it there is no speech band left, above it no recorder
+MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; what decoding costs at most
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC", "OGG", "MP3")  # that show where they were cut
 LOUDEST = 8.0  # peak accepted in floating-point files: 18 dB over full scale
 BLOCK = 1 << 20  # samples over all channels that decoding holds at once, so that many channels stay cheap
 UNKNOWN_LENGTH = (1 << 63) - 1  # frames that libsndfile reports where a stream's header does not say
 MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
 
 
+class _Memory(io.BytesIO):
+    """A file that libsndfile may seek in wherever a header's lies lead it."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Stay where it is instead of raising: soundfile would print a traceback and go on."""
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]:
     """Decode one encoded audio file to a mono waveform at 16 kHz.
 
     Args:
-        data: a whole file in any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...), any channel count.
+        data: a whole file in one of FORMATS, any channel count.
         max_seconds: longer files are refused before they are decoded.
 
     Returns:
         float32 [n], nominally in [-1, 1]: the mean of the channels, resampled with soxr's HQ filter.
 
     Raises:
-        InputError: not audio, truncated or damaged, empty, too long, an unusable sample rate, samples that are not
-            finite or far over full scale.
+        InputError: not audio, of another format, truncated or damaged, empty, too long, of too many channels for its
+            length, an unusable sample rate, samples that are not finite or far over full scale.
     """
+    if vorbis.IDENTIFICATION in data:
+        vorbis.check_headers(data)
     try:
-        file = soundfile.SoundFile(io.BytesIO(data))
+        file = soundfile.SoundFile(_Memory(data))
     except soundfile.LibsndfileError as error:
         what = "a truncated or damaged audio file" if error.code == MALFORMED else "not an audio file that can be read"
         raise InputError(f"AUDIO is {what} ({len(data)} bytes); send a whole WAV, FLAC, OGG or MP3 file") from None
     with file:
         name, rate = file.format, file.samplerate
+        if name not in FORMATS:
+            raise InputError(f"AUDIO is a file of the format {name}, which is not accepted; send WAV, FLAC, OGG or MP3")
         if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
             raise InputError(
                 f"AUDIO has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are accepted"
@@ -70,6 +88,8 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
             )
         if file.frames > max_seconds * rate:
             raise InputError(_too_long(file.frames / rate, max_seconds))
+        if file.frames * file.channels > MAX_SAMPLES:
+            raise InputError(_too_much(file.frames * file.channels, file.channels))
         waveform = _read_mono(file, max_seconds)
     if waveform.size == 0:
         raise InputError(f"AUDIO is a {name} file with zero samples; send at least one, or zero bytes for no audio")
@@ -82,6 +102,10 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
         )
     if rate != SAMPLE_RATE:
         waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")
+        if waveform.size == 0:
+            raise InputError(
+                f"AUDIO is shorter than a sample at {SAMPLE_RATE} Hz; send more of it, or zero bytes for none"
+            )
     return waveform
 
 
@@ -100,6 +124,8 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
             total += len(block)
             if total > limit:  # an MP3's header may promise less than there is
                 raise InputError(_too_long(total / file.samplerate, max_seconds))
+            if total * file.channels > MAX_SAMPLES:
+                raise InputError(_too_much(total * file.channels, file.channels))
     except soundfile.LibsndfileError as error:
         raise InputError(
             f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
@@ -115,6 +141,10 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
 
 def _too_long(seconds: float, max_seconds: float) -> str:
     return f"AUDIO lasts {seconds:.1f} s; at most {max_seconds:g} s are accepted: send one utterance at a time"
+
+
+def _too_much(samples: int, channels: int) -> str:
+    return f"AUDIO has {samples} samples in {channels} channels; at most {MAX_SAMPLES} are accepted: mix it down to one"
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:

@@ -4,6 +4,7 @@ Decoders conceal a missing tail (libsndfile shortens a cut WAV to what is there)
 utterance looks like any other. Each container says in its own way how much was meant to be there.
 """
 
+import re
 import struct
 
 import soundfile
@@ -14,6 +15,8 @@ _BIT_RATES = (
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 )
 _SAMPLE_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+# what libsndfile's parser notes of a chunk's size that the file's length contradicts (other fields may lie unharmed)
+_CUT_CHUNK = re.compile(r"^(?:.{4}|  Riff size|  Data Size *) : \d+ \(should be \d+\)", re.MULTILINE)
 _STREAMED_WAV = 0xFFFFFFFF  # both sizes of a WAV written to a pipe, where the length was not known beforehand
 
 
@@ -25,8 +28,7 @@ def ends_early(data: bytes, file: soundfile.SoundFile) -> bool:
         case "OGG":
             return _ogg_ends_early(data)
         case _:
-            # libsndfile's parser notes every size that the file's length contradicts
-            return "(should be" in file.extra_info and not _is_streamed_wav(data)
+            return _CUT_CHUNK.search(file.extra_info) is not None and not _is_streamed_wav(data)
 
 
 def _is_streamed_wav(data: bytes) -> bool:

@@ -1,0 +1,50 @@
+"""A server of its own for the hostile, and the gateway before it."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving import Triton
+from serving.triton import free_ports
+from tests.conftest import ROOT
+from tests.hostile.corpus import Case, utterances
+
+
+@pytest.fixture(scope="session")
+def target(repository: Path) -> Iterator[Triton]:
+    """Triton serving the exported repository; no other test suffers if it falls."""
+    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, log_level="error") as triton:
+        yield triton
+
+
+@pytest.fixture(scope="session")
+def front(target: Triton) -> Iterator[tuple[psutil.Popen, str]]:
+    """The gateway in a process of its own, and its address."""
+    port = free_ports("127.0.0.1", {"gateway": 0})["gateway"]
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "web.gateway", "--endpoints", f'["{target.grpc_url}"]', "--port", str(port)]
+    with psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    httpx.get(f"{address}/api/health").raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    assert time.monotonic() < end and process.is_running()
+                    time.sleep(0.1)
+            yield process, address
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[Case]:
+    """Every bad and odd utterance."""
+    return list(utterances())

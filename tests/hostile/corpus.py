@@ -1,0 +1,507 @@
+"""Bad and odd utterances, the same ones at every run: what is sent, and whether it is to be answered or refused.
+
+Groups are generators of `Case`s; `utterances()` puts them together.
+"""
+
+import io
+import random
+import struct
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from emotion.audio import MAX_SAMPLES, SAMPLE_RATE
+from emotion.text import MAX_BYTES
+from tests.hostile import vorbis
+
+SEED = 7
+Outcome = Literal["answered", "refused", "either"]  # either: chance decides what is left of a damaged file
+
+LONGEST = "the longest recording at the highest rate"
+
+FORMATS = {  # file name ending: format and subtype of libsndfile
+    "wav": ("WAV", "PCM_16"),
+    "float.wav": ("WAV", "FLOAT"),
+    "adpcm.wav": ("WAV", "MS_ADPCM"),
+    "gsm.wav": ("WAV", "GSM610"),
+    "wavex": ("WAVEX", "PCM_24"),
+    "rf64": ("RF64", "PCM_16"),
+    "w64": ("W64", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "au": ("AU", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "vorbis.ogg": ("OGG", "VORBIS"),
+    "opus.ogg": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
+# what libsndfile reads, but whose files do not show where they were cut
+UNWANTED = {
+    "avr": ("AVR", "PCM_16"),
+    "caf": ("CAF", "PCM_16"),
+    "alac.caf": ("CAF", "ALAC_16"),
+    "htk": ("HTK", "PCM_16"),
+    "svx": ("SVX", "PCM_16"),
+    "mat4": ("MAT4", "PCM_16"),
+    "mat5": ("MAT5", "FLOAT"),
+    "mpc2k": ("MPC2K", "PCM_16"),
+    "paf": ("PAF", "PCM_16"),
+    "pvf": ("PVF", "PCM_16"),
+    "sds": ("SDS", "PCM_16"),
+    "ircam": ("IRCAM", "PCM_16"),
+    "voc": ("VOC", "PCM_16"),
+    "nist": ("NIST", "PCM_16"),
+    "xi": ("XI", "DPCM_16"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An utterance, and what is to become of it.
+
+    Attributes:
+        says: words that the refusal's sentence must hold.
+    """
+
+    group: str
+    name: str
+    audio: bytes
+    text: bytes
+    expected: Outcome
+    says: str = ""
+
+
+def encode(samples: NDArray[Any], kind: str = "WAV", subtype: str = "PCM_16", rate: int = SAMPLE_RATE) -> bytes:
+    """A file of float samples [n] or [n, channels]."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
+    return buffer.getvalue()
+
+
+@cache
+def voice(seconds: float = 1.0, rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """Something with pitch and breath, float32 [n]; the same at every call."""
+    time = np.arange(int(seconds * rate)) / rate
+    breath = np.random.default_rng(SEED).standard_normal(time.size)
+    pitch = np.sin(2 * np.pi * 140 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))
+    return (0.3 * pitch + 0.03 * breath).astype(np.float32)
+
+
+@cache
+def file(ending: str) -> bytes:
+    """A good file of one second."""
+    return encode(voice(), *(FORMATS | UNWANTED)[ending])
+
+
+def silence(seconds: int, kind: str, subtype: str, rate: int, channels: int) -> bytes:
+    """A long file that is small."""
+    buffer = io.BytesIO()
+    block = np.zeros((rate, channels), np.int16)
+    with soundfile.SoundFile(buffer, "w", rate, channels, subtype, format=kind) as out:
+        for _ in range(seconds):
+            out.write(block)
+    return buffer.getvalue()
+
+
+def patched(data: bytes, at: int, layout: str, *values: int) -> bytes:
+    """The file with fields of its header overwritten."""
+    lie = bytearray(data)
+    struct.pack_into(layout, lie, at, *values)
+    return bytes(lie)
+
+
+def utterances() -> Iterator[Case]:
+    """All of them."""
+    for group in (
+        good,
+        truncated,
+        unwanted_formats,
+        damaged,
+        wav_lies,
+        other_lies,
+        bombs,
+        numbers,
+        rates,
+        channel_counts,
+        not_audio,
+        unicode_text,
+        raw_text,
+    ):
+        yield from group()
+
+
+def good() -> Iterator[Case]:
+    """Every accepted format: the corpus's own control."""
+    for ending in FORMATS:
+        yield Case("good", ending, file(ending), b"he was not an ill-disposed young man", "answered")
+
+
+def truncated() -> Iterator[Case]:
+    """Every format, cut in its magic number, its header, its samples and its tail."""
+    for ending in FORMATS:
+        data = file(ending)
+        shares = (0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+        cuts = {1, 4, 8, 12, 22, 30, 43, *(int(len(data) * share) for share in shares), len(data) - 2}
+        for cut in sorted(cuts):
+            yield Case("truncated", f"{ending} at {cut} of {len(data)}", data[:cut], b"hello", "refused", "send")
+
+
+def unwanted_formats() -> Iterator[Case]:
+    """Whole and cut: neither is answered."""
+    for ending in UNWANTED:
+        data = file(ending)
+        for name, part in ((ending, data), (f"half of {ending}", data[: len(data) // 2])):
+            yield Case("unwanted formats", name, part, b"hello", "refused", "send")
+
+
+def damaged() -> Iterator[Case]:
+    """Every format with bytes changed, dropped, doubled, or swapped, in its header or anywhere."""
+    chance = random.Random(SEED)
+    for ending in FORMATS:
+        for number in range(10):
+            data = bytearray(file(ending))
+            reach = min(len(data), 64 if number % 2 else len(data))
+            match number // 2:
+                case 0 | 1 | 2:
+                    for _ in range(1 << number):
+                        data[chance.randrange(reach)] = chance.randrange(256)
+                case 3:
+                    at = chance.randrange(reach)
+                    del data[at : at + chance.randrange(1, 64)]
+                case 4:
+                    at = chance.randrange(reach)
+                    data[at:at] = data[at : at + 512]
+            yield Case("damaged", f"{ending}, variant {number}", bytes(data), b"", "either")
+
+
+def wav_lies() -> Iterator[Case]:
+    """Every field of a WAV's header set to what it can't be."""
+    data = file("wav")  # RIFF size at 4; fmt: tag 20, channels 22, rate 24, bytes/s 28, block 32, bits 34; data size 40
+    largest = 0xFFFFFFFF
+    for name, at, layout, values in (
+        ("RIFF size", 4, "<I", (0, 1, 0x7FFFFFFF, largest)),
+        ("fmt size", 16, "<I", (0, 2, 15, 0x7FFFFFFF, largest)),
+        ("format tag", 20, "<H", (0, 2, 3, 6, 7, 17, 0x31, 0x55, 0xFFFE, 0xFFFF)),
+        ("channels", 22, "<H", (0, 3, 1025, 0xFFFF)),
+        ("bytes per second", 28, "<I", (0, largest)),
+        ("block", 32, "<H", (0, 1, 0xFFFF)),
+        ("bits", 34, "<H", (0, 1, 7, 33, 64, 0xFFFF)),
+    ):
+        for value in values:
+            yield Case("WAV header lies", f"{name} {value}", patched(data, at, layout, value), b"", "either")
+    for value in (len(data), 10_000_000, 0x7FFFFFFF, largest):  # more than is there
+        lie = patched(data, 40, "<I", value)
+        yield Case("WAV header lies", f"data size {value}", lie, b"hello", "refused", "truncated WAV")
+    for name, lie in (
+        ("no fmt chunk", data[:12] + data[36:]),
+        ("no data chunk", data[:36]),
+        ("data before fmt", data[:12] + data[36:] + data[12:36]),
+        ("two fmt chunks", data[:36] + data[12:]),
+        ("200 fmt chunks", data[:12] + data[12:36] * 200 + data[36:]),
+        ("100,000 empty chunks", data[:36] + b"junk\0\0\0\0" * 100_000 + data[36:]),
+        ("a LIST of 4 GB", data[:36] + b"LIST\xff\xff\xff\xff" + data[36:]),
+        ("a chunk of negative size", data[:36] + b"bext\x00\x00\x00\x80" + data[36:]),
+        ("RIFF in RIFF in RIFF", data[:12] * 1000 + data[12:]),
+    ):
+        yield Case("WAV header lies", name, lie, b"", "either")
+
+
+def other_lies() -> Iterator[Case]:
+    """Lengths, rates and counts of the other containers."""
+    aiff, au, flac = file("aiff"), file("au"), file("flac")
+    common = aiff.index(b"COMM")
+    for value in (0, 1, 17_000, 0x7FFFFFFF, 0xFFFFFFFF):
+        yield Case("other header lies", f"AIFF frames {value}", patched(aiff, common + 10, ">I", value), b"", "either")
+        yield Case("other header lies", f"AU data offset {value}", patched(au, 4, ">I", value), b"", "either")
+        yield Case("other header lies", f"AU channels {value}", patched(au, 20, ">I", value), b"", "either")
+        yield Case("other header lies", f"AU encoding {value}", patched(au, 12, ">I", value), b"", "either")
+    for name, exponent, mantissa in (
+        ("NaN", 0x7FFF, 2**64 - 1),
+        ("infinite", 0x7FFF, 0),
+        ("negative", 0xC00C, 0xFA << 56),
+        ("2 to the 16383", 0x7FFE, 1 << 63),
+        ("denormal", 0, 1),
+    ):
+        lie = patched(aiff, common + 16, ">HQ", exponent, mantissa)
+        yield Case("other header lies", f"AIFF rate {name}", lie, b"", "refused", "AUDIO")
+    # STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits, 36 of samples, at 18
+    for name, bits in (
+        ("2^36 - 1 samples", 16_000 << 44 | 15 << 36 | (1 << 36) - 1),
+        ("one sample", 16_000 << 44 | 15 << 36 | 1),
+        ("an unknown number of samples", 16_000 << 44 | 15 << 36),
+        ("rate 0", 15 << 36 | 16_000),
+        ("8 channels", 16_000 << 44 | 7 << 41 | 15 << 36 | 16_000),
+        ("32 bits", 16_000 << 44 | 31 << 36 | 16_000),
+        ("1 bit", 16_000 << 44 | 16_000),
+    ):
+        yield Case("other header lies", f"FLAC of {name}", patched(flac, 18, ">Q", bits), b"", "either")
+    for smallest, largest in ((0, 0), (1, 1), (0xFFFF, 0xFFFF), (0xFFFF, 16)):
+        lie = patched(flac, 8, ">HH", smallest, largest)
+        yield Case("other header lies", f"FLAC blocks of {smallest} to {largest}", lie, b"", "either")
+    for ending in ("vorbis.ogg", "opus.ogg"):
+        ogg = file(ending)
+        last, second = ogg.rindex(b"OggS"), ogg.index(b"OggS", 4)
+        for name, lie in (
+            ("last granule is negative", patched(ogg, last + 6, "<q", -1)),
+            ("last granule is huge", patched(ogg, last + 6, "<Q", 2**62)),
+            ("last granule is 1", patched(ogg, last + 6, "<Q", 1)),
+            ("another serial number", patched(ogg, second + 14, "<I", 1)),
+            ("a checksum of 0", patched(ogg, second + 22, "<I", 0)),
+            ("no end of stream", patched(ogg, last + 5, "B", 0)),
+            ("two streams in a row", ogg + ogg),
+            ("its first page only", ogg[:second]),
+            ("its first page a thousand times", ogg[:second] * 1000 + ogg[second:]),
+        ):
+            yield Case("other header lies", f"{ending}: {name}", lie, b"", "either")
+    mp3 = file("mp3")
+    for name, lie in (
+        ("Xing counts 2^32 - 1", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0xFFFFFFFF)),
+        ("Xing counts 0", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0)),
+        ("ID3 of 256 MB", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + mp3),
+        ("ID3 of 64 KB of zeros", b"ID3\x04\0\0\0\x04\0\0" + bytes(1 << 16) + mp3),
+        ("a megabyte of sync bytes", b"\xff" * (1 << 20)),
+        ("200,000 headers without frames", mp3[:4] * 200_000),
+        ("junk between frames", mp3[:1000] + b"\xff\xfb" * 500 + mp3[1000:]),
+    ):
+        yield Case("other header lies", f"MP3: {name}", lie, b"", "either")
+    w64, rf64 = file("w64"), file("rf64")
+    for value in (0, 23, 2**31, 2**63 - 1, 2**64 - 1):
+        yield Case("other header lies", f"W64 size {value}", patched(w64, 16, "<Q", value), b"", "either")
+        yield Case("other header lies", f"W64 fmt size {value}", patched(w64, 56, "<Q", value), b"", "either")
+        yield Case("other header lies", f"RF64 sizes {value}", patched(rf64, 20, "<QQ", value, value), b"", "either")
+
+
+def bombs() -> Iterator[Case]:
+    """Small or cheap to send, long or wide to decode."""
+    too_long, too_many = "at most 60 s are accepted", f"at most {MAX_SAMPLES} are accepted"
+    for kind, subtype, seconds, rate, channels, says in (
+        ("FLAC", "PCM_16", 3600, 8_000, 1, too_long),
+        ("FLAC", "PCM_16", 62, 48_000, 8, too_long),
+        ("MP3", "MPEG_LAYER_III", 300, 8_000, 1, too_long),
+        ("OGG", "VORBIS", 900, 8_000, 1, too_long),
+        ("OGG", "OPUS", 120, 8_000, 1, too_long),
+        ("WAV", "GSM610", 300, 8_000, 1, too_long),
+        ("FLAC", "PCM_16", 10, 384_000, 8, too_many),
+        ("OGG", "VORBIS", 30, 8_000, 100, too_many),
+        ("AIFF", "IMA_ADPCM", 1800, 8_000, 1, too_long),
+    ):
+        name = f"{seconds} s of {subtype} in {kind}, {rate} Hz, {channels} channels"
+        yield Case("bombs", name, silence(seconds, kind, subtype, rate, channels), b"", "refused", says)
+    for count, bits in ((1, 20), (8, 22), (256, 22)):  # libvorbis crashes, or takes gigabytes
+        name = f"{count} codebooks of 2^{bits} entries"
+        yield Case("bombs", name, vorbis.codebooks(count, bits), b"", "refused", "codebooks")
+        tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + vorbis.codebooks(count, bits)
+        yield Case("bombs", f"{name} behind an ID3 tag", tagged, b"", "refused", "headers can't be read")
+        chained = file("vorbis.ogg") + vorbis.codebooks(count, bits)
+        yield Case("bombs", f"{name} behind another stream", chained, b"", "either")
+    mp3 = silence(90, "MP3", "MPEG_LAYER_III", 16_000, 1)
+    without_count = mp3[mp3.index(mp3[:2], 4) :]
+    yield Case("bombs", "90 s of MP3 that does not say its length", without_count, b"", "refused", too_long)
+    flac = silence(90, "FLAC", "PCM_16", 16_000, 1)
+    unknown = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36)
+    yield Case("bombs", "90 s of FLAC that does not say its length", unknown, b"", "refused", "how long it is")
+    short = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36 | 16_000)
+    yield Case("bombs", "90 s of FLAC that says 1 s", short, b"", "either")
+    largest = silence(60, "FLAC", "PCM_16", 384_000, 1)
+    yield Case("bombs", LONGEST, largest, b"", "answered")
+    yield Case("bombs", "16 MB of zeros", bytes(16 << 20), b"", "refused", "not an audio file")
+    yield Case("bombs", "16 MB of noise", random.Random(SEED).randbytes(16 << 20), b"", "refused", "not an audio file")
+
+
+def numbers() -> Iterator[Case]:
+    """Floating-point samples that no microphone gives."""
+    for kind in ("WAV", "AIFF", "AU", "W64", "RF64"):
+        for subtype, dtype in (("FLOAT", np.float32), ("DOUBLE", np.float64)):
+            for name, value, expected, says in (
+                ("NaN", np.nan, "refused", "NaN or infinite"),
+                ("infinite", np.inf, "refused", "NaN or infinite"),
+                ("minus infinite", -np.inf, "refused", "NaN or infinite"),
+                ("1e38", 1e38, "refused", "full scale is 1.0"),
+                ("denormal", 1e-40, "answered", ""),
+            ):
+                samples = voice().astype(dtype)
+                samples[5000] = value
+                case = f"one sample is {name} in {subtype} {kind}"
+                yield Case("numbers", case, encode(samples, kind, subtype), b"", expected, says)  # type: ignore[arg-type]
+    for name, samples in (
+        ("denormals only", np.full(16_000, 1e-40)),
+        ("minus zeros only", np.full(16_000, -0.0)),
+        ("a square wave of full scale", np.sign(voice())),
+        ("a constant", np.ones(16_000)),
+        ("one sample", np.ones(1)),
+        ("two samples", np.ones(2)),
+    ):
+        yield Case("numbers", name, encode(samples, "WAV", "FLOAT"), b"", "answered")
+    loud = encode(np.full(16_000, 1e300), "WAV", "DOUBLE")
+    yield Case("numbers", "too large for single precision", loud, b"", "refused", "NaN or infinite")
+    opposite = np.full((16_000, 2), 3e38) * [1, -1]
+    yield Case("numbers", "channels that cancel out", encode(opposite, "WAV", "FLOAT"), b"", "answered")
+    infinite = np.full((16_000, 2), np.inf) * [1, -1]
+    yield Case("numbers", "infinities that cancel out", encode(infinite, "WAV", "FLOAT"), b"", "refused", "NaN")
+
+
+def rates() -> Iterator[Case]:
+    """Sample rates from 0 to 2^32 - 1 Hz."""
+    data = file("wav")
+    for rate in (0, 1, 2, 50, 999, 3_999, 384_001, 1_000_000, 10_000_000, 2**31 - 1, 2**31, 2**32 - 1):
+        yield Case("rates", f"WAV of {rate} Hz", patched(data, 24, "<I", rate), b"hello", "refused", "AUDIO")
+    for rate in (4_000, 4_001, 7_919, 22_050, 44_101, 191_999, 384_000):
+        yield Case("rates", f"WAV of {rate} Hz", patched(data, 24, "<I", rate), b"hello", "answered")
+
+
+def channel_counts() -> Iterator[Case]:
+    """One to 1,024 channels: averaged."""
+    for channels in (2, 3, 6, 8, 64, 255, 1024):
+        samples = np.repeat(voice()[:2000, None], channels, axis=1)
+        yield Case("channels", f"WAV of {channels}", encode(samples), b"", "answered")
+    for kind, subtype, channels in (
+        ("FLAC", "PCM_16", 8),
+        ("OGG", "VORBIS", 6),
+        ("OGG", "OPUS", 2),
+        ("AU", "PCM_16", 64),
+    ):
+        samples = np.repeat(voice()[:8000, None], channels, axis=1)
+        yield Case("channels", f"{subtype} in {kind} of {channels}", encode(samples, kind, subtype), b"", "answered")
+
+
+def not_audio() -> Iterator[Case]:
+    """Files of other kinds, and next to nothing."""
+    chance = random.Random(SEED)
+    for name, data in {
+        "a byte": b"x",
+        "a NUL": b"\0",
+        "a PNG": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "a ZIP": b"PK\x03\x04" + bytes(100),
+        "a gzip": b"\x1f\x8b\x08" + bytes(100),
+        "a PDF": b"%PDF-1.7\n" + bytes(100),
+        "an ELF program": b"\x7fELF\x02\x01\x01" + bytes(100),
+        "HTML": b"<!doctype html><script>alert(1)</script>",
+        "JSON": b'{"audio": "UklGRg=="}',
+        "base64 of a WAV": b"UklGRiQAAABXQVZFZm10IBAAAAABAAEA",
+        "a path": b"/etc/passwd",
+        "an address": b"http://169.254.169.254/latest/meta-data/",
+        "a pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07builtins\x94.",
+        "RIFF alone": b"RIFF",
+        "an AVI": b"RIFF\xff\0\0\0AVI LIST" + bytes(200),
+        "MIDI": b"MThd\0\0\0\x06\0\x01\0\x01\0\x60MTrk\0\0\0\0",
+        "a playlist": b"#EXTM3U\nhttp://localhost:8000/v2\n",
+        "bare 16-bit samples": (voice() * 32767).astype(np.int16).tobytes(),
+        **{f"{size} bytes of noise": chance.randbytes(size) for size in (10, 100, 1000, 10_000, 100_000)},
+    }.items():
+        yield Case("not audio", name, data, b"hello", "refused", "send a whole WAV, FLAC, OGG or MP3 file")
+    zero = encode(voice()[:0])
+    yield Case("not audio", "a WAV of zero samples", zero, b"hello", "refused", "zero samples")
+    yield Case("not audio", "nothing, and no text", b"", b"", "refused", "both empty")
+
+
+def unicode_text() -> Iterator[Case]:
+    """Well-formed UTF-8 that tokenizers stumble over."""
+    nothing, many = "no letter or digit", "tokens; at most 512"
+    texts: dict[str, tuple[str, Outcome, str]] = {
+        "a combining storm": ("Z" + "\u0300\u0489\u20dd" * 300 + "algo", "answered", ""),
+        "a storm on every letter": ("".join(c + "\u0336\u0321\u0334" * 20 for c in "he was not well"), "answered", ""),
+        "combining marks alone": ("\u0301" * 2000, "refused", nothing),
+        "a family of a thousand, joined": ("\U0001f468\u200d" * 1000, "refused", nothing),
+        "emoji flood": ("\U0001f600" * 4000, "refused", nothing),
+        "flags": ("\U0001f1e9\U0001f1ea" * 500, "refused", nothing),
+        "keycaps": ("1\ufe0f\u20e3" * 100, "answered", ""),
+        "bidi overrides": ("\u202eevil\u202c \u2066isolated\u2069 \u200fright\u200e", "answered", ""),
+        "bidi controls alone": ("\u202a\u202b\u202d\u202e\u2066\u2067\u2068" * 100, "refused", nothing),
+        "bidi never closed": ("\u202e" * 1000 + "hello", "answered", ""),
+        "zero-width letters between": ("h\u200be\u200cl\u200dl\u2060o\ufeff", "answered", ""),
+        "a byte-order mark": ("\ufeffhello", "answered", ""),
+        "variation selectors": ("hello" + "\ufe0f\U000e0100" * 400, "answered", ""),
+        "tags": ("hello" + "".join(chr(0xE0000 + 0x20 + i % 90) for i in range(600)), "answered", ""),
+        "ligature that grows eighteen-fold": ("\ufdfa" * 20, "answered", ""),
+        "five thousand of it": ("\ufdfa" * 5000, "refused", "either"),
+        "Hangul jamo": ("\u1112\u1161\u11ab" * 100, "either", ""),
+        "Hangul fillers": ("\u3164\uffa0\u115f" * 100, "either", ""),
+        "mathematical letters": ("\U0001d4d7\U0001d4ee\U0001d4ee\U0001d4ee\U0001d4ee hi", "answered", ""),
+        "full width": ("\uff28\uff25\uff2c\uff2c\uff2f", "answered", ""),
+        "dotted I": ("\u0130" * 300, "answered", ""),
+        "sharp s and final sigma": ("STRA\u1e9eE \u03a3\u03a3\u03a3 \ufb03", "answered", ""),
+        "private use": ("\ue000\U000f0000\U0010fffd" * 100, "refused", nothing),
+        "non-characters": ("\ufffe\uffff\U0001fffe hello", "answered", ""),
+        "replacement characters": ("\ufffd" * 3000, "refused", nothing),
+        "control characters": ("".join(map(chr, range(1, 32))) + "hello\x7f\x80\x9f", "answered", ""),
+        "control characters alone": ("".join(map(chr, range(1, 32))) * 50, "refused", nothing),
+        "terminal escapes": ("\x1b[31mred\x1b[0m \x1b]0;title\x07", "answered", ""),
+        "line separators": ("one\u2028two\u2029three\x0b\x0cfour\x85five", "answered", ""),
+        "every kind of space": ("a\u00a0b\u1680c\u2003d\u202fe\u205ff\u3000g", "answered", ""),
+        "spaces": (" " * 10_000, "refused", nothing),
+        "SQL": ("'; DROP TABLE users; --", "answered", ""),
+        "a template": ("{{7*7}} ${jndi:ldap://x/a} %s%s%n", "answered", ""),
+        "HTML": ("<script>alert('x')</script>", "answered", ""),
+        "special tokens of BERT": ("[CLS] [SEP] [MASK] [PAD] [UNK]" * 20, "answered", ""),
+        "a word of 5,000 letters": ("a" * 5000, "answered", ""),
+        "a word of as many bytes as are accepted": ("a" * MAX_BYTES, "answered", ""),
+        "dots": ("." * 5000, "refused", nothing),
+        "apostrophes in words": ("'" * 400 + "a", "answered", ""),
+        "five hundred words more than fit": ("word " * 1010, "refused", many),
+        "Chinese": ("\u4f60\u597d" * 100, "answered", ""),
+        "too much Chinese": ("\u4f60\u597d" * 300, "refused", many),
+        "Arabic": ("\u0645\u0631\u062d\u0628\u0627 " * 20, "answered", ""),
+        "Hebrew with points": ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd " * 20, "answered", ""),
+        "Devanagari": ("\u0928\u092e\u0938\u094d\u0924\u0947 " * 20, "answered", ""),
+        "Tibetan stacks": ("\u0f66\u0fb2\u0f92\u0fb1" * 100, "either", ""),
+        "cuneiform": ("\U00012000" * 400, "either", ""),
+        "digits of every script": ("\u0661\u0967\u09e7\uff11\U0001d7d8", "answered", ""),
+        "fractions and Roman numerals": ("\u00bd \u216b \u2460 \u33a5", "answered", ""),
+        "underscores": ("_" * 1000, "refused", nothing),
+        "soft hyphens": ("he\u00adllo" * 50, "answered", ""),
+    }
+    for name, (text, expected, says) in texts.items():
+        refused = expected == "refused"
+        outcome: Outcome = "either" if says == "either" else expected
+        yield Case("Unicode", name, b"", text.encode(), outcome, says if refused and says != "either" else "")
+    for block in range(0x80, 0x3000, 0x100):  # a sample of every 256 code points of the scripts in use
+        characters = "".join(chr(block + i) for i in range(256) if unicodedata.category(chr(block + i)) != "Cs")
+        yield Case("Unicode", f"U+{block:04X} and what follows", b"", characters.encode(), "either")
+    chance = random.Random(SEED)
+    for number in range(20):
+        points = [chance.choice((chance.randrange(1, 0xD800), chance.randrange(0xE000, 0x110000))) for _ in range(300)]
+        yield Case("Unicode", f"random code points, {number}", b"", "".join(map(chr, points)).encode(), "either")
+
+
+def raw_text() -> Iterator[Case]:
+    """Bytes that are no text, and too many of them."""
+    for name, data in {
+        "Latin-1": b"caf\xe9",
+        "a lone continuation": b"hello \x80",
+        "a lone high surrogate": b"\xed\xa0\x80",
+        "a lone low surrogate": b"hello\xed\xbf\xbf",
+        "a pair of surrogates (CESU-8)": b"\xed\xa0\xbd\xed\xb8\x80",
+        "an overlong slash": b"\xc0\xaf",
+        "an overlong NUL": b"hello\xc0\x80",
+        "beyond U+10FFFF": b"\xf4\x90\x80\x80",
+        "five bytes": b"\xf8\x88\x80\x80\x80",
+        "0xFE and 0xFF": b"\xfe\xff\xff\xfe",
+        "a cut character": "hello \U0001f642".encode()[:-1],
+        "UTF-16": "hello".encode("utf-16"),
+        "noise": random.Random(SEED).randbytes(1000),
+    }.items():
+        yield Case("raw text", name, b"", data, "refused", "not valid UTF-8")
+    for name, data in {
+        "a NUL": b"\0",
+        "NUL within": b"he\0llo",
+        "1,000 NULs": bytes(1000),
+        "UTF-16LE": b"h\0i\0",
+    }.items():
+        yield Case("raw text", name, b"", data, "refused", "NUL character")
+    for name, data in {
+        "one byte too many": b"a" * (MAX_BYTES + 1),
+        "1 MB of one letter": b"a" * 1_000_000,
+        "1 MB of words": b"word " * 200_000,
+        "1 MB of spaces": b" " * 1_000_000,
+        "1 MB of NULs": bytes(1_000_000),
+        "1 MB of emoji": "\U0001f642".encode() * 250_000,
+        "1 MB of continuations": b"\x80" * 1_000_000,
+        "1 MB of combining marks": b"a" + "\u0301".encode() * 500_000,
+        "8 MB": b"word " * 1_600_000,
+    }.items():
+        yield Case("raw text", name, b"", data, "refused", f"bytes; at most {MAX_BYTES}")

@@ -1,0 +1,230 @@
+"""What holds for any bytes and any string: properties of both front-ends, on examples that hypothesis makes up."""
+
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from emotion import audio, text
+from emotion.audio import PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE, SHORTEST
+from emotion.checkpoint import Checkpoint
+from emotion.errors import InputError
+from tests.hostile.corpus import FORMATS, encode, file
+
+settings.register_profile(
+    "hostile",
+    derandomize=True,  # the same examples at every run
+    deadline=None,  # machines are shared
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("hostile")
+
+SENTENCE = re.compile(r"(AUDIO|TEXT) [^\n]+")
+LOSSLESS = ("wav", "float.wav", "wavex", "rf64", "w64", "aiff", "au", "flac")
+
+
+@pytest.fixture(scope="module")
+def word_piece(checkpoint: Checkpoint) -> text.WordPiece:
+    return text.WordPiece(checkpoint.tokenizer)
+
+
+def waveform_or_sentence(data: bytes) -> NDArray[np.float32] | str:
+    """What decoding gives: usable samples, or one sentence; anything else fails."""
+    try:
+        waveform = audio.decode(data)
+    except InputError as error:
+        assert SENTENCE.fullmatch(str(error)), str(error)
+        return str(error)
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert 0 < waveform.size <= audio.MAX_SECONDS * SAMPLE_RATE + SAMPLE_RATE
+    assert np.isfinite(waveform).all()
+    return waveform
+
+
+def decoded(data: bytes) -> NDArray[np.float32]:
+    """The samples of a good file."""
+    waveform = waveform_or_sentence(data)
+    assert not isinstance(waveform, str), waveform
+    return waveform
+
+
+# --- audio: any bytes
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=400))
+def test_any_bytes_are_samples_or_a_sentence(data: bytes) -> None:
+    waveform_or_sentence(data)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(
+        [b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"fLaC", b"OggS", b"ID3\x04", b"\xff\xfb", b"caff"]
+    ),
+    st.lists(
+        st.sampled_from([b"WAVE", b"fmt ", b"data", b"AIFF", b"COMM", b"SSND", b"\0", b"\xff"]) | st.binary(max_size=20)
+    ),
+)
+def test_any_bytes_behind_a_magic_number_are_samples_or_a_sentence(magic: bytes, parts: list[bytes]) -> None:
+    waveform_or_sentence(magic + b"".join(parts))
+
+
+@st.composite
+def edited(draw: st.DrawFn) -> bytes:
+    """A good file of any format with a few edits: bytes set, cut out, put in."""
+    data = bytearray(file(draw(st.sampled_from(sorted(FORMATS)))))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, 100) | st.integers(0, len(data)))
+        match draw(st.sampled_from(["set", "cut", "insert", "end"])):
+            case "set":
+                data[at : at + 4] = draw(st.binary(min_size=1, max_size=8))
+            case "cut":
+                del data[at : at + draw(st.integers(1, 2000))]
+            case "insert":
+                data[at:at] = draw(st.binary(max_size=200))
+            case "end":
+                del data[at:]
+    return bytes(data)
+
+
+@settings(max_examples=500)
+@given(edited())
+def test_any_edit_of_a_good_file_gives_samples_or_a_sentence(data: bytes) -> None:
+    waveform_or_sentence(data)
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(sorted(FORMATS)), st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_anywhere_is_refused(ending: str, share: float) -> None:
+    data = file(ending)
+    cut = data[: int(share * len(data))]
+    assert isinstance(waveform_or_sentence(cut), str)
+
+
+# --- audio: good files
+
+
+def samples(count: int, channels: int = 1) -> NDArray[np.float32]:
+    """float32 [count, channels] in [-0.9, 0.9] on the grid of 16 bits."""
+    values = np.random.default_rng(count).integers(-29_000, 29_000, (count, channels))
+    return (values / 32_768).astype(np.float32)
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 3000), st.integers(1, 8), st.sampled_from(LOSSLESS))
+def test_lossless_containers_give_the_samples_back(count: int, channels: int, ending: str) -> None:
+    wanted = samples(count, channels)
+    found = decoded(encode(wanted, *FORMATS[ending]))
+    np.testing.assert_allclose(found, wanted.mean(axis=1), atol=2e-7)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 3000), st.permutations(range(5)))
+def test_the_order_of_channels_does_not_matter(count: int, order: list[int]) -> None:
+    wanted = samples(count, 5)
+    found, turned = (decoded(encode(each)) for each in (wanted, wanted[:, order]))
+    np.testing.assert_allclose(found, turned, atol=2e-7)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 20_000), st.integers(4_000, 384_000))
+def test_resampling_keeps_the_duration(count: int, rate: int) -> None:
+    found = waveform_or_sentence(encode(samples(count), rate=rate))
+    if isinstance(found, str):
+        assert count * SAMPLE_RATE < rate and "shorter than a sample" in found
+    else:
+        assert abs(len(found) - count * SAMPLE_RATE / rate) <= 1
+
+
+@settings(max_examples=80)
+@given(st.integers(1, 80_000), st.floats(0, audio.LOUDEST))
+def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
+    waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
+    patches = audio.log_mel_patches(waveform)
+    frames = 1 + (max(count, SHORTEST) - 400) // 160
+    assert patches.shape == (frames // PATCH_FRAMES, *PATCH_SHAPE) and len(patches) >= 1
+    assert patches.dtype == np.float32 and np.isfinite(patches).all()
+
+
+@settings(max_examples=30)
+@given(st.integers(SHORTEST, 60_000), st.integers(0, 50_000))
+def test_patches_know_nothing_of_what_comes_later(count: int, more: int) -> None:
+    waveform = samples(count + more)[:, 0]
+    alone = audio.log_mel_patches(waveform[:count])
+    np.testing.assert_allclose(audio.log_mel_patches(waveform)[: len(alone)], alone, atol=1e-5)
+
+
+# --- text
+
+ANY_TEXT = st.text(max_size=300) | st.text(st.characters(categories=["M", "Cf", "Zs", "P", "Lm"]), max_size=300)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_text_or_a_sentence(data: bytes) -> None:
+    try:
+        found = text.decode(data)
+    except InputError as error:
+        assert SENTENCE.fullmatch(str(error)), str(error)
+    else:
+        assert found.encode() == data and "\0" not in found
+
+
+@settings(max_examples=500)
+@given(ANY_TEXT)
+def test_cleaning_twice_is_cleaning_once(sentence: str) -> None:
+    once = text.clean(sentence)
+    assert text.clean(once) == once
+
+
+@settings(max_examples=300)
+@given(ANY_TEXT)
+def test_cleaned_text_holds_words_and_what_carries_tone(sentence: str) -> None:
+    cleaned = text.clean(sentence)
+    assert re.fullmatch(r"[^\W_]*(?:[\w.,!?'-]+(?: [\w.,!?'-]+)*)?", cleaned)
+    assert not any(unicodedata.combining(character) for character in cleaned)
+    assert not cleaned or any(character.isalnum() for character in cleaned)
+
+
+@settings(max_examples=200)
+@given(ANY_TEXT)
+def test_canonically_equal_texts_are_cleaned_alike(sentence: str) -> None:
+    assert text.clean(unicodedata.normalize("NFD", sentence)) == text.clean(unicodedata.normalize("NFC", sentence))
+
+
+def test_any_string_has_few_tokens_or_a_sentence(word_piece: text.WordPiece) -> None:
+    @settings(max_examples=300)
+    @given(ANY_TEXT | st.text(min_size=400, max_size=2000))
+    def check(sentence: str) -> None:
+        cleaned = text.clean(sentence)
+        try:
+            ids = word_piece.encode(cleaned)
+        except InputError as error:
+            assert SENTENCE.fullmatch(str(error)), str(error)
+            assert len(cleaned) > word_piece.max_tokens - 2
+            return
+        assert ids.dtype == np.int64
+        if not cleaned:
+            assert len(ids) == 0
+            return
+        assert 3 <= len(ids) <= min(word_piece.max_tokens, len(cleaned) + 2)
+        assert (ids[0], ids[-1]) == (101, 102) and ids.min() >= 0 and ids.max() < 30_522
+
+    check()
+
+
+def test_tokens_do_not_depend_on_what_was_asked_before(word_piece: text.WordPiece) -> None:
+    @settings(max_examples=50)
+    @given(st.lists(st.text(max_size=100), min_size=2, max_size=8))
+    def check(sentences: list[str]) -> None:
+        cleaned = [text.clean(sentence) for sentence in sentences]
+        together = [list(word_piece.encode(sentence)) for sentence in cleaned]
+        assert together[::-1] == [list(word_piece.encode(sentence)) for sentence in reversed(cleaned)]
+
+    check()
