@@ -120,7 +120,8 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
     mean = np.full(file.channels, scale / file.channels, np.float32)  # a product: .mean(axis=1) is slow
     try:
         while len(block := file.read(frames, dtype=dtype, always_2d=True)):
-            blocks.append(block[:, 0] * mean[0] if file.channels == 1 else block.astype(np.float32) @ mean)
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused afterwards
+                blocks.append(block[:, 0] * mean[0] if file.channels == 1 else block.astype(np.float32) @ mean)
             total += len(block)
             if total > limit:  # an MP3's header may promise less than there is
                 raise InputError(_too_long(total / file.samplerate, max_seconds))
