@@ -118,20 +118,23 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.floa
     # libsndfile turns integers into floats a few thousand at a time; numpy does it at once, and to the same values
     dtype, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
     mean = np.full(file.channels, scale / file.channels, np.float32)  # a product: .mean(axis=1) is slow
-    try:
-        while len(block := file.read(frames, dtype=dtype, always_2d=True)):
-            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused afterwards
-                blocks.append(block[:, 0] * mean[0] if file.channels == 1 else block.astype(np.float32) @ mean)
-            total += len(block)
-            if total > limit:  # an MP3's header may promise less than there is
-                raise InputError(_too_long(total / file.samplerate, max_seconds))
-            if total * file.channels > MAX_SAMPLES:
-                raise InputError(_too_much(total * file.channels, file.channels))
-    except soundfile.LibsndfileError as error:
-        raise InputError(
-            f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
-            f"{total / file.samplerate:.2f} s); send it whole"
-        ) from None
+    while True:
+        try:
+            block = file.read(frames, dtype=dtype, always_2d=True)
+        except (soundfile.LibsndfileError, ValueError) as error:  # ValueError: it is behind the end that it told of
+            raise InputError(
+                f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
+                f"{total / file.samplerate:.2f} s); send it whole"
+            ) from None
+        if not len(block):
+            break
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused afterwards
+            blocks.append(block[:, 0] * mean[0] if file.channels == 1 else block.astype(np.float32) @ mean)
+        total += len(block)
+        if total > limit:  # an MP3's header may promise less than there is
+            raise InputError(_too_long(total / file.samplerate, max_seconds))
+        if total * file.channels > MAX_SAMPLES:
+            raise InputError(_too_much(total * file.channels, file.channels))
     if total < file.frames and file.format != "MP3":  # whose length may be an estimate
         raise InputError(
             f"AUDIO is a truncated {file.format} file: its header promises {file.frames} samples, {total} are there; "
@@ -148,9 +151,10 @@ def _too_much(samples: int, channels: int) -> str:
     return f"AUDIO has {samples} samples in {channels} channels; at most {MAX_SAMPLES} are accepted: mix it down to one"
 
 
-def _reason(error: soundfile.LibsndfileError) -> str:
+def _reason(error: soundfile.LibsndfileError | ValueError) -> str:
     """libsndfile's own words, without its prefix and full stop."""
-    return str(error.error_string).removeprefix("Error : ").rstrip(".")
+    words = str(error.error_string) if isinstance(error, soundfile.LibsndfileError) else "it goes on behind its end"
+    return words.removeprefix("Error : ").rstrip(".")
 
 
 @cache

@@ -6,7 +6,6 @@ A target is a function of the bytes that raises where a promise is broken. A cra
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -72,8 +71,6 @@ def _text(data: bytes) -> None:
         ids = _word_piece().encode(cleaned)
     except InputError as error:
         assert _SENTENCE.fullmatch(str(error)), str(error)
-        with suppress(UnicodeDecodeError):  # too long, or a NUL character
-            assert len(data) > 500 or b"\0" in data, data.decode("utf-8")
         return
     assert text.clean(cleaned) == cleaned
     assert cleaned == cleaned.strip() and not re.search(r"[^\w\s.,!?'-]|\s\s|_", cleaned)

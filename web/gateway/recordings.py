@@ -62,15 +62,17 @@ def _decode_with_ffmpeg(data: bytes, max_seconds: float) -> NDArray[np.float32]:
 
 
 def _resampled(frames: Iterator[AudioFrame], max_seconds: float) -> Iterator[NDArray[np.float32]]:
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=audio.SAMPLE_RATE)
     seconds = 0.0
-    for frame in itertools.chain(frames, [None]):  # None takes what is left out of the resampler
-        if frame is not None:
-            seconds += frame.samples / max(1, frame.sample_rate)
-            if seconds > max_seconds:
-                raise InputError(_too_long(max_seconds))
-        for block in resampler.resample(frame):
-            yield block.to_ndarray()[0]
+    # a stream may change its rate or channels midway, and a resampler takes frames of one kind
+    for _, alike in itertools.groupby(frames, lambda frame: (frame.format.name, frame.layout.name, frame.sample_rate)):
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=audio.SAMPLE_RATE)
+        for frame in itertools.chain(alike, [None]):  # None takes what is left out of the resampler
+            if frame is not None:
+                seconds += frame.samples / max(1, frame.sample_rate)
+                if seconds > max_seconds:
+                    raise InputError(_too_long(max_seconds))
+            for block in resampler.resample(frame):
+                yield block.to_ndarray()[0]
 
 
 def _too_long(max_seconds: float) -> str:
