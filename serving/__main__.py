@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from serving import log
+from serving.certificates import Renewal
 from serving.triton import Triton, TritonError
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
@@ -17,14 +18,16 @@ REPOSITORY = Path(__file__).parent.parent / "model_repository"
 def main() -> int:
     """Run Triton in the foreground; SIGTERM (which drains first) and SIGINT stop it cleanly (exit status 0).
 
-    Where Triton ended by itself or can't answer any more, the exit status is 1: its supervisor is to start it anew.
+    Where Triton ended by itself or can't answer any more, or its certificates were renewed (which drains first), the
+    exit status is 1: its supervisor is to start it anew.
     """
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
-        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL and "
-        "EMOSERVE_DRAIN in the environment stand for --config, --log-level and --drain. EMOSERVE_ADMIN_KEY opens "
-        "administration and statistics to those who send it; without it nobody can.",
+        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, "
+        "EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for --config, --log-level, --drain and "
+        "--renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics to those who send it; without it "
+        "nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
@@ -51,12 +54,21 @@ def main() -> int:
         default=os.environ.get("EMOSERVE_DRAIN", "0"),
         help="after SIGTERM go on until no client is connected, but for SECONDS at most (default: 0)",
     )
+    parser.add_argument(
+        "--renewal-spread",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("EMOSERVE_RENEWAL_SPREAD", "3600"),
+        help="when the TLS certificates were renewed, stop as after SIGTERM within SECONDS, at random, with exit "
+        "status 1: to be started anew with them (default: 3600)",
+    )
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())
     if options["log_level"] not in log.LEVELS:  # argparse checks no defaults
         parser.error(f"EMOSERVE_LOG_LEVEL is {options['log_level']!r} (choose from {', '.join(log.LEVELS)})")
 
     drain = options.pop("drain")
+    renewal = Renewal(options["arguments"], options.pop("renewal_spread"))
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -75,13 +87,14 @@ def main() -> int:
             if server.manifest:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)
+            renewal.start()
             try:
                 server.watch()
             except KeyboardInterrupt as told:
                 if told.args == (signal.SIGTERM,) and drain:
                     print(f"draining: stops when no client is connected, in {drain:g} s at the latest", flush=True)
                     server.drain(drain)
-                return 0
+                return 1 if renewal.due.is_set() else 0
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,86 @@
+"""Certificates that are renewed: Triton reads them at its start only, so it must be started anew."""
+
+import argparse
+import os
+import random
+import signal
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # of tritonserver
+LOOK = 5.0  # s from one look at the files to the next
+
+
+class Renewal:
+    """Tells this process to stop, as SIGTERM does, after the certificates of its Triton were renewed.
+
+    Attributes:
+        due: set when that is the reason to stop.
+    """
+
+    def __init__(self, arguments: Sequence[str], spread: float) -> None:
+        """
+        Args:
+            arguments: tritonserver's flags, which name the files.
+            spread: the stop comes this many seconds later at most, at random, as all replicas see a renewal at once.
+        """
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        for flag in FLAGS:
+            parser.add_argument(flag)
+        self._certificate, self._key, self._authority = vars(parser.parse_known_args(arguments)[0]).values()
+        self._spread = spread
+        self._served = self._read()
+        self.due = threading.Event()
+
+    def start(self) -> None:
+        """Watch from here on, in a thread of its own, where there are certificates."""
+        if self._served:
+            threading.Thread(target=self._run, name="certificates", daemon=True).start()
+
+    def _run(self) -> None:
+        self._wait()
+        seconds = random.uniform(0, self._spread)
+        print(
+            f"certificates were renewed: this server ends in {seconds:.0f} s, to be started anew with them", flush=True
+        )
+        time.sleep(seconds)
+        self.due.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _wait(self) -> None:
+        """Return when the files are others than those that are served, complete and of use."""
+        seen = refused = self._served
+        while True:
+            time.sleep(LOOK)
+            before, seen = seen, self._read()
+            if seen != before or seen in (None, self._served, refused):  # at first they may be half exchanged
+                continue
+            try:
+                self._check()
+                return
+            except OSError as error:
+                print(
+                    f"warning: the certificates have changed, but can't be used ({error}); the old ones are served",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                refused = seen
+
+    def _read(self) -> list[bytes] | None:
+        """The contents of the files, or None where one can't be read."""
+        paths = filter(None, (self._certificate, self._key, self._authority))
+        try:
+            return [Path(path).read_bytes() for path in paths]
+        except OSError:
+            return None
+
+    def _check(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if self._certificate:
+            context.load_cert_chain(self._certificate, self._key, password="")  # never asks a terminal for one
+        if self._authority:
+            context.load_verify_locations(self._authority)
