@@ -9,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
-from emotion.errors import InputError
+from emotion.errors import BusyError, InputError
 
 
 def answer_each(
@@ -28,6 +28,8 @@ def _answer(request: Any, work: Callable[[Any], dict[str, NDArray[Any]]]) -> pb_
         return pb_utils.InferenceResponse(output_tensors=tensors)
     except InputError as error:
         return _refusal(str(error), pb_utils.TritonError.INVALID_ARG)
+    except BusyError as error:
+        return _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
     except Exception as error:  # a fault of ours: this request alone bears it
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
         return _refusal(f"preprocessing failed ({type(error).__name__}: {error})", pb_utils.TritonError.INTERNAL)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import psutil
 
 from serving import log
+from serving.admission import METRICS_URL
 from serving.installation import TritonError, environment, find_triton, prepare_backends
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
 
@@ -155,7 +156,7 @@ class Triton:
         ]
         self._process = subprocess.Popen(
             command,
-            env=environment(installation),
+            env=environment(installation) | {METRICS_URL: f"http://{self.metrics_url}/metrics"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -83,7 +83,7 @@ def test_several_utterances_fit_a_batch(path: Path) -> None:
 def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
     (group,) = parse(path).instance_group
     assert group.kind == (ModelInstanceGroup.KIND_GPU if path.name == "gpu.pbtxt" else ModelInstanceGroup.KIND_CPU)
-    assert group.count == (1 if model_name(path) == "classifier" else 2)
+    assert group.count == (2 if model_name(path) == "preprocess_audio" else 1)
 
 
 @every_composing_config

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion import text
+from serving.admission import Admission
 from serving.stage import answer_each, rectangle, rows
 
 
@@ -22,6 +23,7 @@ class TritonPythonModel:
         directory = Path(args["model_repository"], args["model_version"])
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
+        self.admission = Admission()
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -30,6 +32,8 @@ class TritonPythonModel:
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """INPUT_IDS int64 [n, longest], TOKEN_SPAN int32 [n, 2], CHECKPOINT BYTES [n, 1] for n utterances."""
+        # the first stage of every utterance: who can't be answered in time is told before any work is done
+        self.admission.check(request.timeout(), "bulk" in json.loads(request.parameters() or "{}"))
         sentences = rows(request, "TEXT")
         ids, span = rectangle([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
         return {

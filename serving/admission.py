@@ -1,0 +1,136 @@
+"""Admission: a request is refused at once where its answer would come after its deadline.
+
+Without it an overloaded server goes on working for callers who have left by the time it is done, and answers nobody.
+How much work waits, and how fast it goes, is read from Triton's own metrics, so it holds for any backend of the
+classifier.
+"""
+
+import contextlib
+import os
+import re
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from emotion.errors import BusyError
+
+METRICS_URL = "EMOSERVE_METRICS_URL"  # set by serving.Triton for its stages; without it everything is admitted
+BOTTLENECK = "classifier"
+BEFORE = "preprocess_audio"  # what waits there will come to the classifier, too
+LOOK = 0.1  # s from one look at the metrics to the next, while requests come
+FRESH = 1.0  # s after which a look says nothing any more
+MEMORY = 15.0  # s over which the classifier's speed is taken, give or take
+MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
+NO_DEADLINE = 30_000_000  # us: default_timeout_microseconds of every stage
+_METRIC = re.compile(
+    rf'(?m)^nv_inference_(pending_request_count|request_success|exec_count){{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """The metrics at a moment.
+
+    Attributes:
+        waiting: requests before the classifier, of either priority.
+        answered, batches: by the classifier since it was loaded.
+    """
+
+    time: float  # s, time.monotonic()
+    waiting: float
+    answered: float
+    batches: float
+
+
+class Admission:
+    """Says which requests still have a chance. The first stage has one, and is one process, so that it sees them all.
+
+    The classifier takes interactive requests before bulk ones, so who waits interactively waits for their like alone;
+    Triton's metrics count both together, so those that were admitted and not yet answered are counted here.
+    """
+
+    def __init__(self, look: Callable[[], Look] | None = None) -> None:
+        """
+        Args:
+            look: reads the metrics; by default from METRICS_URL of the environment. While it raises OSError or
+                ValueError nothing is known, and everything is admitted.
+        """
+        url = os.environ.get(METRICS_URL, "")
+        self._read = look or (lambda: fetch(url))
+        self._lock = threading.Lock()
+        self._look: Look | None = None
+        self._interactive = 0.0  # interactive requests that waited at that look
+        self._admitted = {False: 0, True: 0}  # since that look, by whether it is bulk
+        self._busy = self._answered = self._batches = 0.0  # s, requests, batches of the times when some were waiting
+        self._wanted = threading.Event()
+        if look or url:
+            threading.Thread(target=self._keep_looking, name="admission", daemon=True).start()
+
+    def check(self, timeout: int, bulk: bool) -> None:
+        """Count a request as admitted, or refuse it.
+
+        Args:
+            timeout: us that its caller waits; 0 where the request does not say.
+            bulk: whether interactive requests go before it.
+
+        Raises:
+            BusyError: the answer would come too late; the sentence says by how much.
+        """
+        self._wanted.set()
+        with self._lock:
+            look = self._look
+            if look is not None and self._answered and time.monotonic() - look.time < FRESH:
+                ahead = self._interactive + self._admitted[False]
+                if bulk:
+                    ahead = look.waiting + sum(self._admitted.values())
+                # those ahead, the batch that is at work, and its own
+                needed = ahead * self._busy / self._answered + 2 * self._busy / max(1.0, self._batches)
+                limit = (timeout or NO_DEADLINE) / 1e6
+                if ahead and needed > MARGIN * limit:
+                    raise BusyError(
+                        f"the server is busy: an answer would take about {needed:.1f} s, and the caller waits "
+                        f"{limit:.1f} s; try again later"
+                    )
+            self._admitted[bulk] += 1
+
+    def _keep_looking(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            with contextlib.suppress(OSError, ValueError):  # the look before goes stale
+                self._note(self._read())
+            time.sleep(LOOK)
+
+    def _note(self, look: Look) -> None:
+        """Learn the classifier's speed from the time since the look before, and how many interactive requests wait."""
+        with self._lock:
+            before, self._look = self._look or look, look
+            admitted, self._admitted = self._admitted[False], {False: 0, True: 0}
+            passed, answered = look.time - before.time, look.answered - before.answered
+            # no more than are waiting: some were refused later, or their callers left
+            self._interactive = min(max(0.0, self._interactive + admitted - answered), look.waiting + admitted)
+            if before.waiting and look.waiting and passed < FRESH:  # busy all along
+                kept = max(0.0, 1 - passed / MEMORY)
+                self._busy = kept * self._busy + passed
+                self._answered = kept * self._answered + answered
+                self._batches = kept * self._batches + look.batches - before.batches
+
+
+def fetch(url: str) -> Look:
+    """Ask Triton's metrics endpoint. Raises OSError or ValueError where there is no answer."""
+    with urllib.request.urlopen(url, timeout=FRESH) as answer:
+        return read(answer.read().decode())
+
+
+def read(metrics: str) -> Look:
+    """Triton's metrics in Prometheus' text format, at this moment."""
+    values = {(name, model): float(value) for name, model, value in _METRIC.findall(metrics)}
+    waiting = "pending_request_count"
+    return Look(
+        time=time.monotonic(),
+        waiting=values.get((waiting, BOTTLENECK), 0.0) + values.get((waiting, BEFORE), 0.0),
+        answered=values.get(("request_success", BOTTLENECK), 0.0),
+        batches=values.get(("exec_count", BOTTLENECK), 0.0),
+    )
