@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+from emotion_client import Priority
 from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
@@ -73,6 +74,8 @@ def run(
     uniform: tuple[float, int] | None = None,
     seed: int = 4,
     retries: bool = False,
+    deadline: float = 30.0,
+    priority: Priority = "interactive",
 ) -> Load:
     """Load a server, in a closed loop unless `rate` is given.
 
@@ -86,6 +89,8 @@ def run(
         arrivals: "poisson" or "constant".
         uniform: seconds and tokens of all utterances, rather than mixed lengths.
         retries: whether the client tries again when the server is busy.
+        deadline: seconds that a caller of a Triton waits.
+        priority: "bulk" gives way to "interactive", in a Triton.
 
     Raises:
         BenchmarkError: the server can't be reached, the options make no run, or Locust failed.
@@ -106,6 +111,7 @@ def run(
         command += ["--uniform", *map(str, uniform)]
     if retries:
         command += ["--retries"]
+    command += ["--deadline", str(deadline), "--priority", priority]
     with tempfile.TemporaryDirectory() as directory:
         samples = Path(directory, "samples.csv")
         done = subprocess.run(

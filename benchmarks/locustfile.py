@@ -243,6 +243,8 @@ def _arguments(parser: LocustArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=8, help="equal steps in which --shape steps climbs")
     parser.add_argument("--burst", type=float, default=4.0, help="times the load in the last fifth of each period")
     parser.add_argument("--retries", action="store_true", help="let the client retry when the server is busy")
+    parser.add_argument("--deadline", type=float, default=30.0, help="seconds that a caller waits")
+    parser.add_argument("--priority", choices=("interactive", "bulk"), default="interactive", help="of the requests")
     parser.add_argument(  # Locust's page has no field for two numbers
         "--uniform",
         type=float,
@@ -292,7 +294,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         else:
             utterances = mixed(count, tokenizer, seed)
         if user_class is TritonUser:
-            _connect(environment.host, options.retries)
+            _connect(environment.host, options)
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
     items = [
@@ -306,8 +308,13 @@ def _begin(environment: Environment, **_: Any) -> None:
     course.reset_time()  # what was done here is no part of the run
 
 
-def _connect(host: str, retries: bool) -> None:
-    TritonUser.client = EmotionClient(host.removeprefix("grpc://"), retries=retries)
+def _connect(host: str, options: Any) -> None:
+    TritonUser.client = EmotionClient(
+        host.removeprefix("grpc://"),
+        deadline=options.deadline,
+        retries=options.retries,
+        priority=options.priority,
+    )
     try:
         # any call opens the channel, and this one is not counted as a request to a model
         ready = TritonUser.client._triton.is_server_ready(client_timeout=10)
