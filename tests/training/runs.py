@@ -1,11 +1,13 @@
 """What the tests of runs share: small corpora of one's own, and the command as a user gives it."""
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).parents[2]
+TIMEOUT = 400  # s
+THREADS = 2  # of torch: the same everywhere, so that runs can be the same to the last bit
+COLUMNS = "200"  # of the terminal
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["training.__main__"])
 SENTENCES = {
     "neutral": "Please put the form on the {} desk.",
     "frustration": "Why do I still have to wait for the {} bus?",
@@ -61,46 +68,68 @@ def add_tones(rows: list[dict[str, str]], directory: Path, seconds: float = 1.0)
     return rows
 
 
-def start(*arguments: str | Path, code: str | None = None, largest_file: int | None = None) -> "subprocess.Popen[str]":
-    """`python -m training ...` in a process of its own.
-
-    Args:
-        code: run before the command in its process, to bring a fault about at a chosen moment.
-        largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
-    """
-
-    def prepare() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background inherit that it is ignored
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    if code is None:
-        command = [sys.executable, "-m", "training"]
-    else:
-        command = [sys.executable, "-c", f"{code}\nimport sys\nfrom training.__main__ import main\nsys.exit(main())"]
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """`python -m training ...` as a user starts it."""
     return subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [sys.executable, "-m", "training", *map(str, arguments)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "2", "COLUMNS": "200"},
+        env=os.environ | {"OMP_NUM_THREADS": str(THREADS), "COLUMNS": COLUMNS},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=prepare,
     )
 
 
-def train(
-    *arguments: str | Path, code: str | None = None, largest_file: int | None = None
-) -> "subprocess.CompletedProcess[str]":
+def train(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """The same, to its end."""
-    process = start(*arguments, code=code, largest_file=largest_file)
+    process = start(*arguments)
     try:
-        output, errors = process.communicate(timeout=400)
+        output, errors = process.communicate(timeout=TIMEOUT)
     except BaseException:
         process.kill()
         process.wait()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def forked(
+    *arguments: str | Path, code: str | None = None, largest_file: int | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """The same in a process that begins with everything imported, which otherwise takes most of a small run's time.
+
+    Args:
+        code: run before the command in its process, to bring a fault about at a chosen moment.
+        largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        output, errors = Path(directory, "output"), Path(directory, "errors")
+        process = FORKS.Process(target=_run, args=(list(map(str, arguments)), code, largest_file, output, errors))
+        process.start()
+        try:
+            process.join(TIMEOUT)
+            assert process.exitcode is not None, f"still running after {TIMEOUT} s"
+        finally:
+            process.kill()
+            process.join()
+        return subprocess.CompletedProcess(arguments, process.exitcode, output.read_text(), errors.read_text())
+
+
+def _run(arguments: list[str], code: str | None, largest_file: int | None, output: Path, errors: Path) -> None:
+    """In the process: be the command."""
+    import torch  # here, as the process has it already
+
+    from training.__main__ import main
+
+    for descriptor, path in ((1, output), (2, errors)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(ROOT)
+    os.environ["COLUMNS"] = COLUMNS
+    torch.set_num_threads(THREADS)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    exec(code or "", {})
+    sys.exit(main(arguments))
 
 
 def error_of(done: "subprocess.CompletedProcess[str]") -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from runs import error_of, train, write_manifest
+from runs import error_of, forked, write_manifest
 
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import CheckpointError
@@ -128,8 +128,8 @@ def test_no_checkpoint(manifest: Path, tmp_path: Path, cache: Path) -> None:
 def test_the_command(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
     command = ["evaluate", str(checkpoint_directory), "--corpus", "manifest", "--root", str(manifest)]
     command += ["--cache", str(cache)]
-    done = train(*command, "--output", tmp_path / "out")
+    done = forked(*command, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "report.html").is_file() and "accuracy" in done.stdout.lower()
-    error = error_of(train(*command, "--output", tmp_path / "other", "--endpoint", "127.0.0.1:1"))
+    error = error_of(forked(*command, "--output", tmp_path / "other", "--endpoint", "127.0.0.1:1"))
     assert "127.0.0.1:1" in error

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from iemocap_release import Release
-from runs import add_tones, error_of, start, text_rows, train, write_manifest
+from runs import add_tones, error_of, forked, start, text_rows, train, write_manifest
 
 from emotion import checkpoint as checkpoints
 from emotion.model import VIEWS
@@ -153,14 +153,14 @@ class TestFromReleaseToReport:
     def test_again_is_done_at_once_and_other_settings_are_refused(self, fitted: Run) -> None:
         before = json.loads((fitted.output / "report.json").read_text())
         digest = checkpoints.digest(fitted.fold / "checkpoint")
-        again = train(*fitted.command)
+        again = forked(*fitted.command)
         assert again.returncode == 0, again.stderr
         assert "epoch 1:" not in again.stderr
         after = json.loads((fitted.output / "report.json").read_text())
         del before["run"]["date"], after["run"]["date"]
         assert after == before
         assert checkpoints.digest(fitted.fold / "checkpoint") == digest
-        error = error_of(train(*fitted.command, "--seed", "2"))
+        error = error_of(forked(*fitted.command, "--seed", "2"))
         assert "other settings: seed 1 (now 2)" in error and "another --output" in error
 
 
@@ -195,7 +195,7 @@ def same(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(sayings: Path, checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = train(*quick(sayings, checkpoint_directory, output))
+    done = forked(*quick(sayings, checkpoint_directory, output))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -226,7 +226,7 @@ BEFORE_THE_RESULT = KILL + "from training import fit\nfit.fit_temperatures = kil
 
 
 def killed(command: list[str | Path], code: str | None) -> None:
-    done = train(*command, code=code)
+    done = forked(*command, code=code)
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
@@ -250,7 +250,7 @@ class TestKilled:
         killed(command, HALF_WAY_THROUGH_LAST)
         assert last.read_bytes() == saved
         killed(command, BEFORE_THE_RESULT)
-        done = train(*command)
+        done = forked(*command)
         assert done.returncode == 0, done.stderr
         assert "epoch 3:" not in done.stderr  # training had ended
         same(tmp_path / "run", undisturbed)
@@ -262,7 +262,7 @@ class TestKilled:
         killed(command, at_step(1, 1))
         killed(command, at_step(3, 0))
         for output in ("killed", "whole"):
-            done = train(*quick(manifest, checkpoint_directory, tmp_path / output, *options))
+            done = forked(*quick(manifest, checkpoint_directory, tmp_path / output, *options))
             assert done.returncode == 0, done.stderr
         same(tmp_path / "killed", tmp_path / "whole")
         shutil.rmtree(tmp_path / "killed")
@@ -275,7 +275,7 @@ class TestKilled:
         killed(command, BEFORE_THE_RESULT)
         state = torch.load(tmp_path / "run" / "random-1" / "state" / "last.ckpt", weights_only=False)
         assert len(state["history"]) == 2
-        done = train(*command)
+        done = forked(*command)
         assert done.returncode == 0, done.stderr
         result = json.loads((tmp_path / "run" / "random-1" / "result.json").read_text())
         assert len(result["history"]) == 2 and result["chosen_epoch"] == 1
@@ -285,11 +285,11 @@ def test_interrupted_it_says_how_to_go_on(
     sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     command = quick(sayings, checkpoint_directory, tmp_path / "run")
-    done = train(*command, code=at_step(1, 2, "SIGINT"))
+    done = forked(*command, code=at_step(1, 2, "SIGINT"))
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert "interrupted; everything up to the last whole epoch is saved: repeat the command to go on" in done.stderr
-    done = train(*command)
+    done = forked(*command)
     assert done.returncode == 0, done.stderr
     assert "epoch 1:" not in done.stderr and "epoch 2:" in done.stderr
     same(tmp_path / "run", undisturbed)
@@ -306,23 +306,23 @@ def test_a_full_disk_keeps_the_last_whole_state(
     state = tmp_path / "run" / "random-1" / "state"
     killed(command, at_step(1, 2))
     saved = (state / "last.ckpt").read_bytes()
-    error = error_of(train(*command, largest_file=len(saved) // 2))
+    error = error_of(forked(*command, largest_file=len(saved) // 2))
     assert re.match(
         rf"{re.escape(str(state))} can't be written \(File too large\); the last whole state is kept", error
     )
     assert (state / "last.ckpt").read_bytes() == saved
     assert sorted(path.name for path in state.iterdir()) == ["best.ckpt", "last.ckpt"]
-    error = error_of(train(*command, largest_file=len(saved) * 3))
+    error = error_of(forked(*command, largest_file=len(saved) * 3))
     assert "checkpoint can't be written" in error and "File too large" in error
     assert not (tmp_path / "run" / "random-1" / "checkpoint").exists()
-    done = train(*command)
+    done = forked(*command)
     assert done.returncode == 0, done.stderr
     same(tmp_path / "run", undisturbed)
 
 
 def test_no_room_for_the_start(sayings: Path, tmp_path: Path) -> None:
     command = ["fit", "--corpus", "manifest", "--root", str(sayings), "--output", str(tmp_path / "run")]
-    error = error_of(train(*command, "--cache", tmp_path, largest_file=100_000_000))
+    error = error_of(forked(*command, "--cache", tmp_path, largest_file=100_000_000))
     assert f"{tmp_path / 'run' / 'start'} can't be written" in error and "File too large" in error
     assert not (tmp_path / "run" / "start").exists()
 
@@ -330,7 +330,7 @@ def test_no_room_for_the_start(sayings: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_loses_nothing(sayings: Path, checkpoint_directory: Path, tmp_path: Path) -> None:
     options = ["--text-lr", "1e30", "--head-lr", "1e30", "--freeze-epochs", "0", "--batch-size", "40"]
     command = quick(sayings, checkpoint_directory, tmp_path / "run", *options)
-    error = error_of(train(*command))
+    error = error_of(forked(*command))
     found = re.match(r"the loss became (nan|inf) in epoch (\d); the epochs before it are saved: lower", error)
     assert found and found[2] == "2", error  # the first epoch has one step, taken on sound weights
     state = torch.load(tmp_path / "run" / "random-1" / "state" / "last.ckpt", weights_only=False)
@@ -340,7 +340,7 @@ def test_a_loss_that_is_no_number_loses_nothing(sayings: Path, checkpoint_direct
 def test_a_class_without_examples_is_told_and_trained_without(checkpoint_directory: Path, tmp_path: Path) -> None:
     rows = [row for row in text_rows(6) if row["emotion"] != "sadness"]
     manifest = write_manifest(tmp_path / "four.jsonl", rows)
-    done = train(*quick(manifest, checkpoint_directory, tmp_path / "run", "--epochs", "1"))
+    done = forked(*quick(manifest, checkpoint_directory, tmp_path / "run", "--epochs", "1"))
     assert done.returncode == 0, done.stderr
     assert "random-1: no train utterance is labelled sadness" in done.stdout
     assert "random-1: no test utterance is labelled sadness" in done.stdout
@@ -359,10 +359,10 @@ def test_a_corrupt_recording_is_named_or_left_out(checkpoint_directory: Path, tm
     manifest = write_manifest(tmp_path / "corpus.jsonl", rows)
     options = ["--folds", "3", "--epochs", "1", "--freeze-epochs", "1"]
     command = quick(manifest, checkpoint_directory, tmp_path / "run", *options)
-    error = error_of(train(*command))
+    error = error_of(forked(*command))
     assert f"1 of 20 recordings of manifest can't be used ({corrupt} is a truncated WAV file" in error
     assert "--skip-unreadable" in error
-    done = train(*quick(manifest, checkpoint_directory, tmp_path / "other", *options, "--skip-unreadable"))
+    done = forked(*quick(manifest, checkpoint_directory, tmp_path / "other", *options, "--skip-unreadable"))
     assert done.returncode == 0, done.stderr
     assert f"skipped {corrupt}" in done.stdout.replace("\n", "")
     assert "manifest: 19 utterances kept" in done.stdout

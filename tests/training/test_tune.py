@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from runs import error_of, text_rows, train, write_manifest
+from runs import error_of, forked, text_rows, write_manifest
 
 from training.learner import MONITOR
 from training.settings import Settings
@@ -42,12 +42,12 @@ def test_a_killed_search_goes_on_and_ends_with_the_number_of_trials_asked_for(
     command: list[str | Path] = ["tune", "--corpus", "manifest", "--root", manifest, "--start", checkpoint_directory]
     command += ["--epochs", "1", "--lora-rank", "2", "--batch-size", "16", "--trials", "3"]
     command += ["--output", output, "--cache", tmp_path / "cache"]
-    assert train(*command, code=KILL_IN_THE_SECOND_TRIAL).returncode == -signal.SIGKILL
+    assert forked(*command, code=KILL_IN_THE_SECOND_TRIAL).returncode == -signal.SIGKILL
     assert [trial.state.name for trial in trials(output)] == ["COMPLETE", "RUNNING"]
     assert not (output / "best.json").exists()
     assert (output / "trial-1").exists()
 
-    done = train(*command)
+    done = forked(*command)
     assert done.returncode == 0, done.stderr
     found = trials(output)
     assert [trial.state.name for trial in found] == ["COMPLETE", "RUNNING", "COMPLETE", "COMPLETE"]
@@ -60,9 +60,9 @@ def test_a_killed_search_goes_on_and_ends_with_the_number_of_trials_asked_for(
     assert f"{MONITOR} {best.value:.3f}" in done.stdout
     assert not list(output.glob("trial-*"))  # nothing of the trials but their figures
 
-    again = train(*command)
+    again = forked(*command)
     assert again.returncode == 0 and len(trials(output)) == 4
-    error = error_of(train(*command, "--fold", "9"))
+    error = error_of(forked(*command, "--fold", "9"))
     assert "there is no fold 9; this split has the folds 1 to 5" in error
 
 
