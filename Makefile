@@ -3,14 +3,13 @@ PYTHON ?= python3.11
 CHECKPOINT ?= build/checkpoint
 REPOSITORY ?= model_repository
 PRECISION ?= fp32
-MINUTES ?= 20
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test fuzz k8s-check k8s-deep lint export serve web bench bench-quick install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test fuzz k8s-check k8s-deep lint export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -18,6 +17,7 @@ demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Tri
 test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
 	$(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
 
+fuzz: MINUTES ?= 20
 fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES
 	$(BIN)/python -m fuzz --minutes $(MINUTES)
 
@@ -49,6 +49,10 @@ bench: $(VENV)/installed-bench build/full_repository/export.json  ## speed at fu
 
 bench-quick: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## speed of what `make demo` serves, in under 3 minutes
 	$(BIN)/python -m benchmarks run --quick --checkpoint $(CHECKPOINT) --repository $(REPOSITORY)
+
+soak: MINUTES ?= 30
+soak: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## constant load for MINUTES: does memory, or anything else, grow?
+	$(BIN)/python -m benchmarks soak --repository $(REPOSITORY) --minutes $(MINUTES)
 
 install: $(VENV)/installed  ## the environment alone
 

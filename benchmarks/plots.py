@@ -5,9 +5,10 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from math import isfinite, log10
+from itertools import pairwise
+from math import isfinite, log10, nan
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,7 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from benchmarks.load import Load
 from benchmarks.results import Growth, Moment, SweepPoint, System
+from benchmarks.sampling import Holdings
+
+if TYPE_CHECKING:
+    from benchmarks.overload import Flood, Level
 
 # The palette of Okabe and Ito, which people with any colour vision tell apart, in shades that also differ in
 # lightness. Saved figures keep these colours; in the page each becomes the variable of its name, light or dark.
@@ -330,6 +336,68 @@ def scaling(
     rates.set(ylabel="requests a second", ylim=(0, None), xlabel="s since the overload began")
     for axes in (waiting, shares, rates):
         axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
+@_styled
+def overload(levels: "Sequence[Level]", floods: "Sequence[Flood]", seconds: float) -> Figure:
+    """Goodput and latency by how much is offered; below, interactive callers before, during and after each flood."""
+    figure = Figure(figsize=(1.5 * _WIDTH, 5.6), layout="constrained")
+    rows = figure.subplots(1 + len(floods), 1, height_ratios=[1.3, *[1.0] * len(floods)])
+    upper = rows[0]
+    places = np.arange(len(levels))
+    upper.bar(places, [level.goodput for level in levels], 0.55, color=BLUE, alpha=0.85, label="answered a second")
+    upper.set_xticks(places, [f"{level.factor:g} x" for level in levels])
+    upper.set(ylabel="answers a second", xlabel="offered, of what the server can answer", ylim=(0, None))
+    right = upper.twinx()
+    right.plot(places, [level.p99 / 1e3 for level in levels], color=ORANGE, marker="o", label="p99 of the answered")
+    right.plot(places, [level.p50 / 1e3 for level in levels], color=GREEN, marker="s", label="p50 of the answered")
+    right.spines["right"].set_visible(True)
+    right.set(ylabel="latency in s", ylim=(0, None))
+    handles = [*upper.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    upper.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    for axes, flood in zip(rows[1:], floods, strict=True):
+        axes.axvspan(0, seconds, color=ORANGE, alpha=0.08, linewidth=0)
+        failed = np.isnan(flood.latency)
+        axes.plot(flood.moments, flood.latency / 1e3, ".", color=BLUE, markersize=3, label="interactive, answered")
+        axes.plot(flood.moments[failed], np.zeros(failed.sum()), "x", color=ORANGE, markersize=4, label="failed")
+        axes.set_title(f"beside a flood of {flood.priority} requests", fontsize=9, loc="left")
+        axes.set(ylabel="latency in s", ylim=(-0.05, None))
+        axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+    rows[1].legend(loc="upper left", ncols=2, markerscale=2)
+    rows[-1].set_xlabel("s since the flood began")
+    return figure
+
+
+@_styled
+def soak(held: Sequence[Holdings], found: Load | None, begin: float, judged: float) -> Figure:
+    """What a server held over the minutes since `begin`, and how fast it answered; pale before what is judged."""
+    figure = Figure(figsize=(1.5 * _WIDTH, 6.4), layout="constrained")
+    memory, regions, counts, latency = figure.subplots(4, 1, sharex=True)
+    minutes = [(one.time - begin) / 60 for one in held]
+    for axes, names in (
+        (memory, {"uss_mib": "memory (USS)", "pss_mib": "memory (PSS)"}),
+        (regions, {"region_mib": "shared memory"}),
+        (counts, {"descriptors": "descriptors", "threads": "threads"}),
+    ):
+        for (name, label), colour in zip(names.items(), SERIES, strict=False):
+            axes.plot(minutes, [getattr(one, name) for one in held], color=colour, label=label)
+    memory.set(ylabel="MiB")
+    regions.set(ylabel="MiB", ylim=(0, None))
+    counts.set(ylabel="number", ylim=(0, None))
+    if found:
+        moments, answers = (found.start[found.answered] - begin) / 60, found.latency[found.answered]
+        edges = np.linspace(0, moments.max(initial=1e-3), 31)
+        spans = [answers[(start <= moments) & (moments <= end)] for start, end in pairwise(edges)]
+        for percent, colour in ((50, BLUE), (99, ORANGE)):
+            values = [float(np.percentile(span, percent)) if span.size else nan for span in spans]
+            latency.plot((edges[1:] + edges[:-1]) / 2, values, color=colour, label=f"latency, p{percent}")
+    latency.set(ylabel="ms", ylim=(0, None), xlabel="minutes", xlim=(0, None))
+    for axes in (memory, regions, counts, latency):
+        axes.axvspan(0, (judged - begin) / 60, color=FAINT, alpha=0.12, linewidth=0)
+        axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+        if axes.lines:
+            axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2)
     return figure
 
 

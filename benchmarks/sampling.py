@@ -23,6 +23,7 @@ TIMEOUT = 10.0  # s for an answer over HTTP, also from a server that is busy
 SETTLING = 0.25  # s: Triton counts a request after its answer has left
 MEMORY_INTERVAL = 5.0  # s: to share out shared pages, Linux walks through all of them, 15 ms for a GiB
 MIB = 1 << 20
+_REGION = re.compile(r"/dev/shm/\S+")
 _METRIC = re.compile(r'(?m)^(?P<name>nv_\w+)(?:{(?:.*?model="(?P<model>[^"]*)")?.*})? (?P<value>\S+)')
 
 
@@ -81,6 +82,25 @@ class ServerSide:
     models: dict[str, ModelStatistics]
     timeline: list[dict[str, float]]
     cpu_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the processes of a server hold at a moment, all of them together.
+
+    Attributes:
+        time: s, on the clock of time.time().
+        uss_mib: memory that is no other process's; regions that processes share are not in it, once two have used them.
+        pss_mib: all memory, a page shared by n processes as 1/n for each.
+        region_mib: the sizes of the regions in /dev/shm that they share.
+    """
+
+    time: float
+    uss_mib: float
+    pss_mib: float
+    region_mib: float
+    descriptors: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -187,6 +207,30 @@ class Sampler:
         for pid, cpu in latest.items():
             seconds[self._names[pid]] += cpu - self._snapshots[0].cpu.get(pid, 0.0)
         return dict(seconds)
+
+
+def holdings(leader: int) -> Holdings:
+    """Of the process group that `leader` leads.
+
+    Raises:
+        BenchmarkError: it has no processes.
+    """
+    uss = pss = descriptors = threads = 0
+    regions: dict[str, int] = {}
+    for pid in _group(leader):
+        try:
+            process = psutil.Process(pid)
+            memory = process.memory_full_info()
+            uss, pss = uss + memory.uss, pss + memory.pss
+            descriptors += process.num_fds()
+            threads += process.num_threads()
+            for region in _REGION.findall(Path(f"/proc/{pid}/maps").read_text()):
+                regions[region] = Path(region).stat().st_size
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            continue
+    if not threads:
+        raise BenchmarkError("the server has ended")
+    return Holdings(time.time(), uss / MIB, pss / MIB, sum(regions.values()) / MIB, descriptors, threads)
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> str:

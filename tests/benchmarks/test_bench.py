@@ -4,15 +4,13 @@ import json
 import math
 import subprocess
 import sys
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import benchmarks.__main__
-from benchmarks import bench, results, soak
-from benchmarks.errors import BenchmarkError
+from benchmarks import bench, results
 from benchmarks.flops import Flops, patches
 from benchmarks.workload import Utterance
 
@@ -71,8 +69,3 @@ def test_repository_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-
-
-def test_soak_that_is_too_short_says_so(repository: Path) -> None:
-    with pytest.raises(BenchmarkError, match="give 4 or more"):
-        soak.run(Namespace(minutes=1.0, repository=repository, share=0.8, config=None))

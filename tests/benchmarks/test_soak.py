@@ -1,0 +1,178 @@
+"""The soak: whether it finds what leaks, and ends with a verdict."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from benchmarks import soak
+from benchmarks.__main__ import main
+from benchmarks.load import Load
+from benchmarks.sampling import Holdings, holdings
+
+# holds some of everything, then twenty times a second some more of what its argument names
+LEAKING = """
+import mmap, sys, threading, time
+what = sys.argv[1]
+region = open(f"/dev/shm/emoserve-test-{sys.argv[2]}", "w+b")
+region.truncate(1 << 20)
+mapped = mmap.mmap(region.fileno(), 0)
+kept = [bytearray(b"x" * (50 << 20))]
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+    if what == "memory":
+        kept.append(bytearray(b"x" * (1 << 18)))
+    elif what == "descriptors":
+        kept.append(open("/dev/null"))
+    elif what == "threads":
+        kept.append(threading.Thread(target=time.sleep, args=(1000,), daemon=True))
+        kept[-1].start()
+    elif what == "shared memory":
+        region.truncate(region.seek(0, 2) + (1 << 20))
+"""
+
+
+@pytest.fixture
+def leaking(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A process that leads a group and leaks."""
+    name = str(os.getpid())
+    command = [sys.executable, "-c", LEAKING, request.param, name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+    Path(f"/dev/shm/emoserve-test-{name}").unlink()
+
+
+def watch(leader: int, seconds: float) -> list[Holdings]:
+    end = time.monotonic() + seconds
+    held = []
+    while time.monotonic() < end:
+        held.append(holdings(leader))
+        time.sleep(0.02)
+    return held
+
+
+@pytest.mark.parametrize("leaking", ["nothing", "memory", "descriptors", "threads", "shared memory"], indirect=True)
+def test_what_leaks_is_found_and_nothing_else(leaking: int, request: pytest.FixtureRequest) -> None:
+    held = watch(leaking, 2.0)
+    while len(held) < 12:  # a busy machine
+        held += watch(leaking, 1.0)
+    figures = soak.compare(held, None, held[0].time, held[-1].time)
+    wanted = request.node.callspec.params["leaking"]
+    found = {figure.name.partition(",")[0].removesuffix(" (USS)") for figure in figures if figure.broken}
+    assert found - {"memory"} == {wanted} - {"memory", "nothing"}, [str(figure) for figure in figures]
+    # each thread has a stack
+    assert ("memory" in found) == (wanted == "memory") or wanted == "threads"
+    said = soak.complaints(figures, None)
+    assert len(said) == len(found)
+
+
+def answers(latency: np.ndarray[tuple[int], np.dtype[np.float64]], failure: str = "") -> Load:
+    """A load whose second but one request may have failed."""
+    failures = [""] * len(latency)
+    failures[-2] = failure
+    return Load(np.arange(len(latency), dtype=float), latency, ["both"] * len(latency), failures, 1.0)
+
+
+def test_a_failed_request_and_slower_answers_are_complaints() -> None:
+    steady = Holdings(0.0, 100.0, 110.0, 3.0, 200, 100)
+    held = [replace(steady, time=float(second)) for second in range(300)]
+    latency = np.random.default_rng(1).gamma(2.0, 50.0, 300)
+
+    def complaints(found: Load) -> list[str]:
+        return soak.complaints(soak.compare(held, found, 60.0, 299.0), found)
+
+    assert complaints(answers(latency)) == []
+    assert complaints(answers(latency, "Unavailable")) == ["1 of 300 requests failed (1 Unavailable)"]
+    rising = latency * np.linspace(1, 3, 300)
+    (said,) = complaints(answers(rising))
+    assert said.startswith("latency, median, ms: ")
+    # while it settles it may be as slow as it likes, and one outlier makes no median
+    early = latency.copy()
+    early[:60] *= 10
+    early[-10] = 1e5
+    assert complaints(answers(early)) == []
+    held[200:] = [replace(one, uss_mib=101.1) for one in held[200:]]
+    assert complaints(answers(latency)) == ["memory (USS), MiB: 101.1 after 100.0 (at most 101.0)"]
+
+
+@pytest.fixture
+def short(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command for a few seconds, and a smaller beginning."""
+    monkeypatch.setattr(soak, "SHORTEST", 0.0)
+    monkeypatch.setattr(soak, "INTERVAL", 0.2)
+    monkeypatch.setattr(soak, "CAPACITY_REQUESTS", 16)
+    monkeypatch.setattr(soak, "USERS", 4)
+    monkeypatch.setattr(soak, "LONGEST", (2.0, 8))
+    return ["benchmarks", "soak", "--repository", str(repository)]
+
+
+def test_a_run_ends_with_a_verdict(
+    short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "soak.png"
+    monkeypatch.setattr(sys, "argv", [*short, "--minutes", "0.15", "--plot", str(plot)])
+    status = main()
+    shown = capsys.readouterr().out
+    last = shown.splitlines()[-1]
+    assert "failed" not in shown
+    # so short a run may find that memory grew
+    assert (status, last.partition(":")[0]) in {(0, "PASS"), (1, "FAIL")}, shown
+    figures = dict(re.findall(r"(?m)^(.+?)  +(\d+\.\d) ", shown))
+    assert list(figures) == [
+        "memory (USS), MiB",
+        "memory (PSS), MiB",
+        "descriptors",
+        "threads",
+        "shared memory, MiB",
+        "latency, median, ms",
+        "latency, p99, ms",
+    ]
+    assert 300 < float(figures["memory (USS), MiB"]) < 4000
+    assert float(figures["threads"]) > 10 and float(figures["descriptors"]) > 20
+    assert float(figures["shared memory, MiB"]) >= 4  # a region for each process of a model
+    assert plot.stat().st_size > 10_000
+
+
+def test_interrupted_it_judges_what_was_measured_and_leaves_nothing_behind(
+    short: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = 0
+
+    def look(leader: int) -> Holdings:
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+        return holdings(leader)
+
+    monkeypatch.setattr(soak, "holdings", look)
+    monkeypatch.setattr(sys, "argv", [*short, "--minutes", "2"])
+    before = set(psutil.Process().children(recursive=True))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
+    try:
+        assert main() == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("interrupted, so that requests are not judged; ")
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_too_short_is_said(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "soak", "--repository", str(repository), "--minutes", "3"])
+    assert main() == 1
+    assert "error: --minutes is 3; noise would decide over so little: give 4 or more" in capsys.readouterr().err
