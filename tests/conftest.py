@@ -115,6 +115,14 @@ def demo_repository(once: Once) -> Path:
     return once("demo", make) / "model_repository"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exports_side_by_side(request: pytest.FixtureRequest, worker_id: str) -> None:
+    """The second test process makes the demo's export while the first makes the other: both would wait for either."""
+    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    if worker_id == "gw1" and any("demo_repository" in test.fixturenames for test in tests):
+        request.getfixturevalue("demo_repository")
+
+
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Triton]:
     """Triton serving it."""
