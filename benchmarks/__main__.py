@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|roofline|peers|soak|tune|web|scaling|capacity|compare`."""
+"""`python -m benchmarks run|roofline|peers|soak|overload|faults|tune|web|scaling|capacity|compare`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import bench, capacity, compare, report, results, scaling, soak, tune, web
+from benchmarks import bench, capacity, compare, faults, overload, report, results, scaling, soak, tune, web
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from emotion.checkpoint import CheckpointError
@@ -38,6 +38,12 @@ def main() -> int:
     soaking = commands.add_parser("soak", help="constant load, and whether memory grows")
     soak.add_arguments(soaking)
     soaking.set_defaults(run=soak.run)
+    flooding = commands.add_parser("overload", help="more than it can answer: goodput, refusals, recovery, priorities")
+    overload.add_arguments(flooding)
+    flooding.set_defaults(run=overload.run)
+    breaking = commands.add_parser("faults", help="faults under a steady load, and what becomes of the requests")
+    faults.add_arguments(breaking)
+    breaking.set_defaults(run=faults.run)
     tuning = commands.add_parser("tune", help="search the configuration that serves the most within a p99")
     tune.add_arguments(tuning)
     tuning.set_defaults(run=tune.run)

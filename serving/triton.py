@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -130,8 +131,15 @@ class Triton:
             check_speech()
         installation = find_triton()
         self._ports = free_ports(self.host, self._ports)
-        self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
-        backends = prepare_backends(installation, Path(self._scratch.name))
+        try:
+            self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
+            backends = prepare_backends(installation, Path(self._scratch.name))
+        except OSError as error:
+            # shutil lists what it could not copy, and why
+            reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            raise TritonError(
+                f"temporary files can't be written ({reason}); make room for 2 MiB in /tmp, or in what TMPDIR names"
+            ) from None
         command = [
             str(installation.binary),
             f"--model-repository={self.repository.resolve()}",
