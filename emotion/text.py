@@ -45,6 +45,7 @@ def clean(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_QUOTES).lower()
     # marks that NFKC could not compose are accents the vocabulary lacks: uncased BERT strips them too
     text = "".join(character for character in text if not unicodedata.combining(character))
+    text = unicodedata.normalize("NFC", text)  # letters that marks had kept apart, such as those of a Hangul syllable
     text = _SPACE.sub(" ", _UNWANTED.sub(" ", text)).strip()
     return text if any(character.isalnum() for character in text) else ""
 

@@ -18,6 +18,7 @@ from emotion.text import MAX_BYTES, WordPiece, clean, decode
         ("\uff26\uff55\uff4c\uff4c width", "full width"),
         ("cafe\u0301", "caf\u00e9"),
         ("z\u0336\u0321alg\u0334o", "zalgo"),
+        ("\u1105\u0356\u1162", "\ub798"),  # jamo with a mark between them are a syllable all the same
         ("a_b <i>c</i> #d @e", "a b i c i d e"),
         ("x\u202e\u200by", "x y"),
         ("\U0001f642 fine \U0001f642", "fine"),
