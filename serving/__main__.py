@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from serving import log
-from serving.certificates import Renewal
+from serving.certificates import SPREAD, Renewal
 from serving.triton import Triton, TritonError
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
@@ -58,9 +58,9 @@ def main() -> int:
         "--renewal-spread",
         type=float,
         metavar="SECONDS",
-        default=os.environ.get("EMOSERVE_RENEWAL_SPREAD", "3600"),
+        default=os.environ.get("EMOSERVE_RENEWAL_SPREAD", SPREAD),
         help="when the TLS certificates were renewed, stop as after SIGTERM within SECONDS, at random, with exit "
-        "status 1: to be started anew with them (default: 3600)",
+        f"status 1: to be started anew with them (default: {SPREAD:g})",
     )
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())

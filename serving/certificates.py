@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # of tritonserver
+SPREAD = 3600.0  # s within which the replicas of a server start anew; certificates are renewed days before their end
 LOOK = 5.0  # s from one look at the files to the next
 
 

@@ -223,11 +223,6 @@ def test_secrets_of_certificates_are_those_that_are_mounted(overlay: Path) -> No
     assert mounted >= {name for name, certificate in made.items() if not certificate.get("isCA")}
     issuers = {one["metadata"]["name"] for one in of_kind(overlay, "Issuer")}
     assert {certificate["issuerRef"]["name"] for certificate in made.values()} <= issuers
-    for one in of_kind(overlay, "Deployment"):  # who reads a certificate at start only must start again
-        volumes = one["spec"]["template"]["spec"].get("volumes", [])
-        secrets = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume}
-        annotation = one["metadata"].get("annotations", {}).get("secret.reloader.stakater.com/reload", "")
-        assert secrets & set(made) == set(filter(None, annotation.split(",")))
 
 
 @every_overlay

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import pytest
 from emotion_client import TLS, EmotionClient, Unreachable
 from emotion_client.cli import main
 
+from serving.certificates import SPREAD
 from serving.triton import free_ports
-from tests.k8s.test_manifests import containers, triton
+from tests.k8s.test_manifests import containers, of_kind, triton
 from tests.serving.test_triton import serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -105,29 +107,72 @@ def test_mutual_tls_asks_for_a_certificate_of_the_authority(
     assert_refused(mutual_server, TLS(authority, stranger.with_suffix(".key"), stranger.with_suffix(".crt")))
 
 
-def test_the_gateway_gets_through_with_its_settings(mutual_server: str, secrets: Path) -> None:
+@pytest.mark.parametrize("name", ["tls", "tls-mutual"])
+def test_a_renewal_reaches_every_pod_long_before_the_old_certificate_ends(name: str) -> None:
+    """The kubelet exchanges the files of a Secret that is mounted whole; the servers then start anew, one by one."""
+    made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(OVERLAYS / name, "Certificate")}
+    renewed = [spec for spec in made.values() if not spec.get("isCA")]
+    assert renewed
+    for spec in renewed:
+        assert int(spec["renewBefore"].removesuffix("h")) * 3600 > 100 * SPREAD
+    for container in containers(OVERLAYS / name):
+        assert not [mount for mount in container["volumeMounts"] if "subPath" in mount]
+    (settings,) = (one for one in of_kind(OVERLAYS / name, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"])
+    assert "EMOSERVE_RENEWAL_SPREAD" not in settings["data"]
+
+
+def gateway_settings(mutual_server: str, secrets: Path) -> dict[str, str]:
+    """The gateway's variables, as the overlay has them."""
     (container,) = (one for one in containers(OVERLAYS / "tls-mutual") if one["name"] == "web")
     variables = {one["name"]: MOUNTS.sub(f"{secrets}/", one["value"]) for one in container["env"] if "value" in one}
-    variables["EMOSERVE_ENDPOINTS"] = f'["{mutual_server}"]'
-    assert health(variables) == 200
+    return variables | {"EMOSERVE_ENDPOINTS": f'["{mutual_server}"]'}
+
+
+def test_the_gateway_gets_through_with_its_settings(mutual_server: str, secrets: Path) -> None:
+    variables = gateway_settings(mutual_server, secrets)
+    with gateway(variables) as health:
+        assert health() == 200
     del variables["EMOSERVE_CERTIFICATE"], variables["EMOSERVE_PRIVATE_KEY"]
-    assert health(variables) == 503
+    with gateway(variables) as health:
+        assert health() == 503
 
 
-def health(variables: dict[str, str]) -> int:
-    """The status of /api/health of a gateway with these variables."""
+def test_the_gateway_takes_a_renewed_certificate_while_it_runs(
+    mutual_server: str, secrets: Path, tmp_path: Path
+) -> None:
+    own, stranger = tmp_path / "tls", secrets / "ca" / "other"
+    files = {"EMOSERVE_CERTIFICATE": f"{own}.crt", "EMOSERVE_PRIVATE_KEY": f"{own}.key"}
+    for kind in ("crt", "key"):
+        shutil.copy(f"{stranger}.{kind}", f"{own}.{kind}")
+    with gateway(gateway_settings(mutual_server, secrets) | files) as health:
+        assert health() == 503
+        for kind in ("key", "crt"):
+            shutil.copy(secrets / "client" / f"tls.{kind}", f"{own}.{kind}")
+        end = time.monotonic() + 60
+        while health() != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+@contextmanager
+def gateway(variables: dict[str, str]) -> Iterator[Callable[[], int]]:
+    """One with these variables: a function that asks it for the status of /api/health."""
     port = free_ports("127.0.0.1", {"page": 0})["page"]
     command = [sys.executable, "-m", "web.gateway", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stderr=subprocess.DEVNULL) as gateway:
+
+    def health() -> int:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=10) as answer:
+                    return int(answer.status)
+            except urllib.error.HTTPError as refusal:
+                return refusal.code
+            except urllib.error.URLError:  # not listening yet
+                assert process.poll() is None
+                time.sleep(0.1)
+
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stderr=subprocess.DEVNULL) as process:
         try:
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=10) as answer:
-                        return int(answer.status)
-                except urllib.error.HTTPError as refusal:
-                    return refusal.code
-                except urllib.error.URLError:  # not listening yet
-                    assert gateway.poll() is None
-                    time.sleep(0.1)
+            yield health
         finally:
-            gateway.terminate()
+            process.terminate()

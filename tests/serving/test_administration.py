@@ -1,16 +1,20 @@
 """Closed doors, tried: what changes a server, or tells of its other callers, is answered only with the key."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+import psutil
 import pytest
-from tritonclient.grpc import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from serving import Triton
+from tests.conftest import ROOT
 
 Call = Callable[[InferenceServerClient, dict[str, str] | None], Any]
 
@@ -34,21 +38,36 @@ OVER_GRPC: dict[str, Call] = {
     "register GPU memory": lambda client, key: client.register_cuda_shared_memory("region", b"", 0, 8, headers=key),
     "unregister GPU memory": lambda client, key: client.unregister_cuda_shared_memory(headers=key),
 }
-OVER_HTTP = {  # path: body, where it is a POST
-    "/v2/models/stats": None,
-    "/v2/models/emotion/stats": None,
-    "/v2/models/emotion/versions/1/stats": None,
-    "/v2/repository/index": {},
-    "/v2/repository/models/emotion/load": {},
-    "/v2/repository/models/emotion/unload": {},
-    "/v2/logging": None,
-    "/v2/trace/setting": None,
-    "/v2/models/emotion/trace/setting": {"trace_level": ["TIMESTAMPS"]},
-    "/v2/systemsharedmemory/status": None,
-    "/v2/systemsharedmemory/region/region/register": {"key": "/nobody-made-this", "offset": 0, "byte_size": 8},
-    "/v2/systemsharedmemory/unregister": {},
-    "/v2/cudasharedmemory/status": None,
-    "/v2/cudasharedmemory/unregister": {},
+OVER_HTTP: list[tuple[str, Any]] = [  # path, and the body where it is a POST
+    ("/v2/models/stats", None),
+    ("/v2/models/emotion/stats", None),
+    ("/v2/models/emotion/versions/1/stats", None),
+    ("/v2/repository/index", {}),
+    ("/v2/repository/models/emotion/load", {}),
+    ("/v2/repository/models/emotion/unload", {}),
+    ("/v2/logging", None),
+    ("/v2/logging", {"log_verbose_level": 1}),
+    ("/v2/trace/setting", None),
+    ("/v2/trace/setting", {"trace_level": ["TIMESTAMPS"], "trace_file": "/tmp/nobody-made-this"}),
+    ("/v2/models/emotion/trace/setting", None),
+    ("/v2/models/emotion/trace/setting", {"trace_level": ["TIMESTAMPS"]}),
+    ("/v2/systemsharedmemory/status", None),
+    ("/v2/systemsharedmemory/region/region/status", None),
+    ("/v2/systemsharedmemory/region/region/register", {"key": "/nobody-made-this", "offset": 0, "byte_size": 8}),
+    ("/v2/systemsharedmemory/region/region/unregister", {}),
+    ("/v2/systemsharedmemory/unregister", {}),
+    ("/v2/cudasharedmemory/status", None),
+    ("/v2/cudasharedmemory/region/region/status", None),
+    (
+        "/v2/cudasharedmemory/region/region/register",
+        {"raw_handle": {"b64": ""}, "device_id": 0, "byte_size": 8},
+    ),
+    ("/v2/cudasharedmemory/region/region/unregister", {}),
+    ("/v2/cudasharedmemory/unregister", {}),
+]
+FOR_CALLERS = {
+    *("ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"),
+    *("ModelInfer", "ModelStreamInfer"),
 }
 OPEN = ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/models/emotion", "/v2/models/emotion/ready")
 
@@ -71,10 +90,20 @@ def test_grpc_is_closed(server: Triton, name: str, key: dict[str, str] | None) -
         OVER_GRPC[name](client, key)
 
 
-@pytest.mark.parametrize("path", OVER_HTTP)
+def test_every_other_method_of_grpc_is_closed(server: Triton) -> None:
+    """Those that Triton's interface lists, whatever tritonclient has a function for."""
+    (service,) = service_pb2.DESCRIPTOR.services_by_name.values()
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        for method in {one.name for one in service.methods} - FOR_CALLERS:
+            call = channel.unary_unary(f"/{service.full_name}/{method}")
+            with pytest.raises(grpc.RpcError, match="restricted"):
+                call(b"", timeout=10)
+
+
+@pytest.mark.parametrize(("path", "body"), OVER_HTTP)
 @pytest.mark.parametrize("key", [None, {"admin-key": "guessed"}])
-def test_http_is_closed(server: Triton, path: str, key: dict[str, str] | None) -> None:
-    status, answer = ask(server, path, OVER_HTTP[path], key)
+def test_http_is_closed(server: Triton, path: str, body: Any, key: dict[str, str] | None) -> None:
+    status, answer = ask(server, path, body, key)
     assert status == 403
     assert "restricted" in answer
 
@@ -82,6 +111,14 @@ def test_http_is_closed(server: Triton, path: str, key: dict[str, str] | None) -
 @pytest.mark.parametrize("path", OPEN)
 def test_what_callers_and_probes_need_is_open(server: Triton, path: str) -> None:
     assert ask(server, path)[0] == 200
+
+
+def test_nothing_listens_beyond_this_machine(server: Triton) -> None:
+    """Where no address was given."""
+    sockets = psutil.Process(server.pid).net_connections("inet")
+    listening = [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN]
+    assert len(listening) >= 3
+    assert set(listening) == {"127.0.0.1"}
 
 
 def test_the_key_opens(server: Triton) -> None:
@@ -103,3 +140,10 @@ def test_every_server_has_a_key_of_its_own(repository: Any) -> None:
     assert len(made) == 3
     assert min(map(len, made)) >= 43  # 256 bits
     assert Triton(repository, admin_key="given").admin_headers["admin-key"] == "given"
+
+
+def test_every_door_names_a_test_that_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    defined = re.findall(r"^def (test_\w+)\(", "".join(path.read_text() for path in ROOT.glob("tests/**/*.py")), re.M)
+    assert len(named) >= 15
+    assert not named - set(defined)

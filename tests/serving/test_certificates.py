@@ -33,7 +33,7 @@ class Secret:
         for name in ("tls.crt", "tls.key", "ca.crt"):
             (self.directory / name).symlink_to(Path("..data", name))
 
-    def made(self) -> Path:
+    def made(self, *options: str) -> Path:
         """A new pair of the authority, as PATH.crt and PATH.key, in a directory of its own."""
         directory = self._versions / str(len(list(self._versions.iterdir())))
         directory.mkdir()
@@ -48,10 +48,10 @@ class Secret:
         (directory / "ca.crt").write_bytes(self.authority.with_suffix(".crt").read_bytes())
         return directory / "tls"
 
-    def renew(self) -> None:
-        """Exchange all files for new ones at once."""
+    def renew(self, *options: str) -> None:
+        """Exchange all files for new ones at once, made with these options of openssl."""
         new = self.directory / "..data_tmp"
-        new.symlink_to(self.made().parent)
+        new.symlink_to(self.made(*options).parent)
         new.replace(self.directory / "..data")
 
     @property

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from web.gateway.app import create_app
+from web.gateway.certificates import Https
 from web.gateway.settings import Settings
 
 
@@ -16,9 +17,22 @@ def main() -> int:
         settings = CliApp.run(Settings)
     except ValidationError as error:
         for problem in error.errors():
-            print(f"error: {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+            print(f"error: {': '.join([*map(str, problem['loc']), problem['msg']])}", file=sys.stderr)
         return 2
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="info", access_log=False)
+    try:
+        https = Https(settings) if settings.tls_certificate else None
+    except OSError as error:
+        print(f"error: tls_certificate, tls_private_key or tls_client_ca can't be used: {error}", file=sys.stderr)
+        return 2
+    app = create_app(settings)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="info",
+        access_log=False,
+        ssl_context_factory=https,
+    )
     return 0
 
 

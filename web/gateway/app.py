@@ -1,11 +1,13 @@
 """The application: API, metrics and page."""
 
+import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from emotion_client import TLS, AsyncEmotionClient
+from emotion_client import TLS, AsyncEmotionClient, InvalidInput
 from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -18,6 +20,7 @@ from starlette.formparsers import MultiPartParser
 
 from web.gateway import analysis
 from web.gateway.analysis import Analysis
+from web.gateway.certificates import contents, load
 from web.gateway.errors import Failure, Problem, answer, busy, unusable
 from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
 from web.gateway.headers import Headers
@@ -26,6 +29,7 @@ from web.gateway.settings import Settings
 
 ANALYZE = "/api/analyze"
 SPEECH_KNOWN_FOR = 10.0  # s
+LOOK = 5.0  # s from one look at the certificates for the emotion server to the next
 FAILURES: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The recording, the text or the form can't be used"},
     401: {"model": Problem, "description": "No key, or a wrong one"},
@@ -67,6 +71,39 @@ class Gateway:
         self._in_flight = 0
         self._speech, self._speech_asked = False, -SPEECH_KNOWN_FOR
 
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """While the block runs there is a client, which connects anew where its certificates were renewed."""
+        self.client = self._connect()
+        following = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await self.client.close()
+
+    def _connect(self) -> AsyncEmotionClient:
+        settings = self.settings
+        tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
+        return AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls)
+
+    async def _follow(self) -> None:
+        files = (self.settings.certificate, self.settings.private_key, self.settings.ca)
+        used = contents(*files)
+        while True:
+            await asyncio.sleep(LOOK)
+            now = contents(*files)
+            if now is None or now == used:
+                continue
+            try:
+                load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *files)
+                new = self._connect()
+            except (OSError, InvalidInput):  # half exchanged
+                continue
+            used, old, self.client = now, self.client, new
+            await asyncio.sleep(self.settings.deadline)  # until those who began with it are answered
+            await old.close()
+
     async def speech(self) -> bool:
         """Whether the server recognises speech, as it said a short while ago."""
         if time.monotonic() - self._speech_asked >= SPEECH_KNOWN_FOR:
@@ -105,8 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
-        async with AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls) as gateway.client:
+        async with gateway.connected():
             yield
 
     app = FastAPI(

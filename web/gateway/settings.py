@@ -1,8 +1,9 @@
 """What can be set, by EMOSERVE_* in the environment or by option on the command line."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, FilePath, SecretStr
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PAGE = Path(__file__).parent.parent / "ui" / "dist"
@@ -23,6 +24,15 @@ class Settings(BaseSettings):
     private_key: FilePath | None = Field(default=None, description="PEM file, the certificate's")
     host: str = Field(default="127.0.0.1", description="address to bind to")
     port: int = Field(default=8080, ge=0, le=65535, description="0: any free one")
+    tls_certificate: FilePath | None = Field(
+        default=None,
+        description="PEM file to show to callers, followed by those between it and its authority; none: HTTP",
+    )
+    tls_private_key: FilePath | None = Field(default=None, description="PEM file, that certificate's")
+    tls_client_ca: FilePath | None = Field(
+        default=None,
+        description="PEM file of the authority that signs callers' certificates; none: callers need none",
+    )
     api_key: SecretStr | None = Field(
         default=None, description="that callers must send as X-API-Key; none: nobody must"
     )
@@ -34,3 +44,11 @@ class Settings(BaseSettings):
     uploads: int = Field(default=32, gt=0, description="bodies that are received at a time, each held in memory")
     deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
     page: Path = Field(default=PAGE, description="directory of the built page; the API works without it")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key go together: give both or neither")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs HTTPS: give tls_certificate and tls_private_key, too")
+        return self
