@@ -76,16 +76,8 @@ def start(target: str, minutes: float) -> Run:
 def keep(target: str) -> None:
     """Put the fewest inputs that reach all that was reached into the directory that is in git."""
     kept, found = KEPT / target, WORK / target / "corpus"
-    command = [
-        sys.executable,
-        "-m",
-        "fuzz.engine",
-        target,
-        "-merge=1",
-        f"-rss_limit_mb={MEMORY}",
-        str(kept),
-        str(found),
-    ]
+    limits = ["-merge=1", f"-rss_limit_mb={MEMORY}", f"-max_len={LARGEST[target]}"]
+    command = [sys.executable, "-m", "fuzz.engine", target, *limits, str(kept), str(found)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -33,6 +33,7 @@ def mutated_text(data: bytes, max_size: int, seed: int) -> bytes:
 def main() -> None:
     """Fuzz until libFuzzer's arguments say stop; what breaks a promise ends the process."""
     target = sys.argv.pop(1)
+    sys.argv[0] = f"{sys.executable} -m fuzz.engine {target}"  # how libFuzzer starts itself anew in a merge
     mutator = mutated_text if target == "text" else mutated_file
     atheris.Setup(sys.argv, lambda data: check(target, data), custom_mutator=mutator)
     atheris.Fuzz()
