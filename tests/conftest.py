@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads would spin, on cores that test processes share
+
 import psutil
 import pytest
 from filelock import FileLock
