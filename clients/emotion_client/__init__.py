@@ -2,13 +2,21 @@
 
 from emotion_client.channel import TLS
 from emotion_client.client import AsyncEmotionClient, EmotionClient
-from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, Unavailable, Unreachable
+from emotion_client.errors import (
+    CircuitOpen,
+    DeadlineExceeded,
+    EmotionError,
+    InvalidInput,
+    Unavailable,
+    Unreachable,
+)
 from emotion_client.types import EMOTIONS, Emotion, Priority, Timings, Utterance
 
 __all__ = [
     "EMOTIONS",
     "TLS",
     "AsyncEmotionClient",
+    "CircuitOpen",
     "DeadlineExceeded",
     "Emotion",
     "EmotionClient",

@@ -22,12 +22,12 @@ _SERVICE_CONFIG = {
     "methodConfig": [
         {
             "name": [{"service": "inference.GRPCInferenceService"}],
-            # 0.2, 0.8, 3 and 3 s, each jittered by gRPC: bridges about 7 s of outage (gRPC allows no sixth attempt)
+            # 0.2, 0.8, 3.2 and 4 s, each 20 % more or less: bridges 6 s of outage (gRPC allows no sixth attempt)
             "retryPolicy": {
                 "maxAttempts": 5,
                 "initialBackoff": "0.2s",
                 "backoffMultiplier": 4,
-                "maxBackoff": "3s",
+                "maxBackoff": "4s",
                 # a Triton that is stopping no longer finds its models; another server does
                 "retryableStatusCodes": ["UNAVAILABLE", "NOT_FOUND"],
             },
@@ -45,9 +45,9 @@ CHANNEL_ARGS: list[tuple[str, Any]] = [
     # but turning keep-alive on also sets TCP_USER_TIMEOUT to the time-out below, and that one does find it.
     ("grpc.keepalive_time_ms", 330_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC would wait up to 2 minutes before it looks again for a server that was gone
+    # gRPC would wait up to 2 minutes before it looks again for a server that was gone; the last retry must find it
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # and 30 s before it asks again which servers a name stands for, such as a headless Service's
     ("grpc.dns_min_time_between_resolutions_ms", 2_000),
 ]

@@ -7,7 +7,8 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 from typing import Any, Self
 
 import numpy as np
@@ -16,8 +17,10 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from emotion_client.audio import encode
+from emotion_client.breaker import Breaker
 from emotion_client.channel import TLS, connection
-from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server
+from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_outage
+from emotion_client.hedging import Budget, is_final
 from emotion_client.types import EMOTIONS, Audio, Emotion, Priority, Timings, Utterance
 
 _MODEL, _SPEECH_MODEL = "emotion", "emotion_speech"
@@ -36,22 +39,35 @@ class _Request:
     prepared: float  # ms it took
     sent: float  # s on the clock of time.perf_counter
 
+    def again(self, pause: float = 0.0) -> Self | None:
+        """The same after `pause` seconds more, with what is then left of its deadline; None if nothing is."""
+        left = self.deadline - pause - (time.perf_counter() - self.sent)
+        return replace(self, arguments=self.arguments | _time_limits(left)) if left > 0 else None
+
 
 class _Client:
     """What both clients share: from an utterance to a request, and from an answer to an Emotion."""
 
     def __init__(
-        self, endpoints: str | Sequence[str], deadline: float, tls: TLS | None, retries: bool, priority: Priority
+        self,
+        endpoints: str | Sequence[str],
+        deadline: float,
+        tls: TLS | None,
+        retries: bool,
+        priority: Priority,
+        hedge_after: float | None,
     ) -> None:
         self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._deadline = _checked(deadline)
+        self._hedge_after = None if hedge_after is None else _checked(hedge_after, "hedge_after")
         if priority not in _PRIORITIES:
             raise InvalidInput(f"priority must be one of {', '.join(_PRIORITIES)}, not {priority!r}")
         self._priority, self._retries = _PRIORITIES[priority], retries
         self._connection = connection(self._endpoints, tls, retries)
+        self._breaker, self._hedges = Breaker(), Budget()
 
     def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
-        """Check and encode. Raises InvalidInput for what the server need not see."""
+        """Check and encode. Raises InvalidInput for what the server need not see, CircuitOpen in an outage."""
         start = time.perf_counter()
         if utterance.audio is None and not utterance.text:
             raise InvalidInput("neither audio nor text was given: give at least one")
@@ -72,12 +88,16 @@ class _Client:
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "request_id": request_id or uuid.uuid4().hex,
             "priority": self._priority,
+            **({"parameters": {"bulk": True}} if self._priority == _PRIORITIES["bulk"] else {}),
             **_time_limits(seconds),
         }
+        self._breaker.check()
         sent = time.perf_counter()
         return _Request(arguments, seconds, 1e3 * (sent - start), sent)
 
     def _emotion(self, request: _Request, answer: triton.InferResult) -> Emotion:
+        self._breaker.answered()
+        self._hedges.answered()
         fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
         checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
         transcript = answer.as_numpy("TRANSCRIPT")
@@ -94,33 +114,48 @@ class _Client:
             timings=Timings(prepare=request.prepared, request=1e3 * (time.perf_counter() - request.sent)),
         )
 
-    def _second_attempt(self, request: _Request, error: InferenceServerException) -> dict[str, Any]:
+    def _second_attempt(self, request: _Request, error: InferenceServerException) -> _Request:
         """What to send after a pause, where a server was broken: once, as it may be this request that breaks servers.
 
         Raises EmotionError where there is none.
         """
-        left = request.deadline - _PAUSE - (time.perf_counter() - request.sent)
-        if not self._retries or not is_broken_server(error) or left <= 0:
+        again = request.again(_PAUSE) if self._retries and is_broken_server(error) else None
+        if again is None:
             raise self._failure(request, error) from None
-        return request.arguments | _time_limits(left)
+        return again
+
+    def _hedge(self, request: _Request) -> _Request | None:
+        """What to send beside `request`, whose answer is long in coming; None where there is no time or no budget."""
+        again = request.again()
+        return again if again and self._hedges.take() else None
 
     def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:
-        return from_triton(error, ", ".join(self._endpoints), request.deadline)
+        failure = from_triton(error, ", ".join(self._endpoints), request.arguments["model_name"], request.deadline)
+        if not is_outage(error):
+            self._breaker.answered()
+        elif self._retries:
+            self._breaker.failed(str(failure))
+        return failure
 
 
 class EmotionClient(_Client):
     """Blocking client; threads may share it. Close it, or use it in a `with` statement.
 
-    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 7 s;
-    one that met a broken server, once more. Retries have a budget: when most calls fail, each is tried once.
+    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 8 s;
+    one that met a broken server, once more. Retries have a budget: when most calls fail, each is tried once. When for
+    10 s no call was answered, calls fail at once with CircuitOpen, but for one every 2 s, until that one is answered.
 
     Args:
         endpoints: HOST:PORT of the server's gRPC endpoint. Calls go round-robin over all addresses that one DNS name
             has (it is looked up again as servers come and go), or over several endpoints (each looked up once, now).
         deadline: seconds that a call may take, retries included.
         tls: how to encrypt; None for no encryption.
-        retries: False reports a busy server at once; a load test must, to count refusals.
+        retries: False sends every call, and once, whatever came of it and of those before; a load test must, to count
+            refusals.
         priority: "bulk" for work that nobody waits for: the server answers those first who do.
+        hedge_after: seconds after which a call that has no answer yet is sent once more, to the next of several
+            servers; the first answer counts, and the other call is cancelled. One for every ten calls that were
+            answered at most, and ten at once. A good value is what 95 in 100 calls take. None sends no call twice.
 
     Raises:
         InvalidInput: an endpoint, deadline or certificate that can't be used.
@@ -134,8 +169,9 @@ class EmotionClient(_Client):
         tls: TLS | None = None,
         retries: bool = True,
         priority: Priority = "interactive",
+        hedge_after: float | None = None,
     ) -> None:
-        super().__init__(endpoints, deadline, tls, retries, priority)
+        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after)
         self._triton = triton.InferenceServerClient(**self._connection)
 
     def analyze(
@@ -160,11 +196,11 @@ class EmotionClient(_Client):
         request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             try:
-                answer = self._triton.infer(**request.arguments)
+                answer = self._infer(request)
             except InferenceServerException as error:
-                arguments = self._second_attempt(request, error)
+                again = self._second_attempt(request, error)
                 time.sleep(_PAUSE)
-                answer = self._triton.infer(**arguments)
+                answer = self._infer(again)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
         return self._emotion(request, answer)
@@ -183,6 +219,34 @@ class EmotionClient(_Client):
 
         with ThreadPoolExecutor(concurrency) as executor:
             return list(executor.map(one, utterances))
+
+    def _infer(self, request: _Request) -> triton.InferResult:
+        """The first answer, of one attempt or of two."""
+        if self._hedge_after is None:
+            return self._triton.infer(**request.arguments)
+        outcomes: SimpleQueue[tuple[triton.InferResult, InferenceServerException | None]] = SimpleQueue()
+
+        def send(attempt: _Request) -> Any:
+            return self._triton.async_infer(
+                callback=lambda result, error: outcomes.put((result, error)), **attempt.arguments
+            )
+
+        attempts = [send(request)]
+        try:
+            try:
+                answer, error = outcomes.get(timeout=self._hedge_after)
+            except Empty:
+                if hedge := self._hedge(request):
+                    attempts.append(send(hedge))
+                answer, error = outcomes.get()
+            if error is not None and len(attempts) > 1 and not is_final(error):
+                answer, error = outcomes.get()
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+        if error is not None:
+            raise error
+        return answer
 
     def close(self) -> None:
         """Close the channel."""
@@ -206,9 +270,10 @@ class AsyncEmotionClient(_Client):
         tls: TLS | None = None,
         retries: bool = True,
         priority: Priority = "interactive",
+        hedge_after: float | None = None,
     ) -> None:
         asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
-        super().__init__(endpoints, deadline, tls, retries, priority)
+        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after)
         self._triton = triton_aio.InferenceServerClient(**self._connection)
 
     async def analyze(
@@ -226,13 +291,18 @@ class AsyncEmotionClient(_Client):
         request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             try:
-                answer = await self._triton.infer(**request.arguments)
+                answer = await self._infer(request)
             except InferenceServerException as error:
-                arguments = self._second_attempt(request, error)
+                again = self._second_attempt(request, error)
                 await asyncio.sleep(_PAUSE)
-                answer = await self._triton.infer(**arguments)
+                answer = await self._infer(again)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise EmotionError("the call was cancelled, since this client was closed") from None
         return self._emotion(request, answer)
 
     async def analyze_many(
@@ -259,6 +329,28 @@ class AsyncEmotionClient(_Client):
         except InferenceServerException:
             return False
 
+    async def _infer(self, request: _Request) -> triton.InferResult:
+        """The first answer, of one attempt or of two."""
+        if self._hedge_after is None:
+            return await self._triton.infer(**request.arguments)
+        attempts = [asyncio.ensure_future(self._triton.infer(**request.arguments))]
+        try:
+            await asyncio.wait(attempts, timeout=self._hedge_after)
+            if not attempts[0].done() and (hedge := self._hedge(request)):
+                attempts.append(asyncio.ensure_future(self._triton.infer(**hedge.arguments)))
+            for first in asyncio.as_completed(attempts):
+                try:
+                    return await first
+                except InferenceServerException as error:
+                    failure = error
+                    if is_final(error):
+                        break
+            raise failure
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)  # until they are
+
     async def close(self) -> None:
         """Close the channel."""
         await self._triton.close()
@@ -270,10 +362,10 @@ class AsyncEmotionClient(_Client):
         await self.close()
 
 
-def _checked(deadline: float) -> float:
-    if not 0 < deadline <= _LONGEST_DEADLINE:
-        raise InvalidInput(f"deadline must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {deadline:g}")
-    return deadline
+def _checked(seconds: float, name: str = "deadline") -> float:
+    if not 0 < seconds <= _LONGEST_DEADLINE:
+        raise InvalidInput(f"{name} must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {seconds:g}")
+    return seconds
 
 
 def _time_limits(seconds: float) -> dict[str, Any]:

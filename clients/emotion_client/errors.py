@@ -6,10 +6,12 @@ from tritonclient.utils import InferenceServerException
 
 _ENSEMBLE = re.compile(r"^(?:in ensemble '[^']*', )+")
 _UNREACHABLE = re.compile(
-    r"^(?:connections to all backends failing|failed to connect to all addresses|errors resolving)"
+    r"^(?:connections to all backends failing|failed to connect to all addresses|errors resolving"
+    r"|.*(?:Socket closed|Connection reset by peer|Broken pipe)\)?$)"  # while the call was under way
 )
 # a stage's process died or is stopped; such a server ends itself within a second or two
 _BROKEN = re.compile(r"Stub process '[^']*' is not healthy")
+_TOO_LARGE = re.compile(r"message larger than max")
 
 
 class EmotionError(Exception):
@@ -28,27 +30,69 @@ class Unreachable(Unavailable):
     """No server could be reached."""
 
 
+class CircuitOpen(Unreachable):
+    """Not sent, since the servers have not answered for a while. Calls are sent again when one was answered."""
+
+
 class DeadlineExceeded(EmotionError):
     """The answer did not come in time."""
 
 
 def is_broken_server(error: InferenceServerException) -> bool:
     """Whether a stage of the server is broken: another server can answer, or the same when it was started anew."""
-    return error.status() == "StatusCode.INTERNAL" and bool(_BROKEN.search(error.message() or ""))
+    return error.status() == "StatusCode.INTERNAL" and bool(_BROKEN.search(_sentence(error)))
 
 
-def from_triton(error: InferenceServerException, endpoints: str, deadline: float) -> EmotionError:
-    """The exception to raise for `error`, which a call to `endpoints` with `deadline` (seconds) ended in."""
-    sentence = _ENSEMBLE.sub("", error.message() or "the server gave no reason")
-    match error.status():
-        case "StatusCode.INVALID_ARGUMENT":
+def is_outage(error: InferenceServerException) -> bool:
+    """Whether nobody answered: no server reached, none in time, or a broken one. A refusal is an answer."""
+    unreachable = error.status() == "StatusCode.UNAVAILABLE" and bool(_UNREACHABLE.match(_sentence(error)))
+    return unreachable or error.status() == "StatusCode.DEADLINE_EXCEEDED" or is_broken_server(error)
+
+
+def from_triton(error: InferenceServerException, endpoints: str, model: str, deadline: float) -> EmotionError:
+    """The exception to raise for `error`, which a call of `model` at `endpoints` with `deadline` (s) ended in."""
+    sentence = _sentence(error)
+    reason = sentence.rstrip(".")
+    match (error.status() or "").removeprefix("StatusCode."):
+        case "INVALID_ARGUMENT":
             return InvalidInput(sentence)
-        case "StatusCode.DEADLINE_EXCEEDED":
+        case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s")
-        case "StatusCode.UNAVAILABLE" if _UNREACHABLE.match(sentence):
+        case "UNAVAILABLE" if is_outage(error):
             # gRPC chains its reasons with colons, the root cause comes last; after those of TLS, it says OK
             cause = sentence.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
+            if "HTTP/2" in cause or (sentence.startswith("connections") and cause == "Socket closed"):
+                cause += "; is it the gRPC port, 8001 by default, and does it speak TLS just as this client?"
             return Unreachable(f"no server could be reached at {endpoints}: {cause}")
-        case "StatusCode.UNAVAILABLE":
+        case "UNAVAILABLE":
             return Unavailable(sentence)
-    return EmotionError(sentence)
+        case "RESOURCE_EXHAUSTED" if _TOO_LARGE.search(sentence):
+            return InvalidInput(
+                f"the request is larger than {endpoints} accepts ({reason}): send a shorter recording, or a "
+                "compressed one (FLAC, OGG, MP3)"
+            )
+        case "RESOURCE_EXHAUSTED":
+            return Unavailable(f"{endpoints} refuses, as a quota is used up ({reason}): try again later")
+        case "UNAUTHENTICATED":
+            why = f"{endpoints} does not know who calls ({reason}): ask its operator what to show"
+        case "PERMISSION_DENIED":
+            why = f"{endpoints} does not let this caller in ({reason}): ask its operator for access"
+        case "NOT_FOUND":
+            why = f"{endpoints} does not serve the model '{model}' ({reason}): give the emotion server's gRPC endpoint"
+            if model == "emotion_speech":
+                why += ", of one that runs with --speech"
+        case "UNIMPLEMENTED":
+            why = f"{endpoints} is no Triton server ({reason}): give the emotion server's gRPC endpoint"
+        case "INTERNAL" if is_broken_server(error):
+            why = f"a part of the server at {endpoints} is broken ({reason}): try again when it was started anew"
+        case "CANCELLED":
+            why = f"the call was cancelled by {endpoints} or a proxy before it, or this client was closed ({reason})"
+        case _:
+            why = f"the server at {endpoints} failed ({reason}): its log may say more"
+    return EmotionError(why)
+
+
+def _sentence(error: InferenceServerException) -> str:
+    """What the server says, without the stack trace that may come below it."""
+    first_line = (error.message() or "").partition("\n")[0].strip()
+    return _ENSEMBLE.sub("", first_line) or "no reason given"

@@ -1,13 +1,15 @@
-"""The five example clips, and a link to the server that a test can cut, stall and mend."""
+"""The five example clips, a link to the server that a test can cut, stall and mend, and servers that give no answer."""
 
 import asyncio
 import contextlib
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
@@ -118,3 +120,64 @@ def link(server: Any) -> Iterator[Callable[..., Link]]:
     yield make
     for each in links:
         each.close()
+
+
+class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Refuses every call, and keeps what it was sent."""
+
+    def __init__(self, status: grpc.StatusCode, sentence: str) -> None:
+        self._status, self._sentence = status, sentence
+        self.requests: list[bytes] = []
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """gRPC's interface."""
+
+        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+            self.requests.append(request)
+            context.abort(self._status, self._sentence)
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class Hanging(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers no call, and counts those that came and those whose callers have left."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._lock = threading.Lock()
+        self._ended = threading.Semaphore(0)
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """gRPC's interface."""
+        left = threading.Event()
+
+        def hang(request: bytes, context: grpc.ServicerContext) -> bytes:
+            with self._lock:
+                self.calls += 1
+            if context.add_callback(left.set):
+                left.wait()
+            self._ended.release()
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(hang)
+
+    def wait_left(self, count: int) -> bool:
+        """Whether `count` more callers leave within 10 s."""
+        return all(self._ended.acquire(timeout=10) for _ in range(count))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Runs a gRPC server with these handlers, and gives its endpoint."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*handlers: grpc.GenericRpcHandler) -> str:
+            server = grpc.server(stack.enter_context(ThreadPoolExecutor(64)))
+            server.add_generic_rpc_handlers(handlers)
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            stack.callback(lambda: server.stop(0).wait())
+            return f"127.0.0.1:{port}"
+
+        yield start

@@ -1,20 +1,24 @@
 """Servers that break while calls are under way, and outages in which retries must not multiply the load."""
 
 import asyncio
+import signal
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
-from emotion_client import AsyncEmotionClient, EmotionClient, EmotionError, InvalidInput, Unavailable
+from emotion_client import AsyncEmotionClient, EmotionClient, EmotionError, InvalidInput, Unavailable, Unreachable
 from emotion_client.types import Priority
 from tritonclient.grpc import service_pb2
 
 from serving import Triton
+from serving.triton import free_ports
+from tests.clients.conftest import Refusing
 from tests.conftest import launched, stage
 
 CALLERS = 16
@@ -27,10 +31,10 @@ def servers(repository: Path) -> Iterator[list[tuple[psutil.Popen, str]]]:
         yield [(process, line.split()[2].rstrip(",")) for process, line in ((one, ready), (other, also_ready))]
 
 
-def test_no_call_is_lost_when_a_stage_dies(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
-    failures: list[EmotionError] = []
-    answered = [0] * CALLERS
-    over = threading.Event()
+@contextmanager
+def callers(endpoints: list[str], clip: Path) -> Iterator[tuple[list[int], list[EmotionError]]]:
+    """CALLERS that call one after the other meanwhile; how many calls of each were answered, and what failed."""
+    answered, failures, over = [0] * CALLERS, list[EmotionError](), threading.Event()
 
     def call(caller: int) -> None:
         while not over.is_set():
@@ -40,17 +44,63 @@ def test_no_call_is_lost_when_a_stage_dies(servers: list[tuple[psutil.Popen, str
             except EmotionError as error:
                 failures.append(error)
 
-    with EmotionClient([endpoint for _, endpoint in servers]) as client, ThreadPoolExecutor(CALLERS) as pool:
-        callers = [pool.submit(call, caller) for caller in range(CALLERS)]
-        time.sleep(1)
-        stage(servers[0][0], "classifier").kill()  # its only process
-        assert servers[0][0].wait(15) == 1
-        before = sum(answered)
-        time.sleep(2)
-        over.set()
-        wait(callers)
+    with EmotionClient(endpoints) as client, ThreadPoolExecutor(CALLERS) as pool:
+        calls = [pool.submit(call, caller) for caller in range(CALLERS)]
+        try:
+            until(lambda: all(answered))
+            yield answered, failures
+            before = sum(answered)
+            until(lambda: sum(answered) > before + 2 * CALLERS)
+        finally:
+            over.set()
+        for ended in calls:
+            ended.result()
+
+
+def until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("victim", "fault"),
+    [("classifier", signal.SIGKILL), ("classifier", signal.SIGSTOP), ("tritonserver", signal.SIGKILL)],
+)
+def test_no_call_is_lost_when_one_of_two_breaks(
+    servers: list[tuple[psutil.Popen, str]], clip: Path, victim: str, fault: signal.Signals
+) -> None:
+    launcher = servers[0][0]
+    with callers([endpoint for _, endpoint in servers], clip) as (_, failures):
+        process = stage(launcher, victim) if victim == "classifier" else launcher.children()[0]
+        assert victim in " ".join(process.cmdline())
+        process.send_signal(fault)  # of the classifier, it is the only process
+        assert launcher.wait(30) == 1
     assert not failures, failures[0]
-    assert sum(answered) > before  # by the other one
+
+
+def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, clip: Path) -> None:
+    """Killed without a word, and started again on the same ports by its supervisor."""
+    found = free_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    ports = [word for name, port in found.items() for word in (f"--{name}-port", str(port))]
+    with ExitStack() as servers:
+        launcher, ready = servers.enter_context(launched(repository, "serving", *ports))
+        with callers([ready.split()[2].rstrip(",")], clip) as (_, failures):
+            family = [launcher, *launcher.children(recursive=True)]
+            shared = {region.path for region in family[1].memory_maps() if region.path.startswith("/dev/shm/triton")}
+            killed = time.monotonic()
+            for process in family:
+                process.kill()
+            launcher.wait()
+            for region in shared:  # which nobody is left to remove
+                Path(region).unlink(missing_ok=True)
+            servers.enter_context(launched(repository, "serving", *ports))
+            outage = time.monotonic() - killed
+    print(f"outage {outage:.1f} s, {len(failures)} calls lost")
+    assert outage > 6 or not failures, failures[0]
+    assert all(type(failure) is Unreachable for failure in failures)
 
 
 async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
@@ -63,7 +113,7 @@ async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Pope
 
 def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
     """As this one does, since nobody watches it. Without retries at once, else after one more attempt."""
-    broken = r"^Stub process 'classifier_0_0' is not healthy"
+    broken = r"^a part of the server at \S+ is broken \(Stub process 'classifier_0_0' is not healthy"
     with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
         stage(psutil.Process(server.pid), "classifier").kill()  # its only process: no call gets by
         with EmotionClient(server.grpc_url, retries=False) as client, pytest.raises(EmotionError, match=broken):
@@ -77,34 +127,11 @@ def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
         psutil.Process(server.pid).kill()  # told to stop, it would wait 20 s for its stage
 
 
-class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Refuses every call, and keeps what it was sent."""
-
-    def __init__(self) -> None:
-        self.requests: list[bytes] = []
-
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """gRPC's interface."""
-
-        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
-            self.requests.append(request)
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(refuse)
-
-
 @pytest.fixture
-def refusing() -> Iterator[tuple[Refusing, str]]:
-    """One, and its endpoint."""
-    handler = Refusing()
-    with ThreadPoolExecutor(4) as threads:
-        server = grpc.server(threads)
-        server.add_generic_rpc_handlers([handler])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        yield handler, f"127.0.0.1:{port}"
-        server.stop(0).wait()
+def refusing(serve: Callable[..., str]) -> tuple[Refusing, str]:
+    """A server that is too busy, and its endpoint."""
+    handler = Refusing(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    return handler, serve(handler)
 
 
 def test_retries_end_when_their_budget_is_spent(refusing: tuple[Refusing, str]) -> None:

@@ -1,0 +1,144 @@
+"""What callers are told, by the status that gRPC ends a call in."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from emotion_client import (
+    AsyncEmotionClient,
+    DeadlineExceeded,
+    EmotionClient,
+    EmotionError,
+    InvalidInput,
+    Unavailable,
+    Unreachable,
+)
+
+from tests.clients.conftest import Hanging, Refusing
+
+# as Triton passes on what a stage raises
+STACK_TRACE = (
+    "in ensemble 'emotion', Failed to process the request(s) for model instance 'classifier_0_0', message: "
+    "ValueError: boom\n\nAt:\n  /models/classifier/1/model.py(12): execute\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence", "kind", "told"),
+    [
+        ("INVALID_ARGUMENT", "in ensemble 'emotion', TEXT is too long", InvalidInput, "TEXT is too long"),
+        ("UNAVAILABLE", "in ensemble 'emotion', Exceeds maximum queue size", Unavailable, "Exceeds maximum queue size"),
+        ("DEADLINE_EXCEEDED", "", DeadlineExceeded, "no answer from {} within the deadline of 30 s"),
+        (
+            "RESOURCE_EXHAUSTED",
+            "100 calls an hour are used up.",
+            Unavailable,
+            "{} refuses, as a quota is used up (100 calls an hour are used up): try again later",
+        ),
+        (
+            "UNAUTHENTICATED",
+            "token missing",
+            EmotionError,
+            "{} does not know who calls (token missing): ask its operator what to show",
+        ),
+        (
+            "PERMISSION_DENIED",
+            "not from this network",
+            EmotionError,
+            "{} does not let this caller in (not from this network): ask its operator for access",
+        ),
+        (
+            "NOT_FOUND",
+            "Request for unknown model: 'emotion' is not found",
+            EmotionError,
+            "{} does not serve the model 'emotion' (Request for unknown model: 'emotion' is not found): "
+            "give the emotion server's gRPC endpoint",
+        ),
+        (
+            "INTERNAL",
+            STACK_TRACE,
+            EmotionError,
+            "the server at {} failed (Failed to process the request(s) for model instance 'classifier_0_0', message: "
+            "ValueError: boom): its log may say more",
+        ),
+        ("INTERNAL", "", EmotionError, "the server at {} failed (no reason given): its log may say more"),
+        ("UNKNOWN", "", EmotionError, "the server at {} failed (no reason given): its log may say more"),
+        (
+            "CANCELLED",
+            "upstream reset",
+            EmotionError,
+            "the call was cancelled by {} or a proxy before it, or this client was closed (upstream reset)",
+        ),
+    ],
+)
+def test_every_status_has_its_sentence(
+    serve: Callable[..., str], status: str, sentence: str, kind: type[EmotionError], told: str
+) -> None:
+    endpoint = serve(Refusing(grpc.StatusCode[status], sentence))
+    with EmotionClient(endpoint, retries=False) as client, pytest.raises(EmotionError) as error:
+        client.analyze(text="hello")
+    assert type(error.value) is kind
+    assert str(error.value) == told.format(endpoint)
+    assert error.value.__cause__ is None and error.value.__suppress_context__  # no second stack trace before it
+
+
+def test_a_message_over_the_limit(serve: Callable[..., str]) -> None:
+    endpoint = serve(Hanging())  # gRPC's usual limit of 4 MiB
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 3_000_000).astype(np.float32)
+    told = (
+        rf"^the request is larger than {endpoint} accepts \(.*larger than max.*\): send a shorter recording, or a compr"
+    )
+    with EmotionClient(endpoint) as client, pytest.raises(InvalidInput, match=told):
+        client.analyze(noise, rate=48_000)
+
+
+def test_a_server_that_is_no_triton(serve: Callable[..., str]) -> None:
+    endpoint = serve()
+    told = rf"^{endpoint} is no Triton server \(Method not found!\): give the emotion server's gRPC endpoint$"
+    with EmotionClient(endpoint) as client, pytest.raises(EmotionError, match=told):
+        client.analyze(text="hello")
+
+
+def test_the_http_port(server: Any) -> None:
+    told = rf"^no server could be reached at {server.http_url}: .*; is it the gRPC port, 8001 by default, "
+    with EmotionClient(server.http_url, retries=False) as client, pytest.raises(Unreachable, match=told):
+        client.analyze(text="hello")
+
+
+def test_a_model_that_is_not_served(server: Any) -> None:
+    with EmotionClient(server.grpc_url, retries=False) as client:
+        told = rf"^{server.grpc_url} does not serve the model 'emotion_speech' .*, of one that runs with --speech$"
+        with pytest.raises(EmotionError, match=told):
+            client.analyze(np.zeros(16_000, np.float32), rate=16_000, transcribe=True)
+
+
+def test_a_connection_that_breaks_under_way(link: Callable[..., Any]) -> None:
+    to_server = link()
+    with EmotionClient(to_server.url, retries=False) as client:
+        client.analyze(text="hello")
+        to_server.stall()
+        threading.Timer(0.5, to_server.stop).start()
+        with pytest.raises(Unreachable, match=f"^no server could be reached at {to_server.url}: "):
+            client.analyze(text="hello")
+
+
+@pytest.mark.parametrize("hedge_after", [None, 0.1])
+def test_a_client_that_is_closed_under_way(serve: Callable[..., str], hedge_after: float | None) -> None:
+    client = EmotionClient(serve(Hanging()), hedge_after=hedge_after)
+    threading.Timer(0.5, client.close).start()
+    with pytest.raises(EmotionError, match=r"^the call was cancelled .* or this client was closed"):
+        client.analyze(text="hello")
+
+
+@pytest.mark.parametrize("hedge_after", [None, 0.1])
+async def test_an_asyncio_client_that_is_closed_under_way(serve: Callable[..., str], hedge_after: float | None) -> None:
+    client = AsyncEmotionClient(serve(Hanging()), hedge_after=hedge_after)
+    call = asyncio.create_task(client.analyze(text="hello"))
+    await asyncio.sleep(0.5)
+    await client.close()
+    with pytest.raises(EmotionError, match=r"^the call was cancelled, since this client was closed"):
+        await call
