@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -113,14 +114,22 @@ def lost_for_good(replica: Replica) -> float:
 
 
 def shared_memory_full(replica: Replica) -> float | None:
-    """it goes on, or ends with a sentence and is back when there is room again"""
-    return _full(replica, replica.shm)
+    """it goes on, also while requests of 32 MB come that find no room, or is back when there is room again"""
+
+    def ask() -> None:
+        request = _request(audio=bytes(32 << 20))
+        with grpc.insecure_channel(replica.endpoint, [("grpc.max_send_message_length", -1)]) as channel:
+            for _ in range(3):
+                with contextlib.suppress(grpc.RpcError):  # as was to be expected
+                    service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=5)
+
+    return _full(replica, replica.shm, ask)
 
 
 def disk_full(replica: Replica) -> float | None:
     """it goes on: nothing is written while it serves"""
     last = replica.launcher.pid
-    took = _full(replica, replica.tmp)
+    took = _full(replica, replica.tmp, lambda: None)
     if replica.launcher.pid != last:
         raise Broken("it was started anew")
     return took
@@ -142,7 +151,7 @@ def disk_full_at_start(replica: Replica) -> float:
 
 def damaged_at_start(replica: Replica) -> None:
     """a file of the models is cut, missing or noise: the start ends with one sentence and status 1"""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=replica.directory) as directory:
         copy = Path(directory, "repository")
         shutil.copytree(replica.repository, copy, copy_function=os.link)
         for name in FILES:
@@ -199,10 +208,7 @@ def cancelled_calls(replica: Replica) -> None:
     """40 calls a second that are cancelled within 0.1 s, for 10 s: it goes on"""
     last = replica.launcher.pid
     chance = np.random.default_rng(5)
-    request = service_pb2.ModelInferRequest(model_name="emotion")
-    for name in ("AUDIO", "TEXT"):
-        request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
-    request.raw_input_contents.extend([bytes(4), b"\x0b\0\0\0hello there"])
+    request = _request(text=b"hello there")
     with grpc.insecure_channel(replica.endpoint) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         for _ in range(400):
@@ -454,12 +460,13 @@ def _damaged(path: Path, damage: Callable[[Path], None]) -> Iterator[None]:
         whole.replace(path)
 
 
-def _full(replica: Replica, place: Path) -> float | None:
-    """A file system of its own is full for 10 s."""
+def _full(replica: Replica, place: Path, meanwhile: Callable[[], None]) -> float | None:
+    """A file system of its own is full for 10 s, and as long as something is done."""
     if not replica.mounted:
         raise Skipped(NO_MOUNTS)
     last = replica.launcher.pid
     with _filled(place):
+        meanwhile()
         time.sleep(10)
     freed = time.monotonic()
     took = replica.until_healthy(freed)
@@ -472,6 +479,15 @@ def _same(replica: Replica, last: int) -> None:
         raise Broken(f"it was started anew: {replica.last_line()}")
     if not replica.is_healthy():
         raise Broken("it does not answer")
+
+
+def _request(audio: bytes = b"", text: bytes = b"") -> service_pb2.ModelInferRequest:
+    """One utterance."""
+    request = service_pb2.ModelInferRequest(model_name="emotion")
+    for name, value in (("AUDIO", audio), ("TEXT", text)):
+        request.inputs.add(name=name, datatype="BYTES", shape=[1, 1])
+        request.raw_input_contents.append(struct.pack("<I", len(value)) + value)
+    return request
 
 
 def _silent(over: threading.Event) -> Iterator[service_pb2.ModelInferRequest]:

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import http.client
 import os
-import re
+import platform
 import secrets
 import shutil
 import signal
@@ -26,6 +26,7 @@ import psutil
 from serving import log
 from serving.admission import METRICS_URL
 from serving.installation import TritonError, environment, find_triton, prepare_backends
+from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
 
 __all__ = ["Triton", "TritonError"]
@@ -40,7 +41,7 @@ ADMINISTRATION = "model-repository,shared-memory,statistics,trace,logging"
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
-_REGION = re.compile(r"/dev/shm/triton_\S+")
+_SHARED_MEMORY = Path("/dev/shm")
 QUIET = 5.0  # s without a connection after which nobody is expected any more
 LOOK = 0.25  # s from one look at Triton's processes to the next
 SILENCES = 10  # questions of 1 s each to the live endpoint that go unanswered: a Triton that hangs
@@ -92,7 +93,6 @@ class Triton:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._exit_timeout = EXIT_TIMEOUT + 5.0
         self._processes: dict[psutil.Process, str] = {}  # what each is called: Triton, and its Python stages
-        self._regions: set[Path] = set()  # shared memory, which outlives a Triton that dies a hard death
 
     @property
     def http_url(self) -> str:
@@ -131,6 +131,7 @@ class Triton:
             check_speech()
         installation = find_triton()
         self._ports = free_ports(self.host, self._ports)
+        self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
             backends = prepare_backends(installation, Path(self._scratch.name))
@@ -155,6 +156,7 @@ class Triton:
             f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
             f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
+            *(f"--backend-config={name},shm-region-prefix-name={self._region}" for name in ("python", "onnxruntime")),
             "--metrics-config=summary_latencies=true",  # p99 for those who watch
             # our configurations say everything; completing them would load every model twice
             "--disable-auto-complete-config",
@@ -182,7 +184,6 @@ class Triton:
             self._processes[triton] = "Triton"
             for stage in triton.children():  # whose command line is STUB MODEL/1/FILE ...
                 self._processes[stage] = f"a process of model '{Path(stage.cmdline()[1]).parts[-3]}'"
-            self._regions = set(map(Path, _REGION.findall(Path(f"/proc/{self.pid}/maps").read_text())))
         except BaseException:
             self.stop()
             raise
@@ -199,13 +200,14 @@ class Triton:
         """Wait until Triton has ended, or can't answer any more.
 
         Triton itself stays live and ready where a Python stage died (its requests fail from then on) or is stopped
-        (they fail after a second each, and Triton crashes when it goes on), so somebody else must look.
+        (they fail after a second each, and Triton crashes when it goes on), or runs in circles, so somebody else must
+        look.
 
         Raises:
             TritonError: in the end; one sentence that says what happened.
         """
         stopped: set[psutil.Process] = set()  # at the last look
-        asked, silences = time.monotonic(), 0
+        asked, silences, progress = time.monotonic(), 0, Progress()
         while (status := self.wait(LOOK)) is None:
             states = {process: _state(process) for process in self._processes}
             now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
@@ -220,6 +222,8 @@ class Triton:
                 silences = 0 if _answers(f"http://{self.http_url}/v2/health/live", timeout=1) else silences + 1
                 if silences == SILENCES:  # counted and not timed, as machines sleep
                     raise self._broken(f"Triton did not answer {SILENCES} times in a row")
+                if stuck := progress.stuck(self._metrics()):
+                    raise self._broken(f"model '{stuck}' has answered nothing for minutes while requests waited")
         raise TritonError(f"Triton ended by itself with exit status {status}; start it again")
 
     def drain(self, limit: float) -> None:
@@ -243,8 +247,7 @@ class Triton:
                 self._process.wait()
             with contextlib.suppress(ProcessLookupError):  # stubs whose server died a hard death
                 os.killpg(self._process.pid, signal.SIGKILL)
-            for region in self._regions:
-                region.unlink(missing_ok=True)
+            self._remove_regions()
             assert self._reader is not None
             self._reader.join(timeout=5)
         if self._scratch is not None:
@@ -269,6 +272,24 @@ class Triton:
             connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self._ports["gRPC"]
             for connection in psutil.Process(self.pid).net_connections("tcp")
         )
+
+    @property
+    def _region(self) -> str:
+        """What the names of its shared memory begin with: no other Triton has this port of this machine, or pod."""
+        return f"triton_{platform.node()}_{self._ports['gRPC']}_"
+
+    def _remove_regions(self) -> None:
+        """Remove its shared memory, which outlives a Triton that dies a hard death."""
+        for region in _SHARED_MEMORY.glob(f"{self._region}*"):
+            region.unlink(missing_ok=True)
+
+    def _metrics(self) -> str:
+        """What Triton counts, in Prometheus' text format; empty where it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://{self.metrics_url}/metrics", timeout=1) as answer:
+                return str(answer.read(), "utf-8")
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError):
+            return ""
 
     def _read_log(self) -> None:
         assert self._process is not None and self._process.stdout is not None

@@ -1,7 +1,6 @@
 """Faults: two of them for real, and what the verdict is made of."""
 
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -34,11 +33,9 @@ def test_two_faults_lose_nothing(
 
 
 @pytest.fixture
-def replica(repository: Path) -> Replica:
-    """One with a place of its own, not started."""
-    directory = ROOT / "build" / "test-faults"
-    shutil.rmtree(directory, ignore_errors=True)
-    return Replica(repository, directory)
+def replica(tmp_path: Path) -> Replica:
+    """One that is not started."""
+    return Replica(tmp_path, tmp_path / "replica")
 
 
 def test_what_is_lost_is_counted(replica: Replica) -> None:

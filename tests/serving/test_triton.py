@@ -268,7 +268,7 @@ def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
 
 
 def test_no_room_for_temporary_files(repository: Path) -> None:
-    command = ["prlimit", "--fsize=65536", sys.executable, "-m", "serving", "--repository", repository, *ANY_PORTS]
+    command = ["prlimit", "--fsize=65536", sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"error: temporary files can't be written \(.*File too large.*\); make room .*\n", done.stderr)

@@ -1,15 +1,20 @@
 """`python -m serving` ends when Triton can't answer any more, so that its supervisor starts it anew."""
 
+import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+from emotion_client import EmotionClient
 
-from serving import Triton, TritonError, triton
+from serving import Triton, TritonError, progress, triton
+from serving.triton import free_ports
 from tests.conftest import launched, stage
 
 
@@ -70,6 +75,58 @@ def test_triton_that_is_stopped(launcher: psutil.Popen) -> None:
 
 def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Popen) -> None:
     launcher.kill()  # the fixture sees to the rest
+
+
+def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 3)
+    circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
+    stage_file = circling / "preprocess_text/1/model.py"
+    source = stage_file.read_text().replace(
+        "sentences = rows(", 'while rows(request, "TEXT") == [b"round"]: pass\n        sentences = rows('
+    )
+    stage_file.unlink()
+    stage_file.write_text(source)
+    with (
+        ThreadPoolExecutor(3) as callers,
+        Triton(circling, http_port=0, grpc_port=0, metrics_port=0) as server,
+        EmotionClient(server.grpc_url, retries=False) as client,
+    ):
+        for _ in range(3):  # one is worked at, two wait
+            callers.submit(client.analyze, text="round")
+        with pytest.raises(TritonError, match=r"^model 'preprocess_text' has answered nothing for minutes while"):
+            server.watch()
+
+
+def test_progress() -> None:
+    """Who has nobody waiting, or ends a batch, is not stuck, however long that goes on."""
+
+    def metrics(waiting: int, batches: int) -> str:
+        return "".join(
+            f'nv_inference_{name}{{model="classifier",version="1"}} {value}\n'
+            for name, value in (("pending_request_count", waiting), ("exec_count", batches))
+        )
+
+    looks = progress.Progress()
+    assert not any(looks.stuck(metrics(0, 5)) for _ in range(2 * progress.PATIENCE))
+    assert not any(looks.stuck(metrics(3, number)) for number in range(2 * progress.PATIENCE))
+    assert not any(looks.stuck(metrics(3, 7)) for _ in range(progress.PATIENCE))  # the first of them is progress
+    assert not looks.stuck("")  # no answer tells nothing
+    assert looks.stuck(metrics(3, 7)) == "classifier"
+
+
+def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repository: Path) -> None:
+    ports = free_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
+    arguments = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
+    regions = [set[Path](), set[Path]()]
+    for found in regions:
+        with launched(repository, "serving", *arguments) as (process, _):
+            found |= set(Path("/dev/shm").glob(f"triton_*_{ports['grpc']}_*"))
+            assert len(found) >= 3  # one for each Python stage
+            for one in (process, *process.children(recursive=True)):
+                one.kill()
+    assert not any(region.exists() for region in regions[0])
+    for region in regions[1]:
+        region.unlink()
 
 
 def test_triton_that_does_not_answer(server: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
