@@ -56,7 +56,6 @@ FILES = (
     "preprocess_text/1/checkpoint.json",
 )
 NO_MOUNTS = "needs the right to mount file systems, as root has it"
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")  # of Debian's package libfaketime
 
 
 @dataclass(frozen=True)
@@ -218,30 +217,6 @@ def cancelled_calls(replica: Replica) -> None:
     _same(replica, last)
 
 
-def clock_jumps(replica: Replica) -> None:
-    """the wall clock of all its processes jumps an hour ahead, then back, then a day ahead: it goes on"""
-    if not FAKETIME.is_file():
-        raise Skipped("needs Debian's libfaketime")
-    clock = replica.directory / "clock"
-    clock.write_text("+0")
-    replica.environment = {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    try:
-        replica.restarts(replica.launcher.terminate)
-        last = replica.launcher.pid
-        for offset in ("+1h", "-1h", "+1d", "+0"):
-            clock.write_text(offset)
-            time.sleep(5)
-            _same(replica, last)
-    finally:
-        replica.environment = {}
-        replica.restarts(replica.launcher.terminate)
-
-
 def no_descriptors(replica: Replica) -> float | None:
     """a Triton that can't open any more file descriptors: it goes on, or is started anew"""
     triton, last, began = replica.process("Triton"), replica.launcher.pid, time.monotonic()
@@ -322,7 +297,6 @@ FAULTS: dict[str, Fault] = {
     "damaged-while-serving": _documented(damaged_while_serving),
     "idle-clients": _documented(idle_clients),
     "cancelled-calls": _documented(cancelled_calls),
-    "clock-jumps": _documented(clock_jumps),
     "no-descriptors": _documented(no_descriptors, 30.0),
     "memory-limit": _documented(memory_limit, 30.0),
 }

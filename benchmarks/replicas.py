@@ -44,7 +44,6 @@ class Replica:
     Attributes:
         repository: its own copy of the models.
         shm, tmp: its own /dev/shm and /tmp, of 256 MiB, where `mounted`.
-        environment: what to add to the environment at the next start.
     """
 
     def __init__(self, repository: Path, directory: Path) -> None:
@@ -56,7 +55,6 @@ class Replica:
         self.directory, self.repository = directory, directory / "repository"
         self.shm, self.tmp, self._log = directory / "shm", directory / "tmp", directory / "log"
         self.admin_key = secrets.token_urlsafe(32)
-        self.environment: dict[str, str] = {}
         self.mounted = False
         self.group = MEMORY / f"emoserve-{os.getpid()}-{directory.name}"  # of its processes, for limits on their memory
         self._source = repository
@@ -196,7 +194,7 @@ class Replica:
                 self._over.wait(PAUSE)
 
     def _start(self, log: IO[str]) -> None:
-        environment = os.environ | {"EMOSERVE_ADMIN_KEY": self.admin_key} | self.environment
+        environment = os.environ | {"EMOSERVE_ADMIN_KEY": self.admin_key}
         self._launcher = psutil.Popen(
             self._command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )

@@ -2,7 +2,7 @@
 
 import re
 
-# looks, one a second. The largest batch that is accepted, 32 recordings of 60 s, takes a while (docs/reliability.md), and
+# looks, one a second. The largest batch that is accepted, 32 recordings of 60 s, takes its time (docs/reliability.md);
 # a server that is started anew in the middle of it would be a gift to whoever sends it
 PATIENCE = 300
 _METRIC = re.compile(r'(?m)^nv_inference_(pending_request_count|exec_count){model="([^"]+)",.*} (\S+)')

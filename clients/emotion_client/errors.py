@@ -9,8 +9,8 @@ _UNREACHABLE = re.compile(
     r"^(?:connections to all backends failing|failed to connect to all addresses|errors resolving"
     r"|.*(?:Socket closed|Connection reset by peer|Broken pipe)\)?$)"  # while the call was under way
 )
-# a stage's process died or is stopped; such a server ends itself within a second or two
-_BROKEN = re.compile(r"Stub process '[^']*' is not healthy")
+# a stage's process died or is stopped, and the server ends itself within a second or two; or /dev/shm is full
+_BROKEN = re.compile(r"Stub process '[^']*' is not healthy|Failed to increase the shared memory pool size")
 _TOO_LARGE = re.compile(r"message larger than max")
 
 

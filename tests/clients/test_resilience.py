@@ -151,6 +151,14 @@ def test_retries_end_when_their_budget_is_spent(refusing: tuple[Refusing, str]) 
         assert time.monotonic() - started < 5  # 7 s without the budget
 
 
+def test_a_server_without_shared_memory_is_not_the_last_word(serve: Callable[..., str]) -> None:
+    said = "Failed to increase the shared memory pool size for key 'triton_' to 1048576 bytes."  # as Triton does
+    server = Refusing(grpc.StatusCode.INTERNAL, said)
+    with EmotionClient(serve(server)) as client, pytest.raises(EmotionError, match="Failed to increase"):
+        client.analyze(text="hello")
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize(("priority", "level"), [("interactive", 1), ("bulk", 2)])
 def test_priority_is_sent(refusing: tuple[Refusing, str], priority: Priority, level: int) -> None:
     server, endpoint = refusing
