@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import load, overload
 from benchmarks.load import Load
+from benchmarks.sampling import ModelStatistics, ServerSide
 
 KINDS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # ms that each takes
 
@@ -24,18 +25,24 @@ def found(*failures: str) -> Load:
     )
 
 
+def server(classified: int, cpu: float) -> ServerSide:
+    """One that classified so many, and used so many seconds of its cores."""
+    model = ModelStatistics(classified, 1, 0, 0.0, 0.0, 0.0, 0.0, {})
+    return ServerSide({"classifier": model}, [], {"tritonserver": cpu / 4, "classifier": 3 * cpu / 4})
+
+
 def test_level() -> None:
-    level = overload._level(
-        5.0, found("", "Unavailable", "Unavailable", "DeadlineExceeded"), classified=100, seconds=20
-    )
+    outcomes = found("", "Unavailable", "Unavailable", "DeadlineExceeded")
+    level = overload._level(5.0, outcomes, server(classified=100, cpu=20), seconds=20)
     assert level.goodput == pytest.approx(2.5, abs=0.1)
     assert (level.p50, level.p99, level.refusal) == (300, 300, 20)
     assert (level.refused, level.late) == pytest.approx((0.5, 0.25), abs=0.01)
     assert level.vain == 0.5  # 50 of the 200 were answered
+    assert level.per_core == 2.5
 
 
 def test_a_level_that_refuses_nobody() -> None:
-    level = overload._level(1.0, found(""), classified=200, seconds=20)
+    level = overload._level(1.0, found(""), server(classified=200, cpu=30), seconds=20)
     assert level.goodput == pytest.approx(10, abs=0.3)
     assert level.refused == level.late == level.vain == 0
     assert np.isnan(level.refusal)
@@ -67,5 +74,5 @@ def test_a_real_one(
     overload.run(argparse.Namespace(repository=repository, seconds=4.0, deadline=2.0, plot=plot))
     printed = capsys.readouterr().out
     assert "5 x bulk for 4 s beside 0.5 x interactive" in printed
-    assert printed.splitlines()[-1].startswith(("PASS: at 5 x, goodput 1.00 of the best", "FAIL: "))
+    assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))
     assert plot.stat().st_size > 10_000
