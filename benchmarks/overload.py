@@ -114,8 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("offered   answered  per core    p50      p99  refused  within      late  in vain")
     for level in levels:
         print(
-            f"{level.factor:5g} x  {level.goodput:7.1f}/s {level.per_core:7.1f}/s"
-            f" {level.p50:5.0f} ms {level.p99:5.0f} ms  {level.refused:6.1%} {level.refusal:6.0f} ms  {level.late:6.1%}   {level.vain:6.1%}"
+            f"{level.factor:5g} x  {level.goodput:7.1f}/s {level.per_core:7.1f}/s {level.p50:5.0f} ms "
+            f"{level.p99:5.0f} ms  {level.refused:6.1%} {level.refusal:6.0f} ms  {level.late:6.1%}   {level.vain:6.1%}"
         )
     for flood in floods:
         print(
