@@ -17,29 +17,41 @@ from tests.clients.conftest import Hanging, Refusing
 
 
 @pytest.fixture
-def half_stalled(link: Callable[..., Any]) -> list[str]:
-    """Two endpoints, of which one takes calls and answers none."""
-    stalled, healthy = link(), link()
-    with EmotionClient([stalled.url, healthy.url]) as client:
-        for _ in range(4):
-            client.analyze(text="hello")
-    stalled.stall()
-    return [stalled.url, healthy.url]
+def links(link: Callable[..., Any]) -> list[Any]:
+    """Two ways to the server."""
+    return [link(), link()]
 
 
-def test_the_other_server_answers(half_stalled: list[str]) -> None:
-    with EmotionClient(half_stalled, deadline=30, hedge_after=0.3) as client:
+def stall_one(client: EmotionClient, links: list[Any]) -> None:
+    """Once both are connected: it takes calls, and answers none."""
+    while not all(each.received > 2_000 for each in links):
+        client.analyze(text="x" * 2_000)
+    links[0].stall()
+
+
+def test_the_other_server_answers(links: list[Any]) -> None:
+    urls = [each.url for each in links]
+    with EmotionClient(urls, deadline=60, hedge_after=0.3) as client:
+        stall_one(client, links)
         for _ in range(6):  # round-robin: some go to the stalled one first
             started = time.monotonic()
             assert isinstance(client.analyze(text="hello"), Emotion)
             assert time.monotonic() - started < 15
-    with EmotionClient(half_stalled, deadline=3) as client, pytest.raises(DeadlineExceeded):
-        for _ in range(6):
-            client.analyze(text="hello")
 
 
-async def test_it_answers_asyncio_callers_too(half_stalled: list[str]) -> None:
-    async with AsyncEmotionClient(half_stalled, deadline=30, hedge_after=0.3) as client:
+def test_without_a_hedge_it_does_not(links: list[Any]) -> None:
+    with EmotionClient([each.url for each in links], deadline=3) as client:
+        stall_one(client, links)
+        with pytest.raises(DeadlineExceeded):
+            for _ in range(4):
+                client.analyze(text="hello")
+
+
+async def test_it_answers_asyncio_callers_too(links: list[Any]) -> None:
+    async with AsyncEmotionClient([each.url for each in links], deadline=60, hedge_after=0.3) as client:
+        while not all(each.received > 2_000 for each in links):
+            await client.analyze(text="x" * 2_000)
+        links[0].stall()
         for _ in range(6):
             started = time.monotonic()
             assert isinstance(await client.analyze(text="hello"), Emotion)
@@ -48,7 +60,7 @@ async def test_it_answers_asyncio_callers_too(half_stalled: list[str]) -> None:
 
 def test_the_slower_call_is_cancelled(serve: Callable[..., str], server: Any) -> None:
     hanging = Hanging()
-    with EmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=0.2) as client:
+    with EmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while not hanging.calls:
             client.analyze(text="hello")
         assert hanging.wait_left(1)
@@ -56,7 +68,7 @@ def test_the_slower_call_is_cancelled(serve: Callable[..., str], server: Any) ->
 
 async def test_asyncio_cancels_it_too(serve: Callable[..., str], server: Any) -> None:
     hanging = Hanging()
-    async with AsyncEmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=0.2) as client:
+    async with AsyncEmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while not hanging.calls:
             await client.analyze(text="hello")
         assert await asyncio.to_thread(hanging.wait_left, 1)
@@ -119,8 +131,9 @@ def test_a_refusal_does_not_beat_an_answer(link: Callable[..., Any], serve: Call
     assert len(refusing.requests) == 1
 
 
-def test_what_is_wrong_is_said_at_once(half_stalled: list[str]) -> None:
-    with EmotionClient(half_stalled, deadline=60, hedge_after=0.3) as client:
+def test_what_is_wrong_is_said_at_once(links: list[Any]) -> None:
+    with EmotionClient([each.url for each in links], deadline=60, hedge_after=0.3) as client:
+        stall_one(client, links)
         for _ in range(4):
             started = time.monotonic()
             with pytest.raises(InvalidInput, match=r"^AUDIO "):

@@ -96,6 +96,7 @@ def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, 
             launcher.wait()
             for region in shared:  # which nobody is left to remove
                 Path(region).unlink(missing_ok=True)
+            time.sleep(3.5)  # a full-size model takes longer to load than this one
             servers.enter_context(launched(repository, "serving", *ports))
             outage = time.monotonic() - killed
     print(f"outage {outage:.1f} s, {len(failures)} calls lost")
