@@ -48,7 +48,9 @@ def test_what_is_lost_is_counted(replica: Replica) -> None:
     assert "no server could be reached" in faults._verdict(outcome)
 
 
-def test_a_promise_that_is_not_kept(replica: Replica) -> None:
+def test_a_promise_that_is_not_kept(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "SHORTEST", 0.1)
+
     def inject(_: Replica) -> float:
         raise Broken("it did not even try")
 
