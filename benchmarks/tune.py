@@ -139,6 +139,8 @@ def edit(text: str, stage: Stage, ensemble_batch: int) -> str:
         text = re.sub(r"^[ \t]*preferred_batch_size:[^\n]*\n", "", text, flags=re.MULTILINE)
         if stage.batch < ensemble_batch:
             text = _add_to_batching(text, f"preferred_batch_size: [ {stage.batch} ]")
+            if parse(text).max_batch_size != ensemble_batch:
+                text = _set(text, r"(^max_batch_size:\s*)(\d+)", ensemble_batch)
         elif stage.batch != read(text).batch:
             text = _set(text, r"(^max_batch_size:\s*)(\d+)", stage.batch)
     if read(text) != stage:

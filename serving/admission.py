@@ -23,9 +23,9 @@ LOOK = 0.1  # s from one look at the metrics to the next, while requests come
 FRESH = 1.0  # s after which a look says nothing any more
 MEMORY = 5.0  # s over which the classifier's speed is taken, give or take
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
-NO_DEADLINE = 30_000_000  # us: default_timeout_microseconds of every stage
+LONGEST = 30.0  # s: default_timeout_microseconds of every stage, beyond which a request is not left waiting
 _METRIC = re.compile(
-    rf'(?m)^nv_inference_(pending_request_count|request_success|exec_count){{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
+    rf'(?m)^nv_inference_(pending_request_count|count|exec_count){{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
 )
 
 
@@ -35,7 +35,7 @@ class Look:
 
     Attributes:
         waiting: requests before the classifier, of either priority.
-        answered, batches: by the classifier since it was loaded.
+        answered, batches: utterances and batches that the classifier has done since it was loaded.
     """
 
     time: float  # s, time.monotonic()
@@ -63,7 +63,7 @@ class Admission:
         self._look: Look | None = None
         self._interactive = 0.0  # interactive requests that waited at that look
         self._admitted = {False: 0, True: 0}  # since that look, by whether it is bulk
-        self._busy = self._answered = self._batches = 0.0  # s, requests, batches of the times when some were waiting
+        self._busy = self._answered = self._batches = 0.0  # s, utterances, batches of the times when some were waiting
         self._wanted = threading.Event()
         if look or url:
             threading.Thread(target=self._keep_looking, name="admission", daemon=True).start()
@@ -81,14 +81,15 @@ class Admission:
         self._wanted.set()
         with self._lock:
             look = self._look
-            if look is not None and self._answered and time.monotonic() - look.time < FRESH:
+            # where nothing waited a moment ago the server keeps up, whatever was learnt of its speed before
+            if look is not None and look.waiting and self._answered and time.monotonic() - look.time < FRESH:
                 ahead = self._interactive + self._admitted[False]
                 if bulk:
                     ahead = look.waiting + sum(self._admitted.values())
                 # those ahead, the batch that is at work, and its own
                 needed = ahead * self._busy / self._answered + 2 * self._busy / max(1.0, self._batches)
-                limit = (timeout or NO_DEADLINE) / 1e6
-                if ahead and needed > MARGIN * limit:
+                limit = timeout / 1e6 if timeout else LONGEST
+                if needed > (min(LONGEST, MARGIN * limit) if timeout else LONGEST):
                     raise BusyError(
                         f"the server is busy: an answer would take about {needed:.1f} s, and the caller waits "
                         f"{limit:.1f} s; try again later"
@@ -131,6 +132,6 @@ def read(metrics: str) -> Look:
     return Look(
         time=time.monotonic(),
         waiting=values.get((waiting, BOTTLENECK), 0.0) + values.get((waiting, BEFORE), 0.0),
-        answered=values.get(("request_success", BOTTLENECK), 0.0),
+        answered=values.get(("count", BOTTLENECK), 0.0),
         batches=values.get(("exec_count", BOTTLENECK), 0.0),
     )

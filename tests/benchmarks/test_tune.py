@@ -109,7 +109,7 @@ def test_a_spelling_that_is_not_understood_is_refused_and_not_half_done() -> Non
         .replace("\n}\n\nmodel_warmup", "\n>\n\nmodel_warmup")
     )
     with pytest.raises(BenchmarkError, match="configuration of classifier"):
-        tune.edit(reordered, Stage(1, 0, 8, 0), ENSEMBLE_BATCH)
+        tune.edit(reordered, Stage(1, 0, 4, 0), ENSEMBLE_BATCH)
 
 
 def test_trial_repository_links_files_and_has_its_own_configurations(base: Base, tmp_path: Path) -> None:
