@@ -1,8 +1,8 @@
 """Admission: a request is refused at once where its answer would come after its deadline.
 
 Without it an overloaded server goes on working for callers who have left by the time it is done, and answers nobody.
-How much work waits, and how fast it goes, is read from Triton's own metrics, so it holds for any backend of the
-classifier.
+How much work waits, and how long the classifier's batches take, is read from Triton's own metrics, so it holds for any
+backend.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import re
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ BOTTLENECK = "classifier"
 BEFORE = "preprocess_audio"  # what waits there will come to the classifier, too
 LOOK = 0.1  # s from one look at the metrics to the next, while requests come
 FRESH = 1.0  # s after which a look says nothing any more
-MEMORY = 5.0  # s over which the classifier's speed is taken, give or take
+MEMORY = 5.0  # s over which the classifier's speed is taken
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
 LONGEST = 30.0  # s: default_timeout_microseconds of every stage, beyond which a request is not left waiting
 _METRIC = re.compile(
-    rf'(?m)^nv_inference_(pending_request_count|count|exec_count){{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
+    r"(?m)^nv_inference_(pending_request_count|count|request_success|exec_count|compute_infer_duration_us)"
+    rf'{{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
 )
 
 
@@ -35,13 +37,17 @@ class Look:
 
     Attributes:
         waiting: requests before the classifier, of either priority.
-        answered, batches: utterances and batches that the classifier has done since it was loaded.
+        answered: requests that the classifier has answered since it was loaded.
+        utterances, batches: that it has done.
+        seconds: that each answered request's batch took, summed over the requests.
     """
 
     time: float  # s, time.monotonic()
     waiting: float
     answered: float
+    utterances: float
     batches: float
+    seconds: float
 
 
 class Admission:
@@ -60,10 +66,10 @@ class Admission:
         url = os.environ.get(METRICS_URL, "")
         self._read = look or (lambda: fetch(url))
         self._lock = threading.Lock()
-        self._look: Look | None = None
-        self._interactive = 0.0  # interactive requests that waited at that look
+        self._looks: deque[Look] = deque()  # of the last MEMORY seconds, and the one before
+        self._interactive = 0.0  # interactive requests that waited at the last look
         self._admitted = {False: 0, True: 0}  # since that look, by whether it is bulk
-        self._busy = self._answered = self._batches = 0.0  # s, utterances, batches of the times when some were waiting
+        self._batch = self._each = 0.0  # s that a batch took lately, and an utterance's share of it
         self._wanted = threading.Event()
         if look or url:
             threading.Thread(target=self._keep_looking, name="admission", daemon=True).start()
@@ -80,19 +86,19 @@ class Admission:
         """
         self._wanted.set()
         with self._lock:
-            look = self._look
+            look = self._looks[-1] if self._looks else None
             # where nothing waited a moment ago the server keeps up, whatever was learnt of its speed before
-            if look is not None and look.waiting and self._answered and time.monotonic() - look.time < FRESH:
+            if look is not None and look.waiting and self._batch and time.monotonic() - look.time < FRESH:
                 ahead = self._interactive + self._admitted[False]
                 if bulk:
                     ahead = look.waiting + sum(self._admitted.values())
                 # those ahead, the batch that is at work, and its own
-                needed = ahead * self._busy / self._answered + 2 * self._busy / max(1.0, self._batches)
-                limit = timeout / 1e6 if timeout else LONGEST
-                if needed > (min(LONGEST, MARGIN * limit) if timeout else LONGEST):
+                needed = ahead * self._each + 2 * self._batch
+                limit = min(LONGEST, MARGIN * timeout / 1e6) if timeout else LONGEST
+                if needed > limit:
                     raise BusyError(
                         f"the server is busy: an answer would take about {needed:.1f} s, and the caller waits "
-                        f"{limit:.1f} s; try again later"
+                        f"{timeout / 1e6 or LONGEST:.1f} s; try again later"
                     )
             self._admitted[bulk] += 1
 
@@ -105,18 +111,24 @@ class Admission:
             time.sleep(LOOK)
 
     def _note(self, look: Look) -> None:
-        """Learn the classifier's speed from the time since the look before, and how many interactive requests wait."""
+        """Learn the classifier's speed, and how many interactive requests wait.
+
+        The speed is that of the batches themselves: how fast a queue gets shorter says little where callers leave.
+        """
         with self._lock:
-            before, self._look = self._look or look, look
+            before = self._looks[-1] if self._looks else look
+            self._looks.append(look)
+            while len(self._looks) > 2 and self._looks[1].time < look.time - MEMORY:
+                self._looks.popleft()
             admitted, self._admitted = self._admitted[False], {False: 0, True: 0}
-            passed, answered = look.time - before.time, look.answered - before.answered
+            left = self._interactive + admitted - (look.answered - before.answered)
             # no more than are waiting: some were refused later, or their callers left
-            self._interactive = min(max(0.0, self._interactive + admitted - answered), look.waiting + admitted)
-            if before.waiting and look.waiting and passed < FRESH:  # busy all along
-                kept = max(0.0, 1 - passed / MEMORY)
-                self._busy = kept * self._busy + passed
-                self._answered = kept * self._answered + answered
-                self._batches = kept * self._batches + look.batches - before.batches
+            self._interactive = min(max(0.0, left), look.waiting + admitted)
+            since = self._looks[0]
+            requests, utterances = look.answered - since.answered, look.utterances - since.utterances
+            if requests and utterances:
+                self._batch = (look.seconds - since.seconds) / requests
+                self._each = self._batch * (look.batches - since.batches) / utterances
 
 
 def fetch(url: str) -> Look:
@@ -128,10 +140,15 @@ def fetch(url: str) -> Look:
 def read(metrics: str) -> Look:
     """Triton's metrics in Prometheus' text format, at this moment."""
     values = {(name, model): float(value) for name, model, value in _METRIC.findall(metrics)}
-    waiting = "pending_request_count"
+
+    def of_classifier(name: str) -> float:
+        return values.get((name, BOTTLENECK), 0.0)
+
     return Look(
         time=time.monotonic(),
-        waiting=values.get((waiting, BOTTLENECK), 0.0) + values.get((waiting, BEFORE), 0.0),
-        answered=values.get(("count", BOTTLENECK), 0.0),
-        batches=values.get(("exec_count", BOTTLENECK), 0.0),
+        waiting=sum(value for (name, _), value in values.items() if name == "pending_request_count"),
+        answered=of_classifier("request_success"),
+        utterances=of_classifier("count"),
+        batches=of_classifier("exec_count"),
+        seconds=of_classifier("compute_infer_duration_us") / 1e6,
     )
