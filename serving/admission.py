@@ -10,12 +10,12 @@ import os
 import re
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from emotion.errors import BusyError
+from serving.local import get
 
 METRICS_URL = "EMOSERVE_METRICS_URL"  # set by serving.Triton for its stages; without it everything is admitted
 BOTTLENECK = "classifier"
@@ -133,8 +133,7 @@ class Admission:
 
 def fetch(url: str) -> Look:
     """Ask Triton's metrics endpoint. Raises OSError or ValueError where there is no answer."""
-    with urllib.request.urlopen(url, timeout=FRESH) as answer:
-        return read(answer.read().decode())
+    return read(get(url, timeout=FRESH))
 
 
 def read(metrics: str) -> Look:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import http.client
 import os
 import platform
 import secrets
@@ -13,8 +12,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ import psutil
 from serving import log
 from serving.admission import METRICS_URL
 from serving.installation import TritonError, environment, find_triton, prepare_backends
+from serving.local import get
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
 
@@ -286,9 +284,8 @@ class Triton:
     def _metrics(self) -> str:
         """What Triton counts, in Prometheus' text format; empty where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://{self.metrics_url}/metrics", timeout=1) as answer:
-                return str(answer.read(), "utf-8")
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError):
+            return get(f"http://{self.metrics_url}/metrics", timeout=1)
+        except OSError:
             return ""
 
     def _read_log(self) -> None:
@@ -323,10 +320,10 @@ def _end_with_parent() -> None:
 def _answers(url: str, timeout: float) -> bool:
     """Whether a health endpoint says yes within `timeout` seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError):
+        get(url, timeout)
+    except OSError:
         return False
+    return True
 
 
 def _state(process: psutil.Process) -> str:

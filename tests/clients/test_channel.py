@@ -1,5 +1,6 @@
 """Endpoints that are dead, die, come back, are several, or speak TLS."""
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emotion_client import TLS, Emotion, EmotionClient, InvalidInput, Unavailable
+from emotion_client import TLS, Emotion, EmotionClient, EmotionError, InvalidInput, Unavailable
 
 DEAD = "127.0.0.1:1"
 # 640 KB: more than gRPC's retry buffer holds by default
@@ -28,6 +29,20 @@ def test_no_server_at_all_is_said_in_one_sentence() -> None:
         pytest.raises(Unavailable, match=f"^no server could be reached at {DEAD}: Conn"),
     ):
         client.analyze(text="hello")
+
+
+def test_a_proxy_is_asked_for_other_machines_alone(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = server.grpc_url.rpartition(":")[2]
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for endpoints in ([server.grpc_url], [f"localhost:{port}"], [server.grpc_url, server.grpc_url]):
+            with EmotionClient(endpoints, deadline=5, retries=False) as client:
+                assert isinstance(client.analyze(text="hello"), Emotion)
+        with EmotionClient("192.0.2.1:8001", deadline=1, retries=False) as client, pytest.raises(EmotionError):
+            client.analyze(text="hello")
+        connection, _ = proxy.accept()
+        with connection:
+            assert connection.recv(1024).startswith(b"CONNECT 192.0.2.1:8001 ")
 
 
 def test_calls_are_spread_over_the_endpoints(link: Callable[..., Any]) -> None:

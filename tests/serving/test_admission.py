@@ -103,7 +103,8 @@ def test_when_nothing_is_known_any_more_all_are_admitted() -> None:
     admission.check(1_000_000, bulk=True)
 
 
-def test_tritons_metrics_are_read(server: Triton, clip: bytes) -> None:
+def test_tritons_metrics_are_read(server: Triton, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # is for other machines
     url = f"http://{server.metrics_url}/metrics"
     before = fetch(url)
     with EmotionClient(server.grpc_url) as client:
