@@ -149,12 +149,14 @@ def disk_full_at_start(replica: Replica) -> float:
 
 
 def damaged_at_start(replica: Replica) -> None:
-    """a file of the models is cut, missing or noise: the start ends with one sentence and status 1"""
+    """a file of the models is cut, missing, noise or one bit wrong: the start ends with one sentence and status 1"""
     with tempfile.TemporaryDirectory(dir=replica.directory) as directory:
         copy = Path(directory, "repository")
         shutil.copytree(replica.repository, copy, copy_function=os.link)
         for name in FILES:
             for what, damage in DAMAGES.items():
+                if what == "one bit" and name.endswith(".pbtxt"):
+                    continue  # people edit these, so there is nothing to hold them to
                 with _damaged(copy / name, damage):
                     command = [sys.executable, "-m", "serving", "--repository", str(copy), *ANY_PORTS]
                     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -267,10 +269,20 @@ def _damaged_noise(path: Path) -> None:
         file.write(np.random.default_rng(6).bytes(min(4096, path.stat().st_size)))
 
 
+def _damaged_bit(path: Path) -> None:
+    """The lowest bit of its middle byte is flipped."""
+    with path.open("r+b") as file:
+        middle = file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(middle)
+        file.write(bytes([byte ^ 1]))
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "missing": Path.unlink,
     "noise": _damaged_noise,
+    "one bit": _damaged_bit,
 }
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 

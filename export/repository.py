@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving.repository import MANIFEST
+from serving.repository import MANIFEST, digest
 
 TEMPLATE = Path(__file__).parent.parent / "model_repository"
 # by precision; configurations choose by default_model_filename
@@ -38,19 +38,19 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
     don't.
 
     Args:
-        manifest: completed here with the files' sizes, and with the other precisions of the same checkpoint.
+        manifest: completed here with the files' SHA-256, and with the other precisions of the same checkpoint.
     """
     _copy_hand_written(repository)
     previous = read_manifest(repository)
     (repository / MANIFEST).unlink(missing_ok=True)
-    kept: dict[str, int] = {}
+    kept: dict[str, str] = {}
     if previous and previous["checkpoint"] == manifest["checkpoint"]:
         kept = previous["files"]
         manifest["parity"] = previous["parity"] | manifest["parity"]
     elif previous:
         for name in previous["files"]:
             (repository / name).unlink(missing_ok=True)
-    files = {path.relative_to(staged).as_posix(): path.stat().st_size for path in staged.rglob("*") if path.is_file()}
+    files = {path.relative_to(staged).as_posix(): digest(path) for path in staged.rglob("*") if path.is_file()}
     for name in files:
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).replace(repository / name)

@@ -1,5 +1,6 @@
 """Checks a model repository before Triton does, where a better sentence can be said."""
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
     """The export's manifest, or None for a repository that isn't ours.
 
     Raises:
-        TritonError: no such directory, nothing exported into it, or an exported file missing or cut.
+        TritonError: no such directory, nothing exported into it, or an exported file missing or damaged.
     """
     if not repository.is_dir():
         raise TritonError(f"there is no model repository {repository}; make one with: python -m export CHECKPOINT")
@@ -30,13 +31,19 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(manifest.read_text())
     except ValueError:
         raise TritonError(f"{manifest} is damaged; run: make export") from None
-    for name, size in content["files"].items():
+    for name, written in content["files"].items():
         path = repository / name
         if not path.is_file():
             raise TritonError(f"{path} is missing; run: make export")
-        if path.stat().st_size != size:
-            raise TritonError(f"{path} has {path.stat().st_size} bytes where the export wrote {size}; run: make export")
+        if digest(path) != written:  # weights with a bit flipped would load, and answer wrongly
+            raise TritonError(f"{path} is not what the export wrote (its SHA-256 differs); run: make export")
     return content
+
+
+def digest(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_speech() -> None:

@@ -1,6 +1,7 @@
 """Exports: what lies in the repository, that it replaces all or nothing, and that the gate shuts."""
 
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -100,14 +101,18 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 # ---- what an export leaves
 
 
-def test_exported_files_are_there_with_the_sizes_of_the_manifest(repository: Path) -> None:
+def test_exported_files_are_there_with_the_digests_of_the_manifest(repository: Path) -> None:
     manifest = read_manifest(repository)
     assert manifest is not None
     assert set(manifest["files"]) == EXPORTED
-    assert {name: (repository / name).stat().st_size for name in EXPORTED} == manifest["files"]
+    assert {name: sha256((repository / name).read_bytes()) for name in EXPORTED} == manifest["files"]
     assert check_repository(repository) == manifest
     assert not list(repository.parent.glob(f".{repository.name}.*"))  # nothing of the staging is left
 
@@ -373,7 +378,7 @@ def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     publish_files(tmp_path / "repository", "a", "fp16", FP16)
     manifest = published(tmp_path / "repository")
-    assert manifest["files"] == {name: len(content) for name, content in (FP32 | FP16).items()}
+    assert manifest["files"] == {name: sha256(content.encode()) for name, content in (FP32 | FP16).items()}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
     assert (tmp_path / "repository/classifier/1/model.onnx").read_text() == "32 bits"
 

@@ -244,13 +244,14 @@ def test_exported_file_that_is_missing(copied: Path) -> None:
     assert refusal(copied) == f"{copied / 'classifier/1/model.onnx'} is missing; run: make export"
 
 
-def test_exported_file_that_is_cut(copied: Path) -> None:
-    path = copied / "preprocess_text/1/tokenizer.json"
-    content = path.read_bytes()
+@pytest.mark.parametrize("name", ["preprocess_text/1/tokenizer.json", "classifier/1/model.onnx"])
+def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
+    path = copied / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
     path.unlink()
-    path.write_bytes(content[:-1])
-    wrote = f"has {len(content) - 1} bytes where the export wrote {len(content)}"
-    assert refusal(copied) == f"{path} {wrote}; run: make export"
+    path.write_bytes(content)
+    assert refusal(copied) == f"{path} is not what the export wrote (its SHA-256 differs); run: make export"
 
 
 def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
