@@ -58,7 +58,6 @@ class ModelStatistics:
 
     requests: int
     executions: int
-    failures: int
     queue_ms: float
     compute_input_ms: float
     compute_infer_ms: float
@@ -304,7 +303,6 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> ModelSt
     return ModelStatistics(
         requests=changed("success", "count"),
         executions=int(after["execution_count"]) - int(before["execution_count"] if before else 0),
-        failures=changed("fail", "count"),
         queue_ms=mean_ms("queue"),
         compute_input_ms=mean_ms("compute_input"),
         compute_infer_ms=mean_ms("compute_infer"),

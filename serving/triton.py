@@ -26,6 +26,7 @@ from serving.installation import TritonError, environment, find_triton, prepare_
 from serving.local import get
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
+from serving.wake import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]
 
@@ -164,7 +165,8 @@ class Triton:
         ]
         self._process = subprocess.Popen(
             command,
-            env=environment(installation) | {METRICS_URL: f"http://{self.metrics_url}/metrics"},
+            env=environment(installation)
+            | {METRICS_URL: f"http://{self.metrics_url}/metrics", HTTP_URL: self.http_url},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, EmotionModel, FusionHead, VGGish, probabilities, segment_mean
 from export.repository import staging
-from serving.repository import MANIFEST
+from serving.repository import MANIFEST, digest
 
 OPSET = 18  # read by the ONNX Runtime 1.19.2 inside Triton 24.10
 TEMPLATE = Path(__file__).parent / "padded_triton"
@@ -153,6 +153,6 @@ def _write_repository(checkpoint: Checkpoint, repository: Path) -> None:
         json.dumps({"digest": checkpoint.digest, "untrained": checkpoint.config.untrained})
     )
     (repository / "emotion" / "1").mkdir()
-    sizes = {path.relative_to(repository).as_posix(): path.stat().st_size for path in repository.glob("*/1/*.*")}
-    manifest = {"checkpoint": checkpoint.digest, "untrained": checkpoint.config.untrained, "files": sizes}
+    digests = {path.relative_to(repository).as_posix(): digest(path) for path in repository.glob("*/1/*.*")}
+    manifest = {"checkpoint": checkpoint.digest, "untrained": checkpoint.config.untrained, "files": digests}
     (repository / MANIFEST).write_text(json.dumps(manifest))

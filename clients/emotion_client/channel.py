@@ -124,7 +124,7 @@ def _split(endpoint: str) -> tuple[str, str]:
 
 
 def _on_this_machine(endpoint: str) -> bool:
-    host, _ = _split(endpoint)
+    host = endpoint.rpartition(":")[0].strip("[]")
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"

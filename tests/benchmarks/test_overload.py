@@ -27,7 +27,7 @@ def found(*failures: str) -> Load:
 
 def server(classified: int, cpu: float) -> ServerSide:
     """One that classified so many, and used so many seconds of its cores."""
-    model = ModelStatistics(classified, 1, 0, 0.0, 0.0, 0.0, 0.0, {})
+    model = ModelStatistics(classified, 1, 0.0, 0.0, 0.0, 0.0, {})
     return ServerSide({"classifier": model}, [], {"tritonserver": cpu / 4, "classifier": 3 * cpu / 4})
 
 

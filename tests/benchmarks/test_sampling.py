@@ -25,7 +25,7 @@ def test_counts_are_those_of_the_requests_sent(server: Triton, recordings: dict[
     result = sampler.result
     assert set(result.models) == MODELS | {"emotion"}
     for name, model in result.models.items():
-        assert (model.requests, model.failures) == (len(utterances), 0), name
+        assert model.requests == len(utterances), name
         assert sum(model.batch_sizes.values()) == model.executions
         assert sum((Counter({size: size * n for size, n in model.batch_sizes.items()})).values()) == len(utterances)
         assert model.compute_infer_ms > 0

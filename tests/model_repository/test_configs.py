@@ -83,7 +83,7 @@ def test_several_utterances_fit_a_batch(path: Path) -> None:
 def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
     (group,) = parse(path).instance_group
     assert group.kind == (ModelInstanceGroup.KIND_GPU if path.name == "gpu.pbtxt" else ModelInstanceGroup.KIND_CPU)
-    assert group.count == (2 if model_name(path) == "preprocess_audio" else 1)
+    assert group.count == (2 if path.name == "gpu.pbtxt" or model_name(path) == "preprocess_audio" else 1)
 
 
 @every_composing_config
@@ -95,7 +95,8 @@ def test_queue_is_bounded_and_sheds_what_waits_too_long(path: Path) -> None:
     assert policy.timeout_action == ModelQueuePolicy.REJECT
     assert 1e6 <= policy.default_timeout_microseconds <= 60e6
     assert policy.allow_timeout_override
-    assert batching.max_queue_delay_microseconds <= 10_000
+    # with a delay and several instances, Triton 24.10 loses count of those that are idle (its issue 8870)
+    assert not batching.max_queue_delay_microseconds
 
 
 @every_composing_config

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emotion import audio
 from emotion.errors import InputError
 from serving.stage import answer_each, rectangle, rows, tensor
+from serving.wake import Waker
 
 
 class TritonPythonModel:
@@ -19,13 +20,15 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the configuration and build the front-end's tables before the first request."""
-        parameters = json.loads(args["model_config"])["parameters"]
-        self.max_seconds = float(parameters["max_audio_seconds"]["string_value"])
+        config = json.loads(args["model_config"])
+        self.max_seconds = float(config["parameters"]["max_audio_seconds"]["string_value"])
+        self.waker = Waker(config)
         audio.log_mel_patches(np.zeros(audio.SHORTEST, np.float32))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
-        return answer_each(requests, self.tensors)
+        with self.waker.batch():
+            return answer_each(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """PATCHES float32 [n, longest] and PATCH_SPAN int32 [n, 2] for a request of n utterances."""

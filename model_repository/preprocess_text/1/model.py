@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emotion import text
 from serving.admission import Admission
 from serving.stage import answer_each, rectangle, rows
+from serving.wake import Waker
 
 
 class TritonPythonModel:
@@ -23,12 +24,13 @@ class TritonPythonModel:
         directory = Path(args["model_repository"], args["model_version"])
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
-        self.admission = Admission()
+        self.admission, self.waker = Admission(), Waker(json.loads(args["model_config"]))
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
-        return answer_each(requests, self.tensors)
+        with self.waker.batch():
+            return answer_each(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """INPUT_IDS int64 [n, longest], TOKEN_SPAN int32 [n, 2], CHECKPOINT BYTES [n, 1] for n utterances."""

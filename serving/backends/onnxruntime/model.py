@@ -21,6 +21,7 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
 
 from serving import cores
+from serving.wake import Waker
 
 Config = dict[str, Any]
 Array = np.ndarray[Any, Any]
@@ -336,6 +337,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {error}") from None
         self.run_options = run_options(config)
         self.batching = config["max_batch_size"] > 0
+        self.waker = Waker(config)
         ios = list(configured(config, self.session))
         self.inputs = {node.name: model_shape(entry, node) for kind, entry, node in ios if kind == "input"}
         self.outputs = {node.name: config_dims(entry) for kind, entry, node in ios if kind == "output"}
@@ -343,7 +345,8 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """A response for each request, from one run of the model for all of them."""
         batches = [requests] if self.batching else [[request] for request in requests]
-        return [response for batch in batches for response in self.respond(batch)]
+        with self.waker.batch():
+            return [response for batch in batches for response in self.respond(batch)]
 
     def respond(self, requests: list[Any]) -> list[Any]:
         """The responses of one run; where it fails all are errors, for an exception would leak shared memory."""

@@ -11,6 +11,7 @@ from emotion.errors import InputError
 from emotion.speech import Recogniser
 from serving import cores
 from serving.stage import answer_each, rows
+from serving.wake import Waker
 
 
 class TritonPythonModel:
@@ -18,9 +19,8 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the recogniser, and let it hear silence: what it loads late is there for the first caller."""
-        parameters = {
-            name: value["string_value"] for name, value in json.loads(args["model_config"])["parameters"].items()
-        }
+        config = json.loads(args["model_config"])
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         self.max_seconds = float(parameters["max_audio_seconds"])
         self.recogniser = Recogniser(
             parameters["model"],
@@ -30,10 +30,12 @@ class TritonPythonModel:
             threads=int(parameters["threads"]) or cores.limit() or 0,
         )
         self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
+        self.waker = Waker(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
-        return answer_each(requests, self.tensors)
+        with self.waker.batch():
+            return answer_each(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """TRANSCRIPT, BYTES [n, 1] of UTF-8, for a request of n utterances."""

@@ -1,0 +1,96 @@
+"""Wakes Triton's batcher when a batch is done, as Triton 24.10 does not.
+
+A queue that has a limit, deadlines or priorities hands out its next batch when an instance is idle. But who comes while
+all are busy wakes nobody, nor does the end of the batch: the batcher sleeps until somebody else comes, half a second at
+most. On a quiet server the second of two callers would wait that long; on a busy one every batch would end with idle
+cores. So each batch is followed by a request that may wait for a microsecond. It wakes the batcher, which rejects it
+(REJECTED in the model's metrics) and takes those that wait.
+"""
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+HTTP_URL = "EMOSERVE_HTTP_URL"  # HOST:PORT, set by serving.Triton for its stages; without it nobody is woken
+# s before each attempt: the first may come before Triton has noticed that the batch is done, and is then not answered
+PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
+PATIENCE = 0.002  # s beyond the pause that an answer may take
+
+
+class Waker:
+    """Of one instance of a model."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """
+        Args:
+            config: the model's configuration, as Triton hands it to its stages.
+        """
+        self._began = 0  # batches
+        self._ended = threading.Event()
+        policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
+        url = os.environ.get(HTTP_URL)
+        # a queue without all that wakes by itself; one that does not heed a request's own timeout would run the request
+        if url and policy.get("allow_timeout_override"):
+            host, _, port = url.rpartition(":")
+            self._address = host, int(port)
+            self._request = expired(config)
+            threading.Thread(target=self._keep_waking, name="waker", daemon=True).start()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """While the block runs a batch is worked on."""
+        self._began += 1
+        try:
+            yield
+        finally:
+            self._ended.set()
+
+    def _keep_waking(self) -> None:
+        while True:
+            self._ended.wait()
+            self._ended.clear()
+            began = self._began
+            for pause in PAUSES:
+                time.sleep(pause)
+                if self._began > began or self._wake(pause + PATIENCE):  # whoever sent the next batch is awake
+                    break
+
+    def _wake(self, patience: float) -> bool:
+        """Whether the batcher answered within `patience` seconds."""
+        try:
+            with socket.create_connection(self._address, timeout=patience) as connection:
+                connection.sendall(self._request)
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
+
+def expired(config: dict[str, Any]) -> bytes:
+    """An HTTP request to a model that has waited too long as soon as it comes.
+
+    Args:
+        config: the model's configuration; the inputs are as it asks, and hold nothing.
+    """
+    inputs = []
+    for entry in config["input"]:
+        shape = [1, *(max(1, int(dim)) for dim in entry["dims"])]
+        text = entry["data_type"] == "TYPE_STRING"
+        inputs.append(
+            {
+                "name": entry["name"],
+                "shape": shape,
+                "datatype": "BYTES" if text else entry["data_type"].removeprefix("TYPE_"),
+                "data": ["" if text else 0] * math.prod(shape),
+            }
+        )
+    body = json.dumps({"parameters": {"timeout": 1}, "inputs": inputs})  # us
+    return (
+        f"POST /v2/models/{config['name']}/infer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
