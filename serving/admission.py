@@ -22,7 +22,8 @@ BOTTLENECK = "classifier"
 BEFORE = "preprocess_audio"  # what waits there will come to the classifier, too
 LOOK = 0.1  # s from one look at the metrics to the next, while requests come
 FRESH = 1.0  # s after which a look says nothing any more
-MEMORY = 5.0  # s over which the classifier's speed is taken
+MEMORY = 5.0  # s over which the classifier's speed is taken, or more where it did not do so many utterances in them:
+ENOUGH = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
 LONGEST = 30.0  # s: default_timeout_microseconds of every stage, beyond which a request is not left waiting
 _METRIC = re.compile(
@@ -66,7 +67,7 @@ class Admission:
         url = os.environ.get(METRICS_URL, "")
         self._read = look or (lambda: fetch(url))
         self._lock = threading.Lock()
-        self._looks: deque[Look] = deque()  # of the last MEMORY seconds, and the one before
+        self._looks: deque[Look] = deque()  # of the last MEMORY seconds, or ENOUGH utterances, and the one before
         self._interactive = 0.0  # interactive requests that waited at the last look
         self._admitted = {False: 0, True: 0}  # since that look, by whether it is bulk
         self._batch = self._each = 0.0  # s that a batch took lately, and an utterance's share of it
@@ -118,7 +119,11 @@ class Admission:
         with self._lock:
             before = self._looks[-1] if self._looks else look
             self._looks.append(look)
-            while len(self._looks) > 2 and self._looks[1].time < look.time - MEMORY:
+            while (
+                len(self._looks) > 2
+                and self._looks[1].time < look.time - MEMORY
+                and self._looks[1].utterances <= look.utterances - ENOUGH
+            ):
                 self._looks.popleft()
             admitted, self._admitted = self._admitted[False], {False: 0, True: 0}
             left = self._interactive + admitted - (look.answered - before.answered)
@@ -126,7 +131,7 @@ class Admission:
             self._interactive = min(max(0.0, left), look.waiting + admitted)
             since = self._looks[0]
             requests, utterances = look.answered - since.answered, look.utterances - since.utterances
-            if requests and utterances:
+            if requests and utterances >= ENOUGH:
                 self._batch = (look.seconds - since.seconds) / requests
                 self._each = self._batch * (look.batches - since.batches) / utterances
 

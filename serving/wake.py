@@ -3,8 +3,8 @@
 A queue that has a limit, deadlines or priorities hands out its next batch when an instance is idle. But who comes while
 all are busy wakes nobody, nor does the end of the batch: the batcher sleeps until somebody else comes, half a second at
 most. On a quiet server the second of two callers would wait that long; on a busy one every batch would end with idle
-cores. So each batch is followed by a request that may wait for a microsecond. It wakes the batcher, which rejects it
-(REJECTED in the model's metrics) and takes those that wait.
+cores. So each batch is followed by a request that may wait for a microsecond. It wakes the batcher, which takes those
+that wait, and rejects it (REJECTED in the model's metrics) when its turn comes; where many wait it is left to its fate.
 """
 
 import json

@@ -23,14 +23,14 @@ INVALID, DEADLINE, UNAVAILABLE = (
 
 @pytest.fixture
 def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Triton]:
-    """With queues of the parameter's length (256 if none); it must still stop in time when the test is over."""
-    queue = getattr(request, "param", 256)
+    """With queues of the parameter's length (320 if none); it must still stop in time when the test is over."""
+    queue = getattr(request, "param", 320)
     for source in repository.rglob("*"):
         if source.is_file():
             target = tmp_path / "model_repository" / source.relative_to(repository)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.name == "config.pbtxt":
-                target.write_text(source.read_text().replace("max_queue_size: 256", f"max_queue_size: {queue}"))
+                target.write_text(source.read_text().replace("max_queue_size: 320", f"max_queue_size: {queue}"))
             else:
                 target.symlink_to(source)
     server = Triton(tmp_path / "model_repository", http_port=0, grpc_port=0, metrics_port=0)

@@ -111,7 +111,7 @@ def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
 def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
     """gRPC under gevent must wait for more calls at once than there are before the one that is refused."""
     short = {
-        path.parent.name: path.read_text().replace("max_queue_size: 256", "max_queue_size: 33")
+        path.parent.name: path.read_text().replace("max_queue_size: 320", "max_queue_size: 33")
         for path in repository.glob("*/config.pbtxt")
     }
     link(repository, short, tmp_path)

@@ -11,7 +11,7 @@ from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavai
 
 from emotion.errors import BusyError
 from serving import Triton
-from serving.admission import FRESH, LOOK, METRICS_URL, Admission, Look, fetch, read
+from serving.admission import ENOUGH, FRESH, LOOK, METRICS_URL, Admission, Look, fetch, read
 
 
 @dataclass
@@ -40,9 +40,11 @@ def clip(recordings: dict[str, bytes]) -> bytes:
 def learnt(line: Line) -> Admission:
     """One that has seen the line at work."""
     admission = Admission(line.look)
-    for _ in range(8):
+    for _ in range(4):
         admission.check(0, bulk=False)
         time.sleep(LOOK)
+    line.began -= ENOUGH / 20
+    seen(admission)
     return admission
 
 
@@ -57,6 +59,17 @@ def test_without_metrics_all_are_admitted(monkeypatch: pytest.MonkeyPatch) -> No
     admission = Admission()
     for _ in range(1000):
         admission.check(1, bulk=False)
+
+
+def test_a_few_slow_utterances_refuse_nobody() -> None:
+    """The first ones of a burst share the cores with the decoding of all the others."""
+    looks = [Look(0.0, 0, 0, 0, 0, 0.0)]
+    admission = Admission(lambda: looks[-1])
+    seen(admission)
+    looks.append(Look(time.monotonic(), 250, ENOUGH - 1, ENOUGH - 1, ENOUGH - 1, seconds=0.2 * (ENOUGH - 1)))
+    seen(admission)
+    for _ in range(250):
+        admission.check(30_000_000, bulk=False)
 
 
 def test_an_answer_that_would_come_too_late_is_refused() -> None:
