@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ HTTP_URL = "EMOSERVE_HTTP_URL"  # HOST:PORT, set by serving.Triton for its stage
 # s before each attempt: the first may come before Triton has noticed that the batch is done, and is then not answered
 PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
 PATIENCE = 0.002  # s beyond the pause that an answer may take
+MOST_UNANSWERED = 64  # connections kept open: Triton is not to lose a caller whose request still waits for its turn
 
 
 class Waker:
@@ -33,6 +35,7 @@ class Waker:
         """
         self._began = 0  # batches
         self._ended = threading.Event()
+        self._unanswered: deque[socket.socket] = deque()
         policy = config.get("dynamic_batching", {}).get("default_queue_policy", {})
         url = os.environ.get(HTTP_URL)
         # a queue without all that wakes by itself; one that does not heed a request's own timeout would run the request
@@ -64,11 +67,19 @@ class Waker:
     def _wake(self, patience: float) -> bool:
         """Whether the batcher answered within `patience` seconds."""
         try:
-            with socket.create_connection(self._address, timeout=patience) as connection:
-                connection.sendall(self._request)
-                return bool(connection.recv(1))
+            connection = socket.create_connection(self._address, timeout=patience)
         except OSError:
             return False
+        try:
+            connection.sendall(self._request)
+            answered = bool(connection.recv(1))
+        except OSError:
+            if len(self._unanswered) == MOST_UNANSWERED:
+                self._unanswered.popleft().close()
+            self._unanswered.append(connection)
+            return False
+        connection.close()
+        return answered
 
 
 def expired(config: dict[str, Any]) -> bytes:
