@@ -66,6 +66,17 @@ def request(
     return bytes(message.SerializeToString())
 
 
+def cut_strings() -> Iterator[GrpcCase]:
+    """Strings that end before their length says, to the ensemble and to each stage that reads strings."""
+    good, cut = elements(TEXT), struct.pack("<I", len(TEXT) + 1) + TEXT
+    yield GrpcCase("TEXT", request(raw=(elements(b""), cut)))
+    yield GrpcCase("AUDIO", request(raw=(cut, good)))
+    yield GrpcCase("preprocess_text", request(tensor("TEXT"), raw=(cut,), model_name="preprocess_text"))
+    inputs = (tensor("AUDIO"), tensor("TEXT"), tensor("TOKEN_SPAN", (1, 2), "INT32"))
+    raw = (cut, good, struct.pack("<2i", 3, 3))
+    yield GrpcCase("preprocess_audio", request(*inputs, raw=raw, model_name="preprocess_audio"))
+
+
 def grpc_cases() -> Iterator[GrpcCase]:
     """Wrong tensors and wrong messages."""
     yield GrpcCase("a good one", request(), ("OK",))

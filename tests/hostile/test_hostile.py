@@ -25,7 +25,7 @@ from tritonclient.grpc import service_pb2 as pb
 from serving import Triton
 from tests.hostile import wire
 from tests.hostile.corpus import LONGEST, Case, file
-from tests.hostile.protocol import TEXT, GrpcCase, body, elements, grpc_cases, http_cases, request
+from tests.hostile.protocol import TEXT, GrpcCase, body, cut_strings, elements, grpc_cases, http_cases, request
 
 LIMIT = 2.0  # s for every answer
 LONGEST_LIMIT = 10.0  # s for that of a whole minute at the highest rate, which is forty utterances' honest work
@@ -334,6 +334,28 @@ def test_every_wrong_message_over_grpc(target: Triton) -> None:
         silent = answer.outcome in ("answered", "UNIMPLEMENTED")
         assert silent or readable(answer.sentence), f"{case.name}: {answer.sentence[:200]!r}"
         assert answer.seconds < PATIENCE / 2, f"{case.name} took {answer.seconds:.1f} s"
+
+
+def test_a_string_that_is_cut_fails_alone(target: Triton) -> None:
+    """Triton's Python backend finds out only when it hands over a batch, and then fails all of it."""
+    over = threading.Event()
+    with over_grpc(target) as ask, grpc.insecure_channel(target.grpc_url) as channel, ThreadPoolExecutor() as pool:
+
+        def go_on(case: GrpcCase) -> set[tuple[str, str]]:
+            found = set()
+            while not over.is_set():
+                answer = call(channel, case)
+                found.add((answer.outcome, answer.sentence))
+            return found
+
+        with neighbours(ask):
+            flood = [pool.submit(go_on, case) for case in cut_strings()]
+            over.wait(5)
+            over.set()
+    for case, answers in zip(cut_strings(), flood, strict=True):
+        for outcome, sentence in answers.result():
+            assert outcome == "refused", case.name
+            assert "incomplete string data" in sentence, case.name
 
 
 def test_every_wrong_request_over_http(target: Triton) -> None:
