@@ -1,8 +1,11 @@
 """The parts of the serving graph, written in torch and exported to ONNX.
 
-Utterances of a batch lie end to end in one-dimensional ragged inputs, and SPAN [batch, 2] = (used, allotted) elements
-says which part of them belongs to whom. Nothing is padded: every operation that works on single patches or tokens runs
-on the packed rows alone, and only BERT's attention product re-forms [batch, longest].
+Utterances of a batch lie end to end in one-dimensional ragged inputs. *_SHAPE [batch, dims], which Triton itself
+writes, says how much of them belongs to whom, and *_COUNT [batch, 1] how much of that is used. Nothing is padded: every
+operation that works on single patches or tokens runs on the packed rows alone, and only BERT's attention product
+re-forms [batch, longest].
+
+Whatever numbers a request holds, they change no answer but its own, and none makes the run fail for all.
 """
 
 from typing import cast
@@ -13,7 +16,7 @@ from torch.nn import functional
 from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
-from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
+from emotion.audio import PATCH_SHAPE
 from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mean
 
 
@@ -28,7 +31,15 @@ class Packing:
         padded: int64 [batch, longest], the packed row of each cell; an arbitrary one where the cell is not real.
     """
 
-    def __init__(self, used: Tensor, allotted: Tensor) -> None:
+    def __init__(self, count: Tensor, shape: Tensor, most: int | None = None) -> None:
+        """
+        Args:
+            count: int32 [batch, 1], elements that an utterance uses, as its request says; more than it has are all.
+            shape: int32 [batch, dims], of which the first dim is how many it has.
+            most: elements of an utterance that can be used; None for no bound.
+        """
+        allotted = shape[:, 0].to(torch.int64)
+        used = torch.minimum(count[:, 0].to(torch.int64).clamp(min=0, max=most), allotted)
         self.used = used
         longest = cast(int, used.max().item())  # int() would break the export
         # tells the exporter that this number drawn from data can be a size
@@ -42,22 +53,29 @@ class Packing:
 
 
 class ServedVGGish(nn.Module):
-    """PATCHES [elements], PATCH_SPAN [batch, 2] -> AUDIO_EMBEDDING [batch, 128]: the mean over each row's patches."""
+    """PATCHES [elements], PATCH_COUNT [batch, 1], PATCHES_SHAPE [batch, 3] -> AUDIO_EMBEDDING [batch, 128].
+
+    It is the mean over each row's patches.
+    """
 
     def __init__(self, vggish: VGGish) -> None:
         super().__init__()
         self.vggish = vggish
 
-    def forward(self, patches: Tensor, patch_span: Tensor) -> Tensor:
-        counts = patch_span.to(torch.int64) // PATCH_ELEMENTS
-        packing = Packing(counts[:, 0], counts[:, 1])
+    def forward(self, patches: Tensor, patch_count: Tensor, patches_shape: Tensor) -> Tensor:
+        packing = Packing(patch_count, patches_shape)
         dtype = next(self.vggish.parameters()).dtype
-        embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype))
-        return segment_mean(embeddings.float(), packing.row, packing.used)
+        embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype)).float()
+        # the mean is a product with zeros for all other rows, and zero times NaN would be NaN there
+        finite = embeddings.abs() <= torch.finfo(embeddings.dtype).max
+        return segment_mean(embeddings.where(finite, 0.0), packing.row, packing.used)
 
 
 class ServedBert(nn.Module):
-    """INPUT_IDS [elements], TOKEN_SPAN [batch, 2] -> TEXT_EMBEDDING [batch, 256]: the projected mean of the tokens."""
+    """INPUT_IDS [elements], TOKEN_COUNT [batch, 1], INPUT_IDS_SHAPE [batch, 1] -> TEXT_EMBEDDING [batch, 256].
+
+    It is the projected mean of the tokens.
+    """
 
     def __init__(self, bert: BertModel, projection: nn.Module) -> None:
         super().__init__()
@@ -70,10 +88,10 @@ class ServedBert(nn.Module):
         self.layers = nn.ModuleList(PackedLayer(layer) for layer in bert.encoder.layer)
         self.projection = projection
 
-    def forward(self, input_ids: Tensor, token_span: Tensor) -> Tensor:
-        lengths = token_span.to(torch.int64)
-        packing = Packing(lengths[:, 0], lengths[:, 1])
-        tokens = self.norm(self.words(input_ids[packing.index]) + self.places[packing.position])
+    def forward(self, input_ids: Tensor, token_count: Tensor, input_ids_shape: Tensor) -> Tensor:
+        packing = Packing(token_count, input_ids_shape, most=self.places.shape[0])
+        ids = input_ids[packing.index].clamp(0, self.words.num_embeddings - 1)
+        tokens = self.norm(self.words(ids) + self.places[packing.position])
         bias = torch.zeros_like(packing.valid, dtype=tokens.dtype)
         # the least finite number rather than -inf: a row without tokens must not become NaN
         bias = bias.masked_fill(~packing.valid, torch.finfo(tokens.dtype).min)[:, None, None, :]
@@ -131,16 +149,16 @@ class PackedLayer(nn.Module):
 
 
 class ServedFusion(nn.Module):
-    """Embeddings and spans (a span that uses nothing is an absent modality) -> the three views' probabilities."""
+    """Embeddings and counts (a count of zero is an absent modality) -> the three views' probabilities."""
 
     def __init__(self, head: FusionHead) -> None:
         super().__init__()
         self.head = head
 
     def forward(
-        self, audio_embedding: Tensor, patch_span: Tensor, text_embedding: Tensor, token_span: Tensor
+        self, audio_embedding: Tensor, patch_count: Tensor, text_embedding: Tensor, token_count: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        has_audio, has_text = patch_span[:, 0] > 0, token_span[:, 0] > 0
+        has_audio, has_text = patch_count[:, 0] > 0, token_count[:, 0] > 0
         logits: Logits = self.head(audio_embedding, has_audio, text_embedding, has_text)
         views = probabilities(logits, has_audio, has_text)
         return views.fused, views.audio, views.text

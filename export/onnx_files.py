@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from emotion.audio import PATCH_ELEMENTS
+from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
 from export.composition import bound_patches, compose
@@ -39,19 +39,24 @@ class Part:
 def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
     """The parts of the graph that Triton serves as `classifier`, by name, in the order in which they run."""
     model, batch = checkpoint.model, Dim("batch")
-    span = torch.tensor([[3, 4], [0, 0], [5, 5], [2, 2]], dtype=torch.int32)
+    count, allotted = torch.tensor([[[3], [0], [5], [2]], [[4], [0], [5], [2]]], dtype=torch.int32)
+    patches_shape = torch.cat([allotted, torch.tensor([PATCH_SHAPE] * 4, dtype=torch.int32)], 1)
     return {
         "vggish": Part(
             ServedVGGish(model.vggish),
-            {"PATCHES": torch.zeros(11 * PATCH_ELEMENTS), "PATCH_SPAN": span * PATCH_ELEMENTS},
-            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}),
+            {
+                "PATCHES": torch.zeros(11 * PATCH_ELEMENTS),
+                "PATCH_COUNT": count,
+                "PATCHES_SHAPE": patches_shape,
+            },
+            ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}, {0: batch}),
             ("AUDIO_EMBEDDING",),
             quantise_vggish,
         ),
         "bert": Part(
             ServedBert(model.text_encoder, model.head.text_projection),
-            {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_SPAN": span},
-            ({0: Dim("tokens")}, {0: batch}),
+            {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_COUNT": count, "INPUT_IDS_SHAPE": allotted},
+            ({0: Dim("tokens")}, {0: batch}, {0: batch}),
             ("TEXT_EMBEDDING",),
             quantise_bert,
         ),
@@ -59,9 +64,9 @@ def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
             ServedFusion(model.head),
             {
                 "AUDIO_EMBEDDING": torch.zeros(4, AUDIO_EMBEDDING),
-                "PATCH_SPAN": span,
+                "PATCH_COUNT": count,
                 "TEXT_EMBEDDING": torch.zeros(4, TEXT_EMBEDDING),
-                "TOKEN_SPAN": span.clone(),  # torch.export takes one tensor given twice for one input
+                "TOKEN_COUNT": count.clone(),  # torch.export takes one tensor given twice for one input
             },
             ({0: batch},) * 4,
             ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"),

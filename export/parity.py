@@ -131,9 +131,11 @@ class OnnxModel:
         """All outputs, embeddings among them, for one ragged batch."""
         inputs = {
             "PATCHES": np.concatenate([utterance.patches.reshape(-1) for utterance in utterances]),
-            "PATCH_SPAN": np.array([[utterance.patches.size] * 2 for utterance in utterances], np.int32),
+            "PATCH_COUNT": np.array([[len(utterance.patches)] for utterance in utterances], np.int32),
+            "PATCHES_SHAPE": np.array([utterance.patches.shape for utterance in utterances], np.int32),
             "INPUT_IDS": np.concatenate([utterance.ids for utterance in utterances]),
-            "TOKEN_SPAN": np.array([[utterance.ids.size] * 2 for utterance in utterances], np.int32),
+            "TOKEN_COUNT": np.array([utterance.ids.shape for utterance in utterances], np.int32),
+            "INPUT_IDS_SHAPE": np.array([utterance.ids.shape for utterance in utterances], np.int32),
         }
         return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
 

@@ -97,8 +97,8 @@ class _Patches(CalibrationDataReader):  # type: ignore[misc]
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         for patches in self._patches:
-            span = np.array([[patches.size, patches.size]], np.int32)
-            return {"PATCHES": patches.reshape(-1), "PATCH_SPAN": span}
+            shape = np.array([patches.shape], np.int32)
+            return {"PATCHES": patches.reshape(-1), "PATCH_COUNT": shape[:, :1], "PATCHES_SHAPE": shape}
         return None
 
 

@@ -50,15 +50,14 @@ def rows(request: Any, name: str) -> list[bytes]:
 
 
 def rectangle(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Rows of unequal length as one tensor [n, longest], and their spans int32 [n, 2] = (used, allotted).
+    """Rows of unequal length as one tensor [n, longest, ...], and the length of each, int32 [n, 1].
 
     A request of one row, the usual case, is neither padded nor copied.
     """
-    longest = max(len(row) for row in values)
-    span = np.array([(len(row), longest) for row in values], np.int32)
+    count = np.array([[len(row)] for row in values], np.int32)
     if len(values) == 1:
-        return values[0][None, :], span
-    padded = np.zeros((len(values), longest), values[0].dtype)
+        return values[0][None], count
+    padded = np.zeros((len(values), count.max(), *values[0].shape[1:]), values[0].dtype)
     for row, target in zip(values, padded, strict=True):
         target[: len(row)] = row
-    return padded, span
+    return padded, count

@@ -90,7 +90,7 @@ def expired(config: dict[str, Any]) -> bytes:
     """
     inputs = []
     for entry in config["input"]:
-        shape = [1, *(max(1, int(dim)) for dim in entry["dims"])]
+        shape = [1, *(max(0, int(dim)) for dim in entry["dims"])]
         text = entry["data_type"] == "TYPE_STRING"
         inputs.append(
             {

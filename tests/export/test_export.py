@@ -142,7 +142,7 @@ def test_hand_written_files_come_along(repository: Path) -> None:
     names = (
         "classifier/config.pbtxt",
         "classifier/configs/gpu.pbtxt",
-        "classifier/warmup/token_span",
+        "classifier/warmup/token_count",
         "emotion/labels.txt",
     )
     for name in (*names, "emotion/1/.gitkeep", "preprocess_audio/1/model.py"):
@@ -258,7 +258,7 @@ def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path
     """The file answers softmax(logits / temperature), with the logits taken before any temperature was set."""
     torch.manual_seed(6)
     audio, text = 3 * torch.randn(3, AUDIO_EMBEDDING), 3 * torch.randn(3, TEXT_EMBEDDING)
-    span = torch.tensor([[2, 2], [2, 2], [0, 0]], dtype=torch.int32)
+    patches = torch.tensor([[2], [2], [0]], dtype=torch.int32)
     head = narrow.model.head
     plain = {
         "PROBABILITIES": head.fusion(torch.cat([audio, text], 1)),
@@ -271,8 +271,8 @@ def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path
     calibrated.model.head.temperature.copy_(torch.tensor([{"fused": 3.0, "audio": 1.7, "text": 0.4}[v] for v in VIEWS]))
     write_part(serving_parts(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32")
     session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
-    tokens = torch.full_like(span, 4)
-    inputs = {"AUDIO_EMBEDDING": audio, "PATCH_SPAN": span, "TEXT_EMBEDDING": text, "TOKEN_SPAN": tokens}
+    tokens = torch.full_like(patches, 4)
+    inputs = {"AUDIO_EMBEDDING": audio, "PATCH_COUNT": patches, "TEXT_EMBEDDING": text, "TOKEN_COUNT": tokens}
     found = session.run(list(plain), {name: tensor.numpy() for name, tensor in inputs.items()})
     for (name, logits), temperature, answer in zip(plain.items(), (3.0, 1.7, 0.4), found, strict=True):
         expected = (logits / temperature).softmax(-1)

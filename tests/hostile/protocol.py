@@ -1,14 +1,18 @@
 """Requests that are wrong before anybody looks at the utterance: tensors, protobuf, JSON, HTTP."""
 
 import json
+import math
 import random
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
+from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from tests.hostile.corpus import SEED, file
 
 TEXT = b"he was not an ill-disposed young man"
@@ -72,9 +76,41 @@ def cut_strings() -> Iterator[GrpcCase]:
     yield GrpcCase("TEXT", request(raw=(elements(b""), cut)))
     yield GrpcCase("AUDIO", request(raw=(cut, good)))
     yield GrpcCase("preprocess_text", request(tensor("TEXT"), raw=(cut,), model_name="preprocess_text"))
-    inputs = (tensor("AUDIO"), tensor("TEXT"), tensor("TOKEN_SPAN", (1, 2), "INT32"))
-    raw = (cut, good, struct.pack("<2i", 3, 3))
+    inputs = (tensor("AUDIO"), tensor("TEXT"), tensor("TOKEN_COUNT", (1, 1), "INT32"))
+    raw = (cut, good, struct.pack("<i", 3))
     yield GrpcCase("preprocess_audio", request(*inputs, raw=raw, model_name="preprocess_audio"))
+
+
+def past_the_stages() -> Iterator[GrpcCase]:
+    """Tensors for `classifier` from somebody who does not ask the ensemble: no stage has looked at them before."""
+    silence, words, least, most = np.zeros(2 * PATCH_ELEMENTS, np.float32), [2, 9, 9, 3], -(2**31), 2**31 - 1
+    for count in (least, -1, 0, 3, 4000, most):
+        yield _for_classifier(f"{count} of two patches", silence, count, words, 4)
+        yield _for_classifier(f"{count} of four tokens", silence, 2, words, count)
+        yield _for_classifier(f"{count} of nothing", silence[:0], count, [], count)
+    for token in (-(2**63), -1, 10**9, 2**63 - 1):
+        yield _for_classifier(f"a token {token}", silence, 2, [token] * 4, 4)
+    yield _for_classifier("a text of 5,000 tokens", silence, 2, [5] * 5000, 5000)
+    for number in (math.nan, math.inf, -math.inf, 3e38, -3e38):
+        yield _for_classifier(f"patches of {number}", silence + np.float32(number), 2, words, 4)
+    cut = _for_classifier("half a patch", silence[: PATCH_ELEMENTS // 2], 1, words, 4)
+    yield replace(cut, statuses=("INVALID_ARGUMENT",))
+
+
+def _for_classifier(name: str, patches: NDArray[np.float32], patch_count: int, ids: list[int], count: int) -> GrpcCase:
+    inputs = (
+        tensor("PATCHES", (1, -(-patches.size // PATCH_ELEMENTS), *PATCH_SHAPE), "FP32"),
+        tensor("PATCH_COUNT", (1, 1), "INT32"),
+        tensor("INPUT_IDS", (1, len(ids)), "INT64"),
+        tensor("TOKEN_COUNT", (1, 1), "INT32"),
+    )
+    raw = (
+        patches.tobytes(),
+        struct.pack("<i", patch_count),
+        struct.pack(f"<{len(ids)}q", *ids),
+        struct.pack("<i", count),
+    )
+    return GrpcCase(name, request(*inputs, raw=raw, model_name="classifier"), ("OK",))
 
 
 def grpc_cases() -> Iterator[GrpcCase]:
@@ -168,7 +204,7 @@ def _contents() -> Iterator[GrpcCase]:
 def _names() -> Iterator[GrpcCase]:
     audio, text = tensor("AUDIO"), tensor("TEXT")
     none, good = elements(b""), elements(TEXT)
-    for name in ("", "audio", "AUDIO ", "AUDI\u041e", "PATCHES", "TOKEN_SPAN", "../AUDIO", "A" * 5000):
+    for name in ("", "audio", "AUDIO ", "AUDI\u041e", "PATCHES", "TOKEN_COUNT", "../AUDIO", "A" * 5000):
         yield GrpcCase(f"an input called {name[:20]!r}", request(tensor(name), text))
     yield GrpcCase("AUDIO alone", request(audio, raw=(none,)), says="expected 2 inputs")
     yield GrpcCase("TEXT alone", request(text, raw=(good,)), says="expected 2 inputs")

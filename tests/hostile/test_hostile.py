@@ -25,7 +25,17 @@ from tritonclient.grpc import service_pb2 as pb
 from serving import Triton
 from tests.hostile import wire
 from tests.hostile.corpus import LONGEST, Case, file
-from tests.hostile.protocol import TEXT, GrpcCase, body, cut_strings, elements, grpc_cases, http_cases, request
+from tests.hostile.protocol import (
+    TEXT,
+    GrpcCase,
+    body,
+    cut_strings,
+    elements,
+    grpc_cases,
+    http_cases,
+    past_the_stages,
+    request,
+)
 
 LIMIT = 2.0  # s for every answer
 LONGEST_LIMIT = 10.0  # s for that of a whole minute at the highest rate, which is forty utterances' honest work
@@ -336,26 +346,37 @@ def test_every_wrong_message_over_grpc(target: Triton) -> None:
         assert answer.seconds < PATIENCE / 2, f"{case.name} took {answer.seconds:.1f} s"
 
 
-def test_a_string_that_is_cut_fails_alone(target: Triton) -> None:
-    """Triton's Python backend finds out only when it hands over a batch, and then fails all of it."""
+def flood(target: Triton, cases: Sequence[GrpcCase]) -> list[tuple[GrpcCase, Answer]]:
+    """Send them over and over for some seconds, while neighbours ask; what each was answered."""
     over = threading.Event()
-    with over_grpc(target) as ask, grpc.insecure_channel(target.grpc_url) as channel, ThreadPoolExecutor() as pool:
+    with over_grpc(target) as ask, grpc.insecure_channel(target.grpc_url) as channel, ThreadPoolExecutor(4) as pool:
 
-        def go_on(case: GrpcCase) -> set[tuple[str, str]]:
-            found = set()
+        def go_on(first: int) -> list[tuple[GrpcCase, Answer]]:
+            found = []
             while not over.is_set():
-                answer = call(channel, case)
-                found.add((answer.outcome, answer.sentence))
+                for case in cases[first::4]:
+                    found.append((case, call(channel, case)))
             return found
 
         with neighbours(ask):
-            flood = [pool.submit(go_on, case) for case in cut_strings()]
+            senders = [pool.submit(go_on, first) for first in range(4)]
             over.wait(5)
             over.set()
-    for case, answers in zip(cut_strings(), flood, strict=True):
-        for outcome, sentence in answers.result():
-            assert outcome == "refused", case.name
-            assert "incomplete string data" in sentence, case.name
+        return [pair for sender in senders for pair in sender.result()]
+
+
+def test_a_string_that_is_cut_fails_alone(target: Triton) -> None:
+    """Triton's Python backend finds out only when it hands over a batch, and then fails all of it."""
+    for case, answer in flood(target, list(cut_strings())):
+        assert answer.outcome == "refused", f"{case.name}: {answer}"
+        assert "incomplete string data" in answer.sentence, f"{case.name}: {answer}"
+
+
+def test_numbers_past_the_stages_hurt_nobody_else(target: Triton) -> None:
+    """Triton serves every step by its name; what no stage has checked must not fail, or change, others' answers."""
+    for case, answer in flood(target, list(past_the_stages())):
+        status = {"answered": "OK", "refused": "INVALID_ARGUMENT"}.get(answer.outcome, answer.outcome)
+        assert status in case.statuses, f"{case.name}: {answer}"
 
 
 def test_every_wrong_request_over_http(target: Triton) -> None:

@@ -9,9 +9,8 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from onnx import TensorProto
-from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+from tritonclient.grpc.model_config_pb2 import BatchInput, DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
-from emotion.audio import PATCH_ELEMENTS
 from emotion.labels import EMOTIONS
 from export.repository import FILE_NAMES, TEMPLATE
 
@@ -114,6 +113,21 @@ def test_variable_length_inputs_are_ragged_and_no_others(path: Path) -> None:
 
 
 @every_onnx_config
+def test_triton_itself_says_what_belongs_to_whom(path: Path) -> None:
+    """A request that could say it itself could have others' patches and tokens taken for its own."""
+    shapes = {tuple(entry.source_input): tuple(entry.target_name) for entry in parse(path).batch_input}
+    assert shapes == {("PATCHES",): ("PATCHES_SHAPE",), ("INPUT_IDS",): ("INPUT_IDS_SHAPE",)}
+    assert {entry.kind for entry in parse(path).batch_input} == {BatchInput.BATCH_ITEM_SHAPE}
+
+
+@pytest.mark.parametrize("name", ["preprocess_audio", "preprocess_text"])
+def test_strings_come_one_request_at_a_time(name: str) -> None:
+    """One that is cut fails all that Triton hands over with it, and Triton finds out too late."""
+    assert any(tensor.data_type == DataType.TYPE_STRING for tensor in config(name).input)
+    assert list(config(name).dynamic_batching.preferred_batch_size) == [1]
+
+
+@every_onnx_config
 def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
     (warm_up,) = parse(path).model_warmup
     assert warm_up.batch_size == 1
@@ -127,20 +141,16 @@ def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
 
 
 @every_onnx_config
-def test_warm_up_uses_all_that_it_allots(path: Path) -> None:
-    """Spans other than zero, so that the encoders really run; their files lie in warmup/."""
+def test_warm_up_uses_all_that_it_has(path: Path) -> None:
+    """Counts other than zero, so that the encoders really run; their files lie in warmup/."""
     (warm_up,) = parse(path).model_warmup
-    ragged = {"PATCH_SPAN": "PATCHES", "TOKEN_SPAN": "INPUT_IDS"}
+    ragged = {"PATCH_COUNT": "PATCHES", "TOKEN_COUNT": "INPUT_IDS"}
     files = {name: value.input_data_file for name, value in warm_up.inputs.items() if value.input_data_file}
     assert set(files) == set(ragged)
     for name, file in files.items():
         content = (TEMPLATE / model_name(path) / "warmup" / file).read_bytes()
-        assert len(content) == 8
-        used, allotted = np.frombuffer(content, "<i4")
-        assert used == allotted > 0
-        if name == "PATCH_SPAN":
-            assert used % PATCH_ELEMENTS == 0
-        assert list(warm_up.inputs[ragged[name]].dims) == [used]
+        (count,) = np.frombuffer(content, "<i4")
+        assert count == warm_up.inputs[ragged[name]].dims[0] > 0
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "configs"], ids=identify)
@@ -148,6 +158,7 @@ def test_named_configuration_agrees_with_the_default_one(path: Path) -> None:
     named, default = parse(path), config(model_name(path))
     assert list(named.input) == list(default.input)
     assert list(named.output) == list(default.output)
+    assert list(named.batch_input) == list(default.batch_input)
     assert list(named.model_warmup) == list(default.model_warmup)
     assert named.backend == default.backend == "onnxruntime"
 
@@ -169,15 +180,18 @@ def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
 
 @every_onnx_config
 def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) -> None:
-    """The configuration's dims are the file's without the batch; a ragged input's only dimension is the file's."""
+    """The configuration's dims are the file's without the batch; in the file a ragged input has one dimension."""
     graph = onnx.load(repository / model_name(path) / "1" / "model.onnx").graph
     answers = [value for value in graph.output if not value.name.endswith("EMBEDDING")]
-    for declared, values in ((parse(path).input, graph.input), (parse(path).output, answers)):
+    shapes = {name for entry in parse(path).batch_input for name in entry.target_name}
+    assert shapes <= {value.name for value in graph.input}
+    asked = [value for value in graph.input if value.name not in shapes]
+    for declared, values in ((parse(path).input, asked), (parse(path).output, answers)):
         assert [tensor.name for tensor in declared] == [value.name for value in values]
         for tensor, value in zip(declared, values, strict=True):
             shape = [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim]
             ragged = getattr(tensor, "allow_ragged_batch", False)
-            assert shape == (list(tensor.dims) if ragged else [-1, *tensor.dims])
+            assert shape == ([-1] if ragged else [-1, *tensor.dims])
             assert value.type.tensor_type.elem_type == ONNX_TYPES[tensor.data_type]
 
 

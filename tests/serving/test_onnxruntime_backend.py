@@ -86,6 +86,13 @@ def sum_model() -> bytes:
     return onnx_model(nodes, inputs, [tensor("SUM", ["n", 1]), tensor("DOUBLED", ["n", 1], INT64)], constants)
 
 
+def shapes_model() -> bytes:
+    """Y = SHAPE [-1, 2]; X [-1] is taken and not looked at."""
+    nodes = [helper.make_node("Identity", ["SHAPE"], ["Y"]), helper.make_node("Identity", ["X"], ["SAME"])]
+    inputs = [tensor("X", ["total"]), tensor("SHAPE", ["n", 2], TensorProto.INT32)]
+    return onnx_model(nodes, inputs, [tensor("Y", ["n", 2], TensorProto.INT32), tensor("SAME", ["total"])])
+
+
 def total_model() -> bytes:
     """TOTAL [] = SCALE [] * sum(X [-1])."""
     nodes = [
@@ -145,6 +152,8 @@ def dims(name: str, shape: str, rest: str = "", dtype: str = "TYPE_FP32") -> str
     """An input or output entry of config.pbtxt."""
     return f"name: '{name}' data_type: {dtype} dims: [{shape}] {rest}"
 
+
+ITEM_SHAPE = "batch_input { kind: BATCH_ITEM_SHAPE target_name: 'SHAPE' data_type: TYPE_INT32 source_input: 'X' }"
 
 # Faulty models and what Triton's reason must say: the offending tensor or parameter, and both sides of a mismatch.
 FAULTS: dict[str, tuple[Model, str]] = {
@@ -228,7 +237,19 @@ FAULTS: dict[str, tuple[Model, str]] = {
             add_model(),
             rest="batch_input [{ kind: BATCH_ELEMENT_COUNT target_name: 'B' data_type: TYPE_FP32 source_input: 'X' }]",
         ),
-        "batch_input is set",
+        "BATCH_ELEMENT_COUNT of TYPE_FP32 .* BATCH_ITEM_SHAPE of TYPE_INT32",
+    ),
+    "batch_input_unknown": (Model(rest=ITEM_SHAPE), r"batch_input 'SHAPE' .* \['X'\]"),
+    "batch_input_type": (
+        Model(
+            onnx_model(
+                [helper.make_node("Identity", ["X"], ["Y"])],
+                [tensor("X", ["n", 3]), tensor("SHAPE", ["n", 1], INT64)],
+                [tensor("Y", ["n", 3])],
+            ),
+            rest=ITEM_SHAPE,
+        ),
+        r"'SHAPE' is TYPE_INT32 .* tensor\(int64\)",
     ),
     "batch_output": (
         Model(rest="batch_output [{ target_name: 'Y' kind: BATCH_SCATTER_WITH_INPUT_SHAPE source_input: 'X' }]"),
@@ -273,6 +294,13 @@ SERVED = {
         copy_model(["n"]),
         [dims("X", "1", "reshape: { shape: [] }")],
         [dims("Y", "1", "reshape: { shape: [] }")],
+    ),
+    "shapes": Model(
+        shapes_model(),
+        [dims("X", "-1, 2", "allow_ragged_batch: true")],
+        [dims("Y", "2", dtype="TYPE_INT32")],
+        rest=f"{ITEM_SHAPE} dynamic_batching {{ max_queue_delay_microseconds: 200000 }} "
+        "instance_group { kind: KIND_CPU count: 1 }",
     ),
     "head": Model(head_model()),
     "no_shrinkage": Model(
@@ -431,14 +459,23 @@ def test_each_request_gets_the_outputs_it_asked_for(client: grpc.InferenceServer
     assert batch.answers[1]["DOUBLED"].tolist() == [[4]] and batch.answers[2]["SUM"].tolist() == [[15]]
 
 
-def test_a_failing_run_is_an_error_of_its_batch_alone(client: grpc.InferenceServerClient) -> None:
+def test_rows_have_the_shape_of_their_request(client: grpc.InferenceServerClient) -> None:
+    shapes = [(1, 3, 2), (2, 0, 2), (1, 5, 2)]
+    batch = infer_together(client, "shapes", [{"X": np.zeros(shape, np.float32)} for shape in shapes])
+    assert batch.runs < len(shapes)
+    assert [answer["Y"].tolist() for answer in batch.answers] == [[[3, 2]], [[0, 2], [0, 2]], [[5, 2]]]
+
+
+def test_a_failing_run_is_an_error_of_the_culprit_alone(client: grpc.InferenceServerClient) -> None:
     good, bad = values([1, 2]), values([3, 4])
     bad["COUNT"][:] = 100  # beyond the end of VALUES
     batch = infer_together(client, "sum", [good, bad, good])
-    for answer in batch.answers:
-        assert isinstance(answer, InferenceServerException)
-        assert answer.status() == "StatusCode.INTERNAL"
-        assert "Gather" in answer.message() and "\n" not in answer.message()
+    assert batch.runs < 3
+    answer = batch.answers.pop(1)
+    assert isinstance(answer, InferenceServerException)
+    assert answer.status() == "StatusCode.INTERNAL"
+    assert "Gather" in answer.message() and "\n" not in answer.message()
+    assert [answer["SUM"].tolist() for answer in batch.answers] == [[[3]], [[3]]]
     assert client.is_server_live() and client.is_model_ready("sum")
     assert infer(client, "sum", **good)["SUM"].tolist() == [[3]]
 

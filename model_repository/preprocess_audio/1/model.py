@@ -1,4 +1,4 @@
-"""Triton stage `preprocess_audio`: AUDIO -> PATCHES, PATCH_SPAN.
+"""Triton stage `preprocess_audio`: AUDIO -> PATCHES, PATCH_COUNT.
 
 It comes after `preprocess_text`, so that it can refuse an utterance that has neither audio nor text.
 """
@@ -31,23 +31,23 @@ class TritonPythonModel:
             return answer_each(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
-        """PATCHES float32 [n, longest] and PATCH_SPAN int32 [n, 2] for a request of n utterances."""
-        tokens = tensor(request, "TOKEN_SPAN")[:, 0]
+        """PATCHES float32 [n, longest, 96, 64] and PATCH_COUNT int32 [n, 1] for a request of n utterances."""
+        tokens = tensor(request, "TOKEN_COUNT")[:, 0]
         utterances = zip(rows(request, "AUDIO"), rows(request, "TEXT"), tokens, strict=True)
-        patches, span = rectangle(
+        patches, count = rectangle(
             [self.patches(data) if data else no_patches(sentence, used) for data, sentence, used in utterances]
         )
-        return {"PATCHES": patches, "PATCH_SPAN": span}
+        return {"PATCHES": patches, "PATCH_COUNT": count}
 
     def patches(self, data: bytes) -> NDArray[np.float32]:
-        """Log-mel patches of one encoded file, flattened."""
-        return audio.log_mel_patches(audio.decode(data, self.max_seconds)).reshape(-1)
+        """Log-mel patches of one encoded file, [patches, 96, 64]."""
+        return audio.log_mel_patches(audio.decode(data, self.max_seconds))
 
 
 def no_patches(sentence: bytes, tokens: int) -> NDArray[np.float32]:
     """What stands for absent audio, provided that the text left tokens to answer from."""
     if tokens:
-        return np.empty(0, np.float32)
+        return np.empty((0, *audio.PATCH_SHAPE), np.float32)
     if sentence:
         raise InputError("TEXT has no letter or digit left after cleaning, and AUDIO is empty; send words or audio")
     raise InputError("AUDIO and TEXT are both empty; send at least one of them")

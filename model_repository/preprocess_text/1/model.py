@@ -1,4 +1,4 @@
-"""Triton stage `preprocess_text`: TEXT -> INPUT_IDS, TOKEN_SPAN, and the CHECKPOINT that answers.
+"""Triton stage `preprocess_text`: TEXT -> INPUT_IDS, TOKEN_COUNT, and the CHECKPOINT that answers.
 
 Beside this file the export leaves tokenizer.json and checkpoint.json.
 """
@@ -33,13 +33,13 @@ class TritonPythonModel:
             return answer_each(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
-        """INPUT_IDS int64 [n, longest], TOKEN_SPAN int32 [n, 2], CHECKPOINT BYTES [n, 1] for n utterances."""
+        """INPUT_IDS int64 [n, longest], TOKEN_COUNT int32 [n, 1], CHECKPOINT BYTES [n, 1] for n utterances."""
         # the first stage of every utterance: who can't be answered in time is told before any work is done
         self.admission.check(request.timeout(), "bulk" in json.loads(request.parameters() or "{}"))
         sentences = rows(request, "TEXT")
-        ids, span = rectangle([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
+        ids, count = rectangle([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
         return {
             "INPUT_IDS": ids,
-            "TOKEN_SPAN": span,
+            "TOKEN_COUNT": count,
             "CHECKPOINT": np.full((len(sentences), 1), self.checkpoint, object),
         }

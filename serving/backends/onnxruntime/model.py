@@ -5,8 +5,10 @@ It is as strict as the native one of Triton 24.10 (ONNX Runtime 1.19.2), so a re
 ``RULES`` lists what is compared with the ONNX file, ``session_options`` the parameters that are read.
 
 Stricter than the native backend, on purpose: the configuration must name every input (nothing is auto-completed);
-``batch_input``, ``batch_output``, sequence batching, decoupled answers, execution accelerators and operator libraries
-are refused; strings must be UTF-8. Contrib operators newer than ONNX Runtime 1.19.2 can't be told apart here.
+``batch_input`` but for BATCH_ITEM_SHAPE, ``batch_output``, sequence batching, decoupled answers, execution
+accelerators and operator libraries are refused; strings must be UTF-8. Contrib operators newer than ONNX Runtime 1.19.2
+can't be told apart here. Kinder in one thing: where a batch fails, its requests are run one by one, so that only the
+culprit fails.
 """
 
 import json
@@ -173,7 +175,6 @@ def refuse_unsupported(config: Config, _: ort.InferenceSession) -> None:
     """Features of a model configuration that this backend doesn't have."""
     accelerators = config.get("optimization", {}).get("execution_accelerators") or {}
     used = {
-        "batch_input": config.get("batch_input"),
         "batch_output": config.get("batch_output"),
         "sequence_batching": "sequence_batching" in config,
         "decoupled model_transaction_policy": config.get("model_transaction_policy", {}).get("decoupled"),
@@ -182,6 +183,12 @@ def refuse_unsupported(config: Config, _: ort.InferenceSession) -> None:
     }
     for feature in (name for name, value in used.items() if value):
         raise ModelError(f"{feature} is set in the config, but this backend does not support it; remove it")
+    for entry in config.get("batch_input") or []:
+        if entry["kind"] != "BATCH_ITEM_SHAPE" or entry["data_type"] != "TYPE_INT32" or len(entry["target_name"]) != 1:
+            raise ModelError(
+                f"batch_input {entry['target_name']} is {entry['kind']} of {entry['data_type']} in the config, but "
+                "only BATCH_ITEM_SHAPE of TYPE_INT32 with one target_name is supported here"
+            )
 
 
 def only_tensors(_: Config, session: ort.InferenceSession) -> None:
@@ -202,7 +209,10 @@ def names_match(config: Config, session: ort.InferenceSession) -> None:
         kind, accepted = ("optional input", initializers) if entry.get("optional") else ("input", inputs)
         if entry["name"] not in accepted:
             raise ModelError(f"{kind} '{entry['name']}' of the config is not one of the model's: {sorted(accepted)}")
-    missing = inputs - {entry["name"] for entry in config["input"]}
+    for target in item_shapes(config):
+        if target not in inputs:
+            raise ModelError(f"batch_input '{target}' of the config is not one of the model's: {sorted(inputs)}")
+    missing = inputs - {entry["name"] for entry in config["input"]} - set(item_shapes(config))
     if missing:
         raise ModelError(f"the model's inputs {sorted(missing)} are missing from the config")
     if not config["output"]:
@@ -219,6 +229,9 @@ def types_match(config: Config, session: ort.InferenceSession) -> None:
             raise ModelError(f"{kind} '{entry['name']}' is {entry['data_type']} in the config, which is not supported")
         if ONNX_TYPES[entry["data_type"]] != node.type:
             raise ModelError(f"{kind} '{node.name}' is {entry['data_type']} in the config but {node.type} in the model")
+    for node in session.get_inputs():
+        if node.name in item_shapes(config) and node.type != "tensor(int32)":
+            raise ModelError(f"batch_input '{node.name}' is TYPE_INT32 in the config but {node.type} in the model")
 
 
 def shapes_match(config: Config, session: ort.InferenceSession) -> None:
@@ -257,6 +270,11 @@ def configured(config: Config, session: ort.InferenceSession) -> Iterator[tuple[
     for kind, nodes in (("input", inputs), ("output", outputs)):
         for entry in config[kind]:
             yield kind, entry, nodes[entry["name"]]
+
+
+def item_shapes(config: Config) -> dict[str, str]:
+    """The model's input that takes the shape of each row of one of the requests' inputs, and that input's name."""
+    return {entry["target_name"][0]: entry["source_input"][0] for entry in config.get("batch_input") or []}
 
 
 def onnx_shape(node: ort.NodeArg) -> list[int]:
@@ -308,6 +326,11 @@ def join(name: str, arrays: list[Array], shape: tuple[int, ...] | None) -> Array
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
+def shapes_of_rows(arrays: list[Array]) -> Array:
+    """What Triton calls BATCH_ITEM_SHAPE: INT32 [rows of all requests, dims], each row's shape without the batch."""
+    return np.concatenate([np.full((len(array), array.ndim - 1), array.shape[1:], np.int32) for array in arrays])
+
+
 def split(name: str, array: Array, sizes: list[int]) -> list[Array]:
     """The rows of each request, as views; ValueError where the model gave another number of rows than it was sent."""
     if array.shape[:1] != (sum(sizes),):
@@ -341,6 +364,7 @@ class TritonPythonModel:
         ios = list(configured(config, self.session))
         self.inputs = {node.name: model_shape(entry, node) for kind, entry, node in ios if kind == "input"}
         self.outputs = {node.name: config_dims(entry) for kind, entry, node in ios if kind == "output"}
+        self.item_shapes = item_shapes(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """A response for each request, from one run of the model for all of them."""
@@ -349,20 +373,22 @@ class TritonPythonModel:
             return [response for batch in batches for response in self.respond(batch)]
 
     def respond(self, requests: list[Any]) -> list[Any]:
-        """The responses of one run; where it fails all are errors, for an exception would leak shared memory."""
+        """The responses of one run; where it fails, of one for each. An exception would leak shared memory."""
         try:
             return self.run(requests)
         except Exception as error:
+            if len(requests) > 1:
+                return [response for request in requests for response in self.respond([request])]
             message = f"the model could not run: {one_line(error)}"
-            # An error object of its own for each: one that is shared reaches all but one client as garbage.
-            failures = [pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL) for _ in requests]
-            return [pb_utils.InferenceResponse(error=failure) for failure in failures]
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))]
 
     def run(self, requests: list[Any]) -> list[Any]:
         """Join the requests' inputs, run, and split the outputs that each request asked for."""
         arrays = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
         # An absent name is an optional input, which batching excludes: all requests have the same.
         feed = {name: join(name, [row[name] for row in arrays], self.inputs[name]) for name in arrays[0]}
+        for name, source in self.item_shapes.items():
+            feed[name] = shapes_of_rows([row[source] for row in arrays])
         asked = [set(request.requested_output_names()) for request in requests]
         names = [name for name in self.outputs if any(name in one for one in asked)]
         results = dict(zip(names, self.session.run(names, feed, self.run_options), strict=True))
