@@ -1,12 +1,14 @@
 """`python -m benchmarks overload`: more than the server can answer, and what becomes of it.
 
-An open loop of 1 to 10 times what it can answer, a level at a time; then interactive callers at half of what it can
-answer while a flood comes and goes, once of their own priority and once of bulk work.
+An open loop of 1 to 10 times what it can answer, a level at a time and all in turns, as the speed of a shared machine
+changes by the minute; then interactive callers at half of what it can answer while a flood comes and goes, once of
+their own priority and once of bulk work.
 """
 
 import argparse
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,8 @@ class Flood:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m benchmarks overload`."""
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--seconds", type=float, default=40.0, metavar="N", help="of each level (default: 40)")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="of each level (default: 20)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of all levels, in turns (default: 3)")
     parser.add_argument("--deadline", type=float, default=5.0, metavar="S", help="that callers wait (default: 5)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, as PNG or SVG")
 
@@ -99,18 +102,28 @@ def run(arguments: argparse.Namespace) -> int:
         with console.status("what it can answer"):
             load.run(host, tokenizer, users=USERS, requests=USERS)
             capacity = load.run(host, tokenizer, users=USERS, requests=2 * CAPACITY_REQUESTS).throughput
-        levels = []
-        for factor in track(LEVELS, "levels", console=console):
+        measured: dict[float, list[Level]] = {factor: [] for factor in LEVELS}
+        turns = [(turn, factor) for turn in range(arguments.rounds) for factor in LEVELS[:: -1 if turn % 2 else 1]]
+        for turn, factor in track(turns, "levels", console=console):
             with Sampler(triton) as sampler:
                 found = load.run(
-                    host, tokenizer, seconds=arguments.seconds, rate=factor * capacity, deadline=arguments.deadline
+                    host,
+                    tokenizer,
+                    seconds=arguments.seconds,
+                    rate=factor * capacity,
+                    deadline=arguments.deadline,
+                    seed=turn,
                 )
-            levels.append(_level(factor, found, sampler.result, arguments.seconds))
+            measured[factor].append(_level(factor, found, sampler.result, arguments.seconds))
+        levels = [_median(turns) for turns in measured.values()]
         floods = [
             _flood(host, tokenizer, capacity, priority, arguments)
             for priority in track(FLOODS, "floods", console=console)
         ]
-    print(f"it can answer {capacity:.1f}/s; callers wait {arguments.deadline:g} s and do not try again\n")
+    print(
+        f"it can answer {capacity:.1f}/s; callers wait {arguments.deadline:g} s and do not try again; "
+        f"medians of {arguments.rounds} turns\n"
+    )
     print("offered   answered  per core    p50      p99  refused  within      late  in vain")
     for level in levels:
         print(
@@ -159,6 +172,13 @@ def _level(factor: float, found: load.Load, server: ServerSide, seconds: float) 
         late=float((steady & (kind == "DeadlineExceeded")).sum() / steady.sum()),
         vain=float(1 - found.answered.sum() / max(1, server.models["classifier"].requests)),
     )
+
+
+def _median(turns: Sequence[Level]) -> Level:
+    """Of each figure, over the turns in which there was one."""
+    figures = np.array([astuple(turn) for turn in turns])
+    known = [column[~np.isnan(column)] for column in figures.T]
+    return Level(*(float(np.median(column)) if column.size else float("nan") for column in known))
 
 
 def _flood(host: str, tokenizer: Path, capacity: float, priority: Priority, arguments: argparse.Namespace) -> Flood:

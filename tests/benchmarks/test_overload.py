@@ -1,6 +1,7 @@
 """What is made of an overload's figures, and a small one for real."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_a_level_that_refuses_nobody() -> None:
     assert np.isnan(level.refusal)
 
 
+def test_turns_have_medians() -> None:
+    levels = [overload._level(5.0, found(""), server(classified=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
+    median = overload._median(levels)
+    assert (median.factor, median.per_core) == (5, 8)
+    assert np.isnan(median.refusal)
+    assert overload._median([*levels[:2], replace(levels[2], refusal=30.0)]).refusal == 30
+
+
 def test_recovery_is_counted_from_the_end_of_the_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 s in all, the flood takes those from 20 to 40, and it takes 5 s more until latencies are what they were."""
     start = 1e9 + 0.1 * np.arange(600)
@@ -71,7 +80,7 @@ def test_a_real_one(
     monkeypatch.setattr(overload, "LEVELS", (5.0,))
     monkeypatch.setattr(overload, "FLOODS", ("bulk",))
     plot = tmp_path / "overload.png"
-    overload.run(argparse.Namespace(repository=repository, seconds=4.0, deadline=2.0, plot=plot))
+    overload.run(argparse.Namespace(repository=repository, seconds=4.0, rounds=1, deadline=2.0, plot=plot))
     printed = capsys.readouterr().out
     assert "5 x bulk for 4 s beside 0.5 x interactive" in printed
     assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))
