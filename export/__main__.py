@@ -17,7 +17,7 @@ from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.labels import EMOTIONS
 from export import accuracy, parity
 from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_classifier
-from export.repository import FILE_NAMES, TEMPLATE, publish, staging
+from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
 
 
 def export(
@@ -110,6 +110,8 @@ def main() -> int:
     for comparison in comparisons:
         print(f"{comparison.name}: {comparison.difference:.1e} (tolerance {comparison.tolerance:g})")
     print(f"exported {arguments.checkpoint} ({arguments.precision}) to {arguments.repository}")
+    if kept := differing(arguments.repository):
+        print(f"kept as they were, though emoserve's are different now: {', '.join(kept)}")
     return 0
 
 

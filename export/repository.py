@@ -69,13 +69,25 @@ def read_manifest(repository: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def differing(repository: Path) -> list[str]:
+    """Hand-written files that are not as they come with emoserve: edited there, or left by another version."""
+    return sorted(
+        source.relative_to(TEMPLATE).as_posix()
+        for source in _hand_written()
+        if source.read_bytes() != (repository / source.relative_to(TEMPLATE)).read_bytes()
+    )
+
+
 def _copy_hand_written(repository: Path) -> None:
-    for source in TEMPLATE.rglob("*"):
-        if source.is_file() and _is_hand_written(source):
-            target = repository / source.relative_to(TEMPLATE)
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
+    for source in _hand_written():
+        target = repository / source.relative_to(TEMPLATE)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _hand_written() -> Iterator[Path]:
+    return (path for path in TEMPLATE.rglob("*") if path.is_file() and _is_hand_written(path))
 
 
 def _is_hand_written(path: Path) -> bool:

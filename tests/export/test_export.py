@@ -31,7 +31,7 @@ from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS, EmotionModel, 
 from export import parity
 from export.composition import PATCHES_AT_A_TIME
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_classifier, write_part
-from export.repository import TEMPLATE, publish, read_manifest, staging
+from export.repository import TEMPLATE, differing, publish, read_manifest, staging
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
 
@@ -399,6 +399,7 @@ def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
     config.write_text("tuned for this machine")
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     assert config.read_text() == "tuned for this machine"
+    assert differing(tmp_path / "repository") == ["classifier/config.pbtxt"]
     other = "emotion/config.pbtxt"
     assert (tmp_path / "repository" / other).read_bytes() == (TEMPLATE / other).read_bytes()
 
