@@ -50,6 +50,7 @@ SYSTEMS = {"served": "emoserve, fp32", "served_int8": "emoserve, int8", "rooflin
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100)
 TOKEN_LENGTHS, LINEAR_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512), 128
 AUDIO_LENGTHS = (1, 2, 4, 8, 15, 30, 60)  # s
+CROWD = 256  # callers whose throughput is held against the best
 OVERLOAD = 2.0  # times what the server answers
 OVERLOAD_MARGIN = 15.0  # s that a full queue is kept full
 
@@ -207,6 +208,7 @@ class Bench:
                 ),
                 frontend=self._frontend(side),
                 latencies=curves,
+                crowd=self._crowd(sweep),
                 server=server(side),
                 overload=self._spare(lambda: self._overload(sweep)),
             )
@@ -272,6 +274,20 @@ class Bench:
             for users in self.plan.sweep[:: -1 if number % 2 else 1]:  # back again, against drift
                 runs[users].append(self._sweep_point(served, users))
         return [sorted(points, key=lambda point: point.throughput)[len(points) // 2] for points in runs.values()]
+
+    def _crowd(self, sweep: Sequence[SweepPoint]) -> results.Crowd | None:
+        """CROWD callers against those that the sweep found best, in turns with as many requests."""
+        if CROWD not in self.plan.sweep:
+            return None
+        best = max(sweep, key=lambda point: point.throughput).users
+        throughput: dict[int, list[float]] = {best: [], CROWD: []}
+        for number in range(self.plan.rounds):
+            for users in (best, CROWD)[:: -1 if number % 2 else 1]:
+                self._step(f"round {number + 1}: {users} callers")
+                throughput[users].append(
+                    self.fp32.target.load(self.tokenizer, users=users, requests=2 * CROWD).throughput
+                )
+        return results.Crowd(best, throughput[best], throughput[CROWD])
 
     def _sweep_point(self, served: Served, users: int) -> SweepPoint:
         self._step(f"{served.title}: {users} callers")
@@ -360,7 +376,7 @@ class Bench:
         ours, plan = 2 if self.int8 else 1, self.plan
         lengths = (len(TOKEN_LENGTHS) + len(AUDIO_LENGTHS)) if plan.repeats else 0
         turns = plan.rounds * (ours + len(plan.peers))
-        loads = ours * (2 + plan.passes * len(plan.sweep))
+        loads = ours * (2 + plan.passes * len(plan.sweep)) + (2 * plan.rounds if CROWD in plan.sweep else 0)
         return roofline.STRATEGIES + turns + 2 * len(plan.peers) + loads + lengths + 3
 
     def _describe(self, manifest: dict[str, Any]) -> results.Checkpoint:
