@@ -45,6 +45,7 @@ def test_quick_run_is_complete(
     """What `make bench-quick` runs, with less of everything."""
     plan = replace(bench.QUICK, rounds=1, requests=8, sweep=(1, 4), main=8, lone=3)
     monkeypatch.setattr(bench, "QUICK", plan)
+    monkeypatch.setattr(bench, "CROWD", 4)  # which a quick run leaves out
     monkeypatch.setattr(benchmarks.__main__, "RESULTS", tmp_path)
     options = ["--quick", "--checkpoint", str(checkpoint_directory), "--repository", str(repository)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
@@ -55,7 +56,13 @@ def test_quick_run_is_complete(
     assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
-    for name in ("served_over_roofline", "achieved_over_peak_flops", "frontend_ms_3s", "latency_one_ms"):
+    for name in (
+        "served_over_roofline",
+        "achieved_over_peak_flops",
+        "frontend_ms_3s",
+        "latency_one_ms",
+        "throughput_256_over_best",
+    ):
         value = summary[name]
         assert value is not None and 0 < value < math.inf
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
