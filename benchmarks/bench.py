@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -37,7 +38,6 @@ from benchmarks.results import Growth, GrowthPoint, Moment, Results, Stage, Swee
 from benchmarks.sampling import ENSEMBLE, Sampler, ServerSide
 from emotion.model import VGGish
 from emotion.text import WordPiece
-from export.parity import front_ends
 from export.repository import FILE_NAMES
 from serving import Triton
 from serving.repository import check_repository
@@ -46,7 +46,12 @@ Part = TypeVar("Part")
 
 USERS = 32
 LONE = (3.0, 15)  # seconds and tokens of the utterance whose latency is taken one at a time
-SYSTEMS = {"served": "emoserve, fp32", "served_int8": "emoserve, int8", "roofline": "best in one process, fp32"}
+SYSTEMS = {
+    "served": "emoserve, fp32",
+    "served_int8": "emoserve, int8",
+    "roofline": "best in one process, fp32",
+    "graph": "the same, audio and text read before",
+}
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 100)
 TOKEN_LENGTHS, LINEAR_TOKENS = (4, 8, 16, 32, 64, 128, 256, 512), 128
 AUDIO_LENGTHS = (1, 2, 4, 8, 15, 30, 60)  # s
@@ -87,7 +92,7 @@ class Plan:
 
 FULL = Plan(
     command="make bench",
-    rounds=5,
+    rounds=7,
     requests=128,
     peers=tuple(peers.PEERS),
     sweep=(1, 2, 4, 8, 16, 32, 64, 128, 256),
@@ -231,35 +236,41 @@ class Bench:
             if targets[name].group:
                 stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # or it could not be told to end
         pieces = WordPiece(self.tokenizer)
-        prepared = [front_ends(utterance.audio, utterance.text, pieces) for utterance in utterances]
         ways = roofline.strategies(self.file, os.cpu_count() or 1)
         tried = []
         for name, way in ways.items():
             self._step(f"in process: {name}")
-            way(prepared[:32])  # warm
-            tried.append(results.Strategy(name, len(prepared) / min(roofline.seconds(way, prepared) for _ in range(2))))
+            roofline.seconds(way, utterances[:32], pieces)  # warm
+            fastest = min(roofline.seconds(way, utterances, pieces) for _ in range(2))
+            tried.append(results.Strategy(name, len(utterances) / fastest))
         best = max(tried, key=lambda strategy: strategy.throughput).name
+
+        def ceilings(half: Sequence[workload.Utterance]) -> NDArray[np.float64]:
+            return np.array([roofline.seconds(ways[best], half, pieces, graph_alone=alone) for alone in (False, True)])
+
         for name, target in targets.items():
             self._step(f"warming {name}")
             target.load(self.tokenizer, requests=USERS)
         loads: dict[str, list[Load]] = {name: [] for name in targets}
-        peaks, ceiling = [], []
+        peaks, alternations = [], []
         for number in range(self.plan.rounds):
             for name, target in targets.items():
                 self._step(f"round {number + 1}: {name}")
-                # half of the ceiling's turn before and half after what it is compared with, against drift
-                first = roofline.seconds(ways[best], prepared[::2]) if name == "served" else 0.0
+                # half of the ceilings' turn before and half after what they are compared with, against drift
+                first = ceilings(utterances[::2]) if name == "served" else np.zeros(2)
                 loads[name].append(target.load(self.tokenizer, requests=self.plan.requests))
                 if name == "served":
                     peaks.append(roofline.peak_gflops())
-                    ceiling.append(len(prepared) / (first + roofline.seconds(ways[best], prepared[1::2])))
+                    alternations.append(len(utterances) / (first + ceilings(utterances[1::2])))
             figures = ", ".join(f"{name} {of[-1].throughput:.1f}" for name, of in loads.items())
             self.console.print(
-                f"round {number + 1}, utterances/s: {figures}, roofline {ceiling[-1]:.1f}", soft_wrap=True
+                f"round {number + 1}, utterances/s: {figures}, roofline {alternations[-1][0]:.1f}", soft_wrap=True
             )
         titles = SYSTEMS | {name: peer.title for name, peer in peers.PEERS.items()}
         systems = {name: system(titles[name], of) for name, of in loads.items()}
-        systems["roofline"] = System(f"{SYSTEMS['roofline']}: {best}", ceiling)
+        titles["roofline"] += f": {best}"
+        for name, column in zip(("roofline", "graph"), np.array(alternations).T, strict=True):
+            systems[name] = System(titles[name], column.tolist())
         return systems, peaks, tried
 
     def _main(self, served: Served) -> tuple[Load, ServerSide]:

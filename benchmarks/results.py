@@ -229,7 +229,8 @@ class Results:
         versions: package -> version.
         settings: of the run; "users" are the callers in each alternation.
         workload: from `workload.describe`.
-        systems: "served" (fp32), "served_int8", "roofline", and the peers, by name.
+        systems: "served" (fp32), "served_int8", "roofline", "graph" (the roofline's, audio and text read before), and
+            the peers, by name.
         sweep, sweep_int8: ascending in users.
         tokens, seconds: growth with either.
         latencies: system -> (percentile, ms), ascending.
@@ -280,6 +281,7 @@ class Goal:
 # every figure of the summary, in its order, and what it says
 TITLES = {
     "served_over_roofline": "Throughput served over the best in one process",
+    "served_over_graph": "The same over its graph alone, audio and text read before",
     "achieved_over_peak_flops": "FLOP/s needed by what is served over the machine's peak",
     "vs_fastapi_pytorch": "Throughput over FastAPI + PyTorch",
     "p99_vs_fastapi_pytorch": "p99 over that of FastAPI + PyTorch",
@@ -337,6 +339,7 @@ def alternations(results: Results) -> dict[str, list[float]]:
 
     found = {
         "served_over_roofline": ratio("served", "roofline"),
+        "served_over_graph": ratio("served", "graph"),
         "achieved_over_peak_flops": [],
         "vs_fastapi_pytorch": ratio("served", "fastapi_pytorch"),
         "p99_vs_fastapi_pytorch": ratio("served", "fastapi_pytorch", "p99"),

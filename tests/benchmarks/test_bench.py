@@ -53,11 +53,12 @@ def test_quick_run_is_complete(
     assert "Throughput served over the best in one process" in capsys.readouterr().out
     found = results.read(tmp_path / "latest.json")
     assert found.command == "make bench-quick"
-    assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
+    assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0, "graph": 0}
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
     for name in (
         "served_over_roofline",
+        "served_over_graph",
         "achieved_over_peak_flops",
         "frontend_ms_3s",
         "latency_one_ms",

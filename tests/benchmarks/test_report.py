@@ -122,6 +122,7 @@ def full() -> Results:
             "served": system("emoserve, fp32", 1.0),
             "served_int8": system("emoserve, int8", 1.6),
             "roofline": replace(system("roofline, one process", 1.04), p50=[], p95=[], p99=[]),
+            "graph": replace(system("its graph alone", 1.06), p50=[], p95=[], p99=[]),
             "fastapi_pytorch": system("FastAPI + PyTorch", 0.25),
             "fastapi_onnxruntime": system("FastAPI + ONNX Runtime", 0.6),
             "litserve_onnxruntime": system("LitServe + ONNX Runtime", 0.7),
@@ -161,6 +162,7 @@ def test_summary_is_the_median_ratio_within_alternations(run: Results) -> None:
     summary = run.summary
     # every alternation's ratio is the same, though the machine's speed is not
     assert summary["served_over_roofline"] == pytest.approx(1 / 1.04)
+    assert summary["served_over_graph"] == pytest.approx(1 / 1.06)
     assert summary["vs_fastapi_pytorch"] == pytest.approx(4)
     assert summary["p99_vs_fastapi_pytorch"] == pytest.approx(0.25)
     assert summary["int8_vs_fastapi_pytorch"] == pytest.approx(6.4)
