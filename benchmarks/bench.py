@@ -67,6 +67,7 @@ class Plan:
     Attributes:
         command: that runs it.
         rounds: of turns.
+        pairs: more rounds, of what is served and the roofline alone: a few turns can't tell how close they are.
         requests: of every turn.
         peers: names of those to compare with.
         sweep: numbers of callers.
@@ -80,6 +81,7 @@ class Plan:
     command: str
     rounds: int
     requests: int
+    pairs: int = 0
     peers: Sequence[str] = ()
     sweep: Sequence[int] = ()
     passes: int = 1
@@ -92,8 +94,9 @@ class Plan:
 
 FULL = Plan(
     command="make bench",
-    rounds=7,
+    rounds=5,
     requests=128,
+    pairs=10,
     peers=tuple(peers.PEERS),
     sweep=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     passes=3,
@@ -192,7 +195,12 @@ class Bench:
                 revision=machine.revision(),
                 machine=machine.describe(),
                 versions=machine.versions(),
-                settings={"users": USERS, "rounds": self.plan.rounds, "requests": self.plan.requests},
+                settings={
+                    "users": USERS,
+                    "rounds": self.plan.rounds,
+                    "pairs": self.plan.pairs,
+                    "requests": self.plan.requests,
+                },
                 checkpoint=self._describe(manifest),
                 workload=workload.describe(utterances),
                 systems=systems,
@@ -253,8 +261,9 @@ class Bench:
             target.load(self.tokenizer, requests=USERS)
         loads: dict[str, list[Load]] = {name: [] for name in targets}
         peaks, alternations = [], []
-        for number in range(self.plan.rounds):
-            for name, target in targets.items():
+        for number in range(self.plan.rounds + self.plan.pairs):
+            turns = targets if number < self.plan.rounds else {"served": targets["served"]}
+            for name, target in turns.items():
                 self._step(f"round {number + 1}: {name}")
                 # half of the ceilings' turn before and half after what they are compared with, against drift
                 first = ceilings(utterances[::2]) if name == "served" else np.zeros(2)
@@ -262,7 +271,7 @@ class Bench:
                 if name == "served":
                     peaks.append(roofline.peak_gflops())
                     alternations.append(len(utterances) / (first + ceilings(utterances[1::2])))
-            figures = ", ".join(f"{name} {of[-1].throughput:.1f}" for name, of in loads.items())
+            figures = ", ".join(f"{name} {loads[name][-1].throughput:.1f}" for name in turns)
             self.console.print(
                 f"round {number + 1}, utterances/s: {figures}, roofline {alternations[-1][0]:.1f}", soft_wrap=True
             )
@@ -386,7 +395,7 @@ class Bench:
     def _steps(self) -> int:
         ours, plan = 2 if self.int8 else 1, self.plan
         lengths = (len(TOKEN_LENGTHS) + len(AUDIO_LENGTHS)) if plan.repeats else 0
-        turns = plan.rounds * (ours + len(plan.peers))
+        turns = plan.rounds * (ours + len(plan.peers)) + plan.pairs
         loads = ours * (2 + plan.passes * len(plan.sweep)) + (2 * plan.rounds if CROWD in plan.sweep else 0)
         return roofline.STRATEGIES + turns + 2 * len(plan.peers) + loads + lengths + 3
 

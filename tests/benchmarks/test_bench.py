@@ -43,7 +43,7 @@ def test_quick_run_is_complete(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What `make bench-quick` runs, with less of everything."""
-    plan = replace(bench.QUICK, rounds=1, requests=8, sweep=(1, 4), main=8, lone=3)
+    plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, lone=3)
     monkeypatch.setattr(bench, "QUICK", plan)
     monkeypatch.setattr(bench, "CROWD", 4)  # which a quick run leaves out
     monkeypatch.setattr(benchmarks.__main__, "RESULTS", tmp_path)
@@ -54,6 +54,7 @@ def test_quick_run_is_complete(
     found = results.read(tmp_path / "latest.json")
     assert found.command == "make bench-quick"
     assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0, "graph": 0}
+    assert {len(system.throughput) for system in found.systems.values()} == {2}
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
     for name in (
