@@ -40,6 +40,7 @@ RUN apt-get update \
 COPY --from=packages /opt/emoserve /opt/emoserve
 WORKDIR /app
 COPY emotion emotion
+COPY stages stages
 COPY serving serving
 COPY speech_repository speech_repository
 ENV PATH=/opt/emoserve/bin:$PATH \

@@ -11,6 +11,7 @@ RUN python3 requirements.py > wanted.txt \
     && sed 's/==1.26.4/<2/' wanted.txt > image.txt \
     && python3 -m pip install --no-cache-dir --requirement image.txt
 COPY emotion emotion
+COPY stages stages
 COPY serving serving
 COPY speech_repository speech_repository
 ENV PYTHONDONTWRITEBYTECODE=1 \

@@ -21,12 +21,12 @@ from typing import Any, NoReturn
 import psutil
 
 from serving import log
-from serving.admission import METRICS_URL
 from serving.installation import TritonError, environment, find_triton, prepare_backends
-from serving.local import get
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
-from serving.wake import HTTP_URL
+from stages.admission import METRICS_URL
+from stages.loopback import get
+from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]
 

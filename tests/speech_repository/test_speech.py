@@ -16,9 +16,9 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.web import word_error_rate
-from emotion.speech import Recogniser, RecognitionError
 from serving import Triton
 from serving.repository import SPEECH_REPOSITORY
+from stages.asr import Recogniser, RecognitionError
 
 ROOT = Path(__file__).parent.parent.parent
 VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from emotion import audio
 from emotion.errors import InputError
-from serving.stage import answer_each, rectangle, rows, tensor
-from serving.wake import Waker
+from stages.requests import bytes_rows, pad_rows, respond_per_request, tensor
+from stages.wakeup import Waker
 
 
 class TritonPythonModel:
@@ -28,13 +28,13 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
         with self.waker.batch():
-            return answer_each(requests, self.tensors)
+            return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """PATCHES float32 [n, longest, 96, 64] and PATCH_COUNT int32 [n, 1] for a request of n utterances."""
         tokens = tensor(request, "TOKEN_COUNT")[:, 0]
-        utterances = zip(rows(request, "AUDIO"), rows(request, "TEXT"), tokens, strict=True)
-        patches, count = rectangle(
+        utterances = zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), tokens, strict=True)
+        patches, count = pad_rows(
             [self.patches(data) if data else no_patches(sentence, used) for data, sentence, used in utterances]
         )
         return {"PATCHES": patches, "PATCH_COUNT": count}

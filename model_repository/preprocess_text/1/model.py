@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emotion import text
-from serving.admission import Admission
-from serving.stage import answer_each, rectangle, rows
-from serving.wake import Waker
+from stages.admission import Admission
+from stages.requests import bytes_rows, pad_rows, respond_per_request
+from stages.wakeup import Waker
 
 
 class TritonPythonModel:
@@ -30,14 +30,14 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
         with self.waker.batch():
-            return answer_each(requests, self.tensors)
+            return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """INPUT_IDS int64 [n, longest], TOKEN_COUNT int32 [n, 1], CHECKPOINT BYTES [n, 1] for n utterances."""
         # the first stage of every utterance: who can't be answered in time is told before any work is done
         self.admission.check(request.timeout(), "bulk" in json.loads(request.parameters() or "{}"))
-        sentences = rows(request, "TEXT")
-        ids, count = rectangle([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
+        sentences = bytes_rows(request, "TEXT")
+        ids, count = pad_rows([self.word_piece.encode(text.clean(text.decode(data))) for data in sentences])
         return {
             "INPUT_IDS": ids,
             "TOKEN_COUNT": count,

@@ -22,8 +22,8 @@ import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
 
-from serving import cores
-from serving.wake import Waker
+from stages import cpu_quota
+from stages.wakeup import Waker
 
 Config = dict[str, Any]
 Array = np.ndarray[Any, Any]
@@ -112,7 +112,7 @@ def thread_count(config: Config, name: str) -> int:
 
 def intra_op_threads(config: Config) -> int:
     """The same, but for 0 as many as a container's CPU limit grants: ONNX Runtime counts the node's cores."""
-    return thread_count(config, "intra_op_thread_count") or cores.limit() or 0
+    return thread_count(config, "intra_op_thread_count") or cpu_quota.limit() or 0
 
 
 def boolean(config: Config, name: str, default: bool) -> bool:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from emotion import audio
 from emotion.errors import InputError
-from emotion.speech import Recogniser
-from serving import cores
-from serving.stage import answer_each, rows
-from serving.wake import Waker
+from stages import cpu_quota
+from stages.asr import Recogniser
+from stages.requests import bytes_rows, respond_per_request
+from stages.wakeup import Waker
 
 
 class TritonPythonModel:
@@ -27,7 +27,7 @@ class TritonPythonModel:
             parameters["language"],
             device="cuda" if args["model_instance_kind"] == "GPU" else "cpu",
             device_index=int(args["model_instance_device_id"]),
-            threads=int(parameters["threads"]) or cores.limit() or 0,
+            threads=int(parameters["threads"]) or cpu_quota.limit() or 0,
         )
         self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
         self.waker = Waker(config)
@@ -35,11 +35,11 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
         with self.waker.batch():
-            return answer_each(requests, self.tensors)
+            return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """TRANSCRIPT, BYTES [n, 1] of UTF-8, for a request of n utterances."""
-        transcripts = [self.transcript(data) for data in rows(request, "AUDIO")]
+        transcripts = [self.transcript(data) for data in bytes_rows(request, "AUDIO")]
         return {"TRANSCRIPT": np.array(transcripts, np.object_)[:, None]}
 
     def transcript(self, data: bytes) -> bytes:

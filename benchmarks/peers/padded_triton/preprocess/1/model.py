@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.service import PaddedWordPiece
 from emotion import audio, text
-from serving.stage import answer_each, rows
+from stages.requests import bytes_rows, respond_per_request
 
 
 class TritonPythonModel:
@@ -22,11 +22,11 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
-        return answer_each(requests, self.tensors)
+        return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """PATCHES [1, patches, 96, 64], INPUT_IDS and ATTENTION_MASK [1, 128], and what is there."""
-        data, sentence = rows(request, "AUDIO")[0], rows(request, "TEXT")[0]
+        data, sentence = bytes_rows(request, "AUDIO")[0], bytes_rows(request, "TEXT")[0]
         patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
         if data:
             patches = audio.log_mel_patches(audio.decode(data))

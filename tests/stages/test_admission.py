@@ -11,7 +11,7 @@ from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavai
 
 from emotion.errors import BusyError
 from serving import Triton
-from serving.admission import ENOUGH, FRESH, LOOK, METRICS_URL, Admission, Look, fetch, read
+from stages.admission import ENOUGH, FRESH, LOOK, METRICS_URL, Admission, Look, fetch, read
 
 
 @dataclass

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import cores
+from stages import cpu_quota
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ from serving import cores
 )
 def test_limit(text: str, expected: int | None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text(text + "\n")
-    assert cores.limit(tmp_path / "cpu.max") == expected
+    assert cpu_quota.limit(tmp_path / "cpu.max") == expected
 
 
 def test_without_a_cgroup_there_is_no_limit(tmp_path: Path) -> None:
-    assert cores.limit(tmp_path / "cpu.max") is None
+    assert cpu_quota.limit(tmp_path / "cpu.max") is None

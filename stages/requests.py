@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emotion.errors import BusyError, InputError
 
 
-def answer_each(
+def respond_per_request(
     requests: Iterable[Any], work: Callable[[Any], dict[str, NDArray[Any]]]
 ) -> list[pb_utils.InferenceResponse]:
     """One response per request: `work`'s tensors by name, or the request's own error.
@@ -44,12 +44,12 @@ def tensor(request: Any, name: str) -> NDArray[Any]:
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
-def rows(request: Any, name: str) -> list[bytes]:
+def bytes_rows(request: Any, name: str) -> list[bytes]:
     """The rows of a BYTES [n, 1] input."""
     return list(tensor(request, name).reshape(-1))
 
 
-def rectangle(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
+def pad_rows(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
     """Rows of unequal length as one tensor [n, longest, ...], and the length of each, int32 [n, 1].
 
     A request of one row, the usual case, is neither padded nor copied.

@@ -10,8 +10,8 @@ import pytest
 from emotion_client import EmotionClient
 
 from serving import Triton
-from serving.local import get
-from serving.wake import HTTP_URL, Waker, expired
+from stages.loopback import get
+from stages.wakeup import HTTP_URL, Waker, expired
 
 PAIRS = 16
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from emotion.errors import BusyError
-from serving.local import get
+from stages.loopback import get
 
 METRICS_URL = "EMOSERVE_METRICS_URL"  # set by serving.Triton for its stages; without it everything is admitted
 BOTTLENECK = "classifier"
