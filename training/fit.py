@@ -57,7 +57,7 @@ from training.report import Fold, RunRecord, summary_table, write
 from training.settings import Settings
 from training.splits import Split
 
-PACKAGES = ("torch", "transformers", "lightning", "scikit-learn", "numpy")
+PACKAGES = ("torch", "transformers", "lightning", "librosa", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
