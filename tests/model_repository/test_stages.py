@@ -77,7 +77,7 @@ def test_preprocess_emits_what_the_front_ends_give(
     ids = text.WordPiece(checkpoint.tokenizer).encode(text.clean(sentence))
     assert emitted["PATCH_COUNT"].tolist() == [[len(patches)], [0]]
     assert emitted["TOKEN_COUNT"].tolist() == [[len(ids)], [3]]
-    np.testing.assert_array_equal(emitted["PATCHES"][0], patches)
+    np.testing.assert_allclose(emitted["PATCHES"][0], patches, atol=1e-5)  # numpy uses one thread there
     np.testing.assert_array_equal(emitted["INPUT_IDS"][0], ids)
     assert not emitted["INPUT_IDS"][1, 3:].any()
 
