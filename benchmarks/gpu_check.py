@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     for precision in ("fp32", "fp16"):
         with console.status(f"exporting in {precision}"):
             export(arguments.checkpoint, repository, precision)
-    tokenizer = repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = repository / "preprocess" / "1" / "tokenizer.json"
     devices: dict[Literal["GPU", "CPU"], Device] = {}
     with console.status("measuring the GPU"), ServerProcess(python, repository, "gpu") as server, GpuSampler() as gpu:
         devices["GPU"] = measure(server, tokenizer, checkpoint, "fp16", gpu.samples)

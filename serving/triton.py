@@ -24,8 +24,8 @@ from serving import log
 from serving.installation import TritonError, environment, find_triton, prepare_backends
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
-from stages.admission import METRICS_URL
 from stages.loopback import get
+from stages.triton_metrics import METRICS_URL
 from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]

@@ -145,7 +145,7 @@ def test_server_process_has_what_the_sampler_asks_for(repository: Path) -> None:
 def test_the_cpu_answers_as_pytorch_does_and_every_load(
     server: Triton, repository: Path, checkpoint: Checkpoint
 ) -> None:
-    tokenizer = repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = repository / "preprocess" / "1" / "tokenizer.json"
     device = gpu_check.measure(server, tokenizer, checkpoint, "fp32", callers=(1, 4), seconds=2, utterances=8)
     assert device.parity.holds, device.parity
     assert 0 < device.parity.difference < 1e-4
