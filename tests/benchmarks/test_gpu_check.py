@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import tomllib
+from argparse import Namespace
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_check, machine, nvidia_smi
-from benchmarks.__main__ import main
 from benchmarks.errors import BenchmarkError
 from benchmarks.gpu_check import Device, Parity, Point, Results, ServerProcess
 from benchmarks.nvidia_smi import GpuSample, GpuSampler
@@ -108,14 +108,11 @@ def test_driver_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         nvidia_smi.find_gpus()
 
 
-def test_without_a_gpu_nothing_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_gpu_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpu_check, "DIRECTORY", tmp_path / "gpu")
-    monkeypatch.setattr(sys, "argv", ["benchmarks", "gpu-check", "--checkpoint", str(tmp_path)])
-    assert main() == 1
-    assert "error: no NVIDIA GPU can be used here: nvidia-smi, which comes with" in capsys.readouterr().err
+    with pytest.raises(BenchmarkError, match=r"^no NVIDIA GPU can be used here: nvidia-smi, which comes with"):
+        gpu_check.run(Namespace(checkpoint=tmp_path, wheels=None))
     assert not (tmp_path / "gpu").exists()
 
 
