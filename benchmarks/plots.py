@@ -408,6 +408,7 @@ def gpu_check(results: "gpu_checks.Results") -> Figure:
     gpu = results.devices["GPU"]
     figure = Figure(figsize=(1.5 * _WIDTH, 8.0), layout="constrained")
     throughput, latency, use, memory = figure.subplots(4, 1)
+    latency.sharex(throughput)
     use.sharex(memory)
     places = np.arange(len(gpu.points))
     for shift, (name, device), colour in zip((-0.2, 0.2), results.devices.items(), SERIES, strict=False):
@@ -433,6 +434,7 @@ def gpu_check(results: "gpu_checks.Results") -> Figure:
         )
     use.set(ylabel="GPU use", ylim=(0, 1.05))
     use.yaxis.set_major_formatter(FuncFormatter(_percent))
+    memory.margins(y=0.1)
     memory.set(ylabel="GPU memory, MiB", xlabel="s", ylim=(0, None))
     for axes in (throughput, latency, use, memory):
         axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
