@@ -32,6 +32,11 @@ class Installation:
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
 
+    @property
+    def has_native_onnxruntime(self) -> bool:
+        """Whether NVIDIA's own ONNX Runtime backend is among the backends."""
+        return (self.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file()
+
 
 def find_triton() -> Installation:
     """The Triton to run.
@@ -81,7 +86,7 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
         directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
             own it for that.
     """
-    if (installation.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
+    if installation.has_native_onnxruntime:
         return installation.backends
     for backend in installation.backends.iterdir():
         if backend.name == "python":

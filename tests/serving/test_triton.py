@@ -240,11 +240,11 @@ def test_manifest_that_is_damaged(copied: Path) -> None:
 
 
 def test_exported_file_that_is_missing(copied: Path) -> None:
-    (copied / "classifier/1/model.onnx").unlink()
-    assert refusal(copied) == f"{copied / 'classifier/1/model.onnx'} is missing; run: make export"
+    (copied / "bert/1/model.onnx").unlink()
+    assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
 
 
-@pytest.mark.parametrize("name", ["preprocess_text/1/tokenizer.json", "classifier/1/model.onnx"])
+@pytest.mark.parametrize("name", ["preprocess/1/tokenizer.json", "bert/1/model.onnx"])
 def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
     path = copied / name
     content = bytearray(path.read_bytes())
@@ -255,12 +255,12 @@ def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
 
 
 def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
-    path = copied / "classifier" / "config.pbtxt"
+    path = copied / "bert" / "config.pbtxt"
     config = path.read_text()
     path.unlink()
     path.write_text(config.replace("dims: [ 5 ]", "dims: [ 4 ]", 1))
     message = refusal(copied)
-    assert message.startswith("model 'classifier' failed to load: ")
+    assert message.startswith("model 'bert' failed to load: ")
     assert "'PROBABILITIES'" in message
     assert "[4]" in message
     assert "[-1, 5]" in message
@@ -281,7 +281,7 @@ def test_gpu_configuration_on_a_machine_without_gpu(repository: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"error: model 'classifier' failed to load: .*no GPUs are available$", last)
+    assert re.match(r"error: model 'bert' failed to load: .*no GPUs are available$", last)
     assert "Traceback" not in done.stderr
 
 
