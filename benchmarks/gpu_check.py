@@ -335,6 +335,9 @@ def measure(
         callers: of each closed loop.
         seconds: of each load.
         utterances: whose answers are held to the model.
+
+    Raises:
+        BenchmarkError: The server answered nothing.
     """
     parity_found = check_parity(server.grpc_url, checkpoint, parity.TOLERANCES[precision].eager, utterances)
     host = f"grpc://{server.grpc_url}"
@@ -365,6 +368,8 @@ def measure(
 
     points += [point(f"{users} caller{'s' if users > 1 else ''}", users) for users in callers]
     rate = OPEN_SHARE * max(one.throughput for one in points)
+    if not rate:
+        raise BenchmarkError(f"the server answered nothing in {seconds:g} s; look at its log")
     points.append(point("open loop", max(callers), rate))
     return Device(precision, parity_found, points, [sample for sample in samples if sample.time >= began])
 

@@ -143,7 +143,7 @@ def test_the_cpu_answers_as_pytorch_does_and_every_load(
     server: Triton, repository: Path, checkpoint: Checkpoint
 ) -> None:
     tokenizer = repository / "preprocess" / "1" / "tokenizer.json"
-    device = gpu_check.measure(server, tokenizer, checkpoint, "fp32", callers=(4,), seconds=1, utterances=8)
+    device = gpu_check.measure(server, tokenizer, checkpoint, "fp32", callers=(4,), seconds=3, utterances=8)
     assert device.parity.holds, device.parity
     assert 0 < device.parity.difference < 1e-4
     assert "PROBABILITIES of " in device.parity.where
