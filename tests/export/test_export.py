@@ -22,18 +22,17 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from rich.console import Console
-from torch import nn
-from transformers import BertConfig, BertModel
 
 import export.__main__
 from emotion import checkpoint as checkpoints
-from emotion.checkpoint import Checkpoint, CheckpointConfig
+from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
-from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS, EmotionModel, FusionHead, VGGish
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS
 from export import parity
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
 from export.patch_loop import PATCHES_AT_A_TIME
 from export.repository import ONNX_MODELS, TEMPLATE, differing, model_file, publish, read_manifest, staging
+from export.runtimes import RUNTIMES
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
 
@@ -44,33 +43,6 @@ EXPORTED = {
     "preprocess/1/tokenizer.json",
     "vggish/1/model.onnx",
 }
-
-
-def narrow_vggish() -> VGGish:
-    """VGGish's structure, 4 to 16 channels wide instead of 64 to 512: exported and run in a moment."""
-    with torch.device("meta"):
-        vggish = VGGish()
-    layers: list[nn.Module] = []
-    channels = 1
-    for width in (4, 8, 16, 16):
-        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2)]
-        channels = width
-    vggish.features = nn.Sequential(*layers)
-    vggish.embeddings = nn.Sequential(nn.Linear(channels * 6 * 4, 32), nn.ReLU(), nn.Linear(32, 128), nn.ReLU())
-    return vggish
-
-
-@pytest.fixture(scope="module")
-def narrow(checkpoint: Checkpoint) -> Checkpoint:
-    """A small model of the same structure, with MiniLM's tokenizer."""
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    # weights ten times BERT's usual ones, so that a changed one shows
-    bert = BertModel(BertConfig(**sizes, initializer_range=0.2), add_pooling_layer=False)
-    bert.set_attn_implementation("eager")
-    model = EmotionModel(narrow_vggish(), bert, FusionHead(text_hidden=32)).eval()
-    config = CheckpointConfig(["text_encoder", "fusion"], dict.fromkeys(checkpoints.PARTS, "seeded with 1"))
-    return Checkpoint(model, config, checkpoint.tokenizer, digest="5ca1ab1e" * 8)
 
 
 def run_export(checkpoint: Checkpoint, repository: Path, precision: str) -> list[parity.Comparison]:
@@ -140,7 +112,7 @@ def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoi
     assert (manifest["versions"]["opset"], manifest["versions"]["ir"]) == (str(OPSET), str(IR_VERSION))
     assert list(manifest["parity"]) == ["fp32"]
     compared = {comparison["name"]: comparison for comparison in manifest["parity"]["fp32"]}
-    assert len(compared) == 3
+    assert len(compared) == 3 + len(RUNTIMES)
     assert all(0 < each["difference"] <= each["tolerance"] <= 1e-4 for each in compared.values())
 
 
@@ -198,7 +170,7 @@ def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, 
     repository = shutil.copytree(exported, tmp_path / "repository")
     comparisons = run_export(narrow, repository, "fp16")
     assert {comparison.tolerance for comparison in comparisons[:3]} == {1e-2, 2e-3}
-    assert len(comparisons) == 9  # and two figures of accuracy for each view
+    assert len(comparisons) == 9 + len(RUNTIMES)  # and two figures of accuracy for each view
     assert comparisons[0].difference > 1e-4  # it is fp16 that was compared
     manifest = check_repository(repository)
     assert manifest is not None
