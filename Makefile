@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test fuzz k8s-check k8s-deep lint audit sbom export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
+.PHONY: demo test fuzz k8s-check k8s-deep lint audit sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -62,6 +62,12 @@ bench-quick: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## speed of what
 soak: MINUTES ?= 30
 soak: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## constant load for MINUTES: does memory, or anything else, grow?
 	$(BIN)/python -m benchmarks soak --repository $(REPOSITORY) --minutes $(MINUTES)
+
+# looks for a GPU before anything is installed
+gpu-check:  ## what a GPU gives, beside the CPU of the same machine (WHEELS=DIR: install from there, without a network)
+	@nvidia-smi --list-gpus > /dev/null 2>&1 || { echo "error: no NVIDIA GPU can be used here: nvidia-smi, which comes with NVIDIA's driver, finds none; see docs/gpu.md" >&2; exit 1; }
+	$(if $(WHEELS),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELS)) $(MAKE) $(VENV)/installed-bench $(CHECKPOINT)/config.json
+	$(BIN)/python -m benchmarks gpu-check --checkpoint $(CHECKPOINT) $(if $(WHEELS),--wheels $(WHEELS))
 
 install: $(VENV)/installed  ## the environment alone
 

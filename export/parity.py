@@ -91,10 +91,13 @@ class Comparison:
     utterance: str
 
 
-def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
-    """Real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one modality.
+def mixed_speech(count: int = UTTERANCES) -> list[tuple[NDArray[np.float32], str]]:
+    """Return real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one of both.
 
     The first has the least of both, the second the most.
+
+    Returns:
+        Waveforms float32 [samples] at 16 kHz, and sentences; an empty one where the modality is absent.
     """
     random = np.random.default_rng(SEED)
     waveform = speech.waveform()
@@ -107,11 +110,22 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
         samples = int(seconds[number] * audio.SAMPLE_RATE)
         start = random.integers(len(waveform) - samples)
         first = random.integers(len(words))
+        cut = waveform[start : start + samples]
         sentence = " ".join((words * 3)[first : first + lengths[number]])
-        patches = audio.log_mel_patches(waveform[start : start + samples])
-        ids = tokenizer.encode(text.clean(sentence))
-        utterances.append(Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids))
+        utterances.append((cut[:0] if number % 8 == 3 else cut, "" if number % 8 == 6 else sentence))
     return utterances
+
+
+def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
+    """Return what the graphs take of `mixed_speech`."""
+    nothing = np.empty((0, *audio.PATCH_SHAPE), np.float32)
+    return [
+        Utterance(
+            audio.log_mel_patches(waveform) if len(waveform) else nothing,
+            tokenizer.encode(text.clean(sentence)),
+        )
+        for waveform, sentence in mixed_speech(count)
+    ]
 
 
 def model_inputs(utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
