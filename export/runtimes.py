@@ -97,7 +97,7 @@ def compare(repository: Path, precision: str, version: str) -> Comparison:
         asked = dict(enumerate(batches()))
         inputs = {number: model_inputs(utterances) for number, utterances in asked.items()}
         np.savez(source, **{f"{number}/{key}": array for number, each in inputs.items() for key, array in each.items()})
-        command = [python, "-I", chain.__file__, source, target, *files]
+        command = [str(python), "-I", chain.__file__, str(source), str(target), *files]
         subprocess.run(command, capture_output=True, text=True, check=True)
         found = np.load(target)
         for number, each in inputs.items():

@@ -19,6 +19,7 @@ Tensor = tuple[int, tuple[int, ...]]  # data type and dims, as in a configuratio
 CONFIGS = sorted(TEMPLATE.glob("*/config.pbtxt")) + sorted(TEMPLATE.glob("*/configs/*.pbtxt"))
 ONNX_MODELS = ("vggish", "bert", "fusion")
 PYTHON_MODELS = ("preprocess", "queue")
+GPU = {"gpu.pbtxt", "tensorrt.pbtxt"}
 MODELS = ("bert", "emotion", "fusion", "preprocess", "queue", "vggish")
 ONNX_TYPES = {
     DataType.TYPE_FP32: TensorProto.FLOAT,
@@ -66,8 +67,10 @@ every_encoder_config = pytest.mark.parametrize(
 
 def test_every_model_has_a_configuration_and_some_have_named_ones() -> None:
     default = {f"{name}/config.pbtxt" for name in MODELS}
-    named = {f"{model}/configs/{name}.pbtxt" for model in ENCODERS for name in ("gpu", "int8")}
-    named |= {f"{model}/configs/gpu.pbtxt" for model in ("fusion", "queue")} | {"emotion/configs/parallel.pbtxt"}
+    on_gpu = ("gpu", "tensorrt")
+    named = {f"{model}/configs/{name}.pbtxt" for model in ENCODERS for name in (*on_gpu, "int8")}
+    named |= {f"{model}/configs/{name}.pbtxt" for model in ("fusion", "queue") for name in on_gpu}
+    named |= {"emotion/configs/parallel.pbtxt"}
     assert {identify(path) for path in CONFIGS} == default | named
 
 
@@ -90,9 +93,9 @@ def test_several_utterances_fit_a_batch(path: Path) -> None:
 @every_composing_config
 def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
     (group,) = parse(path).instance_group
-    on_gpu = path.name == "gpu.pbtxt" and model_name(path) in ONNX_MODELS
+    on_gpu = path.name in GPU and model_name(path) in ENCODERS
     assert group.kind == (ModelInstanceGroup.KIND_GPU if on_gpu else ModelInstanceGroup.KIND_CPU)
-    doubled = (on_gpu and model_name(path) in ENCODERS) or model_name(path) == "preprocess"
+    doubled = (on_gpu and path.name == "gpu.pbtxt") or model_name(path) == "preprocess"
     assert group.count == (2 if doubled else 1)
 
 
@@ -140,8 +143,7 @@ def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> No
         return
     parameters = {key: value.string_value for key, value in parse(path).parameters.items()}
     assert parameters["models"].split(",") == list(ONNX_MODELS)
-    named = TEMPLATE / "vggish" / ("configs/gpu.pbtxt" if path.name == "gpu.pbtxt" else "config.pbtxt")
-    vggish = parse(named)
+    vggish = parse(TEMPLATE / "vggish" / path.relative_to(TEMPLATE / "queue"))
     batch = max(vggish.dynamic_batching.preferred_batch_size, default=vggish.max_batch_size)
     assert int(parameters["max_waiting"]) == batch * vggish.instance_group[0].count
 
@@ -166,7 +168,7 @@ def test_triton_itself_says_what_belongs_to_whom(path: Path) -> None:
 def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
     declared = tensors(parse(path).input)
     for warm_up in parse(path).model_warmup:
-        assert warm_up.batch_size == 1
+        assert 1 <= warm_up.batch_size <= parse(path).max_batch_size
         assert set(warm_up.inputs) == set(declared)
         for name, value in warm_up.inputs.items():
             data_type, dims = declared[name]
@@ -190,7 +192,7 @@ def test_warm_up_uses_all_that_it_has(path: Path) -> None:
 
 @every_encoder_config
 def test_warm_up_covers_more_shapes_on_a_gpu(path: Path) -> None:
-    assert len(parse(path).model_warmup) == (4 if path.name == "gpu.pbtxt" else 1)
+    assert (len(parse(path).model_warmup) > 1) == (path.name in GPU)
 
 
 def test_warm_up_files_are_all_used() -> None:
@@ -223,17 +225,19 @@ def test_int8_configuration_differs_in_its_file_alone(name: str) -> None:
     assert plain == config(name)
 
 
-@pytest.mark.parametrize("name", ONNX_MODELS)
-def test_gpu_configuration_names_what_the_native_backend_gets_wrong_by_default(name: str) -> None:
-    """An exhaustive search for each new shape, arenas that double, and all cores of the node for each instance."""
-    gpu = parse(TEMPLATE / name / "configs" / "gpu.pbtxt")
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("file", sorted(GPU))
+def test_gpu_configuration_names_what_the_native_backend_gets_wrong_by_default(name: str, file: str) -> None:
+    """Arenas that double, all cores of the node for each instance, an exhaustive search for each new convolution."""
+    gpu = parse(TEMPLATE / name / "configs" / file)
     parameters = {key: value.string_value for key, value in gpu.parameters.items()}
-    assert parameters == {"cudnn_conv_algo_search": "1", "arena_extend_strategy": "1", "intra_op_thread_count": "1"}
+    search = {"cudnn_conv_algo_search": "1"} if name == "vggish" else {}
+    assert parameters == {"arena_extend_strategy": "1", "intra_op_thread_count": "1", **search}
 
 
 @every_onnx_config
 def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
-    precision = {"gpu.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
+    precision = {"gpu.pbtxt": "fp16", "tensorrt.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
     if model_name(path) not in ENCODERS:
         precision = "fp32"
     name = parse(path).default_model_filename or "model.onnx"  # Triton's own default
