@@ -30,10 +30,11 @@ k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be
 k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a pod (root, with Debian's container tools)
 	$(BIN)/python -m pytest -m k8s_deep -s tests/k8s
 
-lint: $(VENV)/installed-dev  ## ruff, mypy, and no secret in a file
+lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no secret in a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	.ci/secrets
 
 audit: build/audit/installed  ## known vulnerabilities of everything that is pinned, as the package indexes know them
