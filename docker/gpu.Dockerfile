@@ -14,10 +14,11 @@ RUN mkdir backends /slim/lib \
 FROM ${TRITON} AS packages
 WORKDIR /build
 COPY docker/requirements.py pyproject.toml requirements/constraints.txt ./
-# a directory of its own: Ubuntu's Python is externally managed (PEP 668), and Triton's stub runs that Python
+# an environment of its own, as Ubuntu's Python is externally managed (PEP 668); the image's pip fills it
 RUN python3 requirements.py stages serving > wanted.txt \
-    && python3 -m pip install --no-cache-dir --no-compile --target /opt/emoserve --constraint constraints.txt \
-        --requirement wanted.txt
+    && python3 -m venv --without-pip /opt/emoserve \
+    && python3 -m pip --python /opt/emoserve/bin/python install --no-cache-dir --no-compile \
+        --constraint constraints.txt --requirement wanted.txt
 
 # the same release without any backend
 FROM ${TRITON}-min
@@ -38,8 +39,8 @@ COPY emotion emotion
 COPY stages stages
 COPY serving serving
 COPY speech_repository speech_repository
-ENV PATH=/opt/tritonserver/bin:$PATH \
-    PYTHONPATH=/opt/emoserve \
+# Triton's stub runs the first python3 on PATH, with the packages of its environment
+ENV PATH=/opt/emoserve/bin:/opt/tritonserver/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     EMOSERVE_CONFIG=gpu
 # a library that is missing stops the build here, and not the server later; the driver's come with the node
