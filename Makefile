@@ -29,7 +29,7 @@ end = @rm $(@D)/incomplete && touch $@
 # `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
 BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
 
-.PHONY: broken demo test fuzz k8s-check k8s-deep lint audit sbom export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
+.PHONY: broken demo test fuzz k8s-check k8s-deep image-check lint audit sbom export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -49,6 +49,9 @@ k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be
 
 k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a pod (root, with Debian's container tools)
 	$(BIN)/python -m pytest -m k8s_deep -s tests/k8s
+
+image-check: $(VENV)/installed $(REPOSITORY)/export.json  ## what the images install, without Docker: installed, served with, answers compared
+	$(BIN)/python docker/image_check.py --repository $(REPOSITORY)
 
 lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no secret in a file
 	$(BIN)/ruff check

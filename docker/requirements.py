@@ -10,7 +10,7 @@ from pathlib import Path
 try:
     import tomllib  # novm: Python 3.10 takes the way below
 except ModuleNotFoundError:
-    from pip._vendor import tomli as tomllib
+    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
 
 PYPROJECT = Path("pyproject.toml")
 
