@@ -54,7 +54,10 @@ def find_triton() -> Installation:
     server = package / "tritonserver"
     stub = server / "python_backend_stubs" / PYTHON_VERSION / "triton_python_backend_stub"
     if not stub.is_file():
-        raise TritonError(f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11")
+        raise TritonError(
+            f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11 or 3.12, "
+            "or put NVIDIA's tritonserver on PATH"
+        )
     libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
     return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
 
