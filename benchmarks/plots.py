@@ -21,6 +21,7 @@ from benchmarks.results import Growth, Moment, SweepPoint, System
 from benchmarks.sampling import Holdings
 
 if TYPE_CHECKING:
+    from benchmarks import gpu_check as gpu_checks
     from benchmarks.overload import Flood, Level
 
 # The palette of Okabe and Ito, which people with any colour vision tell apart, in shades that also differ in
@@ -398,6 +399,48 @@ def soak(held: Sequence[Holdings], found: Load | None, begin: float, judged: flo
         axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
         if axes.lines:
             axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.97), ncols=2)
+    return figure
+
+
+@_styled
+def gpu_check(results: "gpu_checks.Results") -> Figure:
+    """Throughput and p99 of a GPU and the CPU beside it for each load; the GPU's use and memory over time."""
+    gpu = results.devices["GPU"]
+    figure = Figure(figsize=(1.5 * _WIDTH, 8.0), layout="constrained")
+    throughput, latency, use, memory = figure.subplots(4, 1)
+    latency.sharex(throughput)
+    use.sharex(memory)
+    places = np.arange(len(gpu.points))
+    for shift, (name, device), colour in zip((-0.2, 0.2), results.devices.items(), SERIES, strict=False):
+        label = f"{name}, {device.precision}"
+        throughput.bar(places + shift, [point.throughput for point in device.points], 0.38, color=colour, label=label)
+        latency.bar(places + shift, [point.p99 for point in device.points], 0.38, color=colour, label=label)
+        latency.plot(places + shift, [point.p50 for point in device.points], "_", color=INK, markersize=12)
+    throughput.set(ylabel="utterances/s", yscale="log")
+    latency.set(ylabel="ms: p99, p50 (line)", yscale="log")
+    for axes in (throughput, latency):
+        axes.set_xticks(places, [point.load for point in gpu.points])
+        axes.yaxis.set_major_formatter(FuncFormatter(_plainly))
+        axes.tick_params(axis="x", length=0)
+        axes.legend(loc="upper left")
+    start = gpu.samples[0].time if gpu.samples else 0.0
+    for index in sorted({sample.index for sample in gpu.samples}):
+        mine = [sample for sample in gpu.samples if sample.index == index]
+        at = [sample.time - start for sample in mine]
+        colour = SERIES[index % len(SERIES)]
+        use.plot(at, [nan if one.utilization is None else one.utilization for one in mine], color=colour)
+        memory.plot(
+            at, [nan if one.memory_mib is None else one.memory_mib for one in mine], color=colour, label=f"GPU {index}"
+        )
+    use.set(ylabel="GPU use", ylim=(0, 1.05))
+    use.yaxis.set_major_formatter(FuncFormatter(_percent))
+    memory.margins(y=0.1)
+    memory.set(ylabel="GPU memory, MiB", xlabel="s", ylim=(0, None))
+    for axes in (throughput, latency, use, memory):
+        axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+    if memory.lines:
+        memory.legend(loc="lower right")
     return figure
 
 

@@ -1,23 +1,58 @@
-# Triton on a GPU: NVIDIA's image with its native ONNX Runtime backend, and our Python stages. Not run yet: written without a GPU.
+# Triton on a GPU: NVIDIA's Triton with its native ONNX Runtime backend, and our Python stages. Not built yet.
 #   docker build --file docker/gpu.Dockerfile --tag emoserve-gpu .
-FROM nvcr.io/nvidia/tritonserver:24.10-py3
+# 26.09 has Triton 2.73, Ubuntu 24.04, Python 3.12, ONNX Runtime 1.28 and CUDA 13 (the nodes' driver has to fit).
+ARG TRITON=nvcr.io/nvidia/tritonserver:26.09-py3
+
+FROM ${TRITON} AS triton
+WORKDIR /slim/opt/tritonserver
+# of the backends the two that are used; libdcgm reads the GPU's metrics. cp --archive keeps links, as COPY would not
+RUN mkdir backends /slim/lib \
+    && cp --archive /opt/tritonserver/bin /opt/tritonserver/lib /opt/tritonserver/LICENSE . \
+    && cp --archive /opt/tritonserver/backends/python /opt/tritonserver/backends/onnxruntime backends/ \
+    && find /usr/lib -name "libdcgm*.so*" -exec cp --archive --target-directory=/slim/lib {} +
+
+FROM ${TRITON} AS packages
+WORKDIR /build
+COPY docker/requirements.py pyproject.toml requirements/constraints.txt ./
+# an environment of its own, as Ubuntu's Python is externally managed (PEP 668); the image's pip fills it
+RUN python3 requirements.py stages serving > wanted.txt \
+    && python3 -m venv --without-pip /opt/emoserve \
+    && python3 -m pip --python /opt/emoserve/bin/python install --no-cache-dir --no-compile \
+        --constraint constraints.txt --requirement wanted.txt
+
+# the same release without any backend
+FROM ${TRITON}-min
 LABEL org.opencontainers.image.title="emoserve-gpu" \
       org.opencontainers.image.description="Multimodal emotion recognition on NVIDIA Triton, for GPUs" \
       org.opencontainers.image.licenses="Apache-2.0"
+# what Triton and its Python backend link against
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends \
+        libarchive13t64 libb64-0d libcurl4t64 libgomp1 libnuma1 libpython3.12t64 libssl3t64 python3 \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=triton /slim/opt/tritonserver /opt/tritonserver
+COPY --from=triton /slim/lib /usr/lib/x86_64-linux-gnu
+COPY --from=packages /opt/emoserve /opt/emoserve
 WORKDIR /app
-COPY docker/requirements.py pyproject.toml requirements/constraints.txt ./
-# the image's own Python runs the stages; Triton and ONNX Runtime are there
-RUN python3 requirements.py > wanted.txt \
-    && sed 's/==1.26.4/<2/' wanted.txt > image.txt \
-    && python3 -m pip install --no-cache-dir --requirement image.txt
 COPY emotion emotion
 COPY stages stages
 COPY serving serving
 COPY speech_repository speech_repository
-ENV PYTHONDONTWRITEBYTECODE=1 \
+# Triton's stub runs the first python3 on PATH, with the packages of its environment
+ENV PATH=/opt/emoserve/bin:/opt/tritonserver/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
     EMOSERVE_CONFIG=gpu
+# a library that is missing stops the build here, and not the server later; the driver's come with the node
+RUN ldconfig \
+    && ldd /opt/tritonserver/bin/tritonserver /opt/tritonserver/backends/python/triton_python_backend_stub \
+        /opt/tritonserver/backends/*/libtriton_*.so > /tmp/libraries \
+    && ! grep --perl-regexp "^\s*(?!libcuda|libnvidia-ml).*not found" /tmp/libraries \
+    && python3 -c "import emotion.audio, emotion.text, serving, stages.admission" \
+    && rm /tmp/libraries
 USER 1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
-ENTRYPOINT ["python3", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]
+# NVIDIA's entry point sets up CUDA's forward compatibility where the node's driver is older than the image's CUDA
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]

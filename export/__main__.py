@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.labels import EMOTIONS
-from export import accuracy, parity
+from export import accuracy, parity, runtimes
 from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
 from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
 
@@ -59,6 +60,17 @@ def export(
         if labelled:
             judging = progress.add_task("labelled utterances", total=None)
             comparisons += accuracy.labelled(checkpoint, models, labelled, lambda: progress.advance(judging))
+        checking = progress.add_task("other ONNX Runtimes", total=len(runtimes.RUNTIMES))
+        skipped = []
+        for runtime, owner in runtimes.RUNTIMES.items():
+            try:
+                comparisons.append(runtimes.compare(staged, precision, runtime))
+            except runtimes.RuntimeUnavailable as error:
+                skipped.append(f"not checked on {owner}: {error}")
+            except subprocess.CalledProcessError as error:
+                reason = (error.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+                raise parity.ParityError(f"ONNX Runtime {runtime} ({owner}) fails on the export: {reason}") from None
+            progress.advance(checking)
         parity.gate(comparisons)
         stage = staged / "preprocess" / "1"
         stage.mkdir(parents=True)
@@ -77,6 +89,8 @@ def export(
             "parity": {precision: [asdict(comparison) for comparison in comparisons]},
         }
         publish(staged, repository, manifest)
+    for line in skipped:
+        console.print(line, highlight=False)
     return comparisons
 
 

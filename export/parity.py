@@ -24,7 +24,7 @@ from emotion import audio, text
 from emotion.checkpoint import Checkpoint
 from emotion.model import probabilities
 from emotion.ragged import at_least_one
-from export import speech
+from export import chain, speech
 from export.repository import ONNX_MODELS, model_file
 
 UTTERANCES = 64
@@ -91,10 +91,13 @@ class Comparison:
     utterance: str
 
 
-def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
-    """Real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one modality.
+def mixed_speech(count: int = UTTERANCES) -> list[tuple[NDArray[np.float32], str]]:
+    """Return real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one of both.
 
     The first has the least of both, the second the most.
+
+    Returns:
+        Waveforms float32 [samples] at 16 kHz, and sentences; an empty one where the modality is absent.
     """
     random = np.random.default_rng(SEED)
     waveform = speech.waveform()
@@ -107,11 +110,38 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
         samples = int(seconds[number] * audio.SAMPLE_RATE)
         start = random.integers(len(waveform) - samples)
         first = random.integers(len(words))
+        cut = waveform[start : start + samples]
         sentence = " ".join((words * 3)[first : first + lengths[number]])
-        patches = audio.log_mel_patches(waveform[start : start + samples])
-        ids = tokenizer.encode(text.clean(sentence))
-        utterances.append(Utterance(patches[:0] if number % 8 == 3 else patches, ids[:0] if number % 8 == 6 else ids))
+        utterances.append((cut[:0] if number % 8 == 3 else cut, "" if number % 8 == 6 else sentence))
     return utterances
+
+
+def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
+    """Return what the graphs take of `mixed_speech`."""
+    nothing = np.empty((0, *audio.PATCH_SHAPE), np.float32)
+    return [
+        Utterance(
+            audio.log_mel_patches(waveform) if len(waveform) else nothing,
+            tokenizer.encode(text.clean(sentence)),
+        )
+        for waveform, sentence in mixed_speech(count)
+    ]
+
+
+def model_inputs(utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
+    """Return what Triton hands to the models for one ragged batch, by the names of their inputs."""
+    patches = [at_least_one(utterance.patches) for utterance in utterances]
+    ids = [at_least_one(utterance.ids) for utterance in utterances]
+    patch_count = np.array([[len(utterance.patches)] for utterance in utterances], np.int32)
+    return {
+        "PATCHES": np.concatenate([row.reshape(-1) for row in patches]),
+        "PATCH_COUNT": patch_count,
+        "PATCHES_SHAPE": np.array([row.shape for row in patches], np.int32),
+        "INPUT_IDS": np.concatenate(ids),
+        "TOKEN_COUNT": np.array([utterance.ids.shape for utterance in utterances], np.int32),
+        "INPUT_IDS_SHAPE": np.array([row.shape for row in ids], np.int32),
+        "AFTER": patch_count,
+    }
 
 
 class OnnxModels:
@@ -125,37 +155,12 @@ class OnnxModels:
             precision: fp32, fp16 or int8.
             threads: for each operator; 0 for as many as there are cores.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # as Triton runs it; faster, too, on cores that are shared
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = [
-            onnxruntime.InferenceSession(
-                model_file(repository, name, precision), options, providers=["CPUExecutionProvider"]
-            )
-            for name in ONNX_MODELS
-        ]
+        files = [model_file(repository, name, precision) for name in ONNX_MODELS]
+        self._sessions = [chain.open_session(str(file), threads) for file in files]
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensors:
         """Return all outputs, embeddings among them, for one ragged batch."""
-        patches = [at_least_one(utterance.patches) for utterance in utterances]
-        ids = [at_least_one(utterance.ids) for utterance in utterances]
-        patch_count = np.array([[len(utterance.patches)] for utterance in utterances], np.int32)
-        tensors: dict[str, NDArray[Any]] = {
-            "PATCHES": np.concatenate([row.reshape(-1) for row in patches]),
-            "PATCH_COUNT": patch_count,
-            "PATCHES_SHAPE": np.array([row.shape for row in patches], np.int32),
-            "INPUT_IDS": np.concatenate(ids),
-            "TOKEN_COUNT": np.array([utterance.ids.shape for utterance in utterances], np.int32),
-            "INPUT_IDS_SHAPE": np.array([row.shape for row in ids], np.int32),
-            "AFTER": patch_count,
-        }
-        given = set(tensors)
-        for session in self._sessions:
-            inputs = {node.name: tensors[node.name] for node in session.get_inputs()}
-            names = [node.name for node in session.get_outputs()]
-            tensors |= dict(zip(names, session.run(names, inputs), strict=True))
-        return {name: tensor for name, tensor in tensors.items() if name not in given}
+        return chain.run(self._sessions, model_inputs(utterances))
 
 
 @torch.no_grad()

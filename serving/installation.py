@@ -32,6 +32,11 @@ class Installation:
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
 
+    @property
+    def has_native_onnxruntime(self) -> bool:
+        """Whether NVIDIA's own ONNX Runtime backend is among the backends."""
+        return (self.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file()
+
 
 def find_triton() -> Installation:
     """The Triton to run.
@@ -49,7 +54,10 @@ def find_triton() -> Installation:
     server = package / "tritonserver"
     stub = server / "python_backend_stubs" / PYTHON_VERSION / "triton_python_backend_stub"
     if not stub.is_file():
-        raise TritonError(f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11")
+        raise TritonError(
+            f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11 or 3.12, "
+            "or put NVIDIA's tritonserver on PATH"
+        )
     libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
     return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
 
@@ -81,7 +89,7 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
         directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
             own it for that.
     """
-    if (installation.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
+    if installation.has_native_onnxruntime:
         return installation.backends
     for backend in installation.backends.iterdir():
         if backend.name == "python":

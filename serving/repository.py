@@ -42,8 +42,11 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
 
 def digest(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
+    sha256 = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(1 << 20):  # hashlib.file_digest needs Python 3.11
+            sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def check_speech() -> None:

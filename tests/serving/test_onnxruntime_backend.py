@@ -3,6 +3,7 @@
 One Triton loads every model of this file once, the faulty ones too; its repository index tells why each was refused.
 """
 
+import ctypes.util
 import re
 import sys
 import time
@@ -433,22 +434,31 @@ def test_loads(index: dict[str, Any], name: str) -> None:
 def test_requests_of_different_lengths_run_as_one_batch(client: grpc.InferenceServerClient) -> None:
     requests = [
         values([1, 2, 3]),
-        values([]),
         values([4, 5, 6, 7, 8]),
         values([9]),
         values([10, 11], [12, 13]),  # a rectangular batch of two
-        values([]),
         values([14, 15, 16, 17]),
     ]
     batch = infer_together(client, "sum", requests)
     assert batch.runs < len(requests)
     sums = [answer["SUM"].tolist() for answer in batch.answers]
-    assert sums == [[[6]], [[0]], [[30]], [[9]], [[21], [25]], [[0]], [[62]]]
+    assert sums == [[[6]], [[30]], [[9]], [[21], [25]], [[62]]]
     for request, answer in zip(requests, batch.answers, strict=True):
         alone = infer(client, "sum", **request)
         assert alone.keys() == answer.keys() == {"SUM", "DOUBLED"}
         for name, array in alone.items():
             np.testing.assert_array_equal(array, answer[name])
+
+
+def test_batch_with_a_request_of_zero_elements_fails_that_request_alone(client: grpc.InferenceServerClient) -> None:
+    """NVIDIA's native backend answers it, and the requests behind it with what the memory held before."""
+    batch = infer_together(client, "sum", [values([1, 2, 3]), values([]), values([4, 5]), values([]), values([9])])
+    assert batch.runs < 3
+    for refused in (batch.answers.pop(1), batch.answers.pop(2)):
+        assert isinstance(refused, InferenceServerException)
+        assert refused.status() == "StatusCode.INVALID_ARGUMENT"
+        assert "input 'VALUES' has the shape [1, 0], which has no elements; send at least one" in refused.message()
+    assert [answer["SUM"].tolist() for answer in batch.answers] == [[[6]], [[9]], [[9]]]
 
 
 def test_each_request_gets_the_outputs_it_asked_for(client: grpc.InferenceServerClient) -> None:
@@ -460,10 +470,10 @@ def test_each_request_gets_the_outputs_it_asked_for(client: grpc.InferenceServer
 
 
 def test_rows_have_the_shape_of_their_request(client: grpc.InferenceServerClient) -> None:
-    shapes = [(1, 3, 2), (2, 0, 2), (1, 5, 2)]
+    shapes = [(1, 3, 2), (2, 1, 2), (1, 5, 2)]
     batch = infer_together(client, "shapes", [{"X": np.zeros(shape, np.float32)} for shape in shapes])
     assert batch.runs < len(shapes)
-    assert [answer["Y"].tolist() for answer in batch.answers] == [[[3, 2]], [[0, 2], [0, 2]], [[5, 2]]]
+    assert [answer["Y"].tolist() for answer in batch.answers] == [[[3, 2]], [[1, 2], [1, 2]], [[5, 2]]]
 
 
 def test_a_failing_run_is_an_error_of_the_culprit_alone(client: grpc.InferenceServerClient) -> None:
@@ -561,7 +571,119 @@ def test_graph_level(backend: ModuleType, level: int, expected: str) -> None:
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
-def test_gpu_without_cuda_is_refused(backend: ModuleType, tmp_path: Path) -> None:
+def test_gpu_with_the_cpu_package_is_rejected(backend: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(COPY)
-    with pytest.raises(backend.ModelError, match=r"KIND_GPU.*CUDA on device 1.*KIND_CPU"):
-        backend.open_session(tmp_path / "model.onnx", ort.SessionOptions(), "GPU", 1)
+    with pytest.raises(backend.ModelError, match=r"KIND_GPU.*onnxruntime [\d.]+ is for CPUs only.*'gpu'.*KIND_CPU"):
+        backend.open_session(tmp_path / "model.onnx", {}, "GPU", 1)
+
+
+def test_gpu_with_both_packages_installed_is_rejected(
+    backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        directory = tmp_path / f"{package.replace('-', '_')}-1.31.1.dist-info"
+        directory.mkdir()
+        (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.31.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(backend.ModelError, match=r"both installed.*pip uninstall --yes onnxruntime onnxruntime-gpu"):
+        backend.check_packages()
+
+
+def cuda_config(**parameters: str) -> dict[str, Any]:
+    """A model configuration with these parameters alone."""
+    return {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
+
+
+def test_cuda_parameters_become_provider_options(backend: ModuleType) -> None:
+    config = cuda_config(
+        cudnn_conv_algo_search="1",
+        arena_extend_strategy="1",
+        do_copy_in_default_stream="0",
+        gpu_mem_limit=str(2**33),
+        intra_op_thread_count="1",
+    )
+    assert backend.cuda_options(config) == {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "do_copy_in_default_stream": "0",
+        "gpu_mem_limit": "8589934592",
+    }
+    assert backend.cuda_options({}) == {}  # the native backend's defaults are ONNX Runtime's
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("cudnn_conv_algo_search", "HEURISTIC", r"0 \(EXHAUSTIVE\), 1 \(HEURISTIC\), 2 \(DEFAULT\)"),
+        ("arena_extend_strategy", "2", r"0 \(kNextPowerOfTwo\), 1 \(kSameAsRequested\)"),
+        ("do_copy_in_default_stream", "yes", "one of 0, 1"),
+        ("gpu_mem_limit", "8 GiB", "a number of bytes"),
+        ("gpu_mem_limit", str(2**64), r"less than 2\^64"),
+    ],
+)
+def test_cuda_parameter_with_a_wrong_value_is_rejected(
+    backend: ModuleType, name: str, value: str, accepted: str
+) -> None:
+    with pytest.raises(backend.ModelError, match=f"'{name}' is '{re.escape(value)}' in the config.*{accepted}"):
+        backend.cuda_options(cuda_config(**{name: value}))
+
+
+def test_device_allocator_for_initializers_becomes_a_session_option(backend: ModuleType) -> None:
+    options = backend.session_options(cuda_config(**{backend.DEVICE_ALLOCATOR: "1"}))
+    assert options.get_session_config_entry(backend.DEVICE_ALLOCATOR) == "1"
+    with pytest.raises(backend.ModelError, match=f"'{backend.DEVICE_ALLOCATOR}' is 'on'"):
+        backend.session_options(cuda_config(**{backend.DEVICE_ALLOCATOR: "on"}))
+
+
+@dataclass
+class Driver:
+    """The part of libcuda.so.1 that is called, with answers as NVIDIA documents them: no driver runs here."""
+
+    status: int = 0
+    version: int = 13000
+    count: int = 1
+
+    def cuInit(self, flags: int) -> int:
+        return self.status
+
+    def cuDriverGetVersion(self, pointer: Any) -> int:
+        pointer._obj.value = self.version
+        return 0
+
+    def cuDeviceGetCount(self, pointer: Any) -> int:
+        pointer._obj.value = self.count
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("driver", "message"),
+    [
+        (Driver(status=100), r"error 100 from cuInit \(100: no GPU is visible\).*nvidia-smi"),
+        (Driver(version=12040), r"supports CUDA 12\.4 and onnxruntime-gpu .* needs CUDA 13; update the driver"),
+        (Driver(count=1), "asks for the GPU 1, but there are 1, counted from 0"),
+    ],
+)
+def test_driver_that_can_not_run_the_model_is_rejected(
+    backend: ModuleType, monkeypatch: pytest.MonkeyPatch, driver: Driver, message: str
+) -> None:
+    monkeypatch.setattr(ort, "cuda_version", "13.0")
+    with pytest.raises(backend.ModelError, match=message):
+        backend.check_driver(driver, device=1)
+
+
+def test_driver_with_the_device_is_accepted(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "cuda_version", "13.0")
+    backend.check_driver(Driver(version=13020, count=2), device=1)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="this machine has NVIDIA's driver")
+def test_gpu_without_a_driver_is_rejected(backend: ModuleType) -> None:
+    with pytest.raises(backend.ModelError, match=r"driver is missing \(libcuda\.so\.1.*--gpus all"):
+        backend.load_driver()
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cudnn") is not None, reason="this machine has cuDNN")
+def test_missing_libraries_are_named(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "cuda_version", "13.0")
+    with pytest.raises(backend.ModelError, match=r"libcublasLt\.so\.13.*libcudnn\.so\.9 can't be loaded.*'gpu'"):
+        backend.check_libraries()

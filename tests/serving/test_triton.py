@@ -240,11 +240,11 @@ def test_manifest_that_is_damaged(copied: Path) -> None:
 
 
 def test_exported_file_that_is_missing(copied: Path) -> None:
-    (copied / "classifier/1/model.onnx").unlink()
-    assert refusal(copied) == f"{copied / 'classifier/1/model.onnx'} is missing; run: make export"
+    (copied / "bert/1/model.onnx").unlink()
+    assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
 
 
-@pytest.mark.parametrize("name", ["preprocess_text/1/tokenizer.json", "classifier/1/model.onnx"])
+@pytest.mark.parametrize("name", ["preprocess/1/tokenizer.json", "bert/1/model.onnx"])
 def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
     path = copied / name
     content = bytearray(path.read_bytes())
@@ -255,12 +255,12 @@ def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
 
 
 def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
-    path = copied / "classifier" / "config.pbtxt"
+    path = copied / "bert" / "config.pbtxt"
     config = path.read_text()
     path.unlink()
     path.write_text(config.replace("dims: [ 5 ]", "dims: [ 4 ]", 1))
     message = refusal(copied)
-    assert message.startswith("model 'classifier' failed to load: ")
+    assert message.startswith("model 'bert' failed to load: ")
     assert "'PROBABILITIES'" in message
     assert "[4]" in message
     assert "[-1, 5]" in message
@@ -281,7 +281,7 @@ def test_gpu_configuration_on_a_machine_without_gpu(repository: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"error: model 'classifier' failed to load: .*no GPUs are available$", last)
+    assert re.match(r"error: model 'bert' failed to load: .*no GPUs are available$", last)
     assert "Traceback" not in done.stderr
 
 
@@ -298,6 +298,9 @@ def script(path: Path) -> Path:
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
     return path
+
+
+LIBPYTHON = f"libpython{installation.PYTHON_VERSION}.so.1.0"
 
 
 def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +325,7 @@ def test_wheel_is_found_with_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.stub is not None
     assert found.stub.is_file()
     assert all(library.is_dir() for library in found.libraries)
-    assert list(found.libraries[-1].glob("libpython3.11.so.1.0"))
+    assert list(found.libraries[-1].glob(LIBPYTHON))
 
 
 def test_no_triton_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +339,7 @@ def test_wheel_without_a_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(installation, "PYTHON_VERSION", "3.99")
     with pytest.raises(
-        TritonError, match=r"^the nvidia-pytriton wheel has no stub for Python 3\.99: use Python 3\.11$"
+        TritonError, match=r"has no stub for Python 3\.99: use Python 3\.11 or 3\.12, or put .* on PATH$"
     ):
         find_triton()
 
@@ -348,14 +351,14 @@ def test_python_without_its_shared_library(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(TritonError) as caught:
         find_triton()
     message = str(caught.value)
-    assert message.startswith("libpython3.11.so.1.0 is not on this machine")
-    assert "apt-get install libpython3.11" in message
+    assert message.startswith(f"{LIBPYTHON} is not on this machine")
+    assert f"apt-get install {LIBPYTHON.removesuffix('.so.1.0')}" in message
     assert "--enable-shared" in message
 
 
 def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    library = tmp_path / "x86_64-linux-gnu" / "libpython3.11.so.1.0"
+    library = tmp_path / "x86_64-linux-gnu" / LIBPYTHON
     library.parent.mkdir()
     library.touch()
     variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "x86_64-linux-gnu"}

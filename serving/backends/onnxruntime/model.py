@@ -2,7 +2,8 @@
 
 Triton runs this file for every model with ``backend: "onnxruntime"`` where NVIDIA's native backend is not installed.
 It is as strict as the native one of Triton 24.10 (ONNX Runtime 1.19.2), so a repository that loads here loads there:
-``RULES`` lists what is compared with the ONNX file, ``session_options`` the parameters that are read.
+``RULES`` lists what is compared with the ONNX file, ``session_options`` and ``cuda_options`` the parameters that are
+read.
 
 Stricter than the native backend, on purpose: the configuration must name every input (nothing is auto-completed);
 ``batch_input`` but for BATCH_ITEM_SHAPE, ``batch_output``, sequence batching, decoupled answers, execution
@@ -12,10 +13,14 @@ backend answers it, and corrupts the answers of others. Kinder in one thing: whe
 one by one, so that only the culprit fails.
 """
 
+import contextlib
+import ctypes
+import io
 import json
 import mmap
 import re
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,9 @@ Array = np.ndarray[Any, Any]
 
 NATIVE_IR_VERSION = 10  # the newest that ONNX Runtime 1.19.2 reads
 NATIVE_OPSET = 21  # likewise, of the domain ai.onnx
+
+# Where the weights' memory comes from. The native backend reads it in newer releases than 24.10.
+DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 
 SAME_NAME = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "STRING")
 ONNX_TYPES = {f"TYPE_{name}": f"tensor({name.lower()})" for name in SAME_NAME} | {
@@ -130,6 +138,9 @@ def session_options(config: Config) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = boolean(config, "enable_mem_arena", True)
     options.enable_mem_pattern = boolean(config, "enable_mem_pattern", True)
+    device_allocator = parameter(config, DEVICE_ALLOCATOR, "[01]", "0 (the arena) or 1 (the device)")
+    if device_allocator is not None:
+        options.add_session_config_entry(DEVICE_ALLOCATOR, device_allocator)
     boolean(config, "share_session_between_instances", False)  # checked as there; instances are processes of their own
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = {
@@ -152,20 +163,157 @@ def run_options(config: Config) -> ort.RunOptions:
     return options
 
 
-def open_session(path: Path, options: ort.SessionOptions, kind: str, device: int) -> ort.InferenceSession:
-    """The session on the GPU ``device`` for instance kind ``GPU``, else on the CPU."""
-    wanted = [("CUDAExecutionProvider", {"device_id": device})] if kind == "GPU" else []
+def open_session(path: Path, config: Config, kind: str, device: int) -> ort.InferenceSession:
+    """Open the ONNX file on the GPU ``device`` for instance kind ``GPU``, else on the CPU.
+
+    Raises:
+        ModelError: The file or a parameter is wrong, or the GPU can't be used. A model is never moved to the CPU.
+    """
+    options = session_options(config)
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind == "GPU":
+        cuda = cuda_options(config) | {"device_id": str(device)}
+        check_cuda(device)
+        providers.insert(0, ("CUDAExecutionProvider", cuda))
     try:
-        session = ort.InferenceSession(path, options, providers=[*wanted, "CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
         raise ModelError(f"ONNX Runtime can't load '{path.name}': {one_line(error)}") from None
     if kind == "GPU" and "CUDAExecutionProvider" not in session.get_providers():
         raise ModelError(
-            f"instance_group asks for KIND_GPU, but this onnxruntime could not use CUDA on device {device}; install "
-            "onnxruntime-gpu and its CUDA libraries, or use KIND_CPU"
+            f"instance_group asks for KIND_GPU, but ONNX Runtime could not use CUDA on device {device}; its own "
+            "message is in the log above"
         )
     session.disable_fallback()  # a failing run is answered with an error, never silently moved to the CPU
     return session
+
+
+# --- CUDA -----------------------------------------------------------------------------------------------------------
+
+CUDA_REMEDY = "install the extra 'gpu' into an environment of its own (docs/gpu.md), or use KIND_CPU"
+CUDNN = "libcudnn.so.9"  # of every onnxruntime-gpu since 1.19
+CUDA_CHOICES = {  # by the native backend's name and value; ONNX Runtime has words for the values
+    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
+    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
+    "do_copy_in_default_stream": {"0": "0", "1": "1"},
+}
+
+
+def cuda_options(config: Config) -> dict[str, str]:
+    """Return ONNX Runtime's CUDA options from ``parameters``, which have the native backend's names and defaults.
+
+    The native backend overwrites these four in ``gpu_execution_accelerator`` by their defaults
+    (github.com/triton-inference-server/server/issues/8808), so that ``parameters`` is the place that works for both.
+    """
+    options = {}
+    for name, choices in CUDA_CHOICES.items():
+        accepted = ", ".join(f"{value} ({word})" if word != value else value for value, word in choices.items())
+        value = parameter(config, name, "|".join(choices), f"one of {accepted}")
+        if value is not None:
+            options[name] = choices[value]
+    limit = parameter(config, "gpu_mem_limit", r"\d{1,20}", "a number of bytes")
+    if limit is not None:
+        if int(limit) >= 2**64:
+            raise ModelError(f"parameter 'gpu_mem_limit' is '{limit}' in the config, but must be less than 2^64 bytes")
+        options["gpu_mem_limit"] = limit
+    return options
+
+
+def check_cuda(device: int) -> None:
+    """Load the CUDA libraries of NVIDIA's pip packages; ModelError where something that CUDA needs is missing.
+
+    ONNX Runtime itself would log a warning and run the model on the CPU.
+    """
+    check_packages()
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; check_libraries says it
+            ort.preload_dlls()
+    check_driver(load_driver(), device)
+    check_libraries()
+
+
+def check_packages() -> None:
+    """Refuse to use CUDA where the Python package in use has none."""
+    folders = {}
+    for package in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            folders[package] = str(metadata.distribution(package).locate_file("onnxruntime"))
+    if len(folders) == 2 and len(set(folders.values())) == 1:
+        raise ModelError(
+            "instance_group asks for KIND_GPU, but the packages onnxruntime and onnxruntime-gpu are both installed and "
+            "overwrite each other's files; run: pip uninstall --yes onnxruntime onnxruntime-gpu; then "
+            f"{CUDA_REMEDY}"
+        )
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but the installed onnxruntime {ort.__version__} is for CPUs only; "
+            f"{CUDA_REMEDY}"
+        )
+
+
+def load_driver() -> ctypes.CDLL:
+    """NVIDIA's driver library; ModelError where there is none."""
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but NVIDIA's driver is missing ({one_line(error)}); install it, start "
+            "the container with the GPU (docker run --gpus all), or use KIND_CPU"
+        ) from None
+
+
+def check_driver(driver: Any, device: int) -> None:
+    """Refuse a driver without the GPU ``device``, or older than the CUDA that onnxruntime-gpu was built with."""
+    status = driver.cuInit(0)
+    if status:
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but NVIDIA's driver reports error {status} from cuInit (100: no GPU "
+            "is visible); run nvidia-smi, and look at CUDA_VISIBLE_DEVICES"
+        )
+    version, count = ctypes.c_int(), ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    built = cuda_major()
+    if built and version.value // 1000 < built:  # 12040 is CUDA 12.4
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but NVIDIA's driver supports CUDA {version.value // 1000}."
+            f"{version.value % 1000 // 10} and onnxruntime-gpu {ort.__version__} needs CUDA {built}; update the driver"
+        )
+    if device >= count.value:
+        raise ModelError(
+            f"instance_group asks for the GPU {device}, but there are {count.value}, counted from 0; change `gpus`, or "
+            "CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_libraries() -> None:
+    """Refuse to run without a library of CUDA or cuDNN.
+
+    The first four are what onnxruntime-gpu 1.31.1 links. cuDNN is loaded when the first operator needs it
+    (github.com/microsoft/onnxruntime/pull/29252), too late for a clear message.
+    """
+    major = cuda_major()
+    cuda = [f"libcublasLt.so.{major}", f"libcublas.so.{major}", "libcurand.so.10", f"libcudart.so.{major}"]
+    missing = [name for name in [*(cuda if major else []), CUDNN] if not loads(name)]
+    if missing:
+        raise ModelError(
+            f"instance_group asks for KIND_GPU, but {', '.join(missing)} can't be loaded, which onnxruntime-gpu "
+            f"{ort.__version__} needs; {CUDA_REMEDY}"
+        )
+
+
+def cuda_major() -> int:
+    """The major version of the CUDA that onnxruntime-gpu was built with; 0 where the package does not say."""
+    return int(str(getattr(ort, "cuda_version", "") or "0").split(".")[0])
+
+
+def loads(library: str) -> bool:
+    """Whether a shared library can be loaded."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 # --- the rules: (config, session) -> ModelError or nothing ----------------------------------------------------------
@@ -368,7 +516,7 @@ class TritonPythonModel:
         try:
             path = onnx_file(config, Path(args["model_repository"], args["model_version"]))
             device = int(args["model_instance_device_id"])
-            self.session = open_session(path, session_options(config), args["model_instance_kind"], device)
+            self.session = open_session(path, config, args["model_instance_kind"], device)
             check_onnx_version(path)
             for rule in RULES:
                 rule(config, self.session)

@@ -1,0 +1,104 @@
+"""Run the Python stages of a model repository without Triton: `python docker/run_stages.py TASK.json`.
+
+Runs in the environment under test, so it imports nothing but what a stage may. image_check.py writes the task:
+`steps` (model directory, configuration, and the maps of names, in the ensemble's order), `utterances` (paths of audio
+and texts, by name) and `result`, the file for the tensors.
+"""
+
+import importlib.util
+import json
+import platform
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Tensor:
+    """A named array, as Triton's Python backend has them."""
+
+    def __init__(self, name: str, array: Any) -> None:
+        self._name, self._array = name, np.asarray(array)
+
+    def name(self) -> str:
+        return self._name
+
+    def as_numpy(self) -> Any:
+        return self._array
+
+
+class TritonError(Exception):
+    """An error that a stage answers with."""
+
+    INVALID_ARG, UNAVAILABLE, INTERNAL = range(3)
+
+
+class InferenceResponse:
+    """What a stage answers with."""
+
+    def __init__(self, output_tensors: Any = (), error: Any = None) -> None:
+        self.output_tensors, self.error = output_tensors, error
+
+
+class Request:
+    """What a stage is asked: its inputs, no parameters, no timeout."""
+
+    def __init__(self, tensors: dict[str, Any]) -> None:
+        self.tensors = tensors
+
+    def parameters(self) -> str:
+        return ""
+
+    def timeout(self) -> int:
+        return 0
+
+
+def backend_utilities() -> types.ModuleType:
+    """A stand-in for Triton's module triton_python_backend_utils, as far as the stages use it."""
+    module: Any = types.ModuleType("triton_python_backend_utils")
+    module.Tensor, module.InferenceResponse, module.TritonError = Tensor, InferenceResponse, TritonError
+    module.get_input_tensor_by_name = lambda request, name: Tensor(name, request.tensors[name])
+    module.Logger = types.SimpleNamespace(log_error=lambda line: print(line, file=sys.stderr))
+    return module
+
+
+def load(model: Path, config: dict[str, Any]) -> Any:
+    """The stage of a model directory, initialised as Triton does it."""
+    spec = importlib.util.spec_from_file_location(model.name, model / "1" / "model.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    stage = module.TritonPythonModel()
+    arguments = {"model_config": json.dumps(config), "model_repository": str(model), "model_version": "1"}
+    stage.initialize(arguments | {"model_name": model.name, "model_instance_kind": "CPU"})
+    return stage
+
+
+def main() -> None:
+    """Run every stage on every utterance, each on what the stages before it gave."""
+    sys.modules["triton_python_backend_utils"] = backend_utilities()
+    task = json.loads(Path(sys.argv[1]).read_text())
+    stages = [load(Path(step["model"]), step["config"]) for step in task["steps"]]
+    result: dict[str, Any] = {}
+    for name, (path, text) in task["utterances"].items():
+        audio = Path(path).read_bytes() if path else b""
+        known = {"AUDIO": np.array([[audio]], object), "TEXT": np.array([[text.encode()]], object)}
+        for step, stage in zip(task["steps"], stages, strict=True):
+            inputs = {own: known[outer] for own, outer in step["inputs"].items()}
+            (response,) = stage.execute([Request(inputs)])
+            if response.error:
+                raise response.error
+            for tensor in response.output_tensors:
+                known[step["outputs"][tensor.name()]] = tensor.as_numpy()
+        for tensor_name in known.keys() - {"AUDIO", "TEXT"}:
+            array = known[tensor_name]
+            result[f"{name}: {tensor_name}"] = array.astype(np.bytes_) if array.dtype == object else array
+    np.savez(task["result"], **result)
+    names = ", ".join(Path(step["model"]).name for step in task["steps"])
+    print(f"Python {platform.python_version()}, numpy {np.__version__}: {names} ran")
+
+
+if __name__ == "__main__":
+    main()

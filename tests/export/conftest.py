@@ -1,0 +1,37 @@
+"""A small model of the served structure, exported and run in a moment."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from emotion import checkpoint as checkpoints
+from emotion.checkpoint import Checkpoint, CheckpointConfig
+from emotion.model import EmotionModel, FusionHead, VGGish
+
+
+def narrow_vggish() -> VGGish:
+    """VGGish's structure, 4 to 16 channels wide instead of 64 to 512."""
+    with torch.device("meta"):
+        vggish = VGGish()
+    layers: list[nn.Module] = []
+    channels = 1
+    for width in (4, 8, 16, 16):
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2)]
+        channels = width
+    vggish.features = nn.Sequential(*layers)
+    vggish.embeddings = nn.Sequential(nn.Linear(channels * 6 * 4, 32), nn.ReLU(), nn.Linear(32, 128), nn.ReLU())
+    return vggish
+
+
+@pytest.fixture(scope="session")
+def narrow(checkpoint: Checkpoint) -> Checkpoint:
+    """A small model of the same structure, with MiniLM's tokenizer."""
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    # weights ten times BERT's usual ones, so that a changed one shows
+    bert = BertModel(BertConfig(**sizes, initializer_range=0.2), add_pooling_layer=False)
+    bert.set_attn_implementation("eager")
+    model = EmotionModel(narrow_vggish(), bert, FusionHead(text_hidden=32)).eval()
+    config = CheckpointConfig(["text_encoder", "fusion"], dict.fromkeys(checkpoints.PARTS, "seeded with 1"))
+    return Checkpoint(model, config, checkpoint.tokenizer, digest="5ca1ab1e" * 8)
