@@ -1,11 +1,11 @@
 """Checks a model repository before Triton does, where a better sentence can be said."""
 
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+from emotion.hashing import sha256
 from serving.installation import TritonError
 
 SPEECH_REPOSITORY = Path(__file__).parent.parent / "speech_repository"  # what is served beside it where asked for
@@ -42,8 +42,7 @@ def check_repository(repository: Path) -> dict[str, Any] | None:
 
 def digest(path: Path) -> str:
     """A file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path).hex()
 
 
 def check_speech() -> None:
