@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -10,6 +11,7 @@ from pathlib import Path
 
 OUR_BACKENDS = Path(__file__).parent / "backends"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+_SHELL_SAFE = re.compile(r"[\w/.,:+@%=-]+", re.ASCII)
 
 
 class TritonError(RuntimeError):
@@ -74,15 +76,36 @@ def _libpython() -> Path:
     )
 
 
+def shell_safe(directory: Path, link: Path) -> Path:
+    """Return the directory, or a link to it where its path holds a space or another character special to a shell.
+
+    Triton starts the processes of its python backend with `bash -c` and quotes no path.
+
+    Args:
+        directory: an absolute path.
+        link: where to make the link.
+    """
+    if is_shell_safe(directory):
+        return directory
+    link.symlink_to(directory, target_is_directory=True)
+    return link
+
+
+def is_shell_safe(path: Path) -> bool:
+    """Return whether a shell takes the path as one word without quotes."""
+    return bool(_SHELL_SAFE.fullmatch(str(path)))
+
+
 def prepare_backends(installation: Installation, directory: Path) -> Path:
     """The backends directory to hand to Triton: its own ones, and ours where it has no native `onnxruntime`.
 
     Args:
-        directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
-            own it for that.
+        directory: to be made, in a writable one. The python backend is copied, as Triton makes its stub executable at
+            start and must own it for that.
     """
     if (installation.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
-        return installation.backends
+        return shell_safe(installation.backends, directory)
+    directory.mkdir()
     for backend in installation.backends.iterdir():
         if backend.name == "python":
             shutil.copytree(backend, directory / "python")

@@ -21,7 +21,14 @@ from typing import Any, NoReturn
 import psutil
 
 from serving import log
-from serving.installation import TritonError, environment, find_triton, prepare_backends
+from serving.installation import (
+    TritonError,
+    environment,
+    find_triton,
+    is_shell_safe,
+    prepare_backends,
+    shell_safe,
+)
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
 from stages.admission import METRICS_URL
@@ -83,6 +90,7 @@ class Triton:
         self.log_level = log_level
         self.arguments = tuple(arguments)
         self.speech = speech
+        self._repositories = (self.repository, SPEECH_REPOSITORY) if speech else (self.repository,)
         self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.manifest: dict[str, Any] | None = None
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
@@ -133,7 +141,17 @@ class Triton:
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
-            backends = prepare_backends(installation, Path(self._scratch.name))
+            scratch = Path(self._scratch.name)
+            if not is_shell_safe(scratch):
+                raise TritonError(
+                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs one without "
+                    "spaces and other characters that are special to a shell; set TMPDIR to such a directory"
+                )
+            repositories = [
+                shell_safe(path.resolve(), scratch / f"repository-{number}")
+                for number, path in enumerate(self._repositories, start=1)
+            ]
+            backends = prepare_backends(installation, scratch / "backends")
         except OSError as error:
             # shutil lists what it could not copy, and why
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
@@ -142,8 +160,7 @@ class Triton:
             ) from None
         command = [
             str(installation.binary),
-            f"--model-repository={self.repository.resolve()}",
-            *([f"--model-repository={SPEECH_REPOSITORY}"] if self.speech else []),
+            *(f"--model-repository={repository}" for repository in repositories),
             f"--backend-directory={backends}",
             f"--http-address={self.host}",
             f"--http-port={self._ports['HTTP']}",
