@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from serving import log
+from serving import addresses, log
 from serving.certificates import SPREAD, Renewal
 from serving.triton import Triton, TritonError
 
@@ -33,7 +33,12 @@ def main() -> int:
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default 8001; 0: any free port")
     parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="IPv4 or IPv6 address to bind to, or its name; 0.0.0.0 for all IPv4 addresses, :: for all IPv6 addresses "
+        "(default: 127.0.0.1)",
+    )
     parser.add_argument(
         "--config",
         metavar="NAME",
@@ -81,7 +86,8 @@ def main() -> int:
     try:
         with Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY")) as server:
             print(
-                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics",
+                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"
+                + (f" (listening on {server.host})" if server.host in addresses.LOOPBACK else ""),
                 flush=True,
             )
             if server.manifest:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -20,7 +21,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from serving import log
+from serving import addresses, log
 from serving.installation import (
     TritonError,
     environment,
@@ -78,7 +79,8 @@ class Triton:
             repository: the model repository.
             http_port, grpc_port, metrics_port: 0 takes any free port.
             config: the configuration to take from each model's configs/ directory ("gpu"); None is config.pbtxt.
-            host: the address to bind to.
+            host: the address to bind to, IPv4 or IPv6, or a name of it; 0.0.0.0 for all IPv4 addresses, :: for all IPv6
+                addresses (over gRPC for IPv4, too).
             log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
             arguments: further tritonserver flags, passed on as they are.
             speech: whether to serve `emotion_speech` too, which recognises what is said.
@@ -103,18 +105,18 @@ class Triton:
 
     @property
     def http_url(self) -> str:
-        """host:port of HTTP."""
-        return f"{self.host}:{self._ports['HTTP']}"
+        """host:port of HTTP, as this machine reaches it; an IPv6 address is in brackets."""
+        return addresses.url(self.host, self._ports["HTTP"])
 
     @property
     def grpc_url(self) -> str:
-        """host:port of gRPC."""
-        return f"{self.host}:{self._ports['gRPC']}"
+        """host:port of gRPC, likewise."""
+        return addresses.url(self.host, self._ports["gRPC"])
 
     @property
     def metrics_url(self) -> str:
-        """host:port of Prometheus metrics (path /metrics)."""
-        return f"{self.host}:{self._ports['metrics']}"
+        """host:port of Prometheus metrics (path /metrics), likewise."""
+        return addresses.url(self.host, self._ports["metrics"])
 
     @property
     def admin_headers(self) -> dict[str, str]:
@@ -137,6 +139,7 @@ class Triton:
         if self.speech:
             check_speech()
         installation = find_triton()
+        self.host = addresses.resolve(self.host)
         self._ports = free_ports(self.host, self._ports)
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
@@ -144,8 +147,8 @@ class Triton:
             scratch = Path(self._scratch.name)
             if not is_shell_safe(scratch):
                 raise TritonError(
-                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs one without "
-                    "spaces and other characters that are special to a shell; set TMPDIR to such a directory"
+                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs one "
+                    "without spaces and other characters that are special to a shell; set TMPDIR to such a directory"
                 )
             repositories = [
                 shell_safe(path.resolve(), scratch / f"repository-{number}")
@@ -162,11 +165,11 @@ class Triton:
             str(installation.binary),
             *(f"--model-repository={repository}" for repository in repositories),
             f"--backend-directory={backends}",
-            f"--http-address={self.host}",
+            f"--http-address={addresses.for_http(self.host)}",
             f"--http-port={self._ports['HTTP']}",
-            f"--grpc-address={self.host}",
+            f"--grpc-address={addresses.for_grpc(self.host)}",
             f"--grpc-port={self._ports['gRPC']}",
-            f"--metrics-address={self.host}",
+            f"--metrics-address={addresses.for_http(self.host)}",
             f"--metrics-port={self._ports['metrics']}",
             f"--http-restricted-api={ADMINISTRATION}:admin-key={self._admin_key}",
             f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
@@ -292,8 +295,9 @@ class Triton:
 
     @property
     def _region(self) -> str:
-        """What the names of its shared memory begin with: no other Triton has this port of this machine, or pod."""
-        return f"triton_{platform.node()}_{self._ports['gRPC']}_"
+        """What the names of its shared memory begin with: no other Triton has this address and port of this machine."""
+        address = re.sub("[^0-9a-f]", "-", self.host)
+        return f"triton_{platform.node()}_{address}_{self._ports['gRPC']}_"
 
     def _remove_regions(self) -> None:
         """Remove its shared memory, which outlives a Triton that dies a hard death."""
