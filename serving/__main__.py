@@ -43,7 +43,7 @@ def main() -> int:
         "--config",
         metavar="NAME",
         default=os.environ.get("EMOSERVE_CONFIG"),
-        help="take configs/NAME.pbtxt of each model that has it (gpu)",
+        help="take configs/NAME.pbtxt of each model that has it, such as gpu or int8 (default: config.pbtxt)",
     )
     parser.add_argument("--speech", action="store_true", help="serve emotion_speech too: it recognises what is said")
     parser.add_argument(

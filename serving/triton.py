@@ -31,7 +31,7 @@ from serving.installation import (
     shell_safe,
 )
 from serving.progress import Progress
-from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
+from serving.repository import SPEECH_REPOSITORY, check_config, check_exports, check_repository, check_speech
 from stages.admission import METRICS_URL
 from stages.loopback import get
 from stages.wakeup import HTTP_URL
@@ -78,7 +78,8 @@ class Triton:
         Args:
             repository: the model repository.
             http_port, grpc_port, metrics_port: 0 takes any free port.
-            config: the configuration to take from each model's configs/ directory ("gpu"); None is config.pbtxt.
+            config: the configuration to take from each model's configs/ directory ("gpu"); None or "default" is
+                config.pbtxt.
             host: the address to bind to, IPv4 or IPv6, or a name of it; 0.0.0.0 for all IPv4 addresses, :: for all IPv6
                 addresses (over gRPC for IPv4, too).
             log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
@@ -136,6 +137,9 @@ class Triton:
             TritonError: one line that says what is wrong and what to do about it.
         """
         self.manifest = check_repository(self.repository)
+        config = check_config(self._repositories, self.config)
+        if self.manifest:
+            check_exports(self.repository, config)
         if self.speech:
             check_speech()
         installation = find_triton()
@@ -179,7 +183,7 @@ class Triton:
             "--metrics-config=summary_latencies=true",  # p99 for those who watch
             # our configurations say everything; completing them would load every model twice
             "--disable-auto-complete-config",
-            *([f"--model-config-name={self.config}"] if self.config else []),
+            *([f"--model-config-name={config}"] if config else []),
             *(["--log-verbose=1"] if self.log_level == "verbose" else []),
             *self.arguments,
         ]

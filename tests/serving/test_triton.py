@@ -22,6 +22,7 @@ import pytest
 
 from serving import Triton, TritonError, installation
 from serving.installation import find_triton
+from serving.repository import SPEECH_REPOSITORY, check_config
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -244,6 +245,55 @@ def test_exported_file_that_is_missing(copied: Path) -> None:
     assert refusal(copied) == f"{copied / 'classifier/1/model.onnx'} is missing; run: make export"
 
 
+@pytest.mark.parametrize(("config", "precision"), [("int8", "int8"), ("gpu", "fp16")])
+def test_configuration_whose_weights_are_not_exported(repository: Path, config: str, precision: str) -> None:
+    message = refusal(repository, config=config)
+    assert re.fullmatch(
+        rf"{re.escape(str(repository))}/\w+/1/model\.{precision}\.onnx is missing, which the configuration {config} of "
+        rf"the model '\w+' names; run: make export PRECISION={precision}",
+        message,
+    )
+
+
+def test_default_configuration_whose_weights_are_not_exported(copied: Path) -> None:
+    """As after `make export PRECISION=int8` alone, whose manifest names no model.onnx."""
+    manifest = json.loads((copied / "export.json").read_text())
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.endswith(".onnx")}
+    (copied / "export.json").unlink()
+    (copied / "export.json").write_text(json.dumps(manifest))
+    (missing := next(iter(sorted(copied.glob("*/1/model.onnx"))))).unlink()
+    assert refusal(copied) == (
+        f"{missing} is missing, which the configuration default of the model '{missing.parts[-3]}' names; "
+        "run: make export PRECISION=fp32"
+    )
+
+
+@pytest.mark.parametrize("config", ["gqu", "int8.pbtxt", "configs/int8", " "])
+def test_configuration_that_no_model_has(repository: Path, config: str) -> None:
+    assert refusal(repository, config=config) == (
+        f"no model has a configuration {config!r}; choose from default, gpu, int8 with --config or EMOSERVE_CONFIG"
+    )
+
+
+def test_configuration_of_the_environment_that_no_model_has(repository: Path) -> None:
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
+    environ = os.environ | {"EMOSERVE_CONFIG": "gqu"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no model has a configuration 'gqu'; choose from ")
+
+
+def test_configuration_default_is_each_models_own(repository: Path) -> None:
+    """Kubernetes' manifests say it."""
+    assert check_config([repository], "default") is check_config([repository], "") is None
+    assert check_config([repository], "gpu") == "gpu"
+
+
+def test_configuration_of_the_speech_repository_alone(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    assert check_config([tmp_path, SPEECH_REPOSITORY], "gpu") == "gpu"
+
+
 @pytest.mark.parametrize("name", ["preprocess_text/1/tokenizer.json", "classifier/1/model.onnx"])
 def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
     path = copied / name
@@ -276,8 +326,10 @@ def test_no_room_for_temporary_files(repository: Path) -> None:
 
 
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-def test_gpu_configuration_on_a_machine_without_gpu(repository: Path) -> None:
-    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS, "--config", "gpu"]
+def test_gpu_configuration_on_a_machine_without_gpu(copied: Path) -> None:
+    for model in copied.glob("*/1/model.onnx"):
+        (model.parent / "model.fp16.onnx").hardlink_to(model)
+    command = [sys.executable, "-m", "serving", "--repository", str(copied), *ANY_PORTS, "--config", "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
