@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from serving import addresses, log
+from serving import addresses, flags, log
 from serving.certificates import SPREAD, Renewal
 from serving.triton import Triton, TritonError
 
@@ -24,10 +24,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
-        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, "
-        "EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for --config, --log-level, --drain and "
-        "--renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics to those who send it; without it "
-        "nobody can.",
+        epilog="Arguments after -- go to tritonserver; those that would break the service are rejected. "
+        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for "
+        "--config, --log-level, --drain and --renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics "
+        "to those who send it; without it nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
@@ -84,6 +84,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
+        flags.check(options["arguments"])
         with Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY")) as server:
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import psutil
 
-from serving import addresses, log
+from serving import addresses, flags, log
 from serving.installation import (
     TritonError,
     environment,
@@ -101,7 +101,7 @@ class Triton:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._exit_timeout = EXIT_TIMEOUT + 5.0
+        self._exit_timeout = flags.exit_timeout(self.arguments, EXIT_TIMEOUT) + 5.0
         self._processes: dict[psutil.Process, str] = {}  # what each is called: Triton, and its Python stages
 
     @property
