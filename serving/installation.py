@@ -25,12 +25,14 @@ class Installation:
     Attributes:
         binary: the tritonserver program.
         backends: the directory of the backends that came with it.
+        caches: the directory of the response caches that came with it.
         libraries: directories for LD_LIBRARY_PATH.
         stub: the python backend's stub for the running Python, where the installation carries several; else None.
     """
 
     binary: Path
     backends: Path
+    caches: Path
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
 
@@ -43,7 +45,7 @@ def find_triton() -> Installation:
     """
     if on_path := shutil.which("tritonserver"):
         binary = Path(on_path).resolve()
-        return Installation(binary, binary.parent.parent / "backends")
+        return Installation(binary, binary.parent.parent / "backends", binary.parent.parent / "caches")
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonError("no Triton found: put tritonserver on PATH, or run: pip install nvidia-pytriton==0.7.0")
@@ -53,7 +55,7 @@ def find_triton() -> Installation:
     if not stub.is_file():
         raise TritonError(f"the nvidia-pytriton wheel has no stub for Python {PYTHON_VERSION}: use Python 3.11")
     libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
-    return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
+    return Installation(server / "bin" / "tritonserver", server / "backends", server / "caches", libraries, stub)
 
 
 def _libpython() -> Path:

@@ -169,6 +169,7 @@ class Triton:
             str(installation.binary),
             *(f"--model-repository={repository}" for repository in repositories),
             f"--backend-directory={backends}",
+            f"--cache-directory={installation.caches}",
             f"--http-address={addresses.for_http(self.host)}",
             f"--http-port={self._ports['HTTP']}",
             f"--grpc-address={addresses.for_grpc(self.host)}",

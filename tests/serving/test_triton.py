@@ -361,6 +361,7 @@ def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
     found = find_triton()
     assert found.binary == binary
     assert found.backends == tmp_path / "opt" / "tritonserver" / "backends"
+    assert found.caches == tmp_path / "opt" / "tritonserver" / "caches"
     assert found.libraries == ()
     assert found.stub is None
 
