@@ -1,6 +1,7 @@
 """`python -m serving`: serve a model repository until told to stop."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from types import FrameType
 
 from serving import addresses, flags, log
 from serving.certificates import SPREAD, Renewal
+from serving.start_progress import StartProgress
 from serving.triton import Triton, TritonError
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
@@ -85,7 +87,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, stop)
     try:
         flags.check(options["arguments"])
-        with Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY")) as server:
+        server = Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY"))
+        with contextlib.ExitStack() as running:
+            with StartProgress(server):
+                running.enter_context(server)
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"
                 + (f" (listening on {server.host})" if server.host in addresses.LOOPBACK else ""),

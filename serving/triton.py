@@ -96,6 +96,7 @@ class Triton:
         self._repositories = (self.repository, SPEECH_REPOSITORY) if speech else (self.repository,)
         self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.manifest: dict[str, Any] | None = None
+        self.loaded: set[str] = set()  # models, by name; grows during the start
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
         self._log: deque[str] = deque(maxlen=500)
         self._process: subprocess.Popen[str] | None = None
@@ -123,6 +124,11 @@ class Triton:
     def admin_headers(self) -> dict[str, str]:
         """What to send over HTTP, or as metadata over gRPC, for administration and statistics."""
         return {"admin-key": self._admin_key, "triton-grpc-protocol-admin-key": self._admin_key}
+
+    @property
+    def model_count(self) -> int:
+        """The number of models to load."""
+        return sum(1 for repository in self._repositories for _ in repository.glob("*/config.pbtxt"))
 
     @property
     def pid(self) -> int:
@@ -321,6 +327,8 @@ class Triton:
         for line in self._process.stdout:
             line = line.rstrip("\n")
             self._log.append(line)
+            if model := log.loaded(line):
+                self.loaded.add(model)
             log.relay(line, self.log_level)
 
     def _wait_ready(self) -> None:

@@ -143,7 +143,8 @@ def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, 
         assert said == f"checkpoint {digest[:12]}, untrained: vggish, fusion\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
-            assert served.errors.read_text() == ""
+            # a start of 10 s and more, on a slow machine, says how far it is
+            assert re.fullmatch(r"(starting Triton: \d of 4 models loaded, \d+ s\n)*", served.errors.read_text())
 
 
 def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
