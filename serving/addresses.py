@@ -24,7 +24,7 @@ def resolve(host: str) -> str:
             f"--host {host} can't be used ({reason}); give an address of this machine, such as 127.0.0.1, ::1, or "
             "0.0.0.0 for all IPv4 addresses"
         ) from None
-    return str(found[0][4][0])
+    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])  # where localhost is both, callers try IPv4
 
 
 def url(host: str, port: int) -> str:
