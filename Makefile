@@ -74,7 +74,7 @@ install-web: $(VENV)/installed-web  ## the environment, with what the page and s
 
 clean:  ## remove the environment, build/ and exported files
 	rm -rf $(VENV) build .*_cache web/ui/dist web/ui/node_modules
-	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess_text/1/*.json
+	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess/1/*.json
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,4 +1,4 @@
-"""`python -m export CHECKPOINT`: an ONNX file, held to the model, into the model repository."""
+"""`python -m export CHECKPOINT`: ONNX files, compared with the PyTorch model, into a model repository."""
 
 import argparse
 import json
@@ -16,14 +16,14 @@ from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.labels import EMOTIONS
 from export import accuracy, parity
-from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_classifier
+from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
 from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
 
 
 def export(
     checkpoint: Checkpoint, repository: Path, precision: str, console: Console, labelled: Path | None = None
 ) -> list[parity.Comparison]:
-    """Write the serving graph of a checkpoint into a model repository, if it passes the gates.
+    """Write the served models of a checkpoint into a model repository, if it passes the gates.
 
     Args:
         labelled: a CSV file of utterances on which the exported files may not do worse (see export/accuracy.py).
@@ -35,7 +35,6 @@ def export(
     versions = {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")}
     metadata = {
         "checkpoint": checkpoint.digest,
-        "precision": precision,
         "untrained": ",".join(checkpoint.config.untrained),
         "labels": ",".join(EMOTIONS),
         **{f"version.{name}": value for name, value in versions.items()},
@@ -49,19 +48,19 @@ def export(
     )
     with staging(repository) as staged, Progress(*columns, console=console) as progress:
         parts = serving_parts(checkpoint)
-        exporting = progress.add_task("exporting the graph", total=len(parts))
-        file = staged / "classifier" / "1" / FILE_NAMES[precision]
-        write_classifier(parts, file, precision, metadata, lambda: progress.advance(exporting))
+        exporting = progress.add_task("exporting the models", total=len(parts))
+        write_models(parts, staged, precision, metadata, lambda: progress.advance(exporting))
+        models = parity.OnnxModels(staged, precision)
         checking = progress.add_task("parity gate", total=parity.UTTERANCES)
-        answers = parity.ask(checkpoint, file, lambda: progress.advance(checking))
+        answers = parity.ask(checkpoint, models, lambda: progress.advance(checking))
         comparisons = parity.compare(answers, parity.TOLERANCES[precision])
         if precision != "fp32":
             comparisons += accuracy.agreement(answers.eager, answers.alone)
         if labelled:
             judging = progress.add_task("labelled utterances", total=None)
-            comparisons += accuracy.labelled(checkpoint, file, labelled, lambda: progress.advance(judging))
+            comparisons += accuracy.labelled(checkpoint, models, labelled, lambda: progress.advance(judging))
         parity.gate(comparisons)
-        stage = staged / "preprocess_text" / "1"
+        stage = staged / "preprocess" / "1"
         stage.mkdir(parents=True)
         shutil.copyfile(checkpoint.tokenizer, stage / "tokenizer.json")
         described = {

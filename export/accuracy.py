@@ -15,7 +15,7 @@ from emotion import text
 from emotion.checkpoint import Checkpoint, CheckpointError
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
-from export.parity import Comparison, OnnxModel, Tensors, Utterance, eager, front_ends, stack
+from export.parity import Comparison, OnnxModels, Tensors, Utterance, eager, front_ends, stack
 
 VIEWS = {"fused": "PROBABILITIES", "audio": "AUDIO_PROBABILITIES", "text": "TEXT_PROBABILITIES"}
 CLEAR = 0.3  # an answer counts as clear where its two most probable emotions are so far apart
@@ -45,12 +45,12 @@ def agreement(expected: Tensors, found: Tensors) -> list[Comparison]:
 
 
 def labelled(
-    checkpoint: Checkpoint, file: Path, path: Path, advance: Callable[[], None] = lambda: None
+    checkpoint: Checkpoint, models: OnnxModels, path: Path, advance: Callable[[], None] = lambda: None
 ) -> list[Comparison]:
     """What rounding costs on the user's own utterances: one Comparison per view and figure.
 
     Args:
-        file: the ONNX file.
+        models: the exported files.
         path: a CSV file with the columns emotion, and audio (relative to it), text, or both: a manifest of training.
         advance: called after each utterance, for a progress display.
 
@@ -58,11 +58,10 @@ def labelled(
         CheckpointError: the file can't be read as such; says in which line.
     """
     utterances, truth = read_labelled(path, checkpoint)
-    model = OnnxModel(file)
     expected, found = [], []
     for utterance in utterances:
         expected.append(eager(checkpoint, utterance))
-        found.append(model([utterance]))
+        found.append(models([utterance]))
         advance()
     before, after = stack(expected), stack(found)
     comparisons = []

@@ -1,11 +1,12 @@
-"""The parts of the serving graph, written in torch and exported to ONNX.
+"""The three served models `vggish`, `bert` and `fusion`, written in torch and exported to ONNX.
 
 Utterances of a batch lie end to end in one-dimensional ragged inputs. *_SHAPE [batch, dims], which Triton itself
-writes, says how much of them belongs to whom, and *_COUNT [batch, 1] how much of that is used. Nothing is padded: every
-operation that works on single patches or tokens runs on the packed rows alone, and only BERT's attention product
-re-forms [batch, longest].
+writes, says how many elements each utterance has, and *_COUNT [batch, 1] how many of them are used. Nothing is padded:
+operations on single patches or tokens run on the packed rows alone, and only BERT's attention product re-forms
+[batch, longest].
 
-Whatever numbers a request holds, they change no answer but its own, and none makes the run fail for all.
+No number in a request changes another request's answer or fails the run. No tensor inside the graphs is ever empty:
+execution providers differ in what they do with empty tensors.
 """
 
 from typing import cast
@@ -23,58 +24,89 @@ from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mea
 class Packing:
     """Where the used elements of a ragged batch are.
 
+    Where no utterance of the batch uses any element, the first element is computed all the same, and its result is
+    dropped by `mean`: at least one element is always computed.
+
     Attributes:
         used: int64 [batch], elements per utterance.
-        row, position: int64 [total], the utterance of each used element and its place in it.
-        index: int64 [total], its place in the ragged input.
-        valid: bool [batch, longest], which cells of the re-formed batch are real.
-        padded: int64 [batch, longest], the packed row of each cell; an arbitrary one where the cell is not real.
+        row, position: int64 [computed], the utterance of each computed element and its place in it.
+        index: int64 [computed], its place in the ragged input.
+        valid: bool [batch, longest], which cells of the re-formed batch are computed elements.
+        padded: int64 [batch, longest], the packed row of each cell; an arbitrary one where the cell is not valid.
     """
 
     def __init__(self, count: Tensor, shape: Tensor, most: int | None = None) -> None:
-        """
+        """Locate the used elements.
+
         Args:
             count: int32 [batch, 1], elements that an utterance uses, as its request says; more than it has are all.
             shape: int32 [batch, dims], of which the first dim is how many it has.
             most: elements of an utterance that can be used; None for no bound.
         """
         allotted = shape[:, 0].to(torch.int64)
-        used = torch.minimum(count[:, 0].to(torch.int64).clamp(min=0, max=most), allotted)
-        self.used = used
-        longest = cast(int, used.max().item())  # int() would break the export
+        self.used = torch.minimum(count[:, 0].to(torch.int64).clamp(min=0, max=most), allotted)
+        # Triton 24.10 to at least 26.06 copies nothing behind a request of zero bytes (docs/upstream-zero-bytes.md)
+        self._copied = (allotted <= 0).to(torch.int64).cumsum(0) == 0
+        rows = torch.arange(count.shape[0], device=count.device)
+        computed = self.used + ((rows == 0) & (self.used.sum() == 0)).to(torch.int64)
+        longest = cast(int, computed.max().item())  # int() would break the export
         # tells the exporter that this number drawn from data can be a size
-        torch._check(longest >= 0)  # type: ignore[no-untyped-call]
-        column = torch.arange(longest, device=used.device)
-        self.valid = column[None, :] < used[:, None]
+        torch._check(longest >= 1)  # type: ignore[no-untyped-call]
+        column = torch.arange(longest, device=computed.device)
+        self.valid = column[None, :] < computed[:, None]
         self.row, self.position = torch.nonzero(self.valid, as_tuple=True)
         self.index = (allotted.cumsum(0) - allotted)[self.row] + self.position
-        first = used.cumsum(0) - used
+        first = computed.cumsum(0) - computed
         self.padded = (first[:, None] + column[None, :]).clamp(max=self.row.shape[0] - 1)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over each utterance's used elements, [batch, width]; zero where it uses none.
+
+        Args:
+            values: [computed, width].
+        """
+        # the mean is a product with zeros for all other rows, and zero times NaN would be NaN there
+        finite = values.abs() <= torch.finfo(values.dtype).max
+        means = segment_mean(values.where(finite, 0.0), self.row, self.used)
+        return means.where((self.used > 0)[:, None], 0.0)
+
+    def withhold_uncopied(self, embedding: Tensor) -> Tensor:
+        """Return [batch, width] with NaN for utterances whose elements Triton did not copy into the batch.
+
+        They hold what the memory held before, perhaps another caller's data: no answer is better than that one.
+        """
+        return embedding.where(self._copied[:, None], torch.nan)
+
+    def used_column(self) -> Tensor:
+        """Return `used` as the served models put it out, int32 [batch, 1]."""
+        return self.used[:, None].to(torch.int32)
 
 
 class ServedVGGish(nn.Module):
-    """PATCHES [elements], PATCH_COUNT [batch, 1], PATCHES_SHAPE [batch, 3] -> AUDIO_EMBEDDING [batch, 128].
+    """VGGish on the packed patches of a batch.
 
-    It is the mean over each row's patches.
+    PATCHES float32 [elements], PATCH_COUNT int32 [batch, 1], PATCHES_SHAPE int32 [batch, 3]
+    -> AUDIO_EMBEDDING float32 [batch, 128], the mean over each utterance's patches, and PATCHES_USED int32 [batch, 1].
     """
 
     def __init__(self, vggish: VGGish) -> None:
         super().__init__()
         self.vggish = vggish
 
-    def forward(self, patches: Tensor, patch_count: Tensor, patches_shape: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, patch_count: Tensor, patches_shape: Tensor) -> tuple[Tensor, Tensor]:
         packing = Packing(patch_count, patches_shape)
         dtype = next(self.vggish.parameters()).dtype
         embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype)).float()
-        # the mean is a product with zeros for all other rows, and zero times NaN would be NaN there
-        finite = embeddings.abs() <= torch.finfo(embeddings.dtype).max
-        return segment_mean(embeddings.where(finite, 0.0), packing.row, packing.used)
+        return packing.withhold_uncopied(packing.mean(embeddings)), packing.used_column()
 
 
 class ServedBert(nn.Module):
-    """INPUT_IDS [elements], TOKEN_COUNT [batch, 1], INPUT_IDS_SHAPE [batch, 1] -> TEXT_EMBEDDING [batch, 256].
+    """BERT on the packed tokens of a batch, and the projection of their mean.
 
-    It is the projected mean of the tokens.
+    INPUT_IDS int64 [elements], TOKEN_COUNT int32 [batch, 1], AFTER int32 [batch, 1], INPUT_IDS_SHAPE int32 [batch, 1]
+    -> TEXT_EMBEDDING float32 [batch, 256] and TOKENS_USED int32 [batch, 1].
+
+    AFTER is not read: an ensemble that hands it an output of another model runs that model first.
     """
 
     def __init__(self, bert: BertModel, projection: nn.Module) -> None:
@@ -88,7 +120,9 @@ class ServedBert(nn.Module):
         self.layers = nn.ModuleList(PackedLayer(layer) for layer in bert.encoder.layer)
         self.projection = projection
 
-    def forward(self, input_ids: Tensor, token_count: Tensor, input_ids_shape: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, token_count: Tensor, after: Tensor, input_ids_shape: Tensor
+    ) -> tuple[Tensor, Tensor]:
         packing = Packing(token_count, input_ids_shape, most=self.places.shape[0])
         ids = input_ids[packing.index].clamp(0, self.words.num_embeddings - 1)
         tokens = self.norm(self.words(ids) + self.places[packing.position])
@@ -98,7 +132,8 @@ class ServedBert(nn.Module):
         heads = Heads(packing, self.heads)
         for layer in self.layers:
             tokens = layer(tokens, heads, bias)
-        return self.projection(segment_mean(tokens.float(), packing.row, packing.used))
+        embedding = self.projection(packing.mean(tokens.float()))
+        return packing.withhold_uncopied(embedding), packing.used_column()
 
 
 class Heads:
@@ -149,16 +184,21 @@ class PackedLayer(nn.Module):
 
 
 class ServedFusion(nn.Module):
-    """Embeddings and counts (a count of zero is an absent modality) -> the three views' probabilities."""
+    """The head that turns two embeddings into the three views' probabilities.
+
+    AUDIO_EMBEDDING float32 [batch, 128], PATCHES_USED int32 [batch, 1], TEXT_EMBEDDING float32 [batch, 256],
+    TOKENS_USED int32 [batch, 1] -> PROBABILITIES, AUDIO_PROBABILITIES, TEXT_PROBABILITIES, float32 [batch, 5] each.
+    A modality of which nothing is used is absent.
+    """
 
     def __init__(self, head: FusionHead) -> None:
         super().__init__()
         self.head = head
 
     def forward(
-        self, audio_embedding: Tensor, patch_count: Tensor, text_embedding: Tensor, token_count: Tensor
+        self, audio_embedding: Tensor, patches_used: Tensor, text_embedding: Tensor, tokens_used: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        has_audio, has_text = patch_count[:, 0] > 0, token_count[:, 0] > 0
+        has_audio, has_text = patches_used[:, 0] > 0, tokens_used[:, 0] > 0
         logits: Logits = self.head(audio_embedding, has_audio, text_embedding, has_text)
         views = probabilities(logits, has_audio, has_text)
         return views.fused, views.audio, views.text

@@ -16,9 +16,10 @@ from torch.export import Dim
 from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
-from export.composition import bound_patches, compose
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
+from export.patch_loop import bound_patches
 from export.quantisation import quantise_bert, quantise_vggish
+from export.repository import model_file
 
 # ONNX Runtime 1.19.2, inside Triton 24.10, reads opset <= 21 and IR <= 10; opset 20 is the first with Gelu
 OPSET = 20
@@ -27,7 +28,7 @@ IR_VERSION = 10
 
 @dataclass
 class Part:
-    """One part of the serving graph: the module, an example of its inputs, and what varies in them."""
+    """One served model: the module, an example of its inputs, and what varies in them."""
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
@@ -35,38 +36,47 @@ class Part:
     outputs: tuple[str, ...]
     quantise: Callable[[Path, Path], None] | None  # fp32 file -> int8 file; None: fp32 whatever precision is asked for
 
+    def precision(self, wanted: str) -> str:
+        """Return the precision that the part has where `wanted` is asked for."""
+        return wanted if self.quantise else "fp32"
+
 
 def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
-    """The parts of the graph that Triton serves as `classifier`, by name, in the order in which they run."""
+    """Return the models that Triton serves with ONNX Runtime, by name, in the order in which they run."""
     model, batch = checkpoint.model, Dim("batch")
-    count, allotted = torch.tensor([[[3], [0], [5], [2]], [[4], [0], [5], [2]]], dtype=torch.int32)
+    count, allotted = torch.tensor([[[3], [0], [5], [2]], [[4], [1], [5], [2]]], dtype=torch.int32)
     patches_shape = torch.cat([allotted, torch.tensor([PATCH_SHAPE] * 4, dtype=torch.int32)], 1)
     return {
         "vggish": Part(
             ServedVGGish(model.vggish),
             {
-                "PATCHES": torch.zeros(11 * PATCH_ELEMENTS),
+                "PATCHES": torch.zeros(12 * PATCH_ELEMENTS),
                 "PATCH_COUNT": count,
                 "PATCHES_SHAPE": patches_shape,
             },
             ({0: PATCH_ELEMENTS * Dim("patches")}, {0: batch}, {0: batch}),
-            ("AUDIO_EMBEDDING",),
+            ("AUDIO_EMBEDDING", "PATCHES_USED"),
             quantise_vggish,
         ),
         "bert": Part(
             ServedBert(model.text_encoder, model.head.text_projection),
-            {"INPUT_IDS": torch.zeros(11, dtype=torch.int64), "TOKEN_COUNT": count, "INPUT_IDS_SHAPE": allotted},
-            ({0: Dim("tokens")}, {0: batch}, {0: batch}),
-            ("TEXT_EMBEDDING",),
+            {
+                "INPUT_IDS": torch.zeros(12, dtype=torch.int64),
+                "TOKEN_COUNT": count,
+                "AFTER": torch.zeros_like(count),
+                "INPUT_IDS_SHAPE": allotted,
+            },
+            ({0: Dim("tokens")}, {0: batch}, {0: batch}, {0: batch}),
+            ("TEXT_EMBEDDING", "TOKENS_USED"),
             quantise_bert,
         ),
         "fusion": Part(
             ServedFusion(model.head),
             {
                 "AUDIO_EMBEDDING": torch.zeros(4, AUDIO_EMBEDDING),
-                "PATCH_COUNT": count,
+                "PATCHES_USED": count,
                 "TEXT_EMBEDDING": torch.zeros(4, TEXT_EMBEDDING),
-                "TOKEN_COUNT": count.clone(),  # torch.export takes one tensor given twice for one input
+                "TOKENS_USED": count.clone(),  # torch.export takes one tensor given twice for one input
             },
             ({0: batch},) * 4,
             ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"),
@@ -75,40 +85,39 @@ def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
     }
 
 
-def write_classifier(
+def write_models(
     parts: Mapping[str, Part],
-    path: Path,
+    repository: Path,
     precision: str,
     metadata: Mapping[str, str],
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Export the parts, join them, and write them as a single file.
+    """Export the parts, each as the ONNX file of its model in a model repository.
 
     Args:
         parts: those of `serving_parts`.
+        repository: receives NAME/1/FILE for each part.
         precision: fp32, fp16 or int8; inputs and outputs stay what they are, so that the configurations agree.
-        metadata: goes into the file's metadata_props.
+        metadata: goes into the files' metadata_props, beside the precision of each.
         advance: called after each part, for a progress display.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    models: dict[str, onnx.ModelProto] = {}
     for name, part in parts.items():
-        file = path.with_name(f"{name}.onnx")
-        write_part(part, file, precision)
-        models[name] = bound_patches(onnx.load(file)) if name == "vggish" else onnx.load(file)
-        file.unlink()
+        own = part.precision(precision)
+        path = model_file(repository, name, precision)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_part(part, path, own)
+        model = onnx.load(path)
+        if name == "vggish":
+            model = bound_patches(model)
+        onnx.helper.set_model_props(model, {**metadata, "precision": own})
+        # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give
+        onnx.checker.check_model(model, full_check=own != "int8")
+        onnx.save_model(model, path)
         advance()
-    model = compose(models)
-    onnx.helper.set_model_props(model, dict(metadata))
-    # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give
-    onnx.checker.check_model(model, full_check=precision != "int8")
-    onnx.save_model(model, path)
 
 
 def write_part(part: Part, path: Path, precision: str) -> None:
-    """Export one part and write it as a file of its own."""
-    if not part.quantise:
-        precision = "fp32"
+    """Export one part and write it as a file, without the loop that bounds VGGish's memory."""
     module = part.module.eval()
     if precision == "fp16":
         module = _halved(module)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 from emotion import audio, text
 from emotion.checkpoint import Checkpoint
 from emotion.model import probabilities
+from emotion.ragged import at_least_one
 from export import speech
+from export.repository import ONNX_MODELS, model_file
 
 UTTERANCES = 64
 SEED = 20
@@ -111,33 +114,48 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
     return utterances
 
 
-class OnnxModel:
-    """The exported graph in this process, called as Triton calls it."""
+class OnnxModels:
+    """The exported models in this process, called one after the other as Triton's ensemble calls them."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
-        """
+    def __init__(self, repository: Path, precision: str = "fp32", threads: int = 0) -> None:
+        """Load the files.
+
         Args:
-            path: the ONNX file.
+            repository: holds NAME/1/FILE of vggish, bert and fusion.
+            precision: fp32, fp16 or int8.
             threads: for each operator; 0 for as many as there are cores.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # as Triton runs it; faster, too, on cores that are shared
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._sessions = [
+            onnxruntime.InferenceSession(
+                model_file(repository, name, precision), options, providers=["CPUExecutionProvider"]
+            )
+            for name in ONNX_MODELS
+        ]
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensors:
-        """All outputs, embeddings among them, for one ragged batch."""
-        inputs = {
-            "PATCHES": np.concatenate([utterance.patches.reshape(-1) for utterance in utterances]),
-            "PATCH_COUNT": np.array([[len(utterance.patches)] for utterance in utterances], np.int32),
-            "PATCHES_SHAPE": np.array([utterance.patches.shape for utterance in utterances], np.int32),
-            "INPUT_IDS": np.concatenate([utterance.ids for utterance in utterances]),
+        """Return all outputs, embeddings among them, for one ragged batch."""
+        patches = [at_least_one(utterance.patches) for utterance in utterances]
+        ids = [at_least_one(utterance.ids) for utterance in utterances]
+        patch_count = np.array([[len(utterance.patches)] for utterance in utterances], np.int32)
+        tensors: dict[str, NDArray[Any]] = {
+            "PATCHES": np.concatenate([row.reshape(-1) for row in patches]),
+            "PATCH_COUNT": patch_count,
+            "PATCHES_SHAPE": np.array([row.shape for row in patches], np.int32),
+            "INPUT_IDS": np.concatenate(ids),
             "TOKEN_COUNT": np.array([utterance.ids.shape for utterance in utterances], np.int32),
-            "INPUT_IDS_SHAPE": np.array([utterance.ids.shape for utterance in utterances], np.int32),
+            "INPUT_IDS_SHAPE": np.array([row.shape for row in ids], np.int32),
+            "AFTER": patch_count,
         }
-        return dict(zip(self._outputs, self._session.run(None, inputs), strict=True))
+        given = set(tensors)
+        for session in self._sessions:
+            inputs = {node.name: tensors[node.name] for node in session.get_inputs()}
+            names = [node.name for node in session.get_outputs()]
+            tensors |= dict(zip(names, session.run(names, inputs), strict=True))
+        return {name: tensor for name, tensor in tensors.items() if name not in given}
 
 
 @torch.no_grad()
@@ -197,23 +215,22 @@ class Answers:
     padded: Tensors  # text embeddings of the utterances with text
 
 
-def ask(checkpoint: Checkpoint, path: Path, advance: Callable[[], None] = lambda: None) -> Answers:
+def ask(checkpoint: Checkpoint, models: OnnxModels, advance: Callable[[], None] = lambda: None) -> Answers:
     """Send the utterances all four ways.
 
     Args:
-        path: the ONNX file.
+        models: the exported files.
         advance: called after each utterance, for a progress display.
     """
     max_tokens = checkpoint.model.text_encoder.config.max_position_embeddings
     utterances = mixed_utterances(text.WordPiece(checkpoint.tokenizer, max_tokens))
-    onnx_model = OnnxModel(path)
     expected, alone = [], []
     for utterance in utterances:
         expected.append(eager(checkpoint, utterance))
-        alone.append(onnx_model([utterance]))
+        alone.append(models([utterance]))
         advance()
     padded = {"TEXT_EMBEDDING": padded_text_embeddings(checkpoint, _with_text(utterances))}
-    return Answers(utterances, stack(expected), stack(alone), onnx_model(utterances), padded)
+    return Answers(utterances, stack(expected), stack(alone), models(utterances), padded)
 
 
 def compare(answers: Answers, tolerances: Tolerances) -> list[Comparison]:

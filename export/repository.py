@@ -16,6 +16,13 @@ from serving.repository import MANIFEST, digest
 TEMPLATE = Path(__file__).parent.parent / "model_repository"
 # by precision; configurations choose by default_model_filename
 FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+ENCODERS = ("vggish", "bert")  # have a file for each precision; `fusion` is fp32 beside all of them
+ONNX_MODELS = (*ENCODERS, "fusion")
+
+
+def model_file(repository: Path, model: str, precision: str) -> Path:
+    """Return the ONNX file of a served model, for fp32, fp16 or int8."""
+    return repository / model / "1" / FILE_NAMES[precision if model in ENCODERS else "fp32"]
 
 
 @contextmanager

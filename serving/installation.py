@@ -36,6 +36,11 @@ class Installation:
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
 
+    @property
+    def has_native_onnxruntime(self) -> bool:
+        """Whether NVIDIA's own ONNX Runtime backend is among the backends."""
+        return (self.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file()
+
 
 def find_triton() -> Installation:
     """The Triton to run.
@@ -105,7 +110,7 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
         directory: to be made, in a writable one. The python backend is copied, as Triton makes its stub executable at
             start and must own it for that.
     """
-    if (installation.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file():
+    if installation.has_native_onnxruntime:
         return shell_safe(installation.backends, directory)
     directory.mkdir()
     for backend in installation.backends.iterdir():

@@ -32,8 +32,8 @@ from serving.installation import (
 )
 from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_config, check_exports, check_repository, check_speech
-from stages.admission import METRICS_URL
 from stages.loopback import get
+from stages.triton_metrics import METRICS_URL
 from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]

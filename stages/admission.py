@@ -1,158 +1,258 @@
-"""Admission: a request is refused at once where its answer would come after its deadline.
+"""Rejects a request at once where its answer would come after its deadline.
 
-Without it an overloaded server goes on working for callers who have left by the time it is done, and answers nobody.
-How much work waits, and how long the classifier's batches take, is read from Triton's own metrics, so it holds for any
-backend.
+Without that an overloaded server works for callers who have left by the time it is done, and answers nobody. How much
+work waits, and how long the models take for it, is read from Triton's own metrics, so it holds for any backend.
 """
 
 import contextlib
+import json
 import os
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from emotion.errors import BusyError
 from stages.loopback import get
+from stages.triton_metrics import MetricsReader, Values
+from stages.wakeup import HTTP_URL
 
-METRICS_URL = "EMOSERVE_METRICS_URL"  # set by serving.Triton for its stages; without it everything is admitted
-BOTTLENECK = "classifier"
-BEFORE = "preprocess_audio"  # what waits there will come to the classifier, too
-LOOK = 0.1  # s from one look at the metrics to the next, while requests come
-FRESH = 1.0  # s after which a look says nothing any more
-MEMORY = 5.0  # s over which the classifier's speed is taken, or more where it did not do so many utterances in them:
-ENOUGH = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
+QUEUE = "queue"  # the stage in which admitted requests wait
+MODELS = ("vggish", "bert", "fusion")  # behind it, one after the other
+POLL_INTERVAL_S = 0.1  # between two readings of the metrics, while requests come
+MAX_AGE_S = 1.0  # of the newest reading; with an older one everything is admitted
+WINDOW_S = 5.0  # over which the models' speed is taken, or longer until MIN_UTTERANCES were answered
+MIN_UTTERANCES = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
-LONGEST = 30.0  # s: default_timeout_microseconds of every stage, beyond which a request is not left waiting
-_METRIC = re.compile(
-    r"(?m)^nv_inference_(pending_request_count|count|request_success|exec_count|compute_infer_duration_us)"
-    rf'{{model="({BOTTLENECK}|{BEFORE})".*}} (\S+)'
-)
+MAX_WAIT_S = 30.0  # default_timeout_microseconds of the stages: no request waits longer
 
 
 @dataclass(frozen=True)
-class Look:
-    """The metrics at a moment.
+class ModelWork:
+    """What a model has done since it was loaded.
 
     Attributes:
-        waiting: requests before the classifier, of either priority.
-        answered: requests that the classifier has answered since it was loaded.
-        utterances, batches: that it has done.
-        seconds: that each answered request's batch took, summed over the requests.
+        requests: answered.
+        utterances, batches: executed.
+        request_seconds: the duration of each answered request's batch, summed over the requests.
+        instances: that execute batches side by side.
     """
 
-    time: float  # s, time.monotonic()
-    waiting: float
-    answered: float
+    requests: float
     utterances: float
     batches: float
-    seconds: float
+    request_seconds: float
+    instances: int
+
+
+@dataclass(frozen=True)
+class QueueSnapshot:
+    """Triton's metrics at a moment.
+
+    Attributes:
+        time: s, of a monotonic clock.
+        queued: requests in the stage `queue`, of either priority.
+        behind: requests that wait for the models behind it.
+        work: of each model.
+    """
+
+    time: float
+    queued: float
+    behind: float
+    work: Mapping[str, ModelWork]
+
+    @property
+    def answered(self) -> float:
+        """Requests that have come out of the last model."""
+        return self.work[MODELS[-1]].requests
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long the models take, in seconds.
+
+    Attributes:
+        per_utterance: between two utterances that the slowest model finishes.
+        batch: one batch of the slowest model.
+        passage: one batch of each model, one after the other.
+    """
+
+    per_utterance: float
+    batch: float
+    passage: float
 
 
 class Admission:
-    """Says which requests still have a chance. The first stage has one, and is one process, so that it sees them all.
+    """Decides which requests still have a chance.
 
-    The classifier takes interactive requests before bulk ones, so who waits interactively waits for their like alone;
-    Triton's metrics count both together, so those that were admitted and not yet answered are counted here.
+    Interactive requests leave the queue before bulk ones, so they wait for their like alone; Triton's metrics count
+    both together, so those that were admitted and not yet answered are counted here. Each process of the stage has an
+    Admission of its own, sees its share of the requests, and takes the other processes' shares to be equal.
     """
 
-    def __init__(self, look: Callable[[], Look] | None = None) -> None:
-        """
+    def __init__(
+        self,
+        processes: int = 1,
+        read: Callable[[], QueueSnapshot] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start to read the metrics in a thread, where there are any.
+
         Args:
-            look: reads the metrics; by default from METRICS_URL of the environment. While it raises OSError or
-                ValueError nothing is known, and everything is admitted.
+            processes: of the stage.
+            read: replaces the reading of Triton's metrics in tests, which call `observe` themselves.
+            clock: replaces time.monotonic in tests.
         """
-        url = os.environ.get(METRICS_URL, "")
-        self._read = look or (lambda: fetch(url))
+        self._processes = processes
+        self._clock = clock
         self._lock = threading.Lock()
-        self._looks: deque[Look] = deque()  # of the last MEMORY seconds, or ENOUGH utterances, and the one before
-        self._interactive = 0.0  # interactive requests that waited at the last look
-        self._admitted = {False: 0, True: 0}  # since that look, by whether it is bulk
-        self._batch = self._each = 0.0  # s that a batch took lately, and an utterance's share of it
+        self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
+        self._interactive = 0.0  # interactive requests that waited at the newest snapshot, in all processes
+        self._admitted = {False: 0, True: 0}  # by this process since then, by whether it is bulk
+        self._speed: Speed | None = None
         self._wanted = threading.Event()
-        if look or url:
-            threading.Thread(target=self._keep_looking, name="admission", daemon=True).start()
+        metrics, instances = MetricsReader(), InstanceCounts()
+        self._read = read or (lambda: snapshot(metrics(), instances(), clock()))
+        if metrics.available and read is None:
+            threading.Thread(target=self._keep_observing, name="admission", daemon=True).start()
 
     def check(self, timeout: int, bulk: bool) -> None:
-        """Count a request as admitted, or refuse it.
+        """Count a request as admitted, or reject it.
 
         Args:
             timeout: us that its caller waits; 0 where the request does not say.
             bulk: whether interactive requests go before it.
 
         Raises:
-            BusyError: the answer would come too late; the sentence says by how much.
+            BusyError: the answer would come too late; the message says by how much.
         """
         self._wanted.set()
         with self._lock:
-            look = self._looks[-1] if self._looks else None
+            newest = self._snapshots[-1] if self._snapshots else None
             # where nothing waited a moment ago the server keeps up, whatever was learnt of its speed before
-            if look is not None and look.waiting and self._batch and time.monotonic() - look.time < FRESH:
-                ahead = self._interactive + self._admitted[False]
+            if (
+                newest is not None
+                and self._speed is not None
+                and newest.queued + newest.behind
+                and self._clock() - newest.time < MAX_AGE_S
+            ):
+                ahead = newest.behind + min(newest.queued, self._interactive) + self._processes * self._admitted[False]
                 if bulk:
-                    ahead = look.waiting + sum(self._admitted.values())
-                # those ahead, the batch that is at work, and its own
-                needed = ahead * self._each + 2 * self._batch
-                limit = min(LONGEST, MARGIN * timeout / 1e6) if timeout else LONGEST
+                    ahead = newest.behind + newest.queued + self._processes * sum(self._admitted.values())
+                # those ahead, the batch that is running, and its own way through the models
+                needed = ahead * self._speed.per_utterance + self._speed.batch + self._speed.passage
+                limit = min(MAX_WAIT_S, MARGIN * timeout / 1e6) if timeout else MAX_WAIT_S
                 if needed > limit:
                     raise BusyError(
                         f"the server is busy: an answer would take about {needed:.1f} s, and the caller waits "
-                        f"{timeout / 1e6 or LONGEST:.1f} s; try again later"
+                        f"{timeout / 1e6 or MAX_WAIT_S:.1f} s; try again later"
                     )
             self._admitted[bulk] += 1
 
-    def _keep_looking(self) -> None:
+    def observe(self) -> None:
+        """Read the metrics once: learn the models' speed, and how many interactive requests wait.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        newest = self._read()
+        with self._lock:
+            before = self._snapshots[-1] if self._snapshots else newest
+            self._snapshots.append(newest)
+            while (
+                len(self._snapshots) > 2
+                and self._snapshots[1].time < newest.time - WINDOW_S
+                and _utterances(self._snapshots[1], newest) >= MIN_UTTERANCES
+            ):
+                self._snapshots.popleft()
+            admitted = self._processes * self._admitted[False]
+            self._admitted = {False: 0, True: 0}
+            left = self._interactive + admitted - (newest.answered - before.answered)
+            # no more than are waiting: some were rejected later, or their callers left
+            self._interactive = min(max(0.0, left), newest.queued + newest.behind + admitted)
+            oldest = self._snapshots[0]
+            if _utterances(oldest, newest) >= MIN_UTTERANCES:
+                self._speed = speed(oldest, newest)
+
+    def _keep_observing(self) -> None:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(OSError, ValueError):  # the look before goes stale
-                self._note(self._read())
-            time.sleep(LOOK)
+            with contextlib.suppress(OSError):  # the newest snapshot ages
+                self.observe()
+            time.sleep(POLL_INTERVAL_S)
 
-    def _note(self, look: Look) -> None:
-        """Learn the classifier's speed, and how many interactive requests wait.
 
-        The speed is that of the batches themselves: how fast a queue gets shorter says little where callers leave.
+def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:
+    return min(until.work[model].utterances - since.work[model].utterances for model in MODELS)
+
+
+def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
+    """Return how fast the models were between two snapshots, in each of which something was executed.
+
+    The speed is that of the batches themselves: how fast a queue gets shorter says little where callers leave.
+    """
+    batch, per_utterance = {}, {}
+    for model in MODELS:
+        old, new = since.work[model], until.work[model]
+        batch[model] = (new.request_seconds - old.request_seconds) / max(1.0, new.requests - old.requests)
+        per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
+        per_utterance[model] = batch[model] / max(1.0, per_batch) / new.instances
+    slowest = max(per_utterance, key=per_utterance.__getitem__)
+    return Speed(per_utterance[slowest], batch[slowest], sum(batch.values()))
+
+
+def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueSnapshot:
+    """Return what Triton's metrics say at this moment.
+
+    Args:
+        values: as `stages.triton_metrics.parse` returns them.
+        instances: of each model.
+        now: s, of a monotonic clock.
+    """
+
+    def waiting(*models: str) -> float:
+        return sum(values.get(("pending_request_count", model), 0.0) for model in models)
+
+    def work(model: str) -> ModelWork:
+        return ModelWork(
+            requests=values.get(("request_success", model), 0.0),
+            utterances=values.get(("count", model), 0.0),
+            batches=values.get(("exec_count", model), 0.0),
+            request_seconds=values.get(("compute_infer_duration_us", model), 0.0) / 1e6,
+            instances=instances[model],
+        )
+
+    return QueueSnapshot(now, waiting(QUEUE), waiting(*MODELS), {model: work(model) for model in MODELS})
+
+
+class InstanceCounts:
+    """Asks Triton once how many instances the models have."""
+
+    def __init__(self, url: str | None = None) -> None:
+        """Ask at the first call.
+
+        Args:
+            url: HOST:PORT of Triton's HTTP; None for the one that the environment variable HTTP_URL names.
         """
-        with self._lock:
-            before = self._looks[-1] if self._looks else look
-            self._looks.append(look)
-            while (
-                len(self._looks) > 2
-                and self._looks[1].time < look.time - MEMORY
-                and self._looks[1].utterances <= look.utterances - ENOUGH
-            ):
-                self._looks.popleft()
-            admitted, self._admitted = self._admitted[False], {False: 0, True: 0}
-            left = self._interactive + admitted - (look.answered - before.answered)
-            # no more than are waiting: some were refused later, or their callers left
-            self._interactive = min(max(0.0, left), look.waiting + admitted)
-            since = self._looks[0]
-            requests, utterances = look.answered - since.answered, look.utterances - since.utterances
-            if requests and utterances >= ENOUGH:
-                self._batch = (look.seconds - since.seconds) / requests
-                self._each = self._batch * (look.batches - since.batches) / utterances
+        self._url = url or os.environ.get(HTTP_URL, "")
+        self._counts: dict[str, int] = {}
+
+    def __call__(self) -> Mapping[str, int]:
+        """Return the instances of each of MODELS.
+
+        Raises:
+            OSError: Triton does not answer.
+        """
+        for model in MODELS:
+            if model not in self._counts:
+                config = json.loads(get(f"http://{self._url}/v2/models/{model}/config", timeout=MAX_AGE_S))
+                self._counts[model] = instance_count(config)
+        return self._counts
 
 
-def fetch(url: str) -> Look:
-    """Ask Triton's metrics endpoint. Raises OSError or ValueError where there is no answer."""
-    return read(get(url, timeout=FRESH))
-
-
-def read(metrics: str) -> Look:
-    """Triton's metrics in Prometheus' text format, at this moment."""
-    values = {(name, model): float(value) for name, model, value in _METRIC.findall(metrics)}
-
-    def of_classifier(name: str) -> float:
-        return values.get((name, BOTTLENECK), 0.0)
-
-    return Look(
-        time=time.monotonic(),
-        waiting=sum(value for (name, _), value in values.items() if name == "pending_request_count"),
-        answered=of_classifier("request_success"),
-        utterances=of_classifier("count"),
-        batches=of_classifier("exec_count"),
-        seconds=of_classifier("compute_infer_duration_us") / 1e6,
-    )
+def instance_count(config: Mapping[str, Any]) -> int:
+    """Return how many instances a model has, by its configuration: those of a group are on each of its GPUs."""
+    return sum(int(group["count"]) * max(1, len(group.get("gpus") or [])) for group in config["instance_group"])

@@ -1,11 +1,10 @@
-"""What Triton's Python stages share: reading rows, laying ragged rows out, answering each request on its own."""
+"""Reads the tensors of a Python stage's requests, and answers each request on its own."""
 
 from __future__ import annotations  # Triton adds its classes to pb_utils only after the import
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
@@ -15,9 +14,14 @@ from emotion.errors import BusyError, InputError
 def respond_per_request(
     requests: Iterable[Any], work: Callable[[Any], dict[str, NDArray[Any]]]
 ) -> list[pb_utils.InferenceResponse]:
-    """One response per request: `work`'s tensors by name, or the request's own error.
+    """Return one response per request: `work`'s tensors by name, or the request's own error.
 
     Nothing is raised into Triton, as that would fail the neighbours in the batch and leak shared memory.
+
+    Args:
+        requests: those of Triton's `execute`.
+        work: maps a request to its output tensors; an InputError becomes INVALID_ARGUMENT, a BusyError UNAVAILABLE,
+            any other exception INTERNAL.
     """
     return [_answer(request, work) for request in requests]
 
@@ -30,7 +34,7 @@ def _answer(request: Any, work: Callable[[Any], dict[str, NDArray[Any]]]) -> pb_
         return _refusal(str(error), pb_utils.TritonError.INVALID_ARG)
     except BusyError as error:
         return _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
-    except Exception as error:  # a fault of ours: this request alone bears it
+    except Exception as error:  # unexpected error: fail only this request
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
         return _refusal(f"preprocessing failed ({type(error).__name__}: {error})", pb_utils.TritonError.INTERNAL)
 
@@ -40,24 +44,10 @@ def _refusal(message: str, code: int) -> pb_utils.InferenceResponse:
 
 
 def tensor(request: Any, name: str) -> NDArray[Any]:
-    """An input of the request."""
+    """Return an input of the request."""
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
 def bytes_rows(request: Any, name: str) -> list[bytes]:
-    """The rows of a BYTES [n, 1] input."""
+    """Return the rows of a BYTES [n, 1] input."""
     return list(tensor(request, name).reshape(-1))
-
-
-def pad_rows(values: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Rows of unequal length as one tensor [n, longest, ...], and the length of each, int32 [n, 1].
-
-    A request of one row, the usual case, is neither padded nor copied.
-    """
-    count = np.array([[len(row)] for row in values], np.int32)
-    if len(values) == 1:
-        return values[0][None], count
-    padded = np.zeros((len(values), count.max(), *values[0].shape[1:]), values[0].dtype)
-    for row, target in zip(values, padded, strict=True):
-        target[: len(row)] = row
-    return padded, count

@@ -1,10 +1,10 @@
-"""Wakes Triton's batcher when a batch is done, as Triton 24.10 does not.
+"""Wakes Triton's batcher when a batch is done, as Triton does not (seen on 24.10; unchanged at 26.06).
 
-A queue that has a limit, deadlines or priorities hands out its next batch when an instance is idle. But who comes while
-all are busy wakes nobody, nor does the end of the batch: the batcher sleeps until somebody else comes, half a second at
-most. On a quiet server the second of two callers would wait that long; on a busy one every batch would end with idle
-cores. So each batch is followed by a request that may wait for a microsecond. It wakes the batcher, which takes those
-that wait, and rejects it (REJECTED in the model's metrics) when its turn comes; where many wait it is left to its fate.
+A queue that has a limit, deadlines or priorities hands out its next batch when an instance is idle. But neither a
+request that comes while all instances are busy nor the end of the batch wakes the batcher: it sleeps until another
+request comes, 0.5 s at most. On a quiet server the second of two callers would wait that long; on a busy one the
+instances would idle after every batch. So each batch is followed by a request with a timeout of 1 us. It wakes the
+batcher, which takes the requests that wait, and rejects this one (REJECTED in the model's metrics) when its turn comes.
 """
 
 import json
@@ -18,18 +18,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-HTTP_URL = "EMOSERVE_HTTP_URL"  # HOST:PORT or [IPV6]:PORT, set by serving.Triton; without it nobody is woken
-# s before each attempt: the first may come before Triton has noticed that the batch is done, and is then not answered
-PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
-PATIENCE = 0.002  # s beyond the pause that an answer may take
-MOST_UNANSWERED = 64  # connections kept open: Triton is not to lose a caller whose request still waits for its turn
+HTTP_URL = "EMOSERVE_HTTP_URL"  # environment variable with Triton's HOST:PORT or [IPV6]:PORT; serving.Triton sets it
+# before each attempt: the first may come before Triton has noticed that the batch is done, and is then not answered
+PAUSES_S = (0.001, 0.003, 0.01, 0.03, 0.1)
+PATIENCE_S = 0.002  # beyond the pause, for an answer
+MAX_UNANSWERED = 64  # connections kept open, as their requests still wait for their turn
 
 
-class Waker:
-    """Of one instance of a model."""
+class BatcherWaker:
+    """Wakes the batcher of one model from one of its instances."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """
+        """Start to wake, where the model's queue needs it and Triton's address is known.
+
         Args:
             config: the model's configuration, as Triton hands it to its stages.
         """
@@ -47,7 +48,7 @@ class Waker:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """While the block runs a batch is worked on."""
+        """Mark a block during which a batch runs."""
         self._began += 1
         try:
             yield
@@ -59,13 +60,13 @@ class Waker:
             self._ended.wait()
             self._ended.clear()
             began = self._began
-            for pause in PAUSES:
+            for pause in PAUSES_S:
                 time.sleep(pause)
-                if self._began > began or self._wake(pause + PATIENCE):  # whoever sent the next batch is awake
+                if self._began > began or self._wake(pause + PATIENCE_S):  # a batch that began means that it is awake
                     break
 
     def _wake(self, patience: float) -> bool:
-        """Whether the batcher answered within `patience` seconds."""
+        """Return whether the batcher answered within `patience` seconds."""
         try:
             connection = socket.create_connection(self._address, timeout=patience)
         except OSError:
@@ -74,7 +75,7 @@ class Waker:
             connection.sendall(self._request)
             answered = bool(connection.recv(1))
         except OSError:
-            if len(self._unanswered) == MOST_UNANSWERED:
+            if len(self._unanswered) == MAX_UNANSWERED:
                 self._unanswered.popleft().close()
             self._unanswered.append(connection)
             return False
@@ -83,7 +84,7 @@ class Waker:
 
 
 def expired(config: dict[str, Any]) -> bytes:
-    """An HTTP request to a model that has waited too long as soon as it comes.
+    """Return an HTTP request to a model that expires before it runs.
 
     Args:
         config: the model's configuration; the inputs are as it asks, and hold nothing.

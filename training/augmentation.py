@@ -1,4 +1,4 @@
-"""What makes one recording many: speed, gain and noise on the waveform, masks on the log-mel patches."""
+"""Augmentation of training audio: speed, tempo, pitch, gain and noise on the waveform, masks on the log-mel patches."""
 
 import numpy as np
 import soxr
@@ -11,19 +11,72 @@ SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch
 GAIN = (-6.0, 6.0)  # dB
 NOISE = (15.0, 45.0)  # dB of signal over white noise
 MASKS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
+VOCODER_WINDOW = 1024  # samples: 64 ms separates the harmonics of voices down to 62.5 Hz (four bins of a Hann window)
 LONGEST_TIME_MASK = 16  # frames
 WIDEST_BAND_MASK = 12  # mel bands
 
 
-def vary_waveform(waveform: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:
-    """Another speed, another loudness, a little noise: float32 [n] -> float32 [about n / speed]."""
+def vary_waveform(
+    waveform: NDArray[np.float32], random: Generator, time_stretch: float = 0.0, pitch_shift: float = 0.0
+) -> NDArray[np.float32]:
+    """Draw another speed, tempo, pitch, loudness and noise for a waveform.
+
+    Speed is resampling, which changes tempo and pitch together. Tempo and pitch alone take a phase vocoder.
+
+    Args:
+        waveform: float32 [n], mono at 16 kHz.
+        random: every draw comes from it, so that the same state gives the same waveform.
+        time_stretch: largest relative change of tempo at the same pitch; 0.1 draws from 0.9 to 1.1 times. 0 is off.
+        pitch_shift: largest change of pitch at the same tempo, in semitones up or down. 0 is off.
+
+    Returns:
+        float32 [about n / (speed * tempo)].
+    """
     speed = random.choice(SPEEDS)
     if speed != 1.0:
         waveform = soxr.resample(waveform, SAMPLE_RATE, SAMPLE_RATE / speed, quality="QQ")
+    if time_stretch:
+        waveform = stretch_time(waveform, random.uniform(1 - time_stretch, 1 + time_stretch))
+    if pitch_shift:
+        waveform = shift_pitch(waveform, random.uniform(-pitch_shift, pitch_shift))
     gain = 10 ** (random.uniform(*GAIN) / 20)
     level = np.sqrt(np.mean(np.square(waveform))) * 10 ** (-random.uniform(*NOISE) / 20)
     noise = random.standard_normal(waveform.size, np.float32)
     return ((waveform + level * noise) * gain).astype(np.float32)
+
+
+def stretch_time(waveform: NDArray[np.float32], tempo: float) -> NDArray[np.float32]:
+    """Change the tempo of a waveform and keep its pitch: float32 [n] -> float32 [round(n / tempo)].
+
+    A waveform shorter than the vocoder's window is returned as it is.
+    """
+    if waveform.size < VOCODER_WINDOW:
+        return waveform
+    from librosa.effects import time_stretch  # takes 2 s to import
+
+    stretched: NDArray[np.float32] = time_stretch(waveform, rate=tempo, n_fft=VOCODER_WINDOW)
+    return stretched
+
+
+def shift_pitch(waveform: NDArray[np.float32], semitones: float) -> NDArray[np.float32]:
+    """Change the pitch of a waveform and keep its tempo: float32 [n] -> float32 [n].
+
+    A waveform shorter than the vocoder's window is returned as it is.
+    """
+    if waveform.size < VOCODER_WINDOW:
+        return waveform
+    from librosa.effects import pitch_shift  # takes 2 s to import
+
+    shifted: NDArray[np.float32] = pitch_shift(waveform, sr=SAMPLE_RATE, n_steps=semitones, n_fft=VOCODER_WINDOW)
+    return shifted
+
+
+def load_vocoder() -> None:
+    """Import and compile what time stretch and pitch shift need, before worker processes are forked.
+
+    Otherwise each worker spends about 3 s of CPU time on it in every epoch.
+    """
+    shift_pitch(np.zeros(VOCODER_WINDOW, np.float32), 1.0)
 
 
 def mask_patches(patches: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from emotion import audio, text
 from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
-from training.augmentation import mask_patches, vary_waveform
+from training.augmentation import load_vocoder, mask_patches, vary_waveform
 from training.corpora.table import Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
@@ -91,12 +91,25 @@ class Segments(Dataset[Example]):
     Everything random depends on (seed, epoch, index) alone, so that a resumed run repeats an undisturbed one.
     """
 
-    def __init__(self, utterances: Utterances, seed: int, epoch: int, modality_dropout: float, augment: bool) -> None:
+    def __init__(
+        self,
+        utterances: Utterances,
+        seed: int,
+        epoch: int,
+        modality_dropout: float,
+        augment: bool,
+        time_stretch: float = 0.0,
+        pitch_shift: float = 0.0,
+    ) -> None:
         self.source = utterances
         self.seed = seed
         self.epoch = epoch
         self.modality_dropout = modality_dropout
         self.augment = augment
+        self.time_stretch = time_stretch
+        self.pitch_shift = pitch_shift
+        if time_stretch or pitch_shift:
+            load_vocoder()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -111,9 +124,11 @@ class Segments(Dataset[Example]):
         patches = no_patches()
         if path is not None and has_audio:
             waveform = _segment(self.source.recordings[path], random)
-            patches = audio.log_mel_patches(vary_waveform(waveform, random) if self.augment else waveform)
             if self.augment:
-                patches = mask_patches(patches, random)
+                varied = vary_waveform(waveform, random, self.time_stretch, self.pitch_shift)
+                patches = mask_patches(audio.log_mel_patches(varied), random)
+            else:
+                patches = audio.log_mel_patches(waveform)
         return Example(index, patches, tokens if has_text else tokens[:0], int(self.source.targets[index]))
 
 

@@ -17,7 +17,7 @@ from training.errors import TrainingError
 from training.fit import hardware, versions
 from training.predictions import Predictions, at_temperatures, predict, predict_served
 from training.recordings import decode_all
-from training.report import Fold, RunRecord, summary_table, write
+from training.report import Fold, RunRecord, example_recordings, summary_table, write
 
 
 def evaluate(
@@ -96,6 +96,7 @@ def evaluate(
         uncalibrated=uncalibrated,
         without_audio=answers.without("audio"),
         without_text=answers.without("text"),
+        examples=example_recordings(chosen, recordings),
     )
     answers.save(output / "predictions.json")
     console.print(f"report: {page}")

@@ -53,11 +53,11 @@ from training.learner import LARGEST_GRADIENT, MONITOR, Learner
 from training.metrics import Metrics
 from training.predictions import Predictions, at_temperatures, fit_temperatures, predict
 from training.recordings import Recordings, decode_all
-from training.report import Fold, RunRecord, summary_table, write
+from training.report import Fold, RunRecord, example_recordings, summary_table, write
 from training.settings import Settings
 from training.splits import Split
 
-PACKAGES = ("torch", "transformers", "lightning", "scikit-learn", "numpy")
+PACKAGES = ("torch", "transformers", "lightning", "librosa", "scikit-learn", "numpy")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def fit(
         train_fold(settings, split, materials, start, directory_of(output, split))
     done = [split for split in folds if (directory_of(output, split) / "result.json").exists()]
     compared = baselines.judge(materials.corpus, done, materials.recordings) if with_baselines else []
-    page = _report(settings, materials.corpus, done, len(folds), compared, output)
+    page = _report(settings, materials, done, len(folds), compared, output)
     console.print(f"report: {page}")
     return page
 
@@ -351,13 +351,14 @@ def _trained(
 
 def _report(
     settings: Settings,
-    corpus: Corpus,
+    materials: Materials,
     done: Sequence[Split],
     planned: int,
     compared: Sequence[tuple[str, Metrics]],
     output: Path,
 ) -> Path:
     """The report over the folds that are done."""
+    corpus = materials.corpus
     record, answers, raw, results = [], [], [], []
     emotion = {utterance.id: utterance.emotion for utterance in corpus.utterances}
     for split in done:
@@ -383,6 +384,8 @@ def _report(
             )
         )
     joined = Predictions.join(answers)
+    ids = set(joined.ids)
+    tested = [utterance for utterance in corpus.utterances if utterance.id in ids]
     Console().print(summary_table(joined))
     run = RunRecord(
         name=f"{corpus.name}, {settings.split} split",
@@ -406,6 +409,7 @@ def _report(
         without_audio=joined.without("audio"),
         without_text=joined.without("text"),
         baselines=compared,
+        examples=example_recordings(tested, materials.recordings),
     )
 
 

@@ -123,7 +123,13 @@ class Learner(lightning.LightningModule):
             # a generator of its own, as in training_batches
             return DataLoader(embeddings, batch_sampler=batches, generator=torch.Generator())
         segments = Segments(
-            self.train_set, settings.seed, self.current_epoch, settings.modality_dropout, settings.augment
+            self.train_set,
+            settings.seed,
+            self.current_epoch,
+            settings.modality_dropout,
+            settings.augment,
+            settings.time_stretch,
+            settings.pitch_shift,
         )
         return training_batches(segments, settings.batch_size, settings.workers)
 

@@ -1,19 +1,42 @@
-"""The report's figures, as SVG to be put into a page: its font, its colours, light or dark."""
+"""The report's figures, as SVG to be put into a page: its font, its colours, light or dark.
 
+`python -m training.plots RECORDING PICTURE` draws one recording as the model receives it.
+"""
+
+import argparse
 import io
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
+from emotion.audio import (
+    HOP,
+    LOG_OFFSET,
+    MEL_BANDS,
+    MEL_RANGE,
+    PATCH_FRAMES,
+    SAMPLE_RATE,
+    decode,
+    log_mel_patches,
+)
+from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from training.metrics import Calibration
+
+PATCH_SECONDS = PATCH_FRAMES * HOP / SAMPLE_RATE  # 0.96 s
+SHOWN_PATCHES = 6  # of each example in the report: 5.76 s
+FREQUENCIES = (250, 1000, 4000)  # Hz, labelled
 
 # drawn in colours that no one would choose, which the page then replaces by its own
 INK, FAINT, FIRST, SECOND, THIRD, HEAT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
@@ -147,6 +170,87 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> str:
         return _svg(figure, "classes")
 
 
+def spectrograms(examples: Mapping[str, NDArray[np.float32]]) -> str:
+    """Log-mel spectrograms, one below the other on the same scales.
+
+    Args:
+        examples: title -> waveform, float32 [n], mono at 16 kHz. The first SHOWN_PATCHES patches of each are drawn.
+    """
+    patches = {title: log_mel_patches(waveform)[:SHOWN_PATCHES] for title, waveform in examples.items()}
+    loudest = max(float(each.max()) for each in patches.values())
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 0.6 + 1.05 * len(patches)), layout="constrained")
+        rows = figure.subplots(len(patches), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (title, example) in zip(rows, patches.items(), strict=True):
+            image = _draw_log_mel(axes, example, loudest)
+            axes.set_title(title, loc="left", fontsize=9)
+            axes.label_outer()
+        rows[-1].set(xlabel="time (s)", xlim=(0, PATCH_SECONDS * max(map(len, patches.values()))))
+        rows[-1].xaxis.set_major_locator(MaxNLocator(7))
+        figure.colorbar(image, ax=rows, label="log-mel value", shrink=min(1, 2 / len(patches)))
+        return _svg(figure, "spectrograms")
+
+
+def recording(waveform: NDArray[np.float32], title: str) -> Figure:
+    """Draw a waveform above the log-mel patches that VGGish receives of it.
+
+    Args:
+        waveform: float32 [n], mono at 16 kHz.
+        title: of the figure.
+    """
+    from librosa.display import waveshow  # takes 2 s to import
+
+    patches = log_mel_patches(waveform)
+    seconds, used = waveform.size / SAMPLE_RATE, len(patches) * PATCH_SECONDS
+    with rc_context(_STYLE | {"axes.edgecolor": "#6b6b65", "xtick.color": "#6b6b65", "ytick.color": "#6b6b65"}):
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 3])
+        waveshow(waveform, sr=SAMPLE_RATE, axis="s", ax=upper, color="#2f6690")
+        upper.set(xlabel="", ylabel="amplitude")
+        image = _draw_log_mel(lower, patches, float(patches.max()))
+        above = lower.get_xaxis_transform()  # x in seconds, y in heights of the axes
+        for number in range(len(patches)):
+            border = (number + 1) * PATCH_SECONDS
+            upper.axvline(border, color="#6b6b65", linewidth=0.8, linestyle="--")
+            lower.axvline(border, color="white", linewidth=1.5)
+            lower.text(
+                border - PATCH_SECONDS / 2, 1.02, f"patch {number + 1}", transform=above, ha="center", fontsize=8
+            )
+        if seconds > used:  # the incomplete patch at the end
+            lower.axvspan(used, seconds, facecolor="none", edgecolor="#6b6b65", hatch="//", linewidth=0)
+            lower.text((used + seconds) / 2, 1.02, "dropped", transform=above, ha="center", fontsize=8)
+        lower.set(xlabel="time (s)", xlim=(0, max(seconds, used)))
+        lower.xaxis.set_major_locator(MaxNLocator(7))
+        figure.colorbar(image, ax=lower, label="log-mel value")
+        return figure
+
+
+def _draw_log_mel(axes: Axes, patches: NDArray[np.float32], loudest: float) -> QuadMesh:
+    """Draw patches, float32 [n, 96, 64], end to end; the colour scale goes from digital silence to `loudest`."""
+    from librosa import mel_frequencies  # takes 2 s to import
+    from librosa.display import specshow
+
+    frames = patches.reshape(-1, MEL_BANDS)
+    # bands are a mel step apart; their borders lie half a step beside their centres
+    half_steps = mel_frequencies(2 * MEL_BANDS + 3, fmin=MEL_RANGE[0], fmax=MEL_RANGE[1], htk=True)
+    image: QuadMesh = specshow(
+        frames.T,
+        x_coords=np.arange(len(frames) + 1) * HOP / SAMPLE_RATE,
+        y_coords=half_steps[1:-1:2],
+        x_axis="s",
+        y_axis="mel",
+        cmap="magma",
+        vmin=np.log(LOG_OFFSET),
+        vmax=loudest,
+        ax=axes,
+    )
+    axes.set(xlabel="", ylabel="Hz")
+    axes.set_yticks(FREQUENCIES)
+    axes.minorticks_off()
+    return image
+
+
 def has(histories: Sequence[History], key: str) -> bool:
     """Whether any epoch has a number under a key."""
     return any((value := row.get(key)) is not None and isfinite(value) for history in histories for row in history)
@@ -176,3 +280,24 @@ def _svg(figure: Figure, name: str) -> str:
         svg = svg.replace(drawn, shown)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
     return re.sub(r"font-family: [^;\"]+; ", "", svg)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status 0 when drawn, 1 where the recording can't be read or the picture can't be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.plots", description="Draw a recording: its waveform and its log-mel patches."
+    )
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="a WAV, FLAC, OGG or MP3 file")
+    parser.add_argument("picture", type=Path, metavar="PICTURE", help="the PNG file to write")
+    arguments = parser.parse_args(argv)
+    try:
+        waveform = decode(arguments.recording.read_bytes())
+        recording(waveform, arguments.recording.name).savefig(arguments.picture, dpi=100, format="png")
+    except (OSError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.table import Table
 
+from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
 from training import metrics, plots
 from training.corpora.release import write_atomically
+from training.corpora.table import Utterance
 from training.errors import TrainingError
 from training.metrics import Estimate, Metrics
 from training.predictions import Predictions
+from training.recordings import Recordings
 
 ORDER = ("audio", "text", "fused")  # of the views in tables
 PARTS = ("train", "validation", "test")
@@ -123,6 +126,7 @@ def write(
     without_audio: Predictions | None = None,
     without_text: Predictions | None = None,
     baselines: Sequence[tuple[str, Metrics]] = (),
+    examples: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
     """Write `report.html` and `report.json`, each all or nothing.
 
@@ -133,6 +137,7 @@ def write(
         without_audio: for utterances of the test set, their audio taken away.
         without_text: the same with their text taken away.
         baselines: other classifiers on the same utterances, by name.
+        examples: waveforms whose spectrograms are drawn, by title; see `example_recordings`.
 
     Returns:
         The path of the page.
@@ -148,11 +153,31 @@ def write(
     numbers = _plain(
         {"run": record, "warnings": warnings, "figures": asdict(figures), "reference": _reference(run.corpus)}
     )
-    page = _page(run, figures, warnings)
+    page = _page(run, figures, warnings, examples or {})
     write_atomically(directory / "report.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     html = directory / "report.html"
     write_atomically(html, page)
     return html
+
+
+def example_recordings(utterances: Iterable[Utterance], recordings: Recordings) -> dict[str, NDArray[np.float32]]:
+    """Choose the recording of median length of each emotion.
+
+    Returns:
+        title ("anger: Ses01F_impro01_F000, 3.2 s") -> waveform, float32 [n] at 16 kHz; nothing for an emotion without
+        recordings.
+    """
+    spoken: dict[str, list[tuple[int, str, NDArray[np.float32]]]] = {emotion: [] for emotion in EMOTIONS}
+    for utterance in utterances:
+        if utterance.audio is not None:
+            waveform = recordings[utterance.audio]
+            spoken[utterance.emotion].append((waveform.size, utterance.id, waveform))
+    examples = {}
+    for emotion, found in spoken.items():
+        if found:
+            samples, id_, waveform = sorted(found, key=lambda each: each[:2])[len(found) // 2]
+            examples[f"{emotion}: {id_}, {samples / SAMPLE_RATE:.1f} s"] = waveform
+    return examples
 
 
 def summary_table(predictions: Predictions) -> Table:
@@ -270,7 +295,9 @@ def _reference(corpus: str) -> dict[str, dict[str, float]] | None:
     return {view: {"accuracy": accuracy, "weighted_f1": f1} for view, (accuracy, f1) in REFERENCE.items()}
 
 
-def _page(run: RunRecord, figures: Figures, warnings: Sequence[str]) -> str:
+def _page(
+    run: RunRecord, figures: Figures, warnings: Sequence[str], examples: Mapping[str, NDArray[np.float32]]
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -297,6 +324,8 @@ def _page(run: RunRecord, figures: Figures, warnings: Sequence[str]) -> str:
         confusions={view: Markup(plots.confusion(found.confusion, view)) for view, found in judged.items()},
         reliability={view: _reliability(figures, view) for view in judged},
         classes=Markup(plots.class_distribution(pooled)),
+        shown_seconds=f"{plots.SHOWN_PATCHES * plots.PATCH_SECONDS:.1f}",
+        spectrograms=Markup(plots.spectrograms(examples)) if examples else None,
     )
 
 

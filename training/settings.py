@@ -13,6 +13,8 @@ from training.errors import TrainingError
 from training.splits import KINDS
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names
+MAX_TIME_STRETCH = 0.25  # share of the tempo; Salamon and Bello, 2017, go from 0.81 to 1.23 times
+MAX_PITCH_SHIFT = 4.0  # semitones; the same paper goes to 3.5
 DEFAULT_SPLITS = {"iemocap": "session", "emodb": "speaker", "goemotions": "published", "meld": "published"}
 
 
@@ -47,9 +49,33 @@ class Settings:
     label_smoothing: float = _setting(0.0, "share of the target spread over all classes")
     modality_dropout: float = _setting(0.2, "share of training utterances that lose their audio or their text")
     augment: bool = _setting(True, "speed, gain, noise and SpecAugment on training audio")
+    time_stretch: float = _setting(
+        0.0, f"with --augment: largest change of tempo at the same pitch, 0 (off) to {MAX_TIME_STRETCH}; 0.1 is ±10 %%"
+    )
+    pitch_shift: float = _setting(
+        0.0,
+        "with --augment: largest change of pitch at the same tempo, 0 (off) to "
+        f"{MAX_PITCH_SHIFT:g} semitones up or down",
+    )
     skip_unreadable: bool = _setting(False, "leave out recordings that can't be decoded, instead of stopping")
     precision: str = _setting("32-true", "of the arithmetic", choices=PRECISIONS)
     workers: int = _setting(0, "processes that prepare batches")
+
+    def __post_init__(self) -> None:
+        """Check what argparse does not.
+
+        Raises:
+            TrainingError: a time stretch or a pitch shift that is out of range, or that has no effect.
+        """
+        for name, largest, unit in (
+            ("time_stretch", MAX_TIME_STRETCH, ""),
+            ("pitch_shift", MAX_PITCH_SHIFT, " semitones"),
+        ):
+            value, option = getattr(self, name), "--" + name.replace("_", "-")
+            if not 0 <= value <= largest:
+                raise TrainingError(f"{option} is {value:g}; 0 (off) to {largest:g}{unit} is accepted")
+            if value and not self.augment:
+                raise TrainingError(f"{option} has no effect with --no-augment; leave out one of the two")
 
     def save(self, directory: Path) -> None:
         """Write settings.json, or see that the run in this directory has these very settings.

@@ -102,6 +102,11 @@ class _Client:
         checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
         transcript = answer.as_numpy("TRANSCRIPT")
         assert fused is not None  # a softmax is never all zero
+        if any(math.isnan(probability) for probability in fused.values()):
+            raise EmotionError(
+                f"the server at {', '.join(self._endpoints)} withheld its answer, as another request of the batch held "
+                "an empty tensor: send the request again"
+            )
         return Emotion(
             label=max(fused, key=fused.__getitem__),
             probabilities=fused,

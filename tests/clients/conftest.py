@@ -140,6 +140,17 @@ class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
+class Answering(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Gives every call the same answer."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """gRPC's interface."""
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: self._answer)
+
+
 class Hanging(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers no call, and counts those that came and those whose callers have left."""
 

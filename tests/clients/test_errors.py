@@ -1,6 +1,7 @@
 """What callers are told, by the status that gRPC ends a call in."""
 
 import asyncio
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +18,9 @@ from emotion_client import (
     Unavailable,
     Unreachable,
 )
+from tritonclient.grpc import service_pb2 as pb
 
-from tests.clients.conftest import Hanging, Refusing
+from tests.clients.conftest import Answering, Hanging, Refusing
 
 # as Triton passes on what a stage raises
 STACK_TRACE = (
@@ -142,3 +144,19 @@ async def test_an_asyncio_client_that_is_closed_under_way(serve: Callable[..., s
     await client.close()
     with pytest.raises(EmotionError, match=r"^the call was cancelled, since this client was closed"):
         await call
+
+
+def test_analyze_of_an_answer_of_nan_raises_a_sentence(serve: Callable[..., str]) -> None:
+    """The models withhold what a native backend may have computed from another caller's data."""
+    answer = pb.ModelInferResponse(model_name="emotion", model_version="1")
+    for name in ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"):
+        answer.outputs.add(name=name, datatype="FP32", shape=[1, 5])
+        answer.raw_output_contents.append(np.full((1, 5), np.nan, np.float32).tobytes())
+    checkpoint = b'{"digest": "0", "untrained": []}'
+    answer.outputs.add(name="CHECKPOINT", datatype="BYTES", shape=[1, 1])
+    answer.raw_output_contents.append(struct.pack("<I", len(checkpoint)) + checkpoint)
+    with (
+        EmotionClient(serve(Answering(answer.SerializeToString()))) as client,
+        pytest.raises(EmotionError, match=r"withheld its answer, .*: send the request again"),
+    ):
+        client.analyze(text="hello")

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, recall_score
 from emotion.checkpoint import Checkpoint, CheckpointError
 from export import accuracy
 from export.accuracy import VIEWS
+from export.parity import OnnxModels
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,7 +40,7 @@ def test_labelled_utterances_are_judged_by_view(checkpoint: Checkpoint, reposito
     recording = ROOT / "examples" / "speech" / "austen-0880.flac"
     table = tmp_path / "labelled.csv"
     table.write_text(f"audio,text,emotion\n{recording},so it is,sadness\n,how very good,excitement\n")
-    comparisons = accuracy.labelled(checkpoint, repository / "classifier/1/model.onnx", table)
+    comparisons = accuracy.labelled(checkpoint, OnnxModels(repository), table)
     assert [each.difference for each in comparisons] == [0.0] * 6  # fp32 against itself
     assert {each.name for each in comparisons} == {
         f"{figure} lost, {view} view" for figure in ("macro-F1", "recall") for view in VIEWS

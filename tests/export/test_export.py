@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from rich.console import Console
 from torch import nn
@@ -29,16 +31,18 @@ from emotion.checkpoint import Checkpoint, CheckpointConfig
 from emotion.labels import EMOTIONS
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS, EmotionModel, FusionHead, VGGish
 from export import parity
-from export.composition import PATCHES_AT_A_TIME
-from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_classifier, write_part
-from export.repository import TEMPLATE, differing, publish, read_manifest, staging
+from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
+from export.patch_loop import PATCHES_AT_A_TIME
+from export.repository import ONNX_MODELS, TEMPLATE, differing, model_file, publish, read_manifest, staging
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
 
 EXPORTED = {
-    "classifier/1/model.onnx",
-    "preprocess_text/1/checkpoint.json",
-    "preprocess_text/1/tokenizer.json",
+    "bert/1/model.onnx",
+    "fusion/1/model.onnx",
+    "preprocess/1/checkpoint.json",
+    "preprocess/1/tokenizer.json",
+    "vggish/1/model.onnx",
 }
 
 
@@ -87,13 +91,22 @@ def onnx_file(path: Path) -> onnx.ModelProto:
 
 
 def loop_body(model: onnx.ModelProto) -> onnx.GraphProto:
-    """What runs in every turn of the loop over the patches."""
+    """What runs in every turn of vggish's loop over the patches."""
     [loop] = [node for node in model.graph.node if node.op_type == "Loop"]
     return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
 
 
+def graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
+    """The graph, and the body of its loop where it has one."""
+    has_loop = any(node.op_type == "Loop" for node in model.graph.node)
+    return [model.graph, loop_body(model)] if has_loop else [model.graph]
+
+
 def weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [*model.graph.initializer, *loop_body(model).initializer]
+    return [tensor for graph in graphs(model) for tensor in graph.initializer]
+
+
+every_model = pytest.mark.parametrize("name", ONNX_MODELS)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -131,8 +144,8 @@ def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoi
     assert all(0 < each["difference"] <= each["tolerance"] <= 1e-4 for each in compared.values())
 
 
-def test_text_stage_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository: Path, checkpoint: Checkpoint) -> None:
-    stage = repository / "preprocess_text" / "1"
+def test_preprocess_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository: Path, checkpoint: Checkpoint) -> None:
+    stage = repository / "preprocess" / "1"
     assert (stage / "tokenizer.json").read_bytes() == checkpoint.tokenizer.read_bytes()
     described = json.loads((stage / "checkpoint.json").read_text())
     assert described == {"digest": checkpoint.digest[:12], "untrained": ["vggish", "fusion"], "max_tokens": 512}
@@ -140,28 +153,30 @@ def test_text_stage_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository
 
 def test_hand_written_files_come_along(repository: Path) -> None:
     names = (
-        "classifier/config.pbtxt",
-        "classifier/configs/gpu.pbtxt",
-        "classifier/warmup/token_count",
+        "vggish/config.pbtxt",
+        "bert/configs/gpu.pbtxt",
+        "bert/warmup/count_16",
         "emotion/labels.txt",
     )
-    for name in (*names, "emotion/1/.gitkeep", "preprocess_audio/1/model.py"):
+    for name in (*names, "emotion/1/.gitkeep", "preprocess/1/model.py"):
         assert (repository / name).read_bytes() == (TEMPLATE / name).read_bytes()
 
 
-def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path) -> None:
+@every_model
+def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str) -> None:
     """ONNX Runtime 1.19.2: opset <= 21, IR <= 10, and no operators of other domains."""
-    model = onnx_file(repository / "classifier/1/model.onnx")
+    model = onnx_file(model_file(repository, name, "fp32"))
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
     assert [(opset.domain, opset.version <= 21) for opset in model.opset_import] == [("", True)]
-    assert {node.domain for node in (*model.graph.node, *loop_body(model).node)} == {""}
+    assert {node.domain for graph in graphs(model) for node in graph.node} == {""}
     assert not model.functions
     assert all(tensor.data_location == TensorProto.DEFAULT for tensor in weights(model))
 
 
-def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint) -> None:
-    model = onnx_file(repository / "classifier/1/model.onnx")
+@every_model
+def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint, name: str) -> None:
+    model = onnx_file(model_file(repository, name, "fp32"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["checkpoint"] == checkpoint.digest
     assert metadata["precision"] == "fp32"
@@ -172,8 +187,9 @@ def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint)
     assert model.producer_name == "emoserve"
 
 
-def test_file_says_nothing_of_the_machine_that_made_it(repository: Path) -> None:
-    content = (repository / "classifier/1/model.onnx").read_bytes()
+@every_model
+def test_file_says_nothing_of_the_machine_that_made_it(repository: Path, name: str) -> None:
+    content = model_file(repository, name, "fp32").read_bytes()
     words = (b"/emotion/", b"/export/", b"site-packages", b"stack_trace", b"pkg.torch", sys.prefix.encode())
     assert [word for word in words if word in content] == []
 
@@ -187,20 +203,19 @@ def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, 
     manifest = check_repository(repository)
     assert manifest is not None
     # beside the fp32 files of the same checkpoint, whose parity stays on record
-    assert set(manifest["files"]) == EXPORTED | {"classifier/1/model.fp16.onnx"}
+    assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.fp16.onnx", "bert/1/model.fp16.onnx"}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
-    half, full = (repository / "classifier/1" / file for file in ("model.fp16.onnx", "model.onnx"))
-    assert 0.45 < half.stat().st_size / full.stat().st_size < 0.65
-    models = onnx.load(half), onnx.load(full)
-    assert list(models[0].graph.input) == list(models[1].graph.input)
-    assert list(models[0].graph.output) == list(models[1].graph.output)
-    metadata = {entry.key: entry.value for entry in models[0].metadata_props}
-    assert metadata["precision"] == "fp16"
-    matrices = [tensor for tensor in weights(models[0]) if len(tensor.dims) >= 2 and tensor.dims[0]]
-    kept = [tensor.name for tensor in matrices if tensor.data_type == TensorProto.FLOAT]
-    assert {name.partition(".")[0] for name in kept} == {"bert", "fusion"}
-    assert [name for name in kept if name.startswith("bert")] == ["bert.projection.0.weight"]
-    assert sum(tensor.data_type == TensorProto.FLOAT16 for tensor in matrices) >= 12
+    for name, kept in (("vggish", []), ("bert", ["projection.0.weight"])):
+        half, full = (model_file(repository, name, precision) for precision in ("fp16", "fp32"))
+        assert 0.45 < half.stat().st_size / full.stat().st_size < 0.65
+        models = onnx.load(half), onnx.load(full)
+        assert list(models[0].graph.input) == list(models[1].graph.input)
+        assert list(models[0].graph.output) == list(models[1].graph.output)
+        metadata = {entry.key: entry.value for entry in models[0].metadata_props}
+        assert metadata["precision"] == "fp16"
+        matrices = [tensor for tensor in weights(models[0]) if len(tensor.dims) >= 2 and tensor.dims[0]]
+        assert [tensor.name for tensor in matrices if tensor.data_type == TensorProto.FLOAT] == kept
+        assert sum(tensor.data_type == TensorProto.FLOAT16 for tensor in matrices) >= 6
 
 
 def test_int8_quantises_the_encoders_and_keeps_their_interface(
@@ -213,21 +228,23 @@ def test_int8_quantises_the_encoders_and_keeps_their_interface(
     assert comparisons[2].difference < 1e-5  # neighbours in a batch don't change what rounding does
     manifest = check_repository(repository)
     assert manifest is not None
-    assert set(manifest["files"]) == EXPORTED | {"classifier/1/model.int8.onnx"}
-    small, full = (onnx.load(repository / "classifier/1" / file) for file in ("model.int8.onnx", "model.onnx"))
-    assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
-    assert [value.type for value in small.graph.input] == [value.type for value in full.graph.input]
-    assert [value.name for value in small.graph.output] == [value.name for value in full.graph.output]
-    assert [value.type for value in small.graph.output] == [value.type for value in full.graph.output]
-    metadata = {entry.key: entry.value for entry in small.metadata_props}
-    assert metadata["precision"] == "int8"
-    assert metadata["checkpoint"] == narrow.digest
-    assert small.ir_version <= 10
-    rounded = [numpy_helper.to_array(tensor) for tensor in weights(small) if tensor.data_type == TensorProto.INT8]
-    matrices = [weight for weight in rounded if weight.ndim >= 2]
-    assert len(matrices) == 3 + 2 + 2 * 4  # convolutions but the first, dense layers, four in each BERT layer
-    # seven bits: CPUs without VNNI add pairs of products in 16 bits
-    assert all(60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
+    assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.int8.onnx", "bert/1/model.int8.onnx"}
+    # vggish's convolutions but the first, and its dense layers; four matrices in each BERT layer
+    for name, count in (("vggish", 3 + 2), ("bert", 2 * 4)):
+        small, full = (onnx.load(model_file(repository, name, precision)) for precision in ("int8", "fp32"))
+        assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
+        assert [value.type for value in small.graph.input] == [value.type for value in full.graph.input]
+        assert [value.name for value in small.graph.output] == [value.name for value in full.graph.output]
+        assert [value.type for value in small.graph.output] == [value.type for value in full.graph.output]
+        metadata = {entry.key: entry.value for entry in small.metadata_props}
+        assert metadata["precision"] == "int8"
+        assert metadata["checkpoint"] == narrow.digest
+        assert small.ir_version <= 10
+        rounded = [numpy_helper.to_array(tensor) for tensor in weights(small) if tensor.data_type == TensorProto.INT8]
+        matrices = [weight for weight in rounded if weight.ndim >= 2]
+        assert len(matrices) == count
+        # seven bits: CPUs without VNNI add pairs of products in 16 bits
+        assert all(60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -235,14 +252,14 @@ def test_memory_is_bounded_by_a_loop_over_the_patches(
     narrow: Checkpoint, exported: Path, tmp_path: Path, precision: str
 ) -> None:
     """Any number of patches, around the number of one turn above all, answers as they do one by one."""
-    file = exported / "classifier/1/model.onnx"
+    repository = exported
     if precision != "fp32":
-        file = tmp_path / "classifier.onnx"
-        write_classifier(serving_parts(narrow), file, precision, {})
-    kinds = {node.op_type for node in onnx_file(file).graph.node}
-    assert "MaxPool" in {node.op_type for node in loop_body(onnx_file(file)).node}
-    assert not {"Conv", "MaxPool"} & kinds
-    model = parity.OnnxModel(file)
+        repository = tmp_path
+        write_models(serving_parts(narrow), repository, precision, {})
+    graph = onnx_file(model_file(repository, "vggish", precision))
+    assert "MaxPool" in {node.op_type for node in loop_body(graph).node}
+    assert not {"Conv", "MaxPool"} & {node.op_type for node in graph.graph.node}
+    model = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(0)
     for count in (0, 1, PATCHES_AT_A_TIME - 1, PATCHES_AT_A_TIME, PATCHES_AT_A_TIME + 1, 3 * PATCHES_AT_A_TIME + 7):
         patches = random.normal(-2, 2, (count, 96, 64)).astype(np.float32)
@@ -272,7 +289,7 @@ def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path
     write_part(serving_parts(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32")
     session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
     tokens = torch.full_like(patches, 4)
-    inputs = {"AUDIO_EMBEDDING": audio, "PATCH_COUNT": patches, "TEXT_EMBEDDING": text, "TOKEN_COUNT": tokens}
+    inputs = {"AUDIO_EMBEDDING": audio, "PATCHES_USED": patches, "TEXT_EMBEDDING": text, "TOKENS_USED": tokens}
     found = session.run(list(plain), {name: tensor.numpy() for name, tensor in inputs.items()})
     for (name, logits), temperature, answer in zip(plain.items(), (3.0, 1.7, 0.4), found, strict=True):
         expected = (logits / temperature).softmax(-1)
@@ -290,7 +307,7 @@ def perturbed(parts: dict[str, Part], *arguments: Any) -> None:
     bert.module = copy.deepcopy(bert.module)
     with torch.no_grad():
         bert.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
-    write_classifier(parts | {"bert": bert}, *arguments)
+    write_models(parts | {"bert": bert}, *arguments)
 
 
 def test_a_shut_gate_leaves_the_repository_as_it_was(
@@ -302,7 +319,7 @@ def test_a_shut_gate_leaves_the_repository_as_it_was(
 ) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
-    monkeypatch.setattr(export.__main__, "write_classifier", perturbed)
+    monkeypatch.setattr(export.__main__, "write_models", perturbed)
     monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
     monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
     assert export.__main__.main() == 1
@@ -363,9 +380,9 @@ def publish_files(repository: Path, checkpoint: str, precision: str, files: dict
         publish(staged, repository, {"checkpoint": checkpoint, "parity": {precision: []}})
 
 
-TEXTS = {"preprocess_text/1/tokenizer.json": "words"}
-FP32 = {"classifier/1/model.onnx": "32 bits", **TEXTS}
-FP16 = {"classifier/1/model.fp16.onnx": "16 bits", **TEXTS}
+TEXTS = {"preprocess/1/tokenizer.json": "words"}
+FP32 = {"bert/1/model.onnx": "32 bits", **TEXTS}
+FP16 = {"bert/1/model.fp16.onnx": "16 bits", **TEXTS}
 
 
 def published(repository: Path) -> dict[str, Any]:
@@ -380,7 +397,7 @@ def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
     manifest = published(tmp_path / "repository")
     assert manifest["files"] == {name: sha256(content.encode()) for name, content in (FP32 | FP16).items()}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
-    assert (tmp_path / "repository/classifier/1/model.onnx").read_text() == "32 bits"
+    assert (tmp_path / "repository/bert/1/model.onnx").read_text() == "32 bits"
 
 
 def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
@@ -390,16 +407,16 @@ def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
     assert manifest["checkpoint"] == "b"
     assert set(manifest["files"]) == set(FP16)
     assert set(manifest["parity"]) == {"fp16"}
-    assert not (tmp_path / "repository/classifier/1/model.onnx").exists()
+    assert not (tmp_path / "repository/bert/1/model.onnx").exists()
 
 
 def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
-    config = tmp_path / "repository" / "classifier" / "config.pbtxt"
+    config = tmp_path / "repository" / "bert" / "config.pbtxt"
     config.parent.mkdir(parents=True)
     config.write_text("tuned for this machine")
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     assert config.read_text() == "tuned for this machine"
-    assert differing(tmp_path / "repository") == ["classifier/config.pbtxt"]
+    assert differing(tmp_path / "repository") == ["bert/config.pbtxt"]
     other = "emotion/config.pbtxt"
     assert (tmp_path / "repository" / other).read_bytes() == (TEMPLATE / other).read_bytes()
 
@@ -433,7 +450,7 @@ def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeyp
 
 def test_exported_graphs_are_not_constant(exported: Path) -> None:
     """The narrow model tells utterances apart, so the gate above had something to compare."""
-    answers = parity.OnnxModel(exported / "classifier/1/model.onnx")
+    answers = parity.OnnxModels(exported)
     random = np.random.default_rng(0)
     utterances = [
         parity.Utterance(random.normal(-2, 2, (2, 96, 64)).astype(np.float32), random.integers(5, 30_000, 9))
@@ -441,3 +458,68 @@ def test_exported_graphs_are_not_constant(exported: Path) -> None:
     ]
     tensors = answers(utterances)
     assert all(np.ptp(tensors[name], axis=0).max() > 1e-3 for name in ("AUDIO_EMBEDDING", "TEXT_EMBEDDING"))
+
+
+# ---- absent modalities and zero elements
+
+
+COMBINATIONS = [(audio, text) for audio in (True, False) for text in (True, False)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_models_with_any_combination_of_absent_modalities_answer_as_alone(
+    narrow: Checkpoint, exported: Path, tmp_path: Path, precision: str
+) -> None:
+    """Every batch of three utterances of which each has audio, text, both or neither."""
+    repository = exported
+    if precision != "fp32":
+        repository = tmp_path
+        write_models(serving_parts(narrow), repository, precision, {})
+    models = parity.OnnxModels(repository, precision)
+    random = np.random.default_rng(3)
+
+    def utterance(number: int, has_audio: bool, has_text: bool) -> parity.Utterance:
+        patches = random.normal(-2, 2, (1 + number, 96, 64)).astype(np.float32)
+        ids = random.integers(5, 30_000, 3 + number)
+        return parity.Utterance(patches[: len(patches) * has_audio], ids[: len(ids) * has_text])
+
+    for batch in itertools.product(COMBINATIONS, repeat=3):
+        utterances = [utterance(number, *modalities) for number, modalities in enumerate(batch)]
+        together = models(utterances)
+        assert all(np.isfinite(tensor).all() for tensor in together.values())
+        for row, (each, (has_audio, has_text)) in enumerate(zip(utterances, batch, strict=True)):
+            alone = models([each])
+            assert together["PATCHES_USED"][row] == len(each.patches) * has_audio
+            assert together["TOKENS_USED"][row] == len(each.ids) * has_text
+            for name, tensor in alone.items():
+                np.testing.assert_allclose(together[name][row], tensor[0], atol=2e-3 if precision == "fp16" else 1e-5)
+
+
+def run_vggish(repository: Path, rows: list[int], counts: list[int]) -> NDArray[np.float32]:
+    """AUDIO_EMBEDDING of utterances that have so many patches of different numbers, and claim to use so many."""
+    session = onnxruntime.InferenceSession(model_file(repository, "vggish", "fp32"), providers=["CPUExecutionProvider"])
+    patches = [np.full((count, 96, 64), number, np.float32) for number, count in enumerate(rows)]
+    inputs = {
+        "PATCHES": np.concatenate(patches).reshape(-1),
+        "PATCH_COUNT": np.array(counts, np.int32)[:, None],
+        "PATCHES_SHAPE": np.array([each.shape for each in patches], np.int32),
+    }
+    [embedding] = session.run(["AUDIO_EMBEDDING"], inputs)
+    return np.asarray(embedding)
+
+
+def test_vggish_with_a_request_of_zero_elements_gives_nan_from_there_on(exported: Path) -> None:
+    """Triton's native backend copies nothing behind such a request, so what is there may be another caller's."""
+    embedding = run_vggish(exported, [2, 0, 1], [2, 0, 1])
+    assert np.isfinite(embedding[0]).all()
+    assert np.isnan(embedding[1:]).all()
+    np.testing.assert_allclose(embedding[0], run_vggish(exported, [2], [2])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [-7, 0], [-(2**31), -1]])
+def test_vggish_where_no_patch_is_used_gives_zero(exported: Path, counts: list[int]) -> None:
+    assert not run_vggish(exported, [1, 2], counts).any()
+
+
+def test_vggish_with_a_count_beyond_its_patches_uses_those_that_it_has(exported: Path) -> None:
+    np.testing.assert_allclose(run_vggish(exported, [1, 2], [9, 2**31 - 1]), run_vggish(exported, [1, 2], [1, 2]))

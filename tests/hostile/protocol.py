@@ -75,42 +75,75 @@ def cut_strings() -> Iterator[GrpcCase]:
     good, cut = elements(TEXT), struct.pack("<I", len(TEXT) + 1) + TEXT
     yield GrpcCase("TEXT", request(raw=(elements(b""), cut)))
     yield GrpcCase("AUDIO", request(raw=(cut, good)))
-    yield GrpcCase("preprocess_text", request(tensor("TEXT"), raw=(cut,), model_name="preprocess_text"))
-    inputs = (tensor("AUDIO"), tensor("TEXT"), tensor("TOKEN_COUNT", (1, 1), "INT32"))
-    raw = (cut, good, struct.pack("<i", 3))
-    yield GrpcCase("preprocess_audio", request(*inputs, raw=raw, model_name="preprocess_audio"))
+    yield GrpcCase("preprocess", request(raw=(cut, good), model_name="preprocess"))
+    yield GrpcCase("preprocess, TEXT", request(raw=(elements(b""), cut), model_name="preprocess"))
+
+
+LEAST, MOST = -(2**31), 2**31 - 1  # of INT32
+SILENCE, WORDS = np.zeros(2 * PATCH_ELEMENTS, np.float32), [2, 9, 9, 3]
+NUMBERS = (math.nan, math.inf, -math.inf, 3e38, -3e38)
 
 
 def past_the_stages() -> Iterator[GrpcCase]:
-    """Tensors for `classifier` from somebody who does not ask the ensemble: no stage has looked at them before."""
-    silence, words, least, most = np.zeros(2 * PATCH_ELEMENTS, np.float32), [2, 9, 9, 3], -(2**31), 2**31 - 1
-    for count in (least, -1, 0, 3, 4000, most):
-        yield _for_classifier(f"{count} of two patches", silence, count, words, 4)
-        yield _for_classifier(f"{count} of four tokens", silence, 2, words, count)
-        yield _for_classifier(f"{count} of nothing", silence[:0], count, [], count)
+    """Tensors from somebody who asks the ONNX models rather than the ensemble: no stage has looked at them before."""
+    for count in (LEAST, -1, 0, 3, 4000, MOST):
+        yield _for_vggish(f"{count} of two patches", SILENCE, count)
+        yield _for_bert(f"{count} of four tokens", WORDS, count)
+        yield _for_fusion(f"{count} patches", 0.0, count)
     for token in (-(2**63), -1, 10**9, 2**63 - 1):
-        yield _for_classifier(f"a token {token}", silence, 2, [token] * 4, 4)
-    yield _for_classifier("a text of 5,000 tokens", silence, 2, [5] * 5000, 5000)
-    for number in (math.nan, math.inf, -math.inf, 3e38, -3e38):
-        yield _for_classifier(f"patches of {number}", silence + np.float32(number), 2, words, 4)
-    cut = _for_classifier("half a patch", silence[: PATCH_ELEMENTS // 2], 1, words, 4)
+        yield _for_bert(f"a token {token}", [token] * 4, 4)
+    yield _for_bert("a text of 5,000 tokens", [5] * 5000, 5000)
+    for number in NUMBERS:
+        yield _for_vggish(f"patches of {number}", SILENCE + np.float32(number), 2)
+        yield _for_fusion(f"embeddings of {number}", number, 1)
+    cut = _for_vggish("half a patch", SILENCE[: PATCH_ELEMENTS // 2], 1)
     yield replace(cut, statuses=("INVALID_ARGUMENT",))
+    for counts in (LEAST, -1, MOST):
+        inputs = tuple(tensor(name, (1, 1), "INT32") for name in ("PATCH_COUNT", "TOKEN_COUNT"))
+        raw = (struct.pack("<i", counts),) * 2
+        yield GrpcCase(f"queue: counts of {counts}", request(*inputs, raw=raw, model_name="queue"), ("OK",))
 
 
-def _for_classifier(name: str, patches: NDArray[np.float32], patch_count: int, ids: list[int], count: int) -> GrpcCase:
+def zero_elements() -> Iterator[GrpcCase]:
+    """Empty tensors for the ONNX models, behind which NVIDIA's native backend copies nothing of a batch."""
+    for count in (LEAST, 0, 1, MOST):
+        yield replace(_for_vggish(f"{count} of no patches", SILENCE[:0], count), statuses=("INVALID_ARGUMENT",))
+        yield replace(_for_bert(f"{count} of no tokens", [], count), statuses=("INVALID_ARGUMENT",))
+
+
+def _for_vggish(name: str, patches: NDArray[np.float32], count: int) -> GrpcCase:
     inputs = (
         tensor("PATCHES", (1, -(-patches.size // PATCH_ELEMENTS), *PATCH_SHAPE), "FP32"),
         tensor("PATCH_COUNT", (1, 1), "INT32"),
+    )
+    raw = (patches.tobytes(), struct.pack("<i", count))
+    return GrpcCase(f"vggish: {name}", request(*inputs, raw=raw, model_name="vggish"), ("OK",))
+
+
+def _for_bert(name: str, ids: list[int], count: int) -> GrpcCase:
+    inputs = (
         tensor("INPUT_IDS", (1, len(ids)), "INT64"),
         tensor("TOKEN_COUNT", (1, 1), "INT32"),
+        tensor("AFTER", (1, 1), "INT32"),
+    )
+    raw = (struct.pack(f"<{len(ids)}q", *ids), struct.pack("<i", count), struct.pack("<i", count))
+    return GrpcCase(f"bert: {name}", request(*inputs, raw=raw, model_name="bert"), ("OK",))
+
+
+def _for_fusion(name: str, number: float, used: int) -> GrpcCase:
+    inputs = (
+        tensor("AUDIO_EMBEDDING", (1, 128), "FP32"),
+        tensor("PATCHES_USED", (1, 1), "INT32"),
+        tensor("TEXT_EMBEDDING", (1, 256), "FP32"),
+        tensor("TOKENS_USED", (1, 1), "INT32"),
     )
     raw = (
-        patches.tobytes(),
-        struct.pack("<i", patch_count),
-        struct.pack(f"<{len(ids)}q", *ids),
-        struct.pack("<i", count),
+        np.full(128, number, np.float32).tobytes(),
+        struct.pack("<i", used),
+        np.full(256, number, np.float32).tobytes(),
+        struct.pack("<i", used),
     )
-    return GrpcCase(name, request(*inputs, raw=raw, model_name="classifier"), ("OK",))
+    return GrpcCase(f"fusion: {name}", request(*inputs, raw=raw, model_name="fusion"), ("OK",))
 
 
 def grpc_cases() -> Iterator[GrpcCase]:

@@ -12,12 +12,14 @@ from onnx import TensorProto
 from tritonclient.grpc.model_config_pb2 import BatchInput, DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
 
 from emotion.labels import EMOTIONS
-from export.repository import FILE_NAMES, TEMPLATE
+from export.repository import ENCODERS, FILE_NAMES, TEMPLATE
 
 Tensor = tuple[int, tuple[int, ...]]  # data type and dims, as in a configuration
 
 CONFIGS = sorted(TEMPLATE.glob("*/config.pbtxt")) + sorted(TEMPLATE.glob("*/configs/*.pbtxt"))
-MODELS = ("classifier", "emotion", "preprocess_audio", "preprocess_text")
+ONNX_MODELS = ("vggish", "bert", "fusion")
+PYTHON_MODELS = ("preprocess", "queue")
+MODELS = ("bert", "emotion", "fusion", "preprocess", "queue", "vggish")
 ONNX_TYPES = {
     DataType.TYPE_FP32: TensorProto.FLOAT,
     DataType.TYPE_INT32: TensorProto.INT32,
@@ -51,15 +53,22 @@ every_config = pytest.mark.parametrize("path", CONFIGS, ids=identify)
 every_composing_config = pytest.mark.parametrize(
     "path", [path for path in CONFIGS if model_name(path) != "emotion"], ids=identify
 )
+every_python_config = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if model_name(path) in PYTHON_MODELS], ids=identify
+)
 every_onnx_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) == "classifier"], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) in ONNX_MODELS], ids=identify
+)
+every_encoder_config = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if model_name(path) in ENCODERS], ids=identify
 )
 
 
-def test_every_model_has_a_configuration_and_the_classifier_others() -> None:
+def test_every_model_has_a_configuration_and_some_have_named_ones() -> None:
     default = {f"{name}/config.pbtxt" for name in MODELS}
-    others = {f"classifier/configs/{name}.pbtxt" for name in ("gpu", "int8")}
-    assert {identify(path) for path in CONFIGS} == default | others
+    named = {f"{model}/configs/{name}.pbtxt" for model in ENCODERS for name in ("gpu", "int8")}
+    named |= {f"{model}/configs/gpu.pbtxt" for model in ("fusion", "queue")} | {"emotion/configs/parallel.pbtxt"}
+    assert {identify(path) for path in CONFIGS} == default | named
 
 
 @every_config
@@ -81,76 +90,119 @@ def test_several_utterances_fit_a_batch(path: Path) -> None:
 @every_composing_config
 def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
     (group,) = parse(path).instance_group
-    assert group.kind == (ModelInstanceGroup.KIND_GPU if path.name == "gpu.pbtxt" else ModelInstanceGroup.KIND_CPU)
-    assert group.count == (2 if path.name == "gpu.pbtxt" or model_name(path) == "preprocess_audio" else 1)
+    on_gpu = path.name == "gpu.pbtxt" and model_name(path) in ONNX_MODELS
+    assert group.kind == (ModelInstanceGroup.KIND_GPU if on_gpu else ModelInstanceGroup.KIND_CPU)
+    doubled = (on_gpu and model_name(path) in ENCODERS) or model_name(path) == "preprocess"
+    assert group.count == (2 if doubled else 1)
 
 
-@every_composing_config
-def test_queue_is_bounded_and_sheds_what_waits_too_long(path: Path) -> None:
-    assert parse(path).HasField("dynamic_batching")
-    batching = parse(path).dynamic_batching
-    policy = batching.default_queue_policy
+@every_python_config
+def test_queue_of_a_python_stage_is_bounded_and_drops_what_waits_too_long(path: Path) -> None:
+    policy = parse(path).dynamic_batching.default_queue_policy
     assert parse(path).max_batch_size < policy.max_queue_size <= 4096
     assert policy.timeout_action == ModelQueuePolicy.REJECT
     assert 1e6 <= policy.default_timeout_microseconds <= 60e6
     assert policy.allow_timeout_override
-    # with a delay and several instances, Triton 24.10 loses count of those that are idle (its issue 8870)
-    assert not batching.max_queue_delay_microseconds
 
 
-@every_composing_config
-def test_bulk_work_gives_way(path: Path) -> None:
+@every_python_config
+def test_python_stages_put_interactive_requests_first(path: Path) -> None:
     batching = parse(path).dynamic_batching
     assert (batching.priority_levels, batching.default_priority_level) == (2, 1)
     assert not batching.priority_queue_policy  # each level's queue is as long
 
 
+@every_python_config
+def test_python_stages_get_one_request_at_a_time(path: Path) -> None:
+    """A string that is cut fails all that Triton hands over with it; and what is handed over is not overtaken."""
+    assert list(parse(path).dynamic_batching.preferred_batch_size) == [1]
+
+
 @every_onnx_config
+def test_onnx_models_have_no_queue_policies(path: Path) -> None:
+    """With any of them Triton prepares no batch while one runs, and a native backend wakes nobody when it ends."""
+    assert parse(path).HasField("dynamic_batching")
+    batching = parse(path).dynamic_batching
+    assert not batching.HasField("default_queue_policy")
+    assert not batching.priority_queue_policy
+    assert not batching.priority_levels
+
+
+@every_composing_config
+def test_no_queue_is_delayed(path: Path) -> None:
+    """With a delay and several instances, Triton before 26.08 loses count of those that are idle (its issue 8870)."""
+    assert not parse(path).dynamic_batching.max_queue_delay_microseconds
+
+
+@every_python_config
+def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> None:
+    if model_name(path) != "queue":
+        return
+    parameters = {key: value.string_value for key, value in parse(path).parameters.items()}
+    assert parameters["models"].split(",") == list(ONNX_MODELS)
+    named = TEMPLATE / "vggish" / ("configs/gpu.pbtxt" if path.name == "gpu.pbtxt" else "config.pbtxt")
+    vggish = parse(named)
+    batch = max(vggish.dynamic_batching.preferred_batch_size, default=vggish.max_batch_size)
+    assert int(parameters["max_waiting"]) == batch * vggish.instance_group[0].count
+
+
+@every_encoder_config
 def test_variable_length_inputs_are_ragged_and_no_others(path: Path) -> None:
     ragged = {tensor.name for tensor in parse(path).input if tensor.allow_ragged_batch}
     assert ragged == {tensor.name for tensor in parse(path).input if -1 in tensor.dims}
-    assert ragged == {"PATCHES", "INPUT_IDS"}
+    assert ragged == {"PATCHES" if model_name(path) == "vggish" else "INPUT_IDS"}
 
 
-@every_onnx_config
+@every_encoder_config
 def test_triton_itself_says_what_belongs_to_whom(path: Path) -> None:
     """A request that could say it itself could have others' patches and tokens taken for its own."""
     shapes = {tuple(entry.source_input): tuple(entry.target_name) for entry in parse(path).batch_input}
-    assert shapes == {("PATCHES",): ("PATCHES_SHAPE",), ("INPUT_IDS",): ("INPUT_IDS_SHAPE",)}
+    source = "PATCHES" if model_name(path) == "vggish" else "INPUT_IDS"
+    assert shapes == {(source,): (f"{source}_SHAPE",)}
     assert {entry.kind for entry in parse(path).batch_input} == {BatchInput.BATCH_ITEM_SHAPE}
-
-
-@pytest.mark.parametrize("name", ["preprocess_audio", "preprocess_text"])
-def test_strings_come_one_request_at_a_time(name: str) -> None:
-    """One that is cut fails all that Triton hands over with it, and Triton finds out too late."""
-    assert any(tensor.data_type == DataType.TYPE_STRING for tensor in config(name).input)
-    assert list(config(name).dynamic_batching.preferred_batch_size) == [1]
 
 
 @every_onnx_config
 def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
-    (warm_up,) = parse(path).model_warmup
-    assert warm_up.batch_size == 1
     declared = tensors(parse(path).input)
-    assert set(warm_up.inputs) == set(declared)
-    for name, value in warm_up.inputs.items():
-        data_type, dims = declared[name]
-        assert value.data_type == data_type
-        assert len(value.dims) == len(dims)
-        assert all(dim in (-1, given) and given > 0 for dim, given in zip(dims, value.dims, strict=True))
+    for warm_up in parse(path).model_warmup:
+        assert warm_up.batch_size == 1
+        assert set(warm_up.inputs) == set(declared)
+        for name, value in warm_up.inputs.items():
+            data_type, dims = declared[name]
+            assert value.data_type == data_type
+            assert len(value.dims) == len(dims)
+            assert all(dim in (-1, given) and given > 0 for dim, given in zip(dims, value.dims, strict=True))
 
 
 @every_onnx_config
 def test_warm_up_uses_all_that_it_has(path: Path) -> None:
-    """Counts other than zero, so that the encoders really run; their files lie in warmup/."""
-    (warm_up,) = parse(path).model_warmup
-    ragged = {"PATCH_COUNT": "PATCHES", "TOKEN_COUNT": "INPUT_IDS"}
-    files = {name: value.input_data_file for name, value in warm_up.inputs.items() if value.input_data_file}
-    assert set(files) == set(ragged)
-    for name, file in files.items():
-        content = (TEMPLATE / model_name(path) / "warmup" / file).read_bytes()
-        (count,) = np.frombuffer(content, "<i4")
-        assert count == warm_up.inputs[ragged[name]].dims[0] > 0
+    """Counts other than zero, so that the models really run; their files lie in warmup/."""
+    counted = {"PATCH_COUNT": "PATCHES", "TOKEN_COUNT": "INPUT_IDS"}
+    for warm_up in parse(path).model_warmup:
+        files = {name: value.input_data_file for name, value in warm_up.inputs.items() if value.input_data_file}
+        assert files
+        for name, file in files.items():
+            content = (TEMPLATE / model_name(path) / "warmup" / file).read_bytes()
+            (count,) = np.frombuffer(content, "<i4")
+            assert count == (warm_up.inputs[counted[name]].dims[0] if name in counted else 1)
+
+
+@every_encoder_config
+def test_warm_up_covers_more_shapes_on_a_gpu(path: Path) -> None:
+    assert len(parse(path).model_warmup) == (4 if path.name == "gpu.pbtxt" else 1)
+
+
+def test_warm_up_files_are_all_used() -> None:
+    for model in ONNX_MODELS:
+        paths = [path for path in CONFIGS if model_name(path) == model]
+        used = {
+            value.input_data_file
+            for path in paths
+            for each in parse(path).model_warmup
+            for value in each.inputs.values()
+        }
+        assert {file.name for file in (TEMPLATE / model / "warmup").iterdir()} == used - {""}
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "configs"], ids=identify)
@@ -159,21 +211,31 @@ def test_named_configuration_agrees_with_the_default_one(path: Path) -> None:
     assert list(named.input) == list(default.input)
     assert list(named.output) == list(default.output)
     assert list(named.batch_input) == list(default.batch_input)
-    assert list(named.model_warmup) == list(default.model_warmup)
-    assert named.backend == default.backend == "onnxruntime"
+    assert (named.backend, named.platform) == (default.backend, default.platform)
 
 
-def test_int8_configuration_differs_in_its_file_alone() -> None:
-    int8 = parse(TEMPLATE / "classifier" / "configs" / "int8.pbtxt")
+@pytest.mark.parametrize("name", ENCODERS)
+def test_int8_configuration_differs_in_its_file_alone(name: str) -> None:
+    int8 = parse(TEMPLATE / name / "configs" / "int8.pbtxt")
     assert int8.default_model_filename == "model.int8.onnx"
     plain = ModelConfig.FromString(int8.SerializeToString())
     plain.ClearField("default_model_filename")
-    assert plain == config("classifier")
+    assert plain == config(name)
+
+
+@pytest.mark.parametrize("name", ONNX_MODELS)
+def test_gpu_configuration_names_what_the_native_backend_gets_wrong_by_default(name: str) -> None:
+    """An exhaustive search for each new shape, arenas that double, and all cores of the node for each instance."""
+    gpu = parse(TEMPLATE / name / "configs" / "gpu.pbtxt")
+    parameters = {key: value.string_value for key, value in gpu.parameters.items()}
+    assert parameters == {"cudnn_conv_algo_search": "1", "arena_extend_strategy": "1", "intra_op_thread_count": "1"}
 
 
 @every_onnx_config
 def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
     precision = {"gpu.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
+    if model_name(path) not in ENCODERS:
+        precision = "fp32"
     name = parse(path).default_model_filename or "model.onnx"  # Triton's own default
     assert name == FILE_NAMES[precision]
 
@@ -182,7 +244,7 @@ def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
 def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) -> None:
     """The configuration's dims are the file's without the batch; in the file a ragged input has one dimension."""
     graph = onnx.load(repository / model_name(path) / "1" / "model.onnx").graph
-    answers = [value for value in graph.output if not value.name.endswith("EMBEDDING")]
+    answers = list(graph.output)
     shapes = {name for entry in parse(path).batch_input for name in entry.target_name}
     assert shapes <= {value.name for value in graph.input}
     asked = [value for value in graph.input if value.name not in shapes]
@@ -199,14 +261,14 @@ def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) ->
 def test_probabilities_carry_the_labels(path: Path) -> None:
     outputs = {tensor.name: tensor for tensor in parse(path).output}
     probabilities = [name for name in outputs if name.endswith("PROBABILITIES")]
-    assert len(probabilities) == (3 if model_name(path) in ("emotion", "classifier") else 0)
+    assert len(probabilities) == (3 if model_name(path) in ("emotion", "fusion") else 0)
     for name in probabilities:
         assert list(outputs[name].dims) == [len(EMOTIONS)]
         labels = TEMPLATE / model_name(path) / outputs[name].label_filename
         assert tuple(labels.read_text().splitlines()) == EMOTIONS
 
 
-@pytest.mark.parametrize("name", ["preprocess_audio", "preprocess_text"])
+@pytest.mark.parametrize("name", PYTHON_MODELS)
 def test_python_stage_has_its_code(name: str) -> None:
     assert config(name).backend == "python"
     assert "class TritonPythonModel" in (TEMPLATE / name / "1" / "model.py").read_text()
@@ -215,8 +277,8 @@ def test_python_stage_has_its_code(name: str) -> None:
 # ---- the ensemble
 
 
-def steps() -> list[Any]:
-    return list(config("emotion").ensemble_scheduling.step)
+def steps(path: Path = TEMPLATE / "emotion" / "config.pbtxt") -> list[Any]:
+    return list(parse(path).ensemble_scheduling.step)
 
 
 def test_service_is_an_ensemble_of_all_the_others() -> None:
@@ -259,15 +321,27 @@ def test_tensors_agree_wherever_they_flow() -> None:
         assert produced[name] == tensor
 
 
-def test_one_step_is_in_flight_at_a_time() -> None:
-    """Triton starts each step as soon as its inputs are there. Two at once, and a failing one can bring Triton down."""
-    available = set(tensors(config("emotion").input))
-    waiting = steps()
-    order: list[str] = []
+def started_together(path: Path) -> list[list[str]]:
+    """Models that Triton starts at the same time: each step as soon as its inputs are there."""
+    available = set(tensors(parse(path).input))
+    waiting = steps(path)
+    order: list[list[str]] = []
     while waiting:
         ready = [step for step in waiting if set(step.input_map.values()) <= available]
-        assert len(ready) == 1, f"after {order}: {[step.model_name for step in ready]} start together"
-        waiting.remove(ready[0])
-        order.append(ready[0].model_name)
-        available |= set(ready[0].output_map.values())
-    assert order == ["preprocess_text", "preprocess_audio", "classifier"]
+        assert ready
+        order.append(sorted(step.model_name for step in ready))
+        for step in ready:
+            waiting.remove(step)
+            available |= set(step.output_map.values())
+    return order
+
+
+def test_one_step_is_in_flight_at_a_time() -> None:
+    """Two at once, and a failing one can bring a Triton before 26.05 down."""
+    order = started_together(TEMPLATE / "emotion" / "config.pbtxt")
+    assert order == [["preprocess"], ["queue"], ["vggish"], ["bert"], ["fusion"]]
+
+
+def test_parallel_configuration_starts_both_encoders_together() -> None:
+    order = started_together(TEMPLATE / "emotion" / "configs" / "parallel.pbtxt")
+    assert order == [["preprocess"], ["queue"], ["bert", "vggish"], ["fusion"]]

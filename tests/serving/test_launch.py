@@ -18,8 +18,8 @@ from emotion_client import EmotionClient
 
 from serving import Triton, TritonError
 from serving.addresses import resolve
-from stages.admission import METRICS_URL
 from stages.loopback import get
+from stages.triton_metrics import METRICS_URL
 from tests.conftest import ROOT
 
 PACKAGES = ("emotion", "serving", "speech_repository", "stages")

@@ -144,7 +144,7 @@ def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, 
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
             # a start of 10 s and more, on a slow machine, says how far it is
-            assert re.fullmatch(r"(starting Triton: \d of 4 models loaded, \d+ s\n)*", served.errors.read_text())
+            assert re.fullmatch(r"(starting Triton: \d of \d models loaded, \d+ s\n)*", served.errors.read_text())
 
 
 def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
@@ -242,8 +242,8 @@ def test_manifest_that_is_damaged(copied: Path) -> None:
 
 
 def test_exported_file_that_is_missing(copied: Path) -> None:
-    (copied / "classifier/1/model.onnx").unlink()
-    assert refusal(copied) == f"{copied / 'classifier/1/model.onnx'} is missing; run: make export"
+    (copied / "bert/1/model.onnx").unlink()
+    assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
 
 
 @pytest.mark.parametrize(("config", "precision"), [("int8", "int8"), ("gpu", "fp16")])
@@ -271,8 +271,11 @@ def test_default_configuration_whose_weights_are_not_exported(copied: Path) -> N
 
 @pytest.mark.parametrize("config", ["gqu", "int8.pbtxt", "configs/int8", " "])
 def test_configuration_that_no_model_has(repository: Path, config: str) -> None:
+    names = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+    assert {"gpu", "int8"} <= set(names)
     assert refusal(repository, config=config) == (
-        f"no model has a configuration {config!r}; choose from default, gpu, int8 with --config or EMOSERVE_CONFIG"
+        f"no model has a configuration {config!r}; choose from default, {', '.join(names)} with --config or "
+        "EMOSERVE_CONFIG"
     )
 
 
@@ -295,7 +298,7 @@ def test_configuration_of_the_speech_repository_alone(tmp_path: Path) -> None:
     assert check_config([tmp_path, SPEECH_REPOSITORY], "gpu") == "gpu"
 
 
-@pytest.mark.parametrize("name", ["preprocess_text/1/tokenizer.json", "classifier/1/model.onnx"])
+@pytest.mark.parametrize("name", ["preprocess/1/tokenizer.json", "bert/1/model.onnx"])
 def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
     path = copied / name
     content = bytearray(path.read_bytes())
@@ -306,12 +309,12 @@ def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
 
 
 def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
-    path = copied / "classifier" / "config.pbtxt"
+    path = copied / "bert" / "config.pbtxt"
     config = path.read_text()
     path.unlink()
     path.write_text(config.replace("dims: [ 5 ]", "dims: [ 4 ]", 1))
     message = refusal(copied)
-    assert message.startswith("model 'classifier' failed to load: ")
+    assert message.startswith("model 'bert' failed to load: ")
     assert "'PROBABILITIES'" in message
     assert "[4]" in message
     assert "[-1, 5]" in message
@@ -334,7 +337,7 @@ def test_gpu_configuration_on_a_machine_without_gpu(copied: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"error: model 'classifier' failed to load: .*no GPUs are available$", last)
+    assert re.match(r"error: model 'bert' failed to load: .*no GPUs are available$", last)
     assert "Traceback" not in done.stderr
 
 

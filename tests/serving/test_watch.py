@@ -35,7 +35,7 @@ def launcher(repository: Path) -> Iterator[psutil.Popen]:
                     one.kill()
 
 
-@pytest.mark.parametrize("model", ["preprocess_text", "preprocess_audio", "classifier"])
+@pytest.mark.parametrize("model", ["preprocess", "queue", "vggish"])
 def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
     started = time.monotonic()
     stage(launcher, model).kill()
@@ -48,16 +48,16 @@ def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
 
 
 def test_stage_that_is_stopped(launcher: psutil.Popen) -> None:
-    stage(launcher, "classifier").suspend()
+    stage(launcher, "vggish").suspend()
     assert launcher.wait(30) == 1
     assert (
         "".join(errors(launcher))
-        == "error: a process of model 'classifier' is stopped, so that requests fail; start the server again\n"
+        == "error: a process of model 'vggish' is stopped, so that requests fail; start the server again\n"
     )
 
 
 def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> None:
-    process = stage(launcher, "preprocess_text")
+    process = stage(launcher, "preprocess")
     process.suspend()
     time.sleep(0.2)  # less than from one look to the next
     process.resume()
@@ -80,7 +80,7 @@ def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Pope
 def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PATIENCE", 3)
     circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
-    stage_file = circling / "preprocess_text/1/model.py"
+    stage_file = circling / "preprocess/1/model.py"
     source = stage_file.read_text().replace(
         "sentences = rows(", 'while rows(request, "TEXT") == [b"round"]: pass\n        sentences = rows('
     )
@@ -93,7 +93,7 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
     ):
         for _ in range(3):  # one is worked at, two wait
             callers.submit(client.analyze, text="round")
-        with pytest.raises(TritonError, match=r"^model 'preprocess_text' has answered nothing for minutes while"):
+        with pytest.raises(TritonError, match=r"^model 'preprocess' has answered nothing for minutes while"):
             server.watch()
 
 
@@ -102,7 +102,7 @@ def test_progress() -> None:
 
     def metrics(waiting: int, batches: int) -> str:
         return "".join(
-            f'nv_inference_{name}{{model="classifier",version="1"}} {value}\n'
+            f'nv_inference_{name}{{model="vggish",version="1"}} {value}\n'
             for name, value in (("pending_request_count", waiting), ("exec_count", batches))
         )
 
@@ -111,7 +111,7 @@ def test_progress() -> None:
     assert not any(looks.stuck(metrics(3, number)) for number in range(2 * progress.PATIENCE))
     assert not any(looks.stuck(metrics(3, 7)) for _ in range(progress.PATIENCE))  # the first of them is progress
     assert not looks.stuck("")  # no answer tells nothing
-    assert looks.stuck(metrics(3, 7)) == "classifier"
+    assert looks.stuck(metrics(3, 7)) == "vggish"
 
 
 def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repository: Path) -> None:

@@ -141,7 +141,7 @@ def test_one_step_is_in_flight_at_a_time() -> None:
 
 def test_limits_are_those_of_emotion() -> None:
     ours = config("transcribe").parameters["max_audio_seconds"].string_value
-    stage = config("preprocess_audio", repository=ROOT / "model_repository")
+    stage = config("preprocess", repository=ROOT / "model_repository")
     assert ours == stage.parameters["max_audio_seconds"].string_value
 
 

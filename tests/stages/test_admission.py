@@ -1,4 +1,4 @@
-"""Who can't be answered in time is told at once, and nobody else."""
+"""Admission: requests that cannot be answered in time are rejected at once, and no others."""
 
 import threading
 import time
@@ -11,24 +11,60 @@ from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavai
 
 from emotion.errors import BusyError
 from serving import Triton
-from stages.admission import ENOUGH, FRESH, LOOK, METRICS_URL, Admission, Look, fetch, read
+from stages.admission import (
+    MAX_AGE_S,
+    MIN_UTTERANCES,
+    MODELS,
+    WINDOW_S,
+    Admission,
+    InstanceCounts,
+    ModelWork,
+    QueueSnapshot,
+    instance_count,
+    snapshot,
+    speed,
+)
+from stages.triton_metrics import METRICS_URL, MetricsReader
 
 
 @dataclass
-class Line:
-    """Figures of a classifier that answers 20 requests a second in batches of 4, while there are any."""
+class Server:
+    """A server that answers 20 requests a second in batches of 4, while there are any, on a clock of its own.
 
-    waiting: float = 0.0
+    vggish takes 0.2 s for a batch, bert 0.1 s and fusion none.
+    """
+
+    queued: float = 0.0
+    behind: float = 0.0
+    instances: int = 1
     fails: bool = False
-    began: float = field(default_factory=time.monotonic)
+    now: float = 1000.0
+    began: float = 1000.0
+    batch_s: dict[str, float] = field(default_factory=lambda: {"vggish": 0.2, "bert": 0.1, "fusion": 0.0})
 
-    def look(self) -> Look:
+    def clock(self) -> float:
+        return self.now
+
+    def read(self) -> QueueSnapshot:
         """What Triton's metrics would say."""
         if self.fails:
             raise OSError
-        now = time.monotonic()
-        passed = now - self.began
-        return Look(now, self.waiting, 20 * passed, 20 * passed, 5 * passed, seconds=0.2 * 20 * passed)
+        done = 20 * (self.now - self.began)
+        work = {
+            model: ModelWork(done, done, done / 4, done * seconds, self.instances)
+            for model, seconds in self.batch_s.items()
+        }
+        return QueueSnapshot(self.now, self.queued, self.behind, work)
+
+
+def learnt(server: Server, processes: int = 1) -> Admission:
+    """One that has seen the server at work for WINDOW_S."""
+    admission = Admission(processes, read=server.read, clock=server.clock)
+    for _ in range(int(WINDOW_S) + 1):
+        admission.observe()
+        server.now += 1
+    admission.observe()
+    return admission
 
 
 @pytest.fixture
@@ -37,44 +73,34 @@ def clip(recordings: dict[str, bytes]) -> bytes:
     return recordings["austen-0880.flac"]
 
 
-def learnt(line: Line) -> Admission:
-    """One that has seen the line at work."""
-    admission = Admission(line.look)
-    for _ in range(4):
-        admission.check(0, bulk=False)
-        time.sleep(LOOK)
-    line.began -= ENOUGH / 20
-    seen(admission)
-    return admission
+def admitted(admission: Admission, timeout_s: float, bulk: bool = False) -> int:
+    """How many requests in a row it admits, of 1,000."""
+    for count in range(1000):
+        try:
+            admission.check(int(1e6 * timeout_s), bulk)
+        except BusyError:
+            return count
+    return 1000
 
 
-def seen(admission: Admission) -> None:
-    """Have it look once more."""
-    admission._wanted.set()
-    time.sleep(3 * LOOK)
-
-
-def test_without_metrics_all_are_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_without_metrics_admits_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(METRICS_URL, raising=False)
-    admission = Admission()
-    for _ in range(1000):
-        admission.check(1, bulk=False)
+    assert admitted(Admission(), 1e-6) == 1000
 
 
-def test_a_few_slow_utterances_refuse_nobody() -> None:
-    """The first ones of a burst share the cores with the decoding of all the others."""
-    looks = [Look(0.0, 0, 0, 0, 0, 0.0)]
-    admission = Admission(lambda: looks[-1])
-    seen(admission)
-    looks.append(Look(time.monotonic(), 250, ENOUGH - 1, ENOUGH - 1, ENOUGH - 1, seconds=0.2 * (ENOUGH - 1)))
-    seen(admission)
-    for _ in range(250):
-        admission.check(30_000_000, bulk=False)
+def test_check_after_fewer_than_min_utterances_admits_everything() -> None:
+    server = Server()
+    admission = Admission(read=server.read, clock=server.clock)
+    admission.observe()
+    server.now += (MIN_UTTERANCES - 1) / 20
+    server.queued = 250
+    admission.observe()
+    assert admitted(admission, 30) == 1000
 
 
-def test_an_answer_that_would_come_too_late_is_refused() -> None:
-    line = Line(waiting=100)
-    admission = learnt(line)
+def test_check_of_an_answer_that_would_come_too_late_rejects_with_the_times() -> None:
+    server = Server(queued=100, behind=8)
+    admission = learnt(server)
     with pytest.raises(BusyError, match=r"an answer would take about \d\.\d s, and the caller waits 2\.0 s; try again"):
         for _ in range(200):
             admission.check(2_000_000, bulk=False)
@@ -82,52 +108,95 @@ def test_an_answer_that_would_come_too_late_is_refused() -> None:
     admission.check(0, bulk=False)  # 30 s, as the queues have it
 
 
-def test_those_admitted_since_the_last_look_count() -> None:
-    line = Line(waiting=1)
-    admission = learnt(line)
-    seen(admission)
-    admitted = 0
-    with pytest.raises(BusyError):
-        for _ in range(1000):
-            admission.check(4_000_000, bulk=False)
-            admitted += 1
-    assert 10 < admitted < 60  # 20 a second for 2.8 s, less two batches, and what the looks before saw
+def test_check_counts_those_admitted_since_the_last_snapshot() -> None:
+    """4.05 s x 0.7 hold 46 utterances of 0.05 s, the batch that runs (0.2 s) and its own three (0.3 s)."""
+    server = Server(behind=1)
+    assert admitted(learnt(server), 4.05) == 46
 
 
-def test_bulk_waits_for_all_and_others_for_their_like() -> None:
-    line = Line(waiting=100)
-    admission = learnt(line)
-    line.waiting = 200
-    for _ in range(3):  # the few interactive ones are answered by then: all that wait are bulk
-        seen(admission)
-    admission.check(4_000_000, bulk=False)
+def test_check_in_one_of_two_processes_counts_its_requests_twice() -> None:
+    server = Server(behind=1)
+    assert admitted(learnt(server, processes=2), 4.05) == 23
+
+
+def test_check_with_two_instances_counts_on_twice_the_speed() -> None:
+    server = Server(behind=1, instances=2)
+    assert admitted(learnt(server), 4.05) == 93
+
+
+def test_check_takes_the_slowest_model_for_the_speed() -> None:
+    server = Server(behind=1)
+    server.batch_s["bert"] = 0.4
+    assert admitted(learnt(server), 4.05) == 18  # 0.1 s each, after a batch of 0.4 s and three of 0.6 s
+
+
+def test_check_of_bulk_waits_for_all_and_of_interactive_for_interactive() -> None:
+    server = Server(queued=200, behind=8)
+    admission = learnt(server)
+    assert admitted(admission, 4) > 20
+    server.now += 1
+    admission.observe()
     with pytest.raises(BusyError):
         admission.check(4_000_000, bulk=True)
     admission.check(30_000_000, bulk=True)
 
 
-def test_when_nothing_is_known_any_more_all_are_admitted() -> None:
-    line = Line(waiting=100)
-    admission = learnt(line)
+def test_check_where_nothing_waits_admits_everything() -> None:
+    assert admitted(learnt(Server()), 0.1) == 1000
+
+
+def test_check_with_an_old_snapshot_admits_everything() -> None:
+    server = Server(queued=100)
+    admission = learnt(server)
     with pytest.raises(BusyError):
         admission.check(1_000_000, bulk=True)
-    line.fails = True
-    time.sleep(FRESH + 2 * LOOK)
+    server.fails = True
+    with pytest.raises(OSError):
+        admission.observe()
+    server.now += MAX_AGE_S
     admission.check(1_000_000, bulk=True)
 
 
-def test_tritons_metrics_are_read(server: Triton, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_of_several_instances_is_per_instance() -> None:
+    old = {model: ModelWork(0, 0, 0, 0, 2) for model in MODELS}
+    new = {
+        model: ModelWork(80, 80, 10, 80 * seconds, 2) for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
+    }
+    found = speed(QueueSnapshot(0, 0, 0, old), QueueSnapshot(1, 0, 0, new))
+    assert (found.per_utterance, found.batch, found.passage) == pytest.approx((0.4 / 8 / 2, 0.4, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([{"count": 1, "gpus": []}], 1),
+        ([{"count": 2, "gpus": [0, 1]}], 4),
+        ([{"count": 1}, {"count": "2"}], 3),
+    ],
+)
+def test_instance_count_multiplies_groups_by_their_gpus(groups: list[dict[str, object]], expected: int) -> None:
+    assert instance_count({"instance_group": groups}) == expected
+
+
+def test_snapshot_of_a_real_triton_counts_its_work(
+    server: Triton, clip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # is for other machines
-    url = f"http://{server.metrics_url}/metrics"
-    before = fetch(url)
+    read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstanceCounts(server.http_url)
+    assert instances() == dict.fromkeys(MODELS, 1)
+    before = snapshot(read(), instances(), 0)
     with EmotionClient(server.grpc_url) as client:
         client.analyze(clip, "hello")
     end = time.monotonic() + 10
-    while (after := fetch(url)).answered == before.answered:  # Triton counts after it has answered
+    while (
+        after := snapshot(read(), instances(), 1)
+    ).answered == before.answered:  # Triton counts after it has answered
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert after.batches > before.batches
-    assert read("").waiting == 0
+    for model in MODELS:
+        assert after.work[model].batches > before.work[model].batches
+        assert after.work[model].request_seconds > before.work[model].request_seconds
+    assert snapshot({}, instances(), 0).queued == 0
 
 
 def flood(client: EmotionClient, clip: bytes, callers: int, over: threading.Event) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Who comes while a batch is at work is served when it is done."""
+"""Batcher wake-up: a request that comes while a batch runs is taken when the batch ends."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from emotion_client import EmotionClient
 
 from serving import Triton
 from stages.loopback import get
-from stages.wakeup import HTTP_URL, Waker, expired
+from stages.wakeup import HTTP_URL, BatcherWaker, expired
 
 PAIRS = 16
 
@@ -50,8 +50,8 @@ def test_what_wakes_is_never_worked_on(server: Triton) -> None:
     after = counted("nv_inference_count")
     assert {model: after[model] - before[model] for model in after} == dict.fromkeys(after, 10)
     more = counted(r'nv_inference_request_failure(?={model="\w+",reason="REJECTED")')
-    assert all(more[model] > rejected[model] for model in ("preprocess_text", "preprocess_audio", "classifier"))
-    assert more["emotion"] == rejected["emotion"]
+    assert all(more[model] > rejected[model] for model in ("preprocess", "queue"))
+    assert all(more[model] == rejected[model] for model in ("emotion", "vggish", "bert", "fusion"))
 
 
 def test_a_request_that_would_be_worked_on_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_request_that_would_be_worked_on_is_not_sent(monkeypatch: pytest.Monke
         {"dynamic_batching": {"default_queue_policy": {"max_queue_size": 8}}},
     ]
     for config in configs:
-        waker = Waker({"name": "m", "input": [], **config})
+        waker = BatcherWaker({"name": "m", "input": [], **config})
         with waker.batch():
             pass
         assert not hasattr(waker, "_request")

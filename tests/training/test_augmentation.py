@@ -6,7 +6,18 @@ from runs import tone
 
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
 from training import augmentation
-from training.augmentation import GAIN, LONGEST_TIME_MASK, MASKS, NOISE, SPEEDS, WIDEST_BAND_MASK
+from training.augmentation import (
+    GAIN,
+    LONGEST_TIME_MASK,
+    MASKS,
+    NOISE,
+    SPEEDS,
+    VOCODER_WINDOW,
+    WIDEST_BAND_MASK,
+    shift_pitch,
+    stretch_time,
+    vary_waveform,
+)
 
 TONE = tone(440, 2.0)
 
@@ -17,6 +28,12 @@ def decibels(ratio: float) -> float:
 
 def rms(waveform: np.ndarray) -> float:  # type: ignore[type-arg]
     return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def pitch(waveform: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Frequency of the strongest partial, in Hz."""
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(waveform.size)))
+    return float(spectrum.argmax()) * SAMPLE_RATE / waveform.size
 
 
 def only(monkeypatch: pytest.MonkeyPatch, speed: bool = False, gain: bool = False, noise: bool = False) -> None:
@@ -32,7 +49,7 @@ def only(monkeypatch: pytest.MonkeyPatch, speed: bool = False, gain: bool = Fals
 def test_waveforms_stay_float32_and_the_input_as_it_was() -> None:
     before = TONE.copy()
     for seed in range(10):
-        varied = augmentation.vary_waveform(TONE, np.random.default_rng(seed))
+        varied = vary_waveform(TONE, np.random.default_rng(seed))
         assert varied.dtype == np.float32 and varied.ndim == 1 and np.isfinite(varied).all()
     np.testing.assert_array_equal(TONE, before)
 
@@ -41,21 +58,69 @@ def test_speed_changes_length_and_pitch(monkeypatch: pytest.MonkeyPatch) -> None
     only(monkeypatch, speed=True)
     speeds = set()
     for seed in range(40):
-        varied = augmentation.vary_waveform(TONE, np.random.default_rng(seed))
+        varied = vary_waveform(TONE, np.random.default_rng(seed))
         speed = TONE.size / varied.size
         closest = min(SPEEDS, key=lambda each: abs(each - speed))
         assert speed == pytest.approx(closest, abs=1e-3)
-        spectrum = np.abs(np.fft.rfft(varied * np.hanning(varied.size)))
-        assert spectrum.argmax() * SAMPLE_RATE / varied.size == pytest.approx(440 * closest, abs=2)
+        assert pitch(varied) == pytest.approx(440 * closest, abs=2)
         speeds.add(closest)
     assert speeds == set(SPEEDS)
 
 
+@pytest.mark.parametrize("tempo", [0.75, 0.9, 1.1, 1.25])
+def test_stretch_time_changes_length_and_keeps_pitch(tempo: float) -> None:
+    stretched = stretch_time(TONE, tempo)
+    assert stretched.dtype == np.float32 and stretched.size == round(TONE.size / tempo)
+    assert pitch(stretched) == pytest.approx(440, abs=2)
+    assert rms(stretched) == pytest.approx(rms(TONE), rel=0.1)
+
+
+@pytest.mark.parametrize("semitones", [-4, -0.5, 0.5, 4])
+def test_shift_pitch_changes_pitch_and_keeps_length(semitones: float) -> None:
+    shifted = shift_pitch(TONE, semitones)
+    assert shifted.dtype == np.float32 and shifted.size == TONE.size
+    assert pitch(shifted) == pytest.approx(440 * 2 ** (semitones / 12), abs=2)
+    assert rms(shifted) == pytest.approx(rms(TONE), rel=0.1)
+
+
+@pytest.mark.parametrize("samples", [1, VOCODER_WINDOW - 1])
+@pytest.mark.filterwarnings("error")
+def test_vocoder_shorter_than_its_window_returns_the_waveform(samples: int) -> None:
+    np.testing.assert_array_equal(stretch_time(TONE[:samples], 1.1), TONE[:samples])
+    np.testing.assert_array_equal(shift_pitch(TONE[:samples], 2), TONE[:samples])
+
+
+@pytest.mark.filterwarnings("error")
+def test_vocoder_of_one_window_is_finite() -> None:
+    one_window = TONE[:VOCODER_WINDOW]
+    assert np.isfinite(stretch_time(one_window, 1.25)).all() and np.isfinite(shift_pitch(one_window, -4)).all()
+
+
+def test_time_stretch_draws_within_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    varied = [vary_waveform(TONE, np.random.default_rng(seed), time_stretch=0.1) for seed in range(30)]
+    tempos = [TONE.size / each.size for each in varied]
+    assert 0.899 < min(tempos) < 0.92 and 1.08 < max(tempos) < 1.101
+    assert all(pitch(each) == pytest.approx(440, abs=2) for each in varied)
+
+
+def test_pitch_shift_draws_within_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    varied = [vary_waveform(TONE, np.random.default_rng(seed), pitch_shift=2) for seed in range(30)]
+    semitones = [12 * np.log2(pitch(each) / 440) for each in varied]
+    assert -2.05 < min(semitones) < -1.6 and 1.6 < max(semitones) < 2.05
+    assert {each.size for each in varied} == {TONE.size}
+
+
+def test_vary_waveform_with_both_depends_on_the_random_state_alone() -> None:
+    first, again, other = (vary_waveform(TONE, np.random.default_rng(seed), 0.1, 2) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert first.size != other.size
+
+
 def test_gain_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, gain=True)
-    gains = [
-        decibels(rms(augmentation.vary_waveform(TONE, np.random.default_rng(seed))) / rms(TONE)) for seed in range(200)
-    ]
+    gains = [decibels(rms(vary_waveform(TONE, np.random.default_rng(seed))) / rms(TONE)) for seed in range(200)]
     assert GAIN[0] - 0.01 <= min(gains) < GAIN[0] + 1 and GAIN[1] - 1 < max(gains) <= GAIN[1] + 0.01
 
 
@@ -63,13 +128,13 @@ def test_noise_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, noise=True)
     ratios = []
     for seed in range(200):
-        noise = augmentation.vary_waveform(TONE, np.random.default_rng(seed)) - TONE
+        noise = vary_waveform(TONE, np.random.default_rng(seed)) - TONE
         ratios.append(decibels(rms(TONE) / rms(noise)))
     assert NOISE[0] - 0.2 <= min(ratios) < NOISE[0] + 3 and NOISE[1] - 3 < max(ratios) <= NOISE[1] + 0.2
 
 
 def test_silence_stays_silent() -> None:
-    assert not augmentation.vary_waveform(np.zeros(16000, np.float32), np.random.default_rng(1)).any()
+    assert not vary_waveform(np.zeros(16000, np.float32), np.random.default_rng(1)).any()
 
 
 def test_masks_within_sizes() -> None:

@@ -16,6 +16,7 @@ from emotion.text import WordPiece, clean
 from training.corpora import Utterance
 from training.data import (
     SEGMENT,
+    Batch,
     Example,
     LengthGroupedBatches,
     Segments,
@@ -75,6 +76,19 @@ def test_a_segment_depends_on_seed_epoch_and_index_alone(utterances: Utterances,
     assert same(expected, segments(utterances, augment=augment)[index])
     assert not same(expected, segments(utterances, epoch=1, augment=augment)[index])
     assert not same(expected, segments(utterances, seed=2, augment=augment)[index])
+
+
+def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utterances: Utterances) -> None:
+    def batches(workers: int, epoch: int = 0) -> list[Batch]:
+        vocoded = Segments(utterances, 1, epoch, 0.0, True, time_stretch=0.1, pitch_shift=2.0)
+        return list(training_batches(vocoded, 2, workers))
+
+    alone, helped, next_epoch = batches(0), batches(2), batches(0, epoch=1)
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    plain = list(training_batches(segments(utterances), 2, 0))
+    for others in (plain, next_epoch):
+        assert any(not torch.equal(a.patches, b.patches) for a, b in zip(alone, others, strict=True))
 
 
 def test_without_augmentation_a_segment_is_three_seconds_of_the_recording_as_they_are(utterances: Utterances) -> None:

@@ -3,19 +3,25 @@ import io
 import json
 import math
 import re
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from rich.console import Console
+from runs import tone
 from scipy.special import softmax
 
+from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
-from training import metrics, report
+from training import metrics, plots, report
+from training.corpora import Utterance
 from training.errors import TrainingError
 from training.predictions import Predictions
+from training.recordings import Recordings, decode_all
 from training.report import Fold, RunRecord
 
 VOID = {"meta", "path", "use", "br"}
@@ -107,11 +113,12 @@ def read(path: Path) -> tuple[Page, dict[str, Any]]:
     """The page and the numbers; fails where the page needs anything beside itself or JSON has what it can't have."""
     text = path.read_text()
     page = Page(text)
-    assert all(load.startswith("#") for load in page.loads)
+    links = {load for load in page.loads if not load.startswith("data:image/png;base64,")}
+    assert all(load.startswith("#") for load in links)
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
     assert not re.search(r"@import|url\((?!#)", text)
     assert len(set(page.ids)) == len(page.ids)
-    assert {load.removeprefix("#") for load in page.loads} <= set(page.ids)
+    assert {link.removeprefix("#") for link in links} <= set(page.ids)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text)
     assert not list(path.parent.glob(".*"))
 
@@ -259,6 +266,35 @@ def test_same_run_same_page(tmp_path: Path) -> None:
     run = record(fold("session-1", predictions))
     first = report.write(tmp_path / "a", run, predictions).read_text()
     assert report.write(tmp_path / "b", run, predictions).read_text() == first
+
+
+def recorded(folder: Path, lengths: Mapping[str, float]) -> tuple[list[Utterance], Recordings]:
+    """Tones as a corpus: id -> seconds; the id's beginning is the emotion."""
+    utterances = []
+    for id_, seconds in lengths.items():
+        soundfile.write(folder / f"{id_}.wav", tone(300, seconds), SAMPLE_RATE)
+        utterances.append(Utterance(id_, folder / f"{id_}.wav", None, id_.split("-")[0]))
+    return utterances, decode_all([each.audio for each in utterances if each.audio], folder / "cache")[0]
+
+
+def test_example_recordings_chooses_the_median_length_of_each_emotion(tmp_path: Path) -> None:
+    lengths = {"anger-a": 3.0, "anger-b": 1.0, "anger-c": 2.0, "sadness-a": 0.5}
+    utterances, recordings = recorded(tmp_path, lengths)
+    utterances.append(Utterance("neutral-a", None, "No recording.", "neutral"))
+    examples = report.example_recordings(reversed(utterances), recordings)
+    assert list(examples) == ["anger: anger-c, 2.0 s", "sadness: sadness-a, 0.5 s"]
+    assert [waveform.size for waveform in examples.values()] == [2 * SAMPLE_RATE, SAMPLE_RATE // 2]
+
+
+def test_report_with_examples_shows_their_spectrograms(tmp_path: Path) -> None:
+    predictions = answers()
+    run = record(fold("session-1", predictions))
+    examples = {"anger: a, 9.0 s": tone(300, 9.0), "sadness: <b>, 0.5 s": tone(300, 0.5)}
+    page, _ = read(report.write(tmp_path, run, predictions, examples=examples))
+    assert "Example recordings" in page.text and "anger: a, 9.0 s" in page.text and "sadness: <b>, 0.5 s" in page.text
+    assert page.tags.count("svg") == 3 + 3 + 2 + 1 + 1
+    assert page.tags.count("image") == 2 + 1  # and the colour scale
+    assert plots.spectrograms(examples) == plots.spectrograms(examples)
 
 
 def test_no_answers_at_all_are_refused(tmp_path: Path) -> None:

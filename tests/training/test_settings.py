@@ -33,8 +33,23 @@ def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
         assert parse(option) == replace(parse(), **{setting: value})
         return
     kind = {"folds": int, "lora_rank": int, "start": str, "vggish": str}.get(setting, type(default))
-    value = choice or kind(7)
+    value = choice or kind(0.2 if setting in ("time_stretch", "pitch_shift") else 7)
     assert parse(option, str(value)) == replace(parse(), **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--time-stretch", "0.3"], r"--time-stretch is 0\.3; 0 \(off\) to 0\.25 is accepted"),
+        (["--time-stretch", "-0.1"], r"--time-stretch is -0\.1"),
+        (["--time-stretch", "nan"], "--time-stretch is nan"),
+        (["--pitch-shift", "5"], r"--pitch-shift is 5; 0 \(off\) to 4 semitones is accepted"),
+        (["--pitch-shift", "2", "--no-augment"], "--pitch-shift has no effect with --no-augment"),
+    ],
+)
+def test_vocoder_settings_that_cannot_be_are_rejected(options: list[str], expected: str) -> None:
+    with pytest.raises(TrainingError, match=expected):
+        parse(*options)
 
 
 @pytest.mark.parametrize("corpus", [*DEFAULT_SPLITS, "manifest"])

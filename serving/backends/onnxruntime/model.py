@@ -7,8 +7,9 @@ It is as strict as the native one of Triton 24.10 (ONNX Runtime 1.19.2), so a re
 Stricter than the native backend, on purpose: the configuration must name every input (nothing is auto-completed);
 ``batch_input`` but for BATCH_ITEM_SHAPE, ``batch_output``, sequence batching, decoupled answers, execution
 accelerators and operator libraries are refused; strings must be UTF-8. Contrib operators newer than ONNX Runtime 1.19.2
-can't be told apart here. Kinder in one thing: where a batch fails, its requests are run one by one, so that only the
-culprit fails.
+can't be told apart here. A request with an input of zero elements is refused where requests are batched: the native
+backend answers it, and corrupts the answers of others. Kinder in one thing: where a batch fails, its requests are run
+one by one, so that only the culprit fails.
 """
 
 import json
@@ -23,7 +24,6 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
 
 from stages import cpu_quota
-from stages.wakeup import Waker
 
 Config = dict[str, Any]
 Array = np.ndarray[Any, Any]
@@ -310,6 +310,22 @@ def c_strings(name: str, array: Array) -> Array:
     return np.array(texts, dtype=np.object_).reshape(array.shape)
 
 
+def empty_input(request: Any) -> Any:
+    """Return the error response for a request with an input of zero elements, else None.
+
+    NVIDIA's backends stop copying a batch at an input of zero bytes: they answer this request, and those behind it with
+    what the memory held before. Nothing that they mishandle may work here.
+    """
+    for tensor in request.inputs():
+        if not all(tensor.shape()):
+            message = (
+                f"input '{tensor.name()}' has the shape {list(tensor.shape())}, which has no elements; send at least "
+                "one, unused if need be"
+            )
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+    return None
+
+
 def model_shape(entry: Config, node: ort.NodeArg) -> tuple[int, ...] | None:
     """The shape that a request's input is brought to: flat where ragged, () for a scalar, None for its own."""
     if entry.get("allow_ragged_batch"):
@@ -360,7 +376,6 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"model '{config['name']}': {error}") from None
         self.run_options = run_options(config)
         self.batching = config["max_batch_size"] > 0
-        self.waker = Waker(config)
         ios = list(configured(config, self.session))
         self.inputs = {node.name: model_shape(entry, node) for kind, entry, node in ios if kind == "input"}
         self.outputs = {node.name: config_dims(entry) for kind, entry, node in ios if kind == "output"}
@@ -368,12 +383,16 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """A response for each request, from one run of the model for all of them."""
-        batches = [requests] if self.batching else [[request] for request in requests]
-        with self.waker.batch():
-            return [response for batch in batches for response in self.respond(batch)]
+        if not self.batching:
+            return [response for request in requests for response in self.respond([request])]
+        refused = {row: refusal for row, request in enumerate(requests) if (refusal := empty_input(request))}
+        answered = iter(self.respond([request for row, request in enumerate(requests) if row not in refused]))
+        return [refused[row] if row in refused else next(answered) for row in range(len(requests))]
 
     def respond(self, requests: list[Any]) -> list[Any]:
         """The responses of one run; where it fails, of one for each. An exception would leak shared memory."""
+        if not requests:
+            return []
         try:
             return self.run(requests)
         except Exception as error:

@@ -11,7 +11,7 @@ from emotion.errors import InputError
 from stages import cpu_quota
 from stages.asr import Recogniser
 from stages.requests import bytes_rows, respond_per_request
-from stages.wakeup import Waker
+from stages.wakeup import BatcherWaker
 
 
 class TritonPythonModel:
@@ -30,7 +30,7 @@ class TritonPythonModel:
             threads=int(parameters["threads"]) or cpu_quota.limit() or 0,
         )
         self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
-        self.waker = Waker(config)
+        self.waker = BatcherWaker(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""

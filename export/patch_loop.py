@@ -1,46 +1,17 @@
-"""The parts of the model as one ONNX graph, which a server runs in one step on one set of threads."""
+"""Bounds the memory of VGGish's convolutions with a loop inside the ONNX graph."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.compose import add_prefix
 from onnx.utils import Extractor
 
 PATCHES_AT_A_TIME = 32  # of which each needs about 2 MB in fp32 in VGGish's first layers
 
 
-def compose(parts: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
-    """Join parts where an input has the name of another's output; all other names get their part's in front.
-
-    Args:
-        parts: by name, each after those whose outputs it takes; of one operator set.
-
-    Returns:
-        a model that takes what no part puts out, and puts out what all of them do.
-    """
-    graphs = [
-        add_prefix(part, f"{name}.", rename_inputs=False, rename_outputs=False).graph for name, part in parts.items()
-    ]
-    outputs = {value.name: value for graph in graphs for value in graph.output}
-    inputs = {value.name: value for graph in graphs for value in graph.input if value.name not in outputs}
-    joined = helper.make_graph(
-        [node for graph in graphs for node in graph.node],
-        "classifier",
-        list(inputs.values()),
-        list(outputs.values()),
-        [tensor for graph in graphs for tensor in graph.initializer],
-    )
-    domains = {opset.domain: opset for part in parts.values() for opset in part.opset_import}
-    first = next(iter(parts.values()))
-    return helper.make_model(
-        joined, opset_imports=domains.values(), ir_version=first.ir_version, producer_name=first.producer_name
-    )
-
-
 def bound_patches(model: onnx.ModelProto) -> onnx.ModelProto:
-    """VGGish's part with its convolutions in a Loop, which runs them on PATCHES_AT_A_TIME patches each turn.
+    """Return VGGish's graph with its convolutions in a Loop, which runs PATCHES_AT_A_TIME patches each turn.
 
     The dense layers stay outside: a patch needs little memory there, and their weights should be read only once.
     """

@@ -1,0 +1,73 @@
+"""Triton stage `preprocess`: AUDIO, TEXT -> PATCHES, PATCH_COUNT, INPUT_IDS, TOKEN_COUNT, CHECKPOINT.
+
+Beside this file the export leaves tokenizer.json and checkpoint.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emotion import audio, text
+from emotion.errors import InputError
+from emotion.ragged import pad_rows
+from stages.admission import Admission
+from stages.requests import bytes_rows, respond_per_request
+from stages.wakeup import BatcherWaker
+
+
+class TritonPythonModel:
+    """One instance: a process of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer, and build the audio front-end's tables before the first request."""
+        directory = Path(args["model_repository"], args["model_version"])
+        config = json.loads(args["model_config"])
+        checkpoint = json.loads((directory / "checkpoint.json").read_text())
+        self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
+        self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
+        self.max_seconds = float(config["parameters"]["max_audio_seconds"]["string_value"])
+        audio.log_mel_patches(np.zeros(audio.SHORTEST, np.float32))
+        self.admission = Admission(processes=sum(int(group["count"]) for group in config["instance_group"]))
+        self.waker = BatcherWaker(config)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Called by Triton with a batch of requests."""
+        with self.waker.batch():
+            return respond_per_request(requests, self.tensors)
+
+    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+        """Return the output tensors for a request of n utterances.
+
+        PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT int32
+        [n, 1], CHECKPOINT BYTES [n, 1].
+
+        Raises:
+            BusyError: the answer would come after the request's deadline.
+            InputError: an utterance cannot be used.
+        """
+        self.admission.check(request.timeout(), "bulk" in json.loads(request.parameters() or "{}"))
+        utterances = zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True)
+        patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
+        padded_patches, patch_count = pad_rows(patches)
+        padded_ids, token_count = pad_rows(ids)
+        return {
+            "PATCHES": padded_patches,
+            "PATCH_COUNT": patch_count,
+            "INPUT_IDS": padded_ids,
+            "TOKEN_COUNT": token_count,
+            "CHECKPOINT": np.full((len(ids), 1), self.checkpoint, object),
+        }
+
+    def front_ends(self, data: bytes, sentence: bytes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the patches [patches, 96, 64] and ids [tokens] of one utterance; an absent modality has none."""
+        ids = self.word_piece.encode(text.clean(text.decode(sentence)))  # first: it costs the least
+        if data:
+            return audio.log_mel_patches(audio.decode(data, self.max_seconds)), ids
+        if len(ids):
+            return np.empty((0, *audio.PATCH_SHAPE), np.float32), ids
+        if sentence:
+            raise InputError("TEXT has no letter or digit left after cleaning, and AUDIO is empty; send words or audio")
+        raise InputError("AUDIO and TEXT are both empty; send at least one of them")

@@ -1,0 +1,66 @@
+"""Reads Triton's metrics on this machine."""
+
+import http.client
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+METRICS_URL = "EMOSERVE_METRICS_URL"  # environment variable that serving.Triton sets for its stages
+TIMEOUT_S = 1.0
+_SAMPLE = re.compile(r'(?m)^nv_inference_(\w+){model="([^"]+)",[^}]*} (\S+)')
+
+Values = Mapping[tuple[str, str], float]
+
+
+def parse(text: str) -> Values:
+    """Return the values of Triton's nv_inference_* metrics by (name without that prefix, model).
+
+    Args:
+        text: in Prometheus' text format. Samples that differ in further labels only (reasons, versions) are summed.
+    """
+    values: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for name, model, value in _SAMPLE.findall(text):
+        values[name, model] += float(value)
+    return values
+
+
+class MetricsReader:
+    """Asks Triton's metrics endpoint over a connection that stays open."""
+
+    def __init__(self, url: str | None = None) -> None:
+        """Connect at the first call.
+
+        Args:
+            url: of the endpoint; None for the one that the environment variable METRICS_URL names.
+        """
+        parts = urlsplit(url or os.environ.get(METRICS_URL, ""))
+        self._connection: http.client.HTTPConnection | None = None
+        if parts.hostname:
+            self._connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=TIMEOUT_S)
+        self._path = parts.path
+
+    @property
+    def available(self) -> bool:
+        """Whether there is an endpoint to ask: Triton may have been started without `python -m serving`."""
+        return self._connection is not None
+
+    def __call__(self) -> Values:
+        """Return the values at this moment.
+
+        Raises:
+            OSError: no answer, or one that is not of the metrics.
+        """
+        if self._connection is None:
+            raise OSError(f"the environment variable {METRICS_URL} is not set")
+        try:
+            self._connection.request("GET", self._path)
+            answer = self._connection.getresponse()
+            body = answer.read()
+        except (http.client.HTTPException, OSError) as error:
+            self._connection.close()  # the next call connects anew
+            raise OSError(f"Triton's metrics endpoint does not answer: {error!r}") from error
+        if answer.status != 200:
+            raise OSError(f"Triton's metrics endpoint answers with status {answer.status}")
+        return parse(body.decode(errors="replace"))

@@ -1,0 +1,29 @@
+"""What serving imports, looked at in a fresh interpreter."""
+
+from tests.conftest import run
+
+SERVED = """
+import importlib, pkgutil, sys, types
+
+import numpy as np
+
+import emotion.labels, emotion.text
+import stages
+from emotion import audio
+
+# Triton provides this module to its Python processes
+backend = sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
+names = [module.name for module in pkgutil.iter_modules(stages.__path__)]
+for name in names:
+    importlib.import_module("stages." + name)
+audio.log_mel_patches(np.zeros(16000, np.float32))
+assert "admission" in names, names
+print(sorted({"librosa", "matplotlib", "numba", "optimum", "sklearn", "torch"} & set(sys.modules)))
+"""
+
+
+def test_serving_imports_nothing_of_training() -> None:
+    """librosa alone would cost each stage process 3 s of CPU time and 180 MiB (docs/training.md)."""
+    done = run("-c", SERVED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
