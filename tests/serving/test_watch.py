@@ -81,11 +81,12 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(progress, "PATIENCE", 3)
     circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
     stage_file = circling / "preprocess/1/model.py"
-    source = stage_file.read_text().replace(
-        "sentences = rows(", 'while rows(request, "TEXT") == [b"round"]: pass\n        sentences = rows('
-    )
+    source, line = stage_file.read_text(), "        utterances = zip("
+    assert line in source
     stage_file.unlink()
-    stage_file.write_text(source)
+    stage_file.write_text(
+        source.replace(line, f'        while bytes_rows(request, "TEXT") == [b"round"]: pass\n{line}')
+    )
     with (
         ThreadPoolExecutor(3) as callers,
         Triton(circling, http_port=0, grpc_port=0, metrics_port=0) as server,
