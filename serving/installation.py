@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -10,6 +11,7 @@ from pathlib import Path
 
 OUR_BACKENDS = Path(__file__).parent / "backends"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+_SHELL_SAFE = re.compile(r"[\w/.,:+@%=-]+", re.ASCII)
 
 
 class TritonError(RuntimeError):
@@ -23,12 +25,14 @@ class Installation:
     Attributes:
         binary: the tritonserver program.
         backends: the directory of the backends that came with it.
+        caches: the directory of the response caches that came with it.
         libraries: directories for LD_LIBRARY_PATH.
         stub: the python backend's stub for the running Python, where the installation carries several; else None.
     """
 
     binary: Path
     backends: Path
+    caches: Path
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
 
@@ -46,7 +50,7 @@ def find_triton() -> Installation:
     """
     if on_path := shutil.which("tritonserver"):
         binary = Path(on_path).resolve()
-        return Installation(binary, binary.parent.parent / "backends")
+        return Installation(binary, binary.parent.parent / "backends", binary.parent.parent / "caches")
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonError("no Triton found: put tritonserver on PATH, or run: pip install nvidia-pytriton==0.7.0")
@@ -59,7 +63,7 @@ def find_triton() -> Installation:
             "or put NVIDIA's tritonserver on PATH"
         )
     libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
-    return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
+    return Installation(server / "bin" / "tritonserver", server / "backends", server / "caches", libraries, stub)
 
 
 def _libpython() -> Path:
@@ -82,15 +86,36 @@ def _libpython() -> Path:
     )
 
 
+def shell_safe(directory: Path, link: Path) -> Path:
+    """Return the directory, or a link to it where its path holds a space or another character special to a shell.
+
+    Triton starts the processes of its python backend with `bash -c` and quotes no path.
+
+    Args:
+        directory: an absolute path.
+        link: where to make the link.
+    """
+    if is_shell_safe(directory):
+        return directory
+    link.symlink_to(directory, target_is_directory=True)
+    return link
+
+
+def is_shell_safe(path: Path) -> bool:
+    """Return whether a shell takes the path as one word without quotes."""
+    return bool(_SHELL_SAFE.fullmatch(str(path)))
+
+
 def prepare_backends(installation: Installation, directory: Path) -> Path:
     """The backends directory to hand to Triton: its own ones, and ours where it has no native `onnxruntime`.
 
     Args:
-        directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
-            own it for that.
+        directory: to be made, in a writable one. The python backend is copied, as Triton makes its stub executable at
+            start and must own it for that.
     """
     if installation.has_native_onnxruntime:
-        return installation.backends
+        return shell_safe(installation.backends, directory)
+    directory.mkdir()
     for backend in installation.backends.iterdir():
         if backend.name == "python":
             shutil.copytree(backend, directory / "python")

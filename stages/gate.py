@@ -31,8 +31,9 @@ class Gate:
 
         Args:
             read: returns Triton's metrics; while it raises OSError, everything passes.
-            models: those that the requests go to.
-            max_waiting: requests that may wait in front of them, all models together.
+            models: those that the requests go to, one after the other.
+            max_waiting: requests that may wait in front of the first model; in front of all of them together, as many
+                for each. Fewer would let the first model start with a part of a batch.
             sleep: replaces time.sleep in tests.
         """
         self._read = read
@@ -46,8 +47,9 @@ class Gate:
         while self._room <= 0:
             with contextlib.suppress(OSError):
                 values = self._read()
-                waiting = sum(values.get(("pending_request_count", model), 0.0) for model in self._models)
-                self._room = self._max_waiting - int(waiting)
+                waiting = [int(values.get(("pending_request_count", model), 0.0)) for model in self._models]
+                together = self._max_waiting * len(waiting) - sum(waiting)
+                self._room = min(self._max_waiting - waiting[0], together)
                 if self._room <= 0:
                     self._sleep(POLL_INTERVAL_S)
                 continue
