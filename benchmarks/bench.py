@@ -155,7 +155,7 @@ class Bench:
     console: Console
 
     def __post_init__(self) -> None:
-        self.tokenizer = self.repository / "preprocess_text" / "1" / "tokenizer.json"
+        self.tokenizer = workload.tokenizer_file(self.repository)
         self.file, self.int8_file = (
             self.repository / "classifier" / "1" / FILE_NAMES[precision] for precision in ("fp32", "int8")
         )

@@ -52,7 +52,7 @@ PROCESSES = ("preprocess_text", "preprocess_audio", "classifier", "Triton")
 FILES = (
     "classifier/1/model.onnx",
     "classifier/config.pbtxt",
-    "preprocess_text/1/tokenizer.json",
+    "preprocess/1/tokenizer.json",
     "preprocess_text/1/checkpoint.json",
 )
 NO_MOUNTS = "needs the right to mount file systems, as root has it"
@@ -329,7 +329,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where a request was lost or a promise broken.
     """
     console = Console(stderr=True)
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = workload.tokenizer_file(arguments.repository)
     utterances = [
         emotion_client.Utterance(one.audio or None, one.text or None)
         for one in workload.mixed(CAPACITY_REQUESTS, tokenizer)

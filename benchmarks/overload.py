@@ -20,6 +20,7 @@ from rich.progress import track
 from benchmarks import load, plots
 from benchmarks.sampling import Sampler, ServerSide
 from benchmarks.soak import CAPACITY_REQUESTS, USERS
+from benchmarks.workload import tokenizer_file
 from serving import Triton
 
 LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0)  # of what it can answer
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0, or 1 where a promise is broken.
     """
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(arguments.repository)
     console = Console(stderr=True)
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
         host = f"grpc://{triton.grpc_url}"

@@ -34,6 +34,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks import load, machine
 from benchmarks.errors import BenchmarkError
+from benchmarks.workload import tokenizer_file
 from serving import Triton, TritonError
 from serving.repository import MANIFEST, check_repository
 
@@ -582,7 +583,7 @@ def measure(base: Base, stages: dict[str, Stage], users: int) -> Measurement:
     """Serve with these settings and measure; FAILED where Triton does not start, or leaves requests unanswered."""
     warm_up = WARM_UP_PER_USER * users
     requests = max(REQUESTS, REQUESTS_PER_USER * users)
-    tokenizer = base.repository.resolve() / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(base.repository.resolve())
     with tempfile.TemporaryDirectory(prefix="emoserve-tune-") as directory:
         link(base.repository, base.edited(stages), Path(directory))
         try:

@@ -27,7 +27,7 @@ class Recorder:
 @pytest.fixture
 def tokenizer(repository: Path) -> Path:
     """Of the demo's repository."""
-    return repository / "preprocess_text" / "1" / "tokenizer.json"
+    return repository / "preprocess" / "1" / "tokenizer.json"
 
 
 @pytest.mark.parametrize("graph_alone", [False, True])
