@@ -37,7 +37,7 @@ COLOURS = {
 }
 PAGE, INK, FAINT, BLUE, ORANGE, GREEN, SKY, YELLOW = COLOURS.values()
 SERIES = (BLUE, ORANGE, GREEN, SKY, YELLOW)
-STAGES = ("preprocess_text", "preprocess_audio", "classifier")  # in the order of a request
+STAGES = ("preprocess", "queue", "vggish", "bert", "fusion")  # in the order of a request
 LABEL = 26  # characters in a line of a label beside a bar
 _STYLE = {
     "svg.fonttype": "none",  # text stays text

@@ -101,9 +101,7 @@ def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path
 
 
 def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
-    found = load.run(
-        f"grpc://{server.grpc_url}", repository / "preprocess/1/tokenizer.json", seconds=1.2, rate=5.0
-    )
+    found = load.run(f"grpc://{server.grpc_url}", repository / "preprocess/1/tokenizer.json", seconds=1.2, rate=5.0)
     assert found.offered == 5.0
     assert found.start[-1] - found.start[0] < 2.5
 
