@@ -36,7 +36,7 @@ from benchmarks.flops import Flops
 from benchmarks.load import Load
 from benchmarks.results import Growth, GrowthPoint, Moment, OnnxFile, Results, ServedModel, Stage, SweepPoint, System
 from benchmarks.roofline import Cost
-from benchmarks.sampling import ENSEMBLE, Sampler, ServerSide, cpu_seconds
+from benchmarks.sampling import ENSEMBLE, PREPROCESS, QUEUE, Sampler, ServerSide, cpu_seconds
 from emotion.model import VGGish
 from emotion.text import WordPiece
 from export.repository import ENCODERS, ONNX_MODELS, model_file
@@ -46,7 +46,6 @@ from serving.repository import check_repository
 Part = TypeVar("Part")
 
 USERS = 32
-PREPROCESS, QUEUE = "preprocess", "queue"  # stages; `queue` holds what is admitted and not yet running
 LONE = (3.0, 15)  # seconds and tokens of the utterance whose latency is taken one at a time
 SYSTEMS = {
     "served": "emoserve, fp32",

@@ -459,7 +459,7 @@ def summary_text(results: Results) -> str:
         else:
             verdict = "" if goal is None else "holds" if goal.holds(value) else "MISSED"
             table.add_row(TITLES.get(name, name), f"{value:.3f}", str(goal or ""), verdict)
-    return f"{as_text(table)}\n\n{textwrap.fill(WHY_CPU_SECONDS, 100)}"
+    return f"{as_text(table).rstrip()}\n\n{textwrap.fill(WHY_CPU_SECONDS, 100)}"
 
 
 def as_text(table: Table, width: int = 100) -> str:

@@ -20,6 +20,7 @@ import psutil
 from benchmarks.errors import BenchmarkError
 
 ENSEMBLE = "emotion"  # the model that clients call; its requests are the server's
+PREPROCESS, QUEUE = "preprocess", "queue"  # Python stages; what is admitted and not yet running waits in `queue`
 TIMEOUT = 10.0  # s for an answer over HTTP, also from a server that is busy
 SETTLING = 0.25  # s: Triton counts a request after its answer has left
 MEMORY_INTERVAL = 5.0  # s: to share out shared pages, Linux walks through all of them, 15 ms for a GiB
