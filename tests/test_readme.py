@@ -50,7 +50,7 @@ def test_make_demo(demo_repository: Path) -> None:
     assert done.returncode == 0, done.stderr
     for line in ("Triton 2.51.0", "against eager PyTorch", "alone against in a batch", "0870 alone", "text alone"):
         assert line in done.stdout
-    assert done.stdout.count(" READY") == 4
+    assert done.stdout.count(" READY") == 6
     assert "untrained" not in done.stdout
     assert (ROOT / "build" / "radar.png").read_bytes().startswith(b"\x89PNG")
 
@@ -123,9 +123,18 @@ def test_python_snippets(served: None) -> None:
         assert "neutral" in done.stdout
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 def test_links_lead_somewhere() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "clients" / "README.md"]
     for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
+            linked = page.parent / target if target else page
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+                assert linked.exists(), f"{page.name}: {target}"
+                assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"

@@ -1,5 +1,6 @@
 """The examples run as they stand."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 from emotion_client import EMOTIONS, EmotionClient
 
-EXAMPLES = Path(__file__).parents[2] / "clients" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "clients" / "examples"
 
 
 def run(name: str, *arguments: object) -> str:
@@ -26,6 +28,32 @@ def test_grpc_and_http_agree_with_the_client(server: Any, clips: dict[Path, str]
     assert grpc.split()[0] == expected.label
     assert dict(line.split() for line in http.splitlines()[:5]) == shown
     assert expected.checkpoint in http.splitlines()[5]
+
+
+def test_models_alone_agree_with_the_ensemble(server: Any, clips: dict[Path, str]) -> None:
+    clip, text = next(iter(clips.items()))
+    with EmotionClient(server.grpc_url) as client:
+        expected = client.analyze(clip, text)
+    vggish, bert, *rows = run("models_alone.py", clip, "--text", text, "--endpoint", server.grpc_url).splitlines()
+    assert re.fullmatch(r"vggish: [1-9]\d* patches used, 128 numbers", vggish)
+    assert re.fullmatch(r"bert: [1-9]\d* tokens used, 256 numbers", bert)
+    assert dict(row.split() for row in rows) == {name: f"{value:.1%}" for name, value in expected.probabilities.items()}
+
+
+def test_models_alone_accept_an_absent_modality(server: Any, clips: dict[Path, str]) -> None:
+    vggish, *_ = run("models_alone.py", "--text", "We won!", "--endpoint", server.grpc_url).splitlines()
+    assert vggish == "vggish: 0 patches used, 128 numbers"
+    _, bert, *_ = run("models_alone.py", next(iter(clips)), "--endpoint", server.grpc_url).splitlines()
+    assert bert == "bert: 0 tokens used, 256 numbers"
+
+
+def test_snippets_of_the_architecture_page_print_what_it_says(server: Any) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    snippets = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    said = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    program = "".join(snippets).replace("localhost:8001", server.grpc_url)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "".join(said)
 
 
 def test_async_answers_every_file(server: Any, clips: dict[Path, str]) -> None:
