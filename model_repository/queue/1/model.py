@@ -28,6 +28,10 @@ class TritonPythonModel:
         with self.waker.batch():
             return respond_per_request(requests, self.tensors)
 
+    def finalize(self) -> None:
+        """Called by Triton before the process ends."""
+        self.instances.close()
+
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """Return PATCH_COUNT and TOKEN_COUNT, int32 [n, 1], as they came in."""
         self.gate.wait()
