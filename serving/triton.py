@@ -24,6 +24,7 @@ import psutil
 from serving import addresses, flags, log
 from serving.installation import (
     TritonError,
+    check_release,
     environment,
     find_triton,
     is_shell_safe,
@@ -149,6 +150,7 @@ class Triton:
         if self.speech:
             check_speech()
         installation = find_triton()
+        check_release(installation, config)
         self.host = addresses.resolve(self.host)
         self._ports = free_ports(self.host, self._ports)
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from serving import Triton, TritonError, installation
-from serving.installation import find_triton
+from serving.installation import Installation, check_release, find_triton
 from serving.repository import SPEECH_REPOSITORY, check_config
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -421,3 +421,27 @@ def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypat
     variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "x86_64-linux-gnu"}
     monkeypatch.setattr(sysconfig, "get_config_vars", lambda: variables)
     assert find_triton().libraries[-1] == library.parent
+
+
+def installed(release: str | None) -> Installation:
+    """A Triton of a release."""
+    return Installation(Path("tritonserver"), Path("backends"), Path("caches"), release=release)
+
+
+@pytest.mark.parametrize("release", ["24.10", "26.04"])
+def test_check_release_of_parallel_steps_on_an_old_triton_is_rejected(release: str) -> None:
+    with pytest.raises(TritonError, match=rf"needs Triton 26\.05 or newer, and this one is {release}: it crashes"):
+        check_release(installed(release), "parallel")
+
+
+@pytest.mark.parametrize(
+    ("release", "config"), [("26.05", "parallel"), (None, "parallel"), ("24.10", "int8"), ("24.10", None)]
+)
+def test_check_release_of_other_combinations_passes(release: str | None, config: str | None) -> None:
+    check_release(installed(release), config)
+
+
+def test_start_with_parallel_steps_on_the_wheel_is_rejected(repository: Path) -> None:
+    if find_triton().release != "24.10":
+        pytest.skip("another Triton is on PATH")
+    assert refusal(repository, config="parallel").startswith("the configuration parallel needs Triton 26.05 or newer")
