@@ -84,8 +84,8 @@ def check_release(installation: Installation, config: str | None) -> None:
     if config == PARALLEL_CONFIG and release is not None and release < PARALLEL_RELEASE:
         raise TritonError(
             f"the configuration {PARALLEL_CONFIG} needs Triton {PARALLEL_RELEASE} or newer, and this one is {release}: "
-            "it crashes where one of two steps of a request fails; serve without --config, or with a newer tritonserver "
-            "on PATH"
+            "it crashes where one of two steps of a request fails; leave out --config, or put a newer tritonserver on "
+            "PATH"
         )
 
 
