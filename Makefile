@@ -7,6 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 CHECKPOINT ?= build/checkpoint
 REPOSITORY ?= model_repository
 PRECISION ?= fp32
+ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -71,11 +72,11 @@ sbom: build/audit/installed  ## everything that is pinned, as CycloneDX in build
 export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16|int8)
 	$(BIN)/python -m export $(CHECKPOINT) --repository $(REPOSITORY) --precision $(PRECISION)
 
-serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics)
-	$(BIN)/python -m serving --repository $(REPOSITORY)
+serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics); ARGS="--grpc-port 9001"
+	$(BIN)/python -m serving --repository $(REPOSITORY) $(ARGS)
 
-web: $(VENV)/installed-web $(REPOSITORY)/export.json web/ui/dist/index.html  ## the page with all behind it, on http://localhost:8080
-	$(BIN)/python -m web --repository $(REPOSITORY)
+web: $(VENV)/installed-web $(REPOSITORY)/export.json web/ui/dist/index.html  ## the page with all behind it, on http://localhost:8080; ARGS="--port 9080"
+	$(BIN)/python -m web --repository $(REPOSITORY) $(ARGS)
 
 bench: $(VENV)/installed-bench build/full_repository/export.json  ## speed at full size, against roofline and peers
 	$(BIN)/python -m benchmarks run --checkpoint build/full --repository build/full_repository

@@ -8,6 +8,7 @@ others.
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -34,11 +34,12 @@ from benchmarks import frontend, load, machine, peers, results, roofline, tune, 
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import Flops
 from benchmarks.load import Load
-from benchmarks.results import Growth, GrowthPoint, Moment, Results, Stage, SweepPoint, System
-from benchmarks.sampling import ENSEMBLE, Sampler, ServerSide
+from benchmarks.results import Growth, GrowthPoint, Moment, OnnxFile, Results, ServedModel, Stage, SweepPoint, System
+from benchmarks.roofline import Cost
+from benchmarks.sampling import ENSEMBLE, PREPROCESS, QUEUE, Sampler, ServerSide, cpu_seconds
 from emotion.model import VGGish
 from emotion.text import WordPiece
-from export.repository import FILE_NAMES
+from export.repository import ENCODERS, ONNX_MODELS, model_file
 from serving import Triton
 from serving.repository import check_repository
 
@@ -113,27 +114,35 @@ class Target:
 
     Attributes:
         host: as `load.run` takes it.
-        group: process group that is stopped between turns; None for a Triton, which uses nothing when idle.
+        leader: process id that leads the group of the server's processes.
+        polls: whether it is stopped between turns; a Triton need not be, as it uses nothing when idle.
     """
 
     host: str
-    group: int | None
+    leader: int
+    polls: bool = False
 
     def load(self, tokenizer: Path, **options: Any) -> Load:
         """`load.run` with this target's processes running, and only for that long."""
         with self._turn():
             return load.run(self.host, tokenizer, **({"users": USERS} | options))
 
+    def measured_load(self, tokenizer: Path, **options: Any) -> tuple[Load, float]:
+        """Return the same, and the CPU seconds that this target's processes used for it."""
+        before = cpu_seconds(self.leader)
+        found = self.load(tokenizer, **options)
+        return found, cpu_seconds(self.leader) - before
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if self.group is None:
+        if not self.polls:
             yield
             return
-        os.killpg(self.group, signal.SIGCONT)
+        os.killpg(self.leader, signal.SIGCONT)
         try:
             yield
         finally:
-            os.killpg(self.group, signal.SIGSTOP)
+            os.killpg(self.leader, signal.SIGSTOP)
 
 
 @dataclass(frozen=True)
@@ -155,10 +164,8 @@ class Bench:
     console: Console
 
     def __post_init__(self) -> None:
-        self.tokenizer = self.repository / "preprocess_text" / "1" / "tokenizer.json"
-        self.file, self.int8_file = (
-            self.repository / "classifier" / "1" / FILE_NAMES[precision] for precision in ("fp32", "int8")
-        )
+        self.tokenizer = workload.tokenizer_file(self.repository)
+        self.has_int8 = all(model_file(self.repository, model, "int8").is_file() for model in ENCODERS)
 
     def run(self) -> Results:
         """All of the plan.
@@ -176,7 +183,7 @@ class Bench:
         with self._bar() as self.progress, ExitStack() as stack:
             self.task: TaskID = self.progress.add_task("starting", total=None)
             self.fp32 = stack.enter_context(self._served("served", None))
-            self.int8 = stack.enter_context(self._served("served_int8", "int8")) if self.int8_file.is_file() else None
+            self.int8 = stack.enter_context(self._served("served_int8", "int8")) if self.has_int8 else None
             self.progress.update(self.task, total=self._steps())
             systems, peaks, tried = self._alternate(stack, utterances)
             main, side = self._main(self.fp32)
@@ -185,8 +192,7 @@ class Bench:
                 curves["served_int8"] = curve(self._main(self.int8)[0])
             sweep = self._sweep(self.fp32)
             sweep_int8 = self._sweep(self.int8) if self.int8 else []
-            classifier = side.models["classifier"]
-            batch = max(1, round(classifier.requests / max(1, classifier.executions)))
+            models = served_models(flops, utterances, side)
             found = Results(
                 started=started,
                 minutes=0.0,
@@ -207,9 +213,10 @@ class Bench:
                 roofline=results.Roofline(
                     peak_gflops=peaks,
                     strategies=tried,
-                    needed_gflop_per_utterance=flops.needed(utterances) / len(utterances) / 1e9,
-                    spent_gflop_per_utterance=spent(flops, utterances, batch) / len(utterances) / 1e9,
+                    needed_gflop_per_utterance=sum(model.needed_gflop for model in models.values()),
+                    spent_gflop_per_utterance=sum(model.spent_gflop for model in models.values()),
                 ),
+                models=models,
                 sweep=sweep,
                 sweep_int8=sweep_int8,
                 latency_one=self._latency_one(),
@@ -233,53 +240,62 @@ class Bench:
     def _alternate(
         self, stack: ExitStack, utterances: Sequence[workload.Utterance]
     ) -> tuple[dict[str, System], list[float], list[results.Strategy]]:
-        """Systems in turns; the machine's peak and the best strategy in this process take theirs."""
+        """Load the systems in turns; the machine's peak and the best strategy in this process have turns, too."""
         targets = {"served": self.fp32.target}
         if self.int8:
             targets["served_int8"] = self.int8.target
         for name in self.plan.peers:
             self._step(f"starting {name}")
             peer = stack.enter_context(peers.start(name, self.checkpoint, Path("build") / "bench" / "peers"))
-            targets[name] = Target(peer.host, peer.pid if peer.host.startswith("http:") else None)
-            if targets[name].group:
+            targets[name] = Target(peer.host, peer.pid, polls=peer.host.startswith("http:"))
+            if targets[name].polls:
                 stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # or it could not be told to end
         pieces = WordPiece(self.tokenizer)
-        ways = roofline.strategies(self.file, os.cpu_count() or 1)
+        ways = roofline.strategies(self.repository, os.cpu_count() or 1)
         tried = []
         for name, way in ways.items():
             self._step(f"in process: {name}")
-            roofline.seconds(way, utterances[:32], pieces)  # warm
-            fastest = min(roofline.seconds(way, utterances, pieces) for _ in range(2))
+            roofline.cost(way, utterances[:32], pieces)  # warm
+            fastest = min(roofline.cost(way, utterances, pieces).seconds for _ in range(2))
             tried.append(results.Strategy(name, len(utterances) / fastest))
         best = max(tried, key=lambda strategy: strategy.throughput).name
 
-        def ceilings(half: Sequence[workload.Utterance]) -> NDArray[np.float64]:
-            return np.array([roofline.seconds(ways[best], half, pieces, graph_alone=alone) for alone in (False, True)])
+        def ceilings(half: Sequence[workload.Utterance]) -> dict[str, Cost]:
+            return {
+                name: roofline.cost(ways[best], half, pieces, graph_alone=name == "graph")
+                for name in ("roofline", "graph")
+            }
 
         for name, target in targets.items():
             self._step(f"warming {name}")
             target.load(self.tokenizer, requests=USERS)
-        loads: dict[str, list[Load]] = {name: [] for name in targets}
-        peaks, alternations = [], []
+        loads: dict[str, list[tuple[Load, float]]] = {name: [] for name in targets}
+        costs: dict[str, list[Cost]] = {"roofline": [], "graph": []}
+        peaks = []
         for number in range(self.plan.rounds + self.plan.pairs):
             turns = targets if number < self.plan.rounds else {"served": targets["served"]}
             for name, target in turns.items():
                 self._step(f"round {number + 1}: {name}")
                 # half of the ceilings' turn before and half after what they are compared with, against drift
-                first = ceilings(utterances[::2]) if name == "served" else np.zeros(2)
-                loads[name].append(target.load(self.tokenizer, requests=self.plan.requests))
+                first = ceilings(utterances[::2]) if name == "served" else {}
+                loads[name].append(target.measured_load(self.tokenizer, requests=self.plan.requests))
                 if name == "served":
                     peaks.append(roofline.peak_gflops())
-                    alternations.append(len(utterances) / (first + ceilings(utterances[1::2])))
-            figures = ", ".join(f"{name} {loads[name][-1].throughput:.1f}" for name in turns)
-            self.console.print(
-                f"round {number + 1}, utterances/s: {figures}, roofline {alternations[-1][0]:.1f}", soft_wrap=True
-            )
+                    second = ceilings(utterances[1::2])
+                    for ceiling, half in first.items():
+                        costs[ceiling].append(half + second[ceiling])
+            figures = ", ".join(f"{name} {loads[name][-1][0].throughput:.1f}" for name in turns)
+            best_rate = len(utterances) / costs["roofline"][-1].seconds
+            self.console.print(f"round {number + 1}, utterances/s: {figures}, roofline {best_rate:.1f}", soft_wrap=True)
         titles = SYSTEMS | {name: peer.title for name, peer in peers.PEERS.items()}
         systems = {name: system(titles[name], of) for name, of in loads.items()}
         titles["roofline"] += f": {best}"
-        for name, column in zip(("roofline", "graph"), np.array(alternations).T, strict=True):
-            systems[name] = System(titles[name], column.tolist())
+        for name, taken in costs.items():
+            systems[name] = System(
+                titles[name],
+                throughput=[len(utterances) / cost.seconds for cost in taken],
+                cpu_ms=[1e3 * cost.cpu_seconds / len(utterances) for cost in taken],
+            )
         return systems, peaks, tried
 
     def _main(self, served: Served) -> tuple[Load, ServerSide]:
@@ -331,7 +347,7 @@ class Bench:
             served.append(
                 self.fp32.target.load(self.tokenizer, users=1, requests=self.plan.lone, uniform=LONE).percentile(50)
             )
-            alone.append(roofline.one_at_a_time_ms(self.file, utterance, self.tokenizer, self.plan.lone))
+            alone.append(roofline.one_at_a_time_ms(self.repository, utterance, self.tokenizer, self.plan.lone))
         return results.LatencyOne(in_process_ms=median(alone), served_ms=median(served))
 
     def _growth(self, name: str, lengths: Sequence[tuple[float, int]], up_to: float) -> Growth | None:
@@ -349,7 +365,7 @@ class Bench:
 
     def _frontend(self, side: ServerSide) -> results.FrontEnd:
         self._step("front-end")
-        share = side.cpu_seconds["preprocess_audio"] / sum(side.cpu_seconds.values())
+        share = side.cpu_seconds[PREPROCESS] / sum(side.cpu_seconds.values())
         return results.FrontEnd(ms_3s=frontend.measure()[frontend.STRICTEST], share_of_cpu=share)
 
     def _overload(self, sweep: Sequence[SweepPoint]) -> results.Overload | None:
@@ -359,7 +375,7 @@ class Bench:
         self._step("overload")
         most = max(point.throughput for point in sweep)
         rate = OVERLOAD * most
-        text = (self.repository / "classifier" / "config.pbtxt").read_text()  # the slowest stage's queue fills
+        text = (self.repository / QUEUE / "config.pbtxt").read_text()  # where what is admitted waits
         limit = tune.parse(text).dynamic_batching.default_queue_policy.max_queue_size
         seconds = limit / (rate - most) + OVERLOAD_MARGIN
         found = self.fp32.target.load(self.tokenizer, seconds=seconds, rate=rate)
@@ -378,7 +394,7 @@ class Bench:
     @contextmanager
     def _served(self, name: str, config: str | None) -> Iterator[Served]:
         with Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config) as triton:
-            yield Served(Target(f"grpc://{triton.grpc_url}", None), triton, SYSTEMS[name])
+            yield Served(Target(f"grpc://{triton.grpc_url}", triton.pid), triton, SYSTEMS[name])
 
     def _spare(self, part: Callable[[], Part | None]) -> Part | None:
         """A part that the others must not be lost with: None, and a line about it, where it fails."""
@@ -406,7 +422,11 @@ class Bench:
             digest=str(manifest["checkpoint"])[:12],
             text_encoder=str(manifest["sources"]["text_encoder"]),
             vggish_parameters=parameters,
-            files={name: sha256[:16] for name, sha256 in manifest["files"].items() if name.endswith(".onnx")},
+            files={
+                name: OnnxFile((self.repository / name).stat().st_size, sha256)
+                for name, sha256 in manifest["files"].items()
+                if name.endswith(".onnx")
+            },
         )
 
     def _bar(self) -> Progress:
@@ -417,6 +437,7 @@ class Bench:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
+            refresh_per_second=1,  # drawing takes CPU time of the process in which the roofline's is measured
         )
 
 
@@ -425,8 +446,13 @@ def curve(found: Load) -> list[tuple[float, float]]:
     return [(percent, found.percentile(percent)) for percent in PERCENTILES]
 
 
-def system(title: str, loads: Sequence[Load]) -> System:
-    """One system's alternations."""
+def system(title: str, turns: Sequence[tuple[Load, float]]) -> System:
+    """Return one system's alternations.
+
+    Args:
+        turns: each with the CPU seconds that the system used for it.
+    """
+    loads = [found for found, _ in turns]
     return System(
         title=title,
         throughput=[found.throughput for found in loads],
@@ -434,20 +460,43 @@ def system(title: str, loads: Sequence[Load]) -> System:
         p95=[found.percentile(95) for found in loads],
         p99=[found.percentile(99) for found in loads],
         failures=sum(sum(found.failures.values()) for found in loads),
+        cpu_ms=[1e3 * cpu / answered if (answered := found.answered.sum()) else float("nan") for found, cpu in turns],
     )
 
 
 def stages(side: ServerSide) -> dict[str, Stage]:
-    """Means by model, as Triton counted them."""
-    return {
-        name: Stage(
-            queue_ms=of.queue_ms,
-            compute_ms=of.compute_input_ms + of.compute_infer_ms + of.compute_output_ms,
-            mean_batch=of.requests / max(1, of.executions),
+    """Return means by model, as Triton counted them."""
+    found = {}
+    for name, model in side.models.items():
+        compute = model.compute_input_ms + model.compute_infer_ms + model.compute_output_ms
+        if name == QUEUE:  # while it executes, a request waits for its turn at the models
+            found[name] = Stage(model.queue_ms + compute, 0.0, model.mean_batch)
+        elif name != ENSEMBLE:
+            found[name] = Stage(model.queue_ms, compute, model.mean_batch)
+    return found
+
+
+def served_models(flops: Flops, utterances: Sequence[workload.Utterance], side: ServerSide) -> dict[str, ServedModel]:
+    """Return what each ONNX model did in a run.
+
+    Args:
+        flops: what they cost.
+        utterances: of the workload.
+        side: the run as its server saw it.
+    """
+    busy = sum(side.models[name].busy_seconds for name in ONNX_MODELS)
+    needed = flops.needed(utterances)
+    found = {}
+    for name in ONNX_MODELS:
+        model = side.models[name]
+        computed = spent(flops, utterances, max(1, round(model.mean_batch)))
+        found[name] = ServedModel(
+            needed_gflop=needed[name] / len(utterances) / 1e9,
+            spent_gflop=computed[name] / len(utterances) / 1e9,
+            mean_batch=model.mean_batch,
+            compute_share=model.busy_seconds / busy,
         )
-        for name, of in side.models.items()
-        if name != ENSEMBLE
-    }
+    return found
 
 
 def server(side: ServerSide) -> results.Server:
@@ -460,6 +509,9 @@ def server(side: ServerSide) -> results.Server:
     )
 
 
-def spent(flops: Flops, utterances: Sequence[workload.Utterance], batch: int) -> int:
-    """FLOPs for the workload in batches of `batch`, in its order."""
-    return sum(flops.spent(utterances[start : start + batch]) for start in range(0, len(utterances), batch))
+def spent(flops: Flops, utterances: Sequence[workload.Utterance], size: int) -> Counter[str]:
+    """Return the FLOPs that each model computes for the workload in batches of `size`, in its order."""
+    total: Counter[str] = Counter()
+    for start in range(0, len(utterances), size):
+        total.update(flops.spent(utterances[start : start + size]))
+    return total

@@ -48,12 +48,14 @@ SHORTEST = 5.0  # s of load that a fault is judged by
 SETTLING = 3.0  # s of load from one fault to the next
 BUILD = ROOT / "build"  # what is below /tmp, a replica does not see
 SOON = 10.0  # s in which a replica is promised to be back
-PROCESSES = ("preprocess_text", "preprocess_audio", "classifier", "Triton")
+PROCESSES = ("preprocess", "queue", "vggish", "bert", "Triton")
 FILES = (
-    "classifier/1/model.onnx",
-    "classifier/config.pbtxt",
-    "preprocess_text/1/tokenizer.json",
-    "preprocess_text/1/checkpoint.json",
+    "vggish/1/model.onnx",
+    "bert/1/model.onnx",
+    "fusion/1/model.onnx",
+    "vggish/config.pbtxt",
+    "preprocess/1/tokenizer.json",
+    "preprocess/1/checkpoint.json",
 )
 NO_MOUNTS = "needs the right to mount file systems, as root has it"
 
@@ -175,7 +177,7 @@ def damaged_while_serving(replica: Replica) -> None:
         with InferenceServerClient(replica.endpoint) as client:
             for headers in ({}, {"triton-grpc-protocol-admin-key": replica.admin_key}):
                 with contextlib.suppress(InferenceServerException):
-                    client.load_model("classifier", headers=headers)
+                    client.load_model("vggish", headers=headers)
                     raise Broken("it reloaded a model")
     finally:
         replica.restore()
@@ -239,9 +241,7 @@ def memory_limit(replica: Replica) -> float:
     """sixteen recordings of 60 s need more memory than there is: the kernel kills, the replica is back within 30 s"""
     limit = replica.group / "memory.limit_in_bytes"
     if not limit.is_file():
-        raise Skipped(
-            "needs cgroup v1 with a memory controller that can be written; the kernel's kill is kill-classifier"
-        )
+        raise Skipped("needs cgroup v1 with a memory controller that can be written; the kernel's kill is kill-vggish")
     family = [replica.launcher, *replica.launcher.children(recursive=True)]
     needed = sum(one.memory_full_info().pss for one in family)
     last, began = replica.launcher.pid, time.monotonic()
@@ -329,7 +329,7 @@ def run(arguments: argparse.Namespace) -> int:
         0, or 1 where a request was lost or a promise broken.
     """
     console = Console(stderr=True)
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = workload.tokenizer_file(arguments.repository)
     utterances = [
         emotion_client.Utterance(one.audio or None, one.text or None)
         for one in workload.mixed(CAPACITY_REQUESTS, tokenizer)

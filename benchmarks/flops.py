@@ -11,24 +11,26 @@ from torch import nn
 
 from benchmarks.workload import Utterance
 from emotion.audio import HOP, PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE, WINDOW
-from emotion.model import TEXT_EMBEDDING, VGGish
+from emotion.model import TEXT_EMBEDDING, FusionHead, VGGish
 
 
 @dataclass(frozen=True)
 class Flops:
-    """What the encoders cost; the fusion head (0.1 MFLOP an utterance) is left out.
+    """What the served models cost.
 
     Attributes:
-        patch: of VGGish.
-        token: of BERT, everything that works on single tokens.
-        pair: of BERT's attention, for each pair of tokens of one utterance.
-        text: of the projection after the mean, for each utterance.
+        patch: of `vggish`.
+        token: of `bert`, everything that works on single tokens.
+        pair: of `bert`'s attention, for each pair of tokens of one utterance.
+        text: of the projection after `bert`'s mean, for each utterance.
+        head: of `fusion`, for each utterance.
     """
 
     patch: int
     token: int
     pair: int
     text: int
+    head: int
 
     @classmethod
     def of(cls, checkpoint: Path) -> Self:
@@ -40,25 +42,41 @@ class Flops:
             token=layers * (2 * 4 * hidden * hidden + 2 * 2 * hidden * config["intermediate_size"]),
             pair=layers * 2 * 2 * hidden,
             text=2 * hidden * TEXT_EMBEDDING,
+            head=_head(hidden),
         )
 
-    def needed(self, utterances: Sequence[Utterance]) -> int:
-        """Without any padding."""
-        return sum(self._row(utterance) + self.pair * utterance.tokens**2 for utterance in utterances)
+    def needed(self, utterances: Sequence[Utterance]) -> dict[str, int]:
+        """Return what each model needs for all of them, without any padding."""
+        return {
+            "vggish": self.patch * sum(patches(each.seconds) for each in utterances),
+            "bert": sum(self.token * each.tokens + self.pair * each.tokens**2 + self.text for each in utterances),
+            "fusion": self.head * len(utterances),
+        }
 
-    def spent(self, utterances: Sequence[Utterance]) -> int:
-        """As one batch of ours: attention alone pads, to the longest text."""
-        longest = max(utterance.tokens for utterance in utterances)
-        return sum(map(self._row, utterances)) + self.pair * len(utterances) * longest**2
+    def spent(self, batch: Sequence[Utterance]) -> dict[str, int]:
+        """Return what each model computes for one batch.
 
-    def _row(self, utterance: Utterance) -> int:
-        return self.patch * patches(utterance.seconds) + self.token * utterance.tokens + self.text
+        Attention alone is padded, to the longest text. At least one patch and one token are always computed.
+        """
+        tokens = [each.tokens for each in batch]
+        attention = self.pair * len(batch) * max(1, *tokens) ** 2
+        return self.needed(batch) | {
+            "vggish": self.patch * max(1, sum(patches(each.seconds) for each in batch)),
+            "bert": self.token * max(1, sum(tokens)) + attention + self.text * len(batch),
+        }
 
 
 def patches(seconds: float) -> int:
     """Patches of an utterance; see emotion.audio.log_mel_patches."""
     samples = round(seconds * SAMPLE_RATE)
     return max(1, (1 + (samples - WINDOW) // HOP) // PATCH_FRAMES) if samples else 0
+
+
+def _head(hidden: int) -> int:
+    with torch.device("meta"):
+        head = FusionHead(hidden)
+    parts = (head.audio_head, head.text_head, head.fusion)
+    return sum(2 * layer.weight.numel() for part in parts for layer in part if isinstance(layer, nn.Linear))
 
 
 def _vggish() -> int:

@@ -1,7 +1,7 @@
 """What the audio front-end costs: decoding, resampling and log-mel of a 3 s clip.
 
 `python -m benchmarks.frontend` prints the medians by file format. It runs in a process of its own with one thread, as
-the stage `preprocess_audio` does.
+a process of the stage `preprocess` does.
 """
 
 import io

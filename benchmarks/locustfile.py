@@ -232,7 +232,7 @@ class Course(LoadTestShape):
 
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
-    tokenizer = "model_repository/preprocess_text/1/tokenizer.json"
+    tokenizer = "model_repository/preprocess/1/tokenizer.json"
     parser.add_argument("--tokenizer", default=tokenizer, help="tokenizer.json that text lengths are counted with")
     parser.add_argument("--seed", type=int, default=4, help="of the utterances and the arrivals")
     parser.add_argument("--requests", type=int, default=0, help="send so many, each once, and end")

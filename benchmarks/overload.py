@@ -20,6 +20,8 @@ from rich.progress import track
 from benchmarks import load, plots
 from benchmarks.sampling import Sampler, ServerSide
 from benchmarks.soak import CAPACITY_REQUESTS, USERS
+from benchmarks.workload import tokenizer_file
+from export.repository import ONNX_MODELS
 from serving import Triton
 
 LEVELS = (1.0, 2.0, 3.0, 5.0, 10.0)  # of what it can answer
@@ -44,7 +46,7 @@ class Level:
         refused: share of the requests.
         refusal: ms within which 99 % of the refused were told; NaN where none was.
         late: share of the requests that were given up at their deadline.
-        vain: share of the classified utterances whose caller did not get the answer.
+        wasted: share of the utterances computed by the first ONNX model whose caller did not get the answer.
     """
 
     factor: float
@@ -55,7 +57,7 @@ class Level:
     refused: float
     refusal: float
     late: float
-    vain: float
+    wasted: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0, or 1 where a promise is broken.
     """
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(arguments.repository)
     console = Console(stderr=True)
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
         host = f"grpc://{triton.grpc_url}"
@@ -124,11 +126,11 @@ def run(arguments: argparse.Namespace) -> int:
         f"it can answer {capacity:.1f}/s; callers wait {arguments.deadline:g} s and do not try again; "
         f"medians of {arguments.rounds} turns\n"
     )
-    print("offered   answered  per core    p50      p99  refused  within      late  in vain")
+    print("offered   answered  per core    p50      p99  refused  within      late  wasted")
     for level in levels:
         print(
             f"{level.factor:5g} x  {level.goodput:7.1f}/s {level.per_core:7.1f}/s {level.p50:5.0f} ms "
-            f"{level.p99:5.0f} ms  {level.refused:6.1%} {level.refusal:6.0f} ms  {level.late:6.1%}   {level.vain:6.1%}"
+            f"{level.p99:5.0f} ms  {level.refused:6.1%} {level.refusal:6.0f} ms  {level.late:6.1%}  {level.wasted:6.1%}"
         )
     for flood in floods:
         print(
@@ -170,7 +172,7 @@ def _level(factor: float, found: load.Load, server: ServerSide, seconds: float) 
         refused=float(refused.sum() / steady.sum()),
         refusal=_percentile(found.latency[refused], 99),
         late=float((steady & (kind == "DeadlineExceeded")).sum() / steady.sum()),
-        vain=float(1 - found.answered.sum() / max(1, server.models["classifier"].requests)),
+        wasted=float(1 - found.answered.sum() / max(1, server.models[ONNX_MODELS[0]].requests)),
     )
 
 

@@ -18,7 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from benchmarks.load import Load
 from benchmarks.results import Growth, Moment, SweepPoint, System
-from benchmarks.sampling import Holdings
+from benchmarks.sampling import PREPROCESS, QUEUE, Holdings
+from export.repository import ONNX_MODELS
 
 if TYPE_CHECKING:
     from benchmarks import gpu_check as gpu_checks
@@ -38,7 +39,7 @@ COLOURS = {
 }
 PAGE, INK, FAINT, BLUE, ORANGE, GREEN, SKY, YELLOW = COLOURS.values()
 SERIES = (BLUE, ORANGE, GREEN, SKY, YELLOW)
-STAGES = ("preprocess_text", "preprocess_audio", "classifier")  # in the order of a request
+STAGES = (PREPROCESS, QUEUE, *ONNX_MODELS)  # in the order of a request
 LABEL = 26  # characters in a line of a label beside a bar
 _STYLE = {
     "svg.fonttype": "none",  # text stays text

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from benchmarks import plots
-from benchmarks.results import TITLES, Results, System, goals, middle, ratios, write_atomically
+from benchmarks.results import TITLES, WHY_CPU_SECONDS, Results, System, goals, middle, ratios, write_atomically
 
 OURS = ("served", "served_int8")
 
@@ -26,6 +26,7 @@ class Row:
     p50: float | None
     p95: float | None
     p99: float | None
+    cpu: float | None
     failures: int
     served_over: float | None
     int8_over: float | None
@@ -55,6 +56,7 @@ def write(results: Results, path: Path) -> None:
         rows=[_row(results, name, system) for name, system in results.systems.items() if system.throughput],
         figures=drawn,
         ours=OURS,
+        why_cpu_seconds=WHY_CPU_SECONDS,
     )
     write_atomically(path, page)
 
@@ -109,6 +111,8 @@ def headline(results: Results) -> str:
         words.append(f", 99 % of them within {_duration(p99)}")
     if (share := results.summary.get("served_over_roofline")) is not None:
         words.append(f"; {share * 100:.0f} % of the best that the same machine does in one process")
+        if (by_cpu := results.summary.get("served_over_roofline_cpu")) is not None:
+            words.append(f" by wall clock, {by_cpu * 100:.0f} % by CPU seconds")
     words.append(".")
     if int8 is not None:
         ratio = results.summary.get("int8_over_fp32")
@@ -139,6 +143,7 @@ def _row(results: Results, name: str, system: System) -> Row:
         middle(system.p50),
         middle(system.p95),
         middle(system.p99),
+        middle(system.cpu_ms),
         system.failures,
         over("served"),
         over("served_int8"),

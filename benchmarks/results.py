@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,8 +20,16 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import Machine
 
-# of requests; NaN (null in JSON) where none was answered
+# ms of a request; NaN (null in JSON) where none was answered
 Latency = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """An exported file: its size in bytes, and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -31,13 +40,13 @@ class Checkpoint:
         digest: of the checkpoint's weights.
         text_encoder: in words.
         vggish_parameters: their number.
-        files: digest of each exported file, by its path in the model repository.
+        files: the ONNX files, by their paths in the model repository.
     """
 
     digest: str
     text_encoder: str
     vggish_parameters: int
-    files: dict[str, str]
+    files: dict[str, OnnxFile]
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class System:
         throughput: utterances/s.
         p50, p95, p99: latency, ms; empty where one utterance has none (the roofline works on whole batches).
         failures: requests without an answer, over all alternations.
+        cpu_ms: CPU time of the system's processes for each answered utterance, ms; the load generator's is not in it.
     """
 
     title: str
@@ -60,11 +70,12 @@ class System:
     p95: list[Latency] = field(default_factory=list)
     p99: list[Latency] = field(default_factory=list)
     failures: int = 0
+    cpu_ms: list[Latency] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of running the model in one process; throughput in utterances/s."""
+    """One way of running the models in one process; throughput in utterances/s."""
 
     name: str
     throughput: float
@@ -75,7 +86,8 @@ class Roofline:
     """What the machine allows.
 
     Attributes:
-        peak_gflops: of an fp32 matrix product on all cores, GFLOP/s, an entry for each alternation.
+        peak_gflops: of an fp32 matrix product on all cores, GFLOP/s, an entry for each alternation: numpy's or ONNX
+            Runtime's, whichever is more.
         strategies: those that were tried; `systems["roofline"]` holds the best one's alternations.
         needed_gflop_per_utterance: for the mean utterance of the workload, without any padding.
         spent_gflop_per_utterance: with what is computed beyond that.
@@ -89,11 +101,31 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Stage:
-    """Means over the requests of one model: ms in its queue, ms computing (input and output with it), rows a batch."""
+    """Means over the requests of one model: ms in its queue, ms computing (input and output with it), rows a batch.
+
+    The stage `queue` computes nothing: all its time is in `queue_ms`.
+    """
 
     queue_ms: float
     compute_ms: float
     mean_batch: float
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One of the ONNX models in the main run.
+
+    Attributes:
+        needed_gflop: for the mean utterance of the workload, without any padding.
+        spent_gflop: computed for it, in batches of the mean size.
+        mean_batch: rows in an execution.
+        compute_share: of the time for which the ONNX models executed batches, summed over all of them.
+    """
+
+    needed_gflop: float
+    spent_gflop: float
+    mean_batch: float
+    compute_share: float
 
 
 @dataclass(frozen=True)
@@ -111,7 +143,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class LatencyOne:
-    """Medians, ms, of 3 s of audio and 15 tokens, one at a time: the graph in one process, and served."""
+    """Medians, ms, of 3 s of audio and 15 tokens, one at a time: the models in one process, and served."""
 
     in_process_ms: float
     served_ms: float
@@ -145,7 +177,12 @@ class Growth:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Decoding, resampling and log-mel: ms for a clip of 3 s, and the share of all CPU time under load."""
+    """What preprocessing takes.
+
+    Attributes:
+        ms_3s: ms of the audio front-end (decoding, resampling and log-mel) for a clip of 3 s.
+        share_of_cpu: of the stage `preprocess`, of all CPU time under load.
+    """
 
     ms_3s: float
     share_of_cpu: float
@@ -229,8 +266,9 @@ class Results:
         versions: package -> version.
         settings: of the run; "users" are the callers in each alternation.
         workload: from `workload.describe`.
-        systems: "served" (fp32), "served_int8", "roofline", "graph" (the roofline's, audio and text read before), and
-            the peers, by name.
+        systems: "served" (fp32), "served_int8", "roofline", "graph" (the roofline's models alone, audio and text
+            read before), and the peers, by name.
+        models: the ONNX models, fp32, in the order of a request.
         sweep, sweep_int8: ascending in users.
         tokens, seconds: growth with either.
         latencies: system -> (percentile, ms), ascending.
@@ -249,6 +287,7 @@ class Results:
     workload: dict[str, float]
     systems: dict[str, System]
     roofline: Roofline | None = None
+    models: dict[str, ServedModel] = field(default_factory=dict)
     sweep: list[SweepPoint] = field(default_factory=list)
     sweep_int8: list[SweepPoint] = field(default_factory=list)
     latency_one: LatencyOne | None = None
@@ -260,7 +299,7 @@ class Results:
     crowd: Crowd | None = None
     overload: Overload | None = None
     summary: dict[str, float | None] = field(default_factory=dict)
-    format: Literal[1] = 1
+    format: Literal[2] = 2
 
 
 @dataclass(frozen=True)
@@ -280,8 +319,9 @@ class Goal:
 
 # every figure of the summary, in its order, and what it says
 TITLES = {
-    "served_over_roofline": "Throughput served over the best in one process",
-    "served_over_graph": "The same over its graph alone, audio and text read before",
+    "served_over_roofline": "Throughput served over the best in one process, by wall clock",
+    "served_over_roofline_cpu": "The same by CPU seconds",
+    "served_over_graph": "Throughput served over its models alone, input read before",
     "achieved_over_peak_flops": "FLOP/s needed by what is served over the machine's peak",
     "vs_fastapi_pytorch": "Throughput over FastAPI + PyTorch",
     "p99_vs_fastapi_pytorch": "p99 over that of FastAPI + PyTorch",
@@ -293,12 +333,16 @@ TITLES = {
     "int8_over_fp32": "Throughput in int8 over fp32",
     "flops_spent_over_needed": "FLOPs spent over needed",
     "frontend_ms_3s": "Audio front-end for 3 s, ms",
-    "frontend_share_of_cpu": "Audio front-end's share of CPU time under load",
+    "frontend_share_of_cpu": "Preprocessing's share of CPU time under load",
     "latency_one_ms": "Latency of one caller, 3 s and 15 tokens, ms",
     "latency_one_over_in_process": "The same over the time in one process",
     "throughput_256_over_best": "Throughput with 256 callers over the best",
     "overload_refusal_p99_ms": "p99 until a refusal under overload, ms",
 }
+WHY_CPU_SECONDS = (
+    "The load generator runs on the server's cores, so the wall clock counts its work against the server; "
+    "CPU seconds count the server's processes alone."
+)
 GOALS = {
     "served_over_roofline": Goal("≥", 0.95),
     "achieved_over_peak_flops": Goal("≥", 0.85),
@@ -332,13 +376,14 @@ def alternations(results: Results) -> dict[str, list[float]]:
     """
     systems = results.systems
 
-    def ratio(over: str, under: str, key: Literal["throughput", "p99"] = "throughput") -> list[float]:
+    def ratio(over: str, under: str, key: Literal["throughput", "p99", "cpu_ms"] = "throughput") -> list[float]:
         if over not in systems or under not in systems:
             return []
         return ratios(getattr(systems[over], key), getattr(systems[under], key))
 
     found = {
         "served_over_roofline": ratio("served", "roofline"),
+        "served_over_roofline_cpu": ratio("roofline", "served", "cpu_ms"),  # utterances a CPU second, so upside down
         "served_over_graph": ratio("served", "graph"),
         "achieved_over_peak_flops": [],
         "vs_fastapi_pytorch": ratio("served", "fastapi_pytorch"),
@@ -401,7 +446,7 @@ def growth(points: Sequence[GrowthPoint], up_to: float) -> Growth:
 
 
 def summary_text(results: Results) -> str:
-    """The summary with its goals, for the last lines of a run; plain text, at most 100 columns."""
+    """Return the summary with its goals, for the last lines of a run; plain text, at most 100 columns."""
     bounds = goals(results)
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("figure", no_wrap=True)
@@ -414,7 +459,7 @@ def summary_text(results: Results) -> str:
         else:
             verdict = "" if goal is None else "holds" if goal.holds(value) else "MISSED"
             table.add_row(TITLES.get(name, name), f"{value:.3f}", str(goal or ""), verdict)
-    return as_text(table)
+    return f"{as_text(table).rstrip()}\n\n{textwrap.fill(WHY_CPU_SECONDS, 100)}"
 
 
 def as_text(table: Table, width: int = 100) -> str:

@@ -1,5 +1,6 @@
 """The server's side of a run: Triton's own statistics, and what its processes use of the machine."""
 
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import psutil
 from benchmarks.errors import BenchmarkError
 
 ENSEMBLE = "emotion"  # the model that clients call; its requests are the server's
+PREPROCESS, QUEUE = "preprocess", "queue"  # Python stages; what is admitted and not yet running waits in `queue`
 TIMEOUT = 10.0  # s for an answer over HTTP, also from a server that is busy
 SETTLING = 0.25  # s: Triton counts a request after its answer has left
 MEMORY_INTERVAL = 5.0  # s: to share out shared pages, Linux walks through all of them, 15 ms for a GiB
@@ -53,16 +55,23 @@ class ModelStatistics:
 
     Attributes:
         executions: batches that ran.
+        busy_seconds: the durations of all executions, input and output included; of several instances, their sum.
         batch_sizes: executions by batch size.
     """
 
     requests: int
     executions: int
+    busy_seconds: float
     queue_ms: float
     compute_input_ms: float
     compute_infer_ms: float
     compute_output_ms: float
     batch_sizes: dict[int, int]
+
+    @property
+    def mean_batch(self) -> float:
+        """Requests in an execution."""
+        return self.requests / max(1, self.executions)
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,16 @@ class Sampler:
         return dict(seconds)
 
 
+def cpu_seconds(leader: int) -> float:
+    """Return the CPU seconds that the processes of the group that `leader` leads have used since they started."""
+    used = 0.0
+    for pid in _group(leader):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = psutil.Process(pid).cpu_times()
+            used += times.user + times.system
+    return used
+
+
 def holdings(leader: int) -> Holdings:
     """Of the process group that `leader` leads.
 
@@ -303,12 +322,20 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> ModelSt
     return ModelStatistics(
         requests=changed("success", "count"),
         executions=int(after["execution_count"]) - int(before["execution_count"] if before else 0),
+        busy_seconds=_busy_seconds(after) - _busy_seconds(before),
         queue_ms=mean_ms("queue"),
         compute_input_ms=mean_ms("compute_input"),
         compute_infer_ms=mean_ms("compute_infer"),
         compute_output_ms=mean_ms("compute_output"),
         batch_sizes={size: executions for size, executions in sorted(sizes.items()) if executions},
     )
+
+
+def _busy_seconds(model: dict[str, Any] | None) -> float:
+    """The durations of all executions since the model was loaded, which Triton sums by batch size."""
+    batches = model["batch_stats"] if model else []
+    parts = ("compute_input", "compute_infer", "compute_output")
+    return sum(int(batch[part].get("ns", 0)) for batch in batches for part in parts) / 1e9
 
 
 def _batch_sizes(model: dict[str, Any] | None) -> dict[int, int]:

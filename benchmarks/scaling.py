@@ -27,6 +27,7 @@ from rich.console import Console
 from benchmarks import load, plots
 from benchmarks.errors import BenchmarkError
 from benchmarks.soak import CAPACITY_REQUESTS, USERS
+from benchmarks.workload import tokenizer_file
 from serving import Triton
 from serving.triton import free_ports
 
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         0, or 1 where the signal was late or stayed, or liveness gave up.
     """
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(arguments.repository)
     console = Console(stderr=True)
     probes = read_probes()
     target = read_target()

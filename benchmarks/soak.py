@@ -21,7 +21,7 @@ from benchmarks import load, plots
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import Load
 from benchmarks.sampling import Holdings, holdings
-from benchmarks.workload import DURATIONS, MOST_TOKENS
+from benchmarks.workload import DURATIONS, MOST_TOKENS, tokenizer_file
 from serving import Triton
 
 USERS = 32
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     minutes: float = arguments.minutes
     if minutes < SHORTEST:
         raise BenchmarkError(f"--minutes is {minutes:g}; noise would decide over so little: give {SHORTEST:g} or more")
-    tokenizer = arguments.repository / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(arguments.repository)
     console = Console(stderr=True)
     held: list[Holdings] = []
     found: Load | None = None

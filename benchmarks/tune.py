@@ -4,7 +4,7 @@ The ensemble is judged as a whole: throughput in a closed loop, among the settin
 holds the objective. Every trial starts Triton on a repository of links with configurations of its own, and sends it the
 same utterances. Measurements are noisy, and the best of many is partly the luckiest: the leaders and the current
 configuration are measured again in turn, and only what is measured then names the winner. Of leaders that are as fast
-as can be told, the one with the fewest processes wins: each holds a copy of the weights, and more of them make a lone
+as can be told, the one with the fewest instances wins: each holds a copy of the weights, and more of them make a lone
 request slower.
 
 Trials are kept in build/tune/NAME.db as they finish, so that the same command goes on after an interruption.
@@ -34,6 +34,9 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks import load, machine
 from benchmarks.errors import BenchmarkError
+from benchmarks.sampling import PREPROCESS, QUEUE
+from benchmarks.workload import tokenizer_file
+from export.repository import ENCODERS
 from serving import Triton, TritonError
 from serving.repository import MANIFEST, check_repository
 
@@ -48,12 +51,12 @@ LEADERS = 3  # settings that are measured again
 ROUNDS = 3  # times
 TIE = 0.05  # share of the best throughput within which medians of ROUNDS can't be told apart
 
-PYTHON_STAGE, CLASSIFIER = "preprocess_audio", "classifier"
-MOST_PYTHON_INSTANCES = 4
-MOST_INSTANCES = 8  # of the classifier: every instance holds a copy of the weights
-THREADS = "intra_op_thread_count"
-DELAYS = (0, 1000, 2000, 5000, 10000)  # µs
+TUNED = (PREPROCESS, QUEUE, *ENCODERS)  # `fusion` takes next to no time
+MAX_PREPROCESS_INSTANCES = 4
+MAX_INSTANCES = 8  # of each encoder: every instance holds a copy of the weights
+THREADS, MAX_WAITING = "intra_op_thread_count", "max_waiting"  # parameters of a configuration
 BATCHES = (4, 8, 16, 32, 64, 128)
+WAITING = (4, 8, 16, 32, 64, 128)
 
 MADE_BY = "# Made by `python -m benchmarks tune"
 
@@ -66,17 +69,18 @@ class Stage:
     """What is tuned of one model.
 
     Attributes:
-        instances: of the model, each a process.
-        threads: of each instance's ONNX Runtime, 0 for as many as there are cores; None where the configuration has no
-            such parameter.
+        instances: of the model.
+        threads: of each instance's ONNX Runtime, 0 for as many as there are cores.
         batch: rows in a batch, at most.
-        delay: what a request may wait for company, µs.
+        max_waiting: requests that the stage `queue` lets wait before the models behind it.
+
+    `threads` and `max_waiting` are None where the configuration has no such parameter.
     """
 
     instances: int
     threads: int | None
     batch: int
-    delay: int
+    max_waiting: int | None
 
 
 def parse(text: str) -> Any:
@@ -100,26 +104,28 @@ def read(text: str) -> Stage:
     config = parse(text)
     if len(config.instance_group) != 1:
         raise BenchmarkError(f"the configuration of {config.name} must have one instance_group to be tuned")
-    batching = config.dynamic_batching
-    delay = batching.max_queue_delay_microseconds
-    # without a delay, Triton never goes beyond the largest preferred size; with one it does when the delay is over
-    limited = batching.preferred_batch_size and not delay
+
+    def parameter(name: str) -> int | None:
+        return int(config.parameters[name].string_value) if name in config.parameters else None
+
     return Stage(
         instances=config.instance_group[0].count,
-        threads=int(config.parameters[THREADS].string_value) if THREADS in config.parameters else None,
-        batch=max(batching.preferred_batch_size) if limited else config.max_batch_size,
-        delay=delay,
+        threads=parameter(THREADS),
+        # without a queue delay, Triton never goes beyond the largest preferred size
+        batch=max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size),
+        max_waiting=parameter(MAX_WAITING),
     )
 
 
 def edit(text: str, stage: Stage, ensemble_batch: int) -> str:
-    """A config.pbtxt with other settings; lines that change end in "# tuned", all others and their comments stay.
+    """Return a config.pbtxt with other settings.
 
-    Triton refuses a model whose max_batch_size is below its ensemble's, so smaller batches are asked for by
-    preferred_batch_size, which is a limit where there is no queue delay.
+    Lines that change say "# tuned" in the end; all others and their comments stay. Triton rejects a model whose
+    max_batch_size is below its ensemble's, so smaller batches are asked for by preferred_batch_size.
 
     Args:
-        stage: delay 0 where batch is below `ensemble_batch`.
+        text: the config.pbtxt.
+        stage: the settings.
         ensemble_batch: max_batch_size of the ensemble.
 
     Raises:
@@ -128,25 +134,29 @@ def edit(text: str, stage: Stage, ensemble_batch: int) -> str:
     before = read(text)
     if stage.instances != before.instances:
         text = _set(text, r"(instance_group\s*\[\s*\{[^}]*?\bcount:\s*)(\d+)", stage.instances)
-    if stage.threads != before.threads:
-        text = _set(text, rf'(key:\s*"{THREADS}"\s+value:\s*\{{\s*string_value:\s*")(\d+)', stage.threads)
-    if stage.delay != before.delay:
-        if "max_queue_delay_microseconds" in text:
-            text = _set(text, r"(\bmax_queue_delay_microseconds:\s*)(\d+)", stage.delay)
-        else:
-            text = _add_to_batching(text, f"max_queue_delay_microseconds: {stage.delay}")
-    if stage.batch != read(text).batch:
+    for name, value, old in (
+        (THREADS, stage.threads, before.threads),
+        (MAX_WAITING, stage.max_waiting, before.max_waiting),
+    ):
+        if value != old:
+            text = _set(text, rf'(key:\s*"{name}"\s+value:\s*\{{\s*string_value:\s*")(\d+)', value)
+    if stage.batch != before.batch:
         text = re.sub(r"^[ \t]*preferred_batch_size:[^\n]*\n", "", text, flags=re.MULTILINE)
         if stage.batch < ensemble_batch:
-            text = _add_to_batching(text, f"preferred_batch_size: [ {stage.batch} ]")
+            text = re.sub(
+                r"(\bdynamic_batching\s*\{)",
+                rf"\1\n  preferred_batch_size: [ {stage.batch} ]  # tuned",
+                text,
+                count=1,
+            )
             if parse(text).max_batch_size != ensemble_batch:
                 text = _set(text, r"(^max_batch_size:\s*)(\d+)", ensemble_batch)
         elif stage.batch != read(text).batch:
             text = _set(text, r"(^max_batch_size:\s*)(\d+)", stage.batch)
     if read(text) != stage:
         raise BenchmarkError(
-            f"can't tune the configuration of {parse(text).name}: write its instance_group, {THREADS} and "
-            "dynamic_batching in the way of those that come with emoserve"
+            f"can't tune the configuration of {parse(text).name}: write its instance_group, {THREADS}, {MAX_WAITING} "
+            "and dynamic_batching in the way of those that come with emoserve"
         )
     return text
 
@@ -160,10 +170,6 @@ def _set(text: str, pattern: str, value: int | None) -> str:
         count=1,
         flags=re.MULTILINE,
     )
-
-
-def _add_to_batching(text: str, line: str) -> str:
-    return re.sub(r"(\bdynamic_batching\s*\{)", rf"\1\n  {line}  # tuned", text, count=1)
 
 
 @dataclass(frozen=True)
@@ -208,7 +214,7 @@ class Base:
     @property
     def stages(self) -> dict[str, Stage]:
         """The settings of the tuned models."""
-        return {model: read(self.texts[model]) for model in (PYTHON_STAGE, CLASSIFIER)}
+        return {model: read(self.texts[model]) for model in TUNED}
 
     @property
     def ensemble_batch(self) -> int:
@@ -249,37 +255,51 @@ def link(repository: Path, texts: dict[str, str], directory: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One thing to turn: the fields of a model's Stage by the label of each choice, the current choice first."""
+class SearchParameter:
+    """One thing that is searched.
+
+    Attributes:
+        model: whose it is.
+        name: for people.
+        choices: fields of the model's Stage by the label of each choice, the current choice first.
+    """
 
     model: str
     name: str
     choices: dict[str, dict[str, int]]
 
 
-def knobs(current: dict[str, Stage], ensemble_batch: int, cores: int, users: int) -> list[Knob]:
-    """What is searched.
+def search_parameters(current: dict[str, Stage], ensemble_batch: int, cores: int, users: int) -> list[SearchParameter]:
+    """Return what is searched.
 
-    What belongs together is one choice, so that no combination is senseless: instances and threads (at most two threads
-    a core), batch limit and delay (a limit below the ensemble's holds only without a delay). Batches can't be larger
-    than the number of users.
+    Instances and threads of an encoder are one choice, so that no combination has more than two threads a core. Neither
+    batches nor what waits before the models can be larger than the number of users.
+
+    Args:
+        current: the settings now, by model.
+        ensemble_batch: max_batch_size of the ensemble.
+        cores: of this machine.
+        users: callers in the closed loop.
     """
-    python = current[PYTHON_STAGE]
-    counts = dict.fromkeys((python.instances, *_doublings(min(cores, MOST_PYTHON_INSTANCES))))
-    found = [Knob(PYTHON_STAGE, "instances", {str(count): {"instances": count} for count in counts})]
-    stage = current[CLASSIFIER]
-    workers = {f"{stage.instances}x{stage.threads or cores}": {"instances": stage.instances}}
-    for threads in _doublings(cores):
-        for instances in _doublings(min(MOST_INSTANCES, 2 * cores // threads)):
-            workers.setdefault(f"{instances}x{threads}", {"instances": instances, "threads": threads})
-    larger = [size for size in BATCHES if size > ensemble_batch and size < 2 * users]
-    pairs = [
-        (stage.batch, stage.delay),
-        *((size, 0) for size in BATCHES if size < min(ensemble_batch, users)),
-        *((size, delay) for size in (ensemble_batch, *larger) for delay in DELAYS),
-    ]
-    batches = {f"{batch}/{delay}": {"batch": batch, "delay": delay} for batch, delay in pairs}
-    found += [Knob(CLASSIFIER, "instances x threads", workers), Knob(CLASSIFIER, "batch/delay", batches)]
+    preprocess, queue = current[PREPROCESS], current[QUEUE]
+    counts = (preprocess.instances, *_doublings(min(cores, MAX_PREPROCESS_INSTANCES)))
+    found = [SearchParameter(PREPROCESS, "instances", {str(count): {"instances": count} for count in counts})]
+    assert queue.max_waiting is not None
+    waiting = (queue.max_waiting, *(count for count in WAITING if count < 2 * users))
+    found.append(SearchParameter(QUEUE, MAX_WAITING, {str(count): {"max_waiting": count} for count in waiting}))
+    for model in ENCODERS:
+        stage = current[model]
+        workers = {f"{stage.instances}x{stage.threads or cores}": {"instances": stage.instances}}
+        for threads in _doublings(cores):
+            for instances in _doublings(min(MAX_INSTANCES, 2 * cores // threads)):
+                workers.setdefault(f"{instances}x{threads}", {"instances": instances, "threads": threads})
+        found.append(SearchParameter(model, "instances x threads", workers))
+        sizes = (
+            stage.batch,
+            *(size for size in BATCHES if size < min(ensemble_batch, users)),
+            *(size for size in (ensemble_batch, *BATCHES) if ensemble_batch <= size < 2 * users),
+        )
+        found.append(SearchParameter(model, "batch", {str(size): {"batch": size} for size in sizes}))
     return found
 
 
@@ -289,24 +309,24 @@ def _doublings(limit: int) -> list[int]:
 
 
 class Space:
-    """Settings as Optuna's parameters: the label of each knob's choice, by "MODEL KNOB"."""
+    """Settings as Optuna's parameters: the label of each search parameter's choice, by "MODEL NAME"."""
 
     def __init__(self, base: Base, cores: int, users: int) -> None:
         self.base = base
-        self.knobs = {
-            f"{knob.model} {knob.name}": knob for knob in knobs(base.stages, base.ensemble_batch, cores, users)
+        self.searched = {
+            f"{one.model} {one.name}": one for one in search_parameters(base.stages, base.ensemble_batch, cores, users)
         }
-        self.current = {name: next(iter(knob.choices)) for name, knob in self.knobs.items()}
+        self.current = {name: next(iter(one.choices)) for name, one in self.searched.items()}
 
     def suggest(self, trial: optuna.Trial) -> dict[str, str]:
         """The parameters of a trial."""
-        return {name: trial.suggest_categorical(name, list(knob.choices)) for name, knob in self.knobs.items()}
+        return {name: trial.suggest_categorical(name, list(one.choices)) for name, one in self.searched.items()}
 
     def describe(self, parameters: dict[str, str]) -> dict[str, str]:
         """In short, by model."""
         words: dict[str, list[str]] = {}
-        for name, knob in self.knobs.items():
-            words.setdefault(knob.model, []).append(parameters[name])
+        for name, one in self.searched.items():
+            words.setdefault(one.model, []).append(parameters[name])
         return {model: " ".join(labels) for model, labels in words.items()}
 
     def sentence(self, parameters: dict[str, str]) -> str:
@@ -317,8 +337,8 @@ class Space:
         """The settings that parameters stand for."""
         stages = self.base.stages
         for name, label in parameters.items():
-            knob = self.knobs[name]
-            stages[knob.model] = replace(stages[knob.model], **knob.choices[label])
+            one = self.searched[name]
+            stages[one.model] = replace(stages[one.model], **one.choices[label])
         return stages
 
 
@@ -385,7 +405,7 @@ def ranking(among: Iterable[Candidate], p99_ms: float) -> list[Candidate]:
 
 
 def choose(holding: list[Candidate], stages: Callable[[dict[str, str]], dict[str, Stage]]) -> Candidate:
-    """The winner of a `ranking` that is not empty: as fast as any, with the fewest processes, then the lowest p99.
+    """Return the winner of a `ranking` that is not empty: as fast as any, the fewest instances, then the lowest p99.
 
     Args:
         stages: from a candidate's parameters to its settings.
@@ -395,7 +415,8 @@ def choose(holding: list[Candidate], stages: Callable[[dict[str, str]], dict[str
 
     def cost(candidate: Candidate) -> tuple[int, int, float]:
         settings = stages(candidate.parameters)
-        return settings[CLASSIFIER].instances, settings[PYTHON_STAGE].instances, candidate.result.p99
+        copies = sum(settings[model].instances for model in ENCODERS)
+        return copies, settings[PREPROCESS].instances, candidate.result.p99
 
     return min(as_fast, key=cost)
 
@@ -554,10 +575,6 @@ def search(study: optuna.Study, space: Space, p99_ms: float, users: int, trials:
             trial = study.ask()
             parameters = space.suggest(trial)
             stages = space.stages(parameters)
-            # Triton 24.10 starves several instances behind a queue delay, after a while (its issue 8870)
-            if parameters != space.current and any(one.delay and one.instances > 1 for one in stages.values()):
-                study.tell(trial, state=TrialState.PRUNED)
-                continue
             try:
                 measurement = measure(space.base, stages, users)
                 if measurement == FAILED and parameters == space.current:
@@ -582,7 +599,7 @@ def measure(base: Base, stages: dict[str, Stage], users: int) -> Measurement:
     """Serve with these settings and measure; FAILED where Triton does not start, or leaves requests unanswered."""
     warm_up = WARM_UP_PER_USER * users
     requests = max(REQUESTS, REQUESTS_PER_USER * users)
-    tokenizer = base.repository.resolve() / "preprocess_text" / "1" / "tokenizer.json"
+    tokenizer = tokenizer_file(base.repository.resolve())
     with tempfile.TemporaryDirectory(prefix="emoserve-tune-") as directory:
         link(base.repository, base.edited(stages), Path(directory))
         try:
@@ -612,7 +629,7 @@ def table(space: Space, found: list[Candidate], p99_ms: float) -> Table:
     others = sorted((one for one in found if one not in holding), key=lambda one: one.result.p99)
     result = Table(
         title=f"settings, and whether they hold a p99 of {p99_ms:g} ms",
-        caption="instances x threads, batch limit/queue delay in µs; * as it is now",
+        caption="preprocess: instances; queue: max_waiting; encoders: instances x threads, batch limit; * as it is now",
         box=SIMPLE,
     )
     for model in space.describe(space.current):

@@ -51,6 +51,11 @@ class Utterance:
         return "both" if self.audio and self.text else "audio" if self.audio else "text"
 
 
+def tokenizer_file(repository: Path) -> Path:
+    """Return the tokenizer.json of an exported repository, which texts are measured with."""
+    return repository / "preprocess" / "1" / "tokenizer.json"
+
+
 def lengths(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Seconds float64 [count] in 0.5 to 34, and WordPieces int64 [count] in 3 to 120, of utterances like IEMOCAP's."""
     # a generator for each, or the first draws would depend on the count
@@ -65,7 +70,7 @@ def mixed(count: int, tokenizer: Path, seed: int = 4) -> list[Utterance]:
     """Utterances as long as IEMOCAP's; one in ten has audio only, one in ten text only.
 
     Args:
-        tokenizer: a tokenizer.json; an exported repository has preprocess_text/1/tokenizer.json.
+        tokenizer: a tokenizer.json, such as `tokenizer_file` names.
 
     Raises:
         BenchmarkError: no such tokenizer.
@@ -155,7 +160,7 @@ def _words(tokenizer: Path) -> list[tuple[str, int]]:
     """The words of all transcripts, each with its number of WordPieces: BERT splits at spaces first, so they add up."""
     if not tokenizer.is_file():
         raise BenchmarkError(
-            f"no tokenizer at {tokenizer}: give the preprocess_text/1/tokenizer.json of an exported repository "
+            f"no tokenizer at {tokenizer}: give the preprocess/1/tokenizer.json of an exported repository "
             "(`make export` makes one)"
         )
     pieces = text.WordPiece(tokenizer)

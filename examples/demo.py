@@ -19,7 +19,7 @@ from serving import Triton, TritonError
 ROOT = Path(__file__).parent.parent
 SPEECH = Path(__file__).parent / "speech"
 TEXT_ALONE = "I can't believe we finally won, this is the best day of my life!"
-MODELS = ("emotion", "preprocess_audio", "preprocess_text", "classifier")
+MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def show_server(console: Console, server: Triton) -> None:
     with InferenceServerClient(server.grpc_url) as triton:
         console.print(f"Triton {triton.get_server_metadata().version} on {server.grpc_url} (gRPC)")
         for model in MODELS:
-            console.print(f"  {model:<17} {'READY' if triton.is_model_ready(model) else 'not ready'}")
+            console.print(f"  {model:<11} {'READY' if triton.is_model_ready(model) else 'not ready'}")
     assert server.manifest is not None
     for precision, comparisons in server.manifest["parity"].items():
         for comparison in comparisons:

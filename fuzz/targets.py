@@ -18,7 +18,7 @@ from web.gateway import recordings
 from web.gateway.errors import Failure
 
 CPU_LIMIT = 2.0  # s of the processor for one input
-TOKENIZER = Path("model_repository/preprocess_text/1/tokenizer.json")  # where `make export` puts it
+TOKENIZER = Path("model_repository/preprocess/1/tokenizer.json")  # where `make export` puts it
 MAX_SECONDS = 60.0
 _SENTENCE = re.compile(r"[A-Z][^\n]{10,400}")
 

@@ -1,6 +1,7 @@
 """`python -m serving`: serve a model repository until told to stop."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -8,8 +9,9 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from serving import log
+from serving import addresses, flags, log
 from serving.certificates import SPREAD, Renewal
+from serving.start_progress import StartProgress
 from serving.triton import Triton, TritonError
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
@@ -24,21 +26,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
-        epilog="Arguments after -- go to tritonserver as they are. EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, "
-        "EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for --config, --log-level, --drain and "
-        "--renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics to those who send it; without it "
-        "nobody can.",
+        epilog="Arguments after -- go to tritonserver; those that would break the service are rejected. "
+        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for "
+        "--config, --log-level, --drain and --renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics "
+        "to those who send it; without it nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument("--http-port", type=int, default=8000, metavar="N", help="default 8000; 0: any free port")
     parser.add_argument("--grpc-port", type=int, default=8001, metavar="N", help="default 8001; 0: any free port")
     parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="IPv4 or IPv6 address to bind to, or its name; 0.0.0.0 for all IPv4 addresses, :: for all IPv6 addresses "
+        "(default: 127.0.0.1)",
+    )
     parser.add_argument(
         "--config",
         metavar="NAME",
         default=os.environ.get("EMOSERVE_CONFIG"),
-        help="take configs/NAME.pbtxt of each model that has it (gpu)",
+        help="take configs/NAME.pbtxt of each model that has it, such as gpu or int8 (default: config.pbtxt)",
     )
     parser.add_argument("--speech", action="store_true", help="serve emotion_speech too: it recognises what is said")
     parser.add_argument(
@@ -79,9 +86,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        with Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY")) as server:
+        flags.check(options["arguments"])
+        server = Triton(**options, admin_key=os.environ.get("EMOSERVE_ADMIN_KEY"))
+        with contextlib.ExitStack() as running:
+            with StartProgress(server):
+                running.enter_context(server)
             print(
-                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics",
+                f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"
+                + (f" (listening on {server.host})" if server.host in addresses.LOOPBACK else ""),
                 flush=True,
             )
             if server.manifest:

@@ -2,14 +2,20 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+WHEEL_RELEASE = "24.10"  # of Triton, in nvidia-pytriton 0.7.0
+RELEASE_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"  # set in NVIDIA's images
+PARALLEL_CONFIG = "parallel"  # of the ensemble `emotion`: two steps of a request at a time
+PARALLEL_RELEASE = "26.05"  # the first that survives it (github.com/triton-inference-server/core/pull/483)
 OUR_BACKENDS = Path(__file__).parent / "backends"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+_SHELL_SAFE = re.compile(r"[\w/.,:+@%=-]+", re.ASCII)
 
 
 class TritonError(RuntimeError):
@@ -23,14 +29,18 @@ class Installation:
     Attributes:
         binary: the tritonserver program.
         backends: the directory of the backends that came with it.
+        caches: the directory of the response caches that came with it.
         libraries: directories for LD_LIBRARY_PATH.
         stub: the python backend's stub for the running Python, where the installation carries several; else None.
+        release: of Triton, such as "26.09"; None where it is not known.
     """
 
     binary: Path
     backends: Path
+    caches: Path
     libraries: tuple[Path, ...] = ()
     stub: Path | None = None
+    release: str | None = None
 
     @property
     def has_native_onnxruntime(self) -> bool:
@@ -46,7 +56,8 @@ def find_triton() -> Installation:
     """
     if on_path := shutil.which("tritonserver"):
         binary = Path(on_path).resolve()
-        return Installation(binary, binary.parent.parent / "backends")
+        root, release = binary.parent.parent, os.environ.get(RELEASE_VARIABLE)
+        return Installation(binary, root / "backends", root / "caches", release=release)
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonError("no Triton found: put tritonserver on PATH, or run: pip install nvidia-pytriton==0.7.0")
@@ -59,7 +70,23 @@ def find_triton() -> Installation:
             "or put NVIDIA's tritonserver on PATH"
         )
     libraries = (package.parent / "nvidia_pytriton.libs", _libpython().parent)
-    return Installation(server / "bin" / "tritonserver", server / "backends", libraries, stub)
+    binary = server / "bin" / "tritonserver"
+    return Installation(binary, server / "backends", server / "caches", libraries, stub, WHEEL_RELEASE)
+
+
+def check_release(installation: Installation, config: str | None) -> None:
+    """Check that this Triton survives a configuration.
+
+    Raises:
+        TritonError: it is known to be too old.
+    """
+    release = installation.release
+    if config == PARALLEL_CONFIG and release is not None and release < PARALLEL_RELEASE:
+        raise TritonError(
+            f"the configuration {PARALLEL_CONFIG} needs Triton {PARALLEL_RELEASE} or newer, and this one is {release}: "
+            "it crashes where one of two steps of a request fails; leave out --config, or put a newer tritonserver on "
+            "PATH"
+        )
 
 
 def _libpython() -> Path:
@@ -82,15 +109,36 @@ def _libpython() -> Path:
     )
 
 
+def shell_safe(directory: Path, link: Path) -> Path:
+    """Return the directory, or a link to it where its path holds a space or another character special to a shell.
+
+    Triton starts the processes of its python backend with `bash -c` and quotes no path.
+
+    Args:
+        directory: an absolute path.
+        link: where to make the link.
+    """
+    if is_shell_safe(directory):
+        return directory
+    link.symlink_to(directory, target_is_directory=True)
+    return link
+
+
+def is_shell_safe(path: Path) -> bool:
+    """Return whether a shell takes the path as one word without quotes."""
+    return bool(_SHELL_SAFE.fullmatch(str(path)))
+
+
 def prepare_backends(installation: Installation, directory: Path) -> Path:
     """The backends directory to hand to Triton: its own ones, and ours where it has no native `onnxruntime`.
 
     Args:
-        directory: a writable one. The python backend is copied, as Triton makes its stub executable at start and must
-            own it for that.
+        directory: to be made, in a writable one. The python backend is copied, as Triton makes its stub executable at
+            start and must own it for that.
     """
     if installation.has_native_onnxruntime:
-        return installation.backends
+        return shell_safe(installation.backends, directory)
+    directory.mkdir()
     for backend in installation.backends.iterdir():
         if backend.name == "python":
             shutil.copytree(backend, directory / "python")

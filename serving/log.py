@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 
 LEVELS = ("verbose", "info", "warning", "error")
+CLEAR_LINE = "\r\x1b[K"  # on a terminal: what stands on the line gives way
 _LINE = re.compile(r"^(?P<level>[IWEFV])\d{4} [\d:.]+ \d+ (?P<source>[\w.]+:\d+)\] (?P<message>.*)$")
 _RANK = {"V": 0, "I": 1, "W": 2, "E": 3, "F": 3}
 
@@ -19,6 +20,7 @@ _HARMLESS = (
     "libmpg123",
 )
 _OWN_ERROR = re.compile(r"^(error|\S*/tritonserver): (?P<message>.+)$")  # printed: of main(), of a wrong flag
+_LOADED = re.compile(r"successfully loaded '(?P<model>[^']+)'")
 _LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.*?)\"?$")
 
 
@@ -46,7 +48,12 @@ def failure(lines: Iterable[str]) -> str | None:
     return errors[0] if errors else None
 
 
+def loaded(line: str) -> str | None:
+    """Return the model that a line of the log says is loaded, or None."""
+    return match["model"] if (match := _LOADED.search(line)) else None
+
+
 def relay(line: str, level: str) -> None:
     """Show a line of the log on standard error if `level` includes it."""
     if shown(line, level):
-        print(line, file=sys.stderr, flush=True)
+        print(CLEAR_LINE + line if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

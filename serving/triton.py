@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -20,10 +21,18 @@ from typing import Any, NoReturn
 
 import psutil
 
-from serving import log
-from serving.installation import TritonError, environment, find_triton, prepare_backends
+from serving import addresses, flags, log
+from serving.installation import (
+    TritonError,
+    check_release,
+    environment,
+    find_triton,
+    is_shell_safe,
+    prepare_backends,
+    shell_safe,
+)
 from serving.progress import Progress
-from serving.repository import SPEECH_REPOSITORY, check_repository, check_speech
+from serving.repository import SPEECH_REPOSITORY, check_config, check_exports, check_repository, check_speech
 from stages.loopback import get
 from stages.triton_metrics import METRICS_URL
 from stages.wakeup import HTTP_URL
@@ -70,8 +79,10 @@ class Triton:
         Args:
             repository: the model repository.
             http_port, grpc_port, metrics_port: 0 takes any free port.
-            config: the configuration to take from each model's configs/ directory ("gpu"); None is config.pbtxt.
-            host: the address to bind to.
+            config: the configuration to take from each model's configs/ directory ("gpu"); None or "default" is
+                config.pbtxt.
+            host: the address to bind to, IPv4 or IPv6, or a name of it; 0.0.0.0 for all IPv4 addresses, :: for all IPv6
+                addresses (over gRPC for IPv4, too).
             log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
             arguments: further tritonserver flags, passed on as they are.
             speech: whether to serve `emotion_speech` too, which recognises what is said.
@@ -83,35 +94,42 @@ class Triton:
         self.log_level = log_level
         self.arguments = tuple(arguments)
         self.speech = speech
+        self._repositories = (self.repository, SPEECH_REPOSITORY) if speech else (self.repository,)
         self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.manifest: dict[str, Any] | None = None
+        self.loaded: set[str] = set()  # models, by name; grows during the start
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
         self._log: deque[str] = deque(maxlen=500)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._exit_timeout = EXIT_TIMEOUT + 5.0
+        self._exit_timeout = flags.exit_timeout(self.arguments, EXIT_TIMEOUT) + 5.0
         self._processes: dict[psutil.Process, str] = {}  # what each is called: Triton, and its Python stages
 
     @property
     def http_url(self) -> str:
-        """host:port of HTTP."""
-        return f"{self.host}:{self._ports['HTTP']}"
+        """host:port of HTTP, as this machine reaches it; an IPv6 address is in brackets."""
+        return addresses.url(self.host, self._ports["HTTP"])
 
     @property
     def grpc_url(self) -> str:
-        """host:port of gRPC."""
-        return f"{self.host}:{self._ports['gRPC']}"
+        """host:port of gRPC, likewise."""
+        return addresses.url(self.host, self._ports["gRPC"])
 
     @property
     def metrics_url(self) -> str:
-        """host:port of Prometheus metrics (path /metrics)."""
-        return f"{self.host}:{self._ports['metrics']}"
+        """host:port of Prometheus metrics (path /metrics), likewise."""
+        return addresses.url(self.host, self._ports["metrics"])
 
     @property
     def admin_headers(self) -> dict[str, str]:
         """What to send over HTTP, or as metadata over gRPC, for administration and statistics."""
         return {"admin-key": self._admin_key, "triton-grpc-protocol-admin-key": self._admin_key}
+
+    @property
+    def model_count(self) -> int:
+        """The number of models to load."""
+        return sum(1 for repository in self._repositories for _ in repository.glob("*/config.pbtxt"))
 
     @property
     def pid(self) -> int:
@@ -126,14 +144,29 @@ class Triton:
             TritonError: one line that says what is wrong and what to do about it.
         """
         self.manifest = check_repository(self.repository)
+        config = check_config(self._repositories, self.config)
+        if self.manifest:
+            check_exports(self.repository, config)
         if self.speech:
             check_speech()
         installation = find_triton()
+        check_release(installation, config)
+        self.host = addresses.resolve(self.host)
         self._ports = free_ports(self.host, self._ports)
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
-            backends = prepare_backends(installation, Path(self._scratch.name))
+            scratch = Path(self._scratch.name)
+            if not is_shell_safe(scratch):
+                raise TritonError(
+                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs one "
+                    "without spaces and other characters that are special to a shell; set TMPDIR to such a directory"
+                )
+            repositories = [
+                shell_safe(path.resolve(), scratch / f"repository-{number}")
+                for number, path in enumerate(self._repositories, start=1)
+            ]
+            backends = prepare_backends(installation, scratch / "backends")
         except OSError as error:
             # shutil lists what it could not copy, and why
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
@@ -142,14 +175,14 @@ class Triton:
             ) from None
         command = [
             str(installation.binary),
-            f"--model-repository={self.repository.resolve()}",
-            *([f"--model-repository={SPEECH_REPOSITORY}"] if self.speech else []),
+            *(f"--model-repository={repository}" for repository in repositories),
             f"--backend-directory={backends}",
-            f"--http-address={self.host}",
+            f"--cache-directory={installation.caches}",
+            f"--http-address={addresses.for_http(self.host)}",
             f"--http-port={self._ports['HTTP']}",
-            f"--grpc-address={self.host}",
+            f"--grpc-address={addresses.for_grpc(self.host)}",
             f"--grpc-port={self._ports['gRPC']}",
-            f"--metrics-address={self.host}",
+            f"--metrics-address={addresses.for_http(self.host)}",
             f"--metrics-port={self._ports['metrics']}",
             f"--http-restricted-api={ADMINISTRATION}:admin-key={self._admin_key}",
             f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
@@ -159,7 +192,7 @@ class Triton:
             "--metrics-config=summary_latencies=true",  # p99 for those who watch
             # our configurations say everything; completing them would load every model twice
             "--disable-auto-complete-config",
-            *([f"--model-config-name={self.config}"] if self.config else []),
+            *([f"--model-config-name={config}"] if config else []),
             *(["--log-verbose=1"] if self.log_level == "verbose" else []),
             *self.arguments,
         ]
@@ -275,8 +308,9 @@ class Triton:
 
     @property
     def _region(self) -> str:
-        """What the names of its shared memory begin with: no other Triton has this port of this machine, or pod."""
-        return f"triton_{platform.node()}_{self._ports['gRPC']}_"
+        """What the names of its shared memory begin with: no other Triton has this address and port of this machine."""
+        address = re.sub("[^0-9a-f]", "-", self.host)
+        return f"triton_{platform.node()}_{address}_{self._ports['gRPC']}_"
 
     def _remove_regions(self) -> None:
         """Remove its shared memory, which outlives a Triton that dies a hard death."""
@@ -295,6 +329,8 @@ class Triton:
         for line in self._process.stdout:
             line = line.rstrip("\n")
             self._log.append(line)
+            if model := log.loaded(line):
+                self.loaded.add(model)
             log.relay(line, self.log_level)
 
     def _wait_ready(self) -> None:

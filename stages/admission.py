@@ -54,13 +54,13 @@ class QueueSnapshot:
     Attributes:
         time: s, of a monotonic clock.
         queued: requests in the stage `queue`, of either priority.
-        behind: requests that wait for the models behind it.
+        waiting: requests that wait for each of the models behind it.
         work: of each model.
     """
 
     time: float
     queued: float
-    behind: float
+    waiting: Mapping[str, float]
     work: Mapping[str, ModelWork]
 
     @property
@@ -68,17 +68,28 @@ class QueueSnapshot:
         """Requests that have come out of the last model."""
         return self.work[MODELS[-1]].requests
 
+    @property
+    def all_waiting(self) -> float:
+        """Requests that wait anywhere."""
+        return self.queued + sum(self.waiting.values())
+
+    def behind(self, model: str) -> float:
+        """Return the requests between `queue` and a model, which it has yet to take."""
+        return sum(self.waiting[each] for each in MODELS[: MODELS.index(model) + 1])
+
 
 @dataclass(frozen=True)
 class Speed:
     """How long the models take, in seconds.
 
     Attributes:
-        per_utterance: between two utterances that the slowest model finishes.
-        batch: one batch of the slowest model.
+        slowest: the model that limits the throughput.
+        per_utterance: between two utterances that it finishes.
+        batch: one batch of it.
         passage: one batch of each model, one after the other.
     """
 
+    slowest: str
     per_utterance: float
     batch: float
     passage: float
@@ -135,12 +146,13 @@ class Admission:
             if (
                 newest is not None
                 and self._speed is not None
-                and newest.queued + newest.behind
+                and newest.all_waiting
                 and self._clock() - newest.time < MAX_AGE_S
             ):
-                ahead = newest.behind + min(newest.queued, self._interactive) + self._processes * self._admitted[False]
+                queued = min(newest.queued, self._interactive) + self._processes * self._admitted[False]
                 if bulk:
-                    ahead = newest.behind + newest.queued + self._processes * sum(self._admitted.values())
+                    queued = newest.queued + self._processes * sum(self._admitted.values())
+                ahead = queued + newest.behind(self._speed.slowest)
                 # those ahead, the batch that is running, and its own way through the models
                 needed = ahead * self._speed.per_utterance + self._speed.batch + self._speed.passage
                 limit = min(MAX_WAIT_S, MARGIN * timeout / 1e6) if timeout else MAX_WAIT_S
@@ -171,7 +183,7 @@ class Admission:
             self._admitted = {False: 0, True: 0}
             left = self._interactive + admitted - (newest.answered - before.answered)
             # no more than are waiting: some were rejected later, or their callers left
-            self._interactive = min(max(0.0, left), newest.queued + newest.behind + admitted)
+            self._interactive = min(max(0.0, left), newest.all_waiting + admitted)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES:
                 self._speed = speed(oldest, newest)
@@ -201,7 +213,7 @@ def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
         per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
         per_utterance[model] = batch[model] / max(1.0, per_batch) / new.instances
     slowest = max(per_utterance, key=per_utterance.__getitem__)
-    return Speed(per_utterance[slowest], batch[slowest], sum(batch.values()))
+    return Speed(slowest, per_utterance[slowest], batch[slowest], sum(batch.values()))
 
 
 def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueSnapshot:
@@ -213,8 +225,8 @@ def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueS
         now: s, of a monotonic clock.
     """
 
-    def waiting(*models: str) -> float:
-        return sum(values.get(("pending_request_count", model), 0.0) for model in models)
+    def waiting(model: str) -> float:
+        return values.get(("pending_request_count", model), 0.0)
 
     def work(model: str) -> ModelWork:
         return ModelWork(
@@ -225,7 +237,9 @@ def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueS
             instances=instances[model],
         )
 
-    return QueueSnapshot(now, waiting(QUEUE), waiting(*MODELS), {model: work(model) for model in MODELS})
+    return QueueSnapshot(
+        now, waiting(QUEUE), {model: waiting(model) for model in MODELS}, {model: work(model) for model in MODELS}
+    )
 
 
 class InstanceCounts:

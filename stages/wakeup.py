@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-HTTP_URL = "EMOSERVE_HTTP_URL"  # environment variable with Triton's HOST:PORT, which serving.Triton sets for its stages
+HTTP_URL = "EMOSERVE_HTTP_URL"  # environment variable with Triton's HOST:PORT or [IPV6]:PORT; serving.Triton sets it
 # before each attempt: the first may come before Triton has noticed that the batch is done, and is then not answered
 PAUSES_S = (0.001, 0.003, 0.01, 0.03, 0.1)
 PATIENCE_S = 0.002  # beyond the pause, for an answer
@@ -42,7 +42,7 @@ class BatcherWaker:
         # a queue without all that wakes by itself; one that does not heed a request's own timeout would run the request
         if url and policy.get("allow_timeout_override"):
             host, _, port = url.rpartition(":")
-            self._address = host, int(port)
+            self._address = host.strip("[]"), int(port)
             self._request = expired(config)
             threading.Thread(target=self._keep_waking, name="waker", daemon=True).start()
 

@@ -49,6 +49,11 @@ def launched(repository: Path, module: str = "serving", *arguments: str) -> Iter
             process.wait(60)
 
 
+def errors(launcher: psutil.Popen) -> Iterator[str]:
+    """Yield the lines of its standard error, apart from those that say how far a slow start is."""
+    return (line for line in launcher.stderr if not line.startswith("starting Triton: "))
+
+
 def stage(launcher: psutil.Popen, model: str) -> psutil.Process:
     """A process of a model that is served by Triton's Python backend."""
     family = launcher.children(recursive=True)

@@ -55,6 +55,22 @@ def test_make_demo(demo_repository: Path) -> None:
     assert (ROOT / "build" / "radar.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("target", "options", "error"),
+    [
+        ("serve", "--config gqu", "error: no model has a configuration 'gqu'"),
+        ("serve", "-- --grpc-port=9001", "error: tritonserver's flag --grpc-port=9001 can't be passed on"),
+        ("web", "--port nine", "error: argument --port: invalid int value: 'nine'"),
+    ],
+)
+def test_make_args_reach_the_command(demo_repository: Path, target: str, options: str, error: str) -> None:
+    # --old-file: don't build the page
+    command = ["make", target, f"REPOSITORY={demo_repository}", f"ARGS={options}", "--old-file=web/ui/dist/index.html"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert error in done.stderr
+
+
 @pytest.fixture(scope="module")
 def served(demo_repository: Path) -> Iterator[None]:
     """`make serve`, on the ports that the README names."""

@@ -22,7 +22,9 @@ from tests.conftest import ROOT
 OURS = {"benchmarks", "emotion", "emotion_client", "export", "fuzz", "serving", "stages", "training", "web"}
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 CLIENT = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text())["project"]
-FRONT_ENDS = [f"emotion/{name}.py" for name in ("labels", "audio", "text", "containers", "vorbis", "errors", "ragged")]
+FRONT_ENDS = [
+    f"emotion/{name}.py" for name in ("labels", "audio", "text", "containers", "vorbis", "errors", "ragged", "hashing")
+]
 
 
 @dataclass(frozen=True)

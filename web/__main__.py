@@ -1,6 +1,7 @@
 """`python -m web` (`make web`): everything that the page needs on this machine, until Ctrl-C."""
 
 import argparse
+import contextlib
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from serving import Triton, TritonError
+from serving.start_progress import StartProgress
 from serving.triton import free_ports
 from web.gateway.app import create_app
 from web.gateway.settings import PAGE, Settings
@@ -48,7 +50,10 @@ def main() -> int:
     try:
         port = free_ports("127.0.0.1", {"page": options.port})["page"]
         print("starting Triton with speech recognition", flush=True)
-        with Triton(options.repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+        triton = Triton(options.repository, http_port=0, grpc_port=0, metrics_port=0, speech=True)
+        with contextlib.ExitStack() as running:
+            with StartProgress(triton):
+                running.enter_context(triton)
             settings = Settings(endpoints=[triton.grpc_url], port=port)
             config = uvicorn.Config(
                 create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False

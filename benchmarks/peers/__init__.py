@@ -73,7 +73,7 @@ def start(name: str, checkpoint: Path, directory: Path) -> Iterator[RunningPeer]
     Args:
         name: a key of PEERS.
         checkpoint: the checkpoint directory whose weights it serves.
-        directory: where exports are kept for the next start, a folder per checkpoint digest.
+        directory: where exports are kept for the next start, as `benchmarks.peers.export.export` lays them out.
 
     Raises:
         BenchmarkError: no such peer, or it did not come up; with the end of what it said.

@@ -4,6 +4,7 @@ The graphs are the model's own modules through torch's TorchScript exporter, whi
 transformer optimiser (fused attention) was tried on `bert` and left out: on CPUs it gained nothing.
 """
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -74,7 +75,7 @@ def export(checkpoint: Path, directory: Path) -> Path:
 
     Args:
         checkpoint: a checkpoint directory.
-        directory: gets a folder per checkpoint digest.
+        directory: gets a folder for each checkpoint and each version of what is hand-written.
 
     Returns:
         that folder: vggish.onnx, and the repository padded_triton/, whose bert and fusion the HTTP peers use as well.
@@ -82,7 +83,9 @@ def export(checkpoint: Path, directory: Path) -> Path:
     Raises:
         CheckpointError: the checkpoint can't be read.
     """
-    files = directory.resolve() / checkpoints.digest(checkpoint)[:16]
+    written = sorted([*TEMPLATE.rglob("*.py"), *TEMPLATE.rglob("*.pbtxt")])
+    version = hashlib.sha256("".join(map(digest, written)).encode()).hexdigest()
+    files = directory.resolve() / f"{checkpoints.digest(checkpoint)[:16]}-{version[:8]}"
     if files.is_dir():
         return files
     loaded = checkpoints.load(checkpoint)

@@ -25,9 +25,16 @@ def test_flops_of_known_models(tmp_path: Path) -> None:
     assert flops.patch == pytest.approx(1.73e9, rel=0.01)
     assert flops.token == pytest.approx(0.17e9, rel=0.01)
     short, long = Utterance(b"RIFF", "so", 1.0, 10), Utterance(b"", "so it is", 0.0, 100)
-    assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
-    assert flops.spent([long]) == flops.needed([long])
-    assert flops.spent([short, long]) - flops.needed([short, long]) == flops.pair * (100**2 - 10**2)
+    both, one, other = flops.needed([short, long]), flops.needed([short]), flops.needed([long])
+    assert both == {model: one[model] + other[model] for model in one}
+    assert (both["vggish"], other["vggish"]) == (flops.patch, 0)
+    assert both["fusion"] == 2 * 4 * (128 + 256) * 128 + 3 * 2 * 2 * 128 * 5
+    assert flops.spent([short]) == one
+    padded = flops.spent([short, long])
+    assert padded == both | {"bert": both["bert"] + flops.pair * (100**2 - 10**2)}
+    # a batch without any audio, or any text, has one patch, or one token, computed all the same
+    assert flops.spent([long])["vggish"] == flops.patch
+    assert flops.spent([Utterance(b"RIFF", "", 1.0, 0)])["bert"] == flops.token + flops.pair + flops.text
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (0.3, 1), (0.975, 1), (1.93, 1), (1.935, 2), (3.0, 3)])
@@ -50,15 +57,21 @@ def test_quick_run_is_complete(
     options = ["--quick", "--checkpoint", str(checkpoint_directory), "--repository", str(repository)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
     assert benchmarks.__main__.main() == 0
-    assert "Throughput served over the best in one process" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for title in ("Throughput served over the best in one process, by wall clock", "The same by CPU seconds"):
+        assert title in printed
+    assert "The load generator runs on the server's cores" in printed
     found = results.read(tmp_path / "latest.json")
     assert found.command == "make bench-quick"
     assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0, "graph": 0}
     assert {len(system.throughput) for system in found.systems.values()} == {2}
+    assert all(0 < cpu_ms < math.inf for system in found.systems.values() for cpu_ms in system.cpu_ms)
+    assert {len(system.cpu_ms) for system in found.systems.values()} == {2}
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
     for name in (
         "served_over_roofline",
+        "served_over_roofline_cpu",
         "served_over_graph",
         "achieved_over_peak_flops",
         "frontend_ms_3s",
@@ -68,7 +81,14 @@ def test_quick_run_is_complete(
         value = summary[name]
         assert value is not None and 0 < value < math.inf
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
-    assert found.server is not None and found.server.batch_sizes["classifier"]
+    assert list(found.models) == ["vggish", "bert", "fusion"]
+    assert sum(model.compute_share for model in found.models.values()) == pytest.approx(1)
+    assert found.models["vggish"].compute_share > found.models["bert"].compute_share > 0
+    assert {name: file.size for name, file in found.checkpoint.files.items()} == {
+        f"{name}/1/model.onnx": (repository / name / "1" / "model.onnx").stat().st_size for name in found.models
+    }
+    assert found.server is not None and found.server.batch_sizes["vggish"]
+    assert found.server.stages["queue"].compute_ms == 0 < found.server.stages["queue"].queue_ms
     assert [point.users for point in found.sweep] == [1, 4]
     assert "emoserve" in (tmp_path / "latest.html").read_text()
 

@@ -18,7 +18,7 @@ def test_two_faults_lose_nothing(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(faults, "CALM", 3.0)
-    only = ("kill-classifier", "damaged-while-serving")
+    only = ("kill-vggish", "damaged-while-serving")
     command = ["benchmarks", "faults", "--repository", str(repository), "--only", *only]
     monkeypatch.setattr("sys.argv", command)
     status = main()
@@ -28,7 +28,7 @@ def test_two_faults_lose_nothing(
         assert re.search(r" \d+ +0 +(never away|\d+\.\d s) +\d+ ms", row), lines
     assert list(rows) == list(only)
     assert "never away" in rows["damaged-while-serving"]
-    assert "never away" not in rows["kill-classifier"]
+    assert "never away" not in rows["kill-vggish"]
     assert lines[-1].startswith("FAIL: " if status else "PASS: none of ")
 
 

@@ -21,7 +21,7 @@ from serving.triton import free_ports
 
 @pytest.fixture(scope="module")
 def tokenizer(repository: Path) -> Path:
-    return repository / "preprocess_text" / "1" / "tokenizer.json"
+    return repository / "preprocess" / "1" / "tokenizer.json"
 
 
 class FiftyPerSecond(HTTPServer):
@@ -96,14 +96,12 @@ def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path
         load.run("localhost:8001", tokenizer, requests=1)
     with pytest.raises(BenchmarkError, match="give requests or seconds"):
         load.run(f"grpc://{server.grpc_url}", tokenizer)
-    with pytest.raises(BenchmarkError, match=r"^Locust failed: no tokenizer at .*: give the preprocess_text"):
+    with pytest.raises(BenchmarkError, match=r"^Locust failed: no tokenizer at .*: give the preprocess/"):
         load.run(f"grpc://{server.grpc_url}", tmp_path / "tokenizer.json", requests=1)
 
 
 def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
-    found = load.run(
-        f"grpc://{server.grpc_url}", repository / "preprocess_text/1/tokenizer.json", seconds=1.2, rate=5.0
-    )
+    found = load.run(f"grpc://{server.grpc_url}", repository / "preprocess/1/tokenizer.json", seconds=1.2, rate=5.0)
     assert found.offered == 5.0
     assert found.start[-1] - found.start[0] < 2.5
 

@@ -26,31 +26,31 @@ def found(*failures: str) -> Load:
     )
 
 
-def server(classified: int, cpu: float) -> ServerSide:
-    """One that classified so many, and used so many seconds of its cores."""
-    model = ModelStatistics(classified, 1, 0.0, 0.0, 0.0, 0.0, {})
-    return ServerSide({"classifier": model}, [], {"tritonserver": cpu / 4, "classifier": 3 * cpu / 4})
+def server(computed: int, cpu: float) -> ServerSide:
+    """Return a server whose first model computed so many utterances, and that used so many seconds of its cores."""
+    model = ModelStatistics(computed, 1, 0.0, 0.0, 0.0, 0.0, 0.0, {})
+    return ServerSide({"vggish": model}, [], {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4})
 
 
 def test_level() -> None:
     outcomes = found("", "Unavailable", "Unavailable", "DeadlineExceeded")
-    level = overload._level(5.0, outcomes, server(classified=100, cpu=20), seconds=20)
+    level = overload._level(5.0, outcomes, server(computed=100, cpu=20), seconds=20)
     assert level.goodput == pytest.approx(2.5, abs=0.1)
     assert (level.p50, level.p99, level.refusal) == (300, 300, 20)
     assert (level.refused, level.late) == pytest.approx((0.5, 0.25), abs=0.01)
-    assert level.vain == 0.5  # 50 of the 200 were answered
+    assert level.wasted == 0.5  # 50 of the 200 were answered
     assert level.per_core == 2.5
 
 
 def test_a_level_that_refuses_nobody() -> None:
-    level = overload._level(1.0, found(""), server(classified=200, cpu=30), seconds=20)
+    level = overload._level(1.0, found(""), server(computed=200, cpu=30), seconds=20)
     assert level.goodput == pytest.approx(10, abs=0.3)
-    assert level.refused == level.late == level.vain == 0
+    assert level.refused == level.late == level.wasted == 0
     assert np.isnan(level.refusal)
 
 
 def test_turns_have_medians() -> None:
-    levels = [overload._level(5.0, found(""), server(classified=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
+    levels = [overload._level(5.0, found(""), server(computed=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
     median = overload._median(levels)
     assert (median.factor, median.per_core) == (5, 8)
     assert np.isnan(median.refusal)

@@ -18,9 +18,11 @@ from benchmarks.results import (
     GrowthPoint,
     LatencyOne,
     Moment,
+    OnnxFile,
     Overload,
     Results,
     Roofline,
+    ServedModel,
     Server,
     Stage,
     Strategy,
@@ -82,7 +84,9 @@ def bare() -> Results:
         machine=machine.describe(),
         versions=machine.versions(),
         settings={"users": 32, "alternations": 5, "utterances": 200},
-        checkpoint=Checkpoint("d" * 64, "random <bert-base>", 72_141_184, {"classifier/1/model.onnx": "e" * 64}),
+        checkpoint=Checkpoint(
+            "d" * 64, "random <bert-base>", 72_141_184, {"vggish/1/model.onnx": OnnxFile(5 << 20, "e" * 64)}
+        ),
         workload={"count": 200.0, "seconds_mean": 4.6, "tokens_mean": 15.2},
         systems={"served": System("emoserve, fp32", [10.0, 12.0, 11.0, 10.5, 11.5])},
     )
@@ -95,7 +99,8 @@ def full() -> Results:
         # the machine was slower in the second alternation, for everyone
         throughput = [factor * speed for speed in (10.0, 5.0, 10.2, 9.9, 10.1)]
         latency = [3000 / rate for rate in throughput]
-        return System(title, throughput, latency, [1.5 * ms for ms in latency], [2 * ms for ms in latency])
+        cpu = [1900 / rate for rate in throughput]  # ms, of two cores that are nearly busy
+        return System(title, throughput, latency, [1.5 * ms for ms in latency], [2 * ms for ms in latency], cpu_ms=cpu)
 
     def sweep(factor: float) -> list[SweepPoint]:
         points = []
@@ -105,7 +110,7 @@ def full() -> Results:
             ms = users / rate * 1000
             stages = {
                 name: Stage(share * max(ms - 80, 1), share * 80, min(users, 16) ** 0.8)
-                for name, share in zip(plots.STAGES, (0.02, 0.08, 0.9), strict=True)
+                for name, share in zip(plots.STAGES, (0.02, 0.08, 0.6, 0.29, 0.01), strict=True)
             }
             points.append(SweepPoint(users, rate, ms, 1.4 * ms, 1.8 * ms, 0, stages))
         return points
@@ -121,7 +126,13 @@ def full() -> Results:
         systems={
             "served": system("emoserve, fp32", 1.0),
             "served_int8": system("emoserve, int8", 1.6),
-            "roofline": replace(system("roofline, one process", 1.04), p50=[], p95=[], p99=[]),
+            "roofline": replace(
+                system("roofline, one process", 1.04),
+                p50=[],
+                p95=[],
+                p99=[],
+                cpu_ms=[1900 / (1.02 * rate) for rate in (10.0, 5.0, 10.2, 9.9, 10.1)],
+            ),
             "graph": replace(system("its graph alone", 1.06), p50=[], p95=[], p99=[]),
             "fastapi_pytorch": system("FastAPI + PyTorch", 0.25),
             "fastapi_onnxruntime": system("FastAPI + ONNX Runtime", 0.6),
@@ -134,6 +145,7 @@ def full() -> Results:
             10.0,
             10.4,
         ),
+        models={"vggish": ServedModel(7.5, 7.5, 6.1, 0.75), "bert": ServedModel(2.5, 2.9, 6.3, 0.25)},
         sweep=sweep(1.0),
         sweep_int8=sweep(1.6),
         latency_one=LatencyOne(100.0, 110.0),
@@ -145,7 +157,7 @@ def full() -> Results:
             {name: {1: 12, 2: 20, 4: 60, 8: 90, 16: 30} for name in plots.STAGES},
             {name: Stage(40.0, 20.0, 6.1) for name in plots.STAGES},
             timeline,
-            {"tritonserver": 4.0, "preprocess_audio": 5.0, "classifier": 110.0},
+            {"tritonserver": 4.0, "preprocess": 5.0, "vggish": 80.0, "bert": 30.0},
         ),
         crowd=Crowd(32, [10.0, 5.0, 10.2, 9.9, 10.1], [9.8, 4.9, 9.9, 9.9, 9.9]),
         overload=Overload(30.0, 10.1, 420, 12.0, 52_000.0, 51_200.0),
@@ -162,6 +174,7 @@ def test_summary_is_the_median_ratio_within_alternations(run: Results) -> None:
     summary = run.summary
     # every alternation's ratio is the same, though the machine's speed is not
     assert summary["served_over_roofline"] == pytest.approx(1 / 1.04)
+    assert summary["served_over_roofline_cpu"] == pytest.approx(1 / 1.02)
     assert summary["served_over_graph"] == pytest.approx(1 / 1.06)
     assert summary["vs_fastapi_pytorch"] == pytest.approx(4)
     assert summary["p99_vs_fastapi_pytorch"] == pytest.approx(0.25)
@@ -228,7 +241,7 @@ def test_results_survive_their_file(run: Results, tmp_path: Path) -> None:
 def test_a_file_that_is_no_result_is_refused_in_a_sentence(run: Results, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="can't be read"):
         results.read(tmp_path / "none.json")
-    for text in ("{", "[]", results.to_json(run).replace('"format": 1', '"format": 2')):
+    for text in ("{", "[]", results.to_json(run).replace('"format": 2', '"format": 1')):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(BenchmarkError, match="is no result of this version"):
             results.read(tmp_path / "other.json")
@@ -254,6 +267,9 @@ def test_the_page_shows_every_panel_and_needs_nothing_else(run: Results, text: s
     assert "not measured" not in page.text
     assert "random <bert-base>" in page.text  # escaped
     assert "10 utterances a second served to 32 callers at a time in fp32" in page.text
+    assert "96 % of the best that the same machine does in one process by wall clock, 98 % by CPU seconds" in page.text
+    assert page.text.count(results.WHY_CPU_SECONDS) == 1
+    assert "eeeeeeeeeeeeeeee, 5 MiB" in page.text
     for title in (*results.TITLES.values(), *(system.title for system in run.systems.values())):
         assert title in page.text
     for colour in plots.COLOURS.values():  # drawn figures follow the page's colours
@@ -264,7 +280,7 @@ def test_the_page_says_what_was_not_measured(text: str, tmp_path: Path) -> None:
     report.write(replace(bare(), systems={}, summary=results.summarise(bare())), tmp_path / "little.html")
     shown, whole = Page((tmp_path / "little.html").read_text()), Page(text)
     assert set(whole.headings) - set(shown.headings) == {"Stages, int8"}
-    panels = 9 + 3  # drawn ones without int8's stages, front-end, one caller, overload, less peers
+    panels = 9 + 4  # drawn ones without int8's stages, models, front-end, one caller, overload, less peers
     assert shown.text.count("not measured") == len(results.TITLES) + panels + 1
     assert "Nothing was served in this run." in shown.text
 

@@ -1,15 +1,23 @@
-"""The ways in one process do all of the work, and only that."""
+"""The ways in one process do all of the work, and only that; and the peak that they are held against."""
 
+import os
+import platform
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from benchmarks import roofline, workload
+from benchmarks.roofline import Cost
 from emotion.errors import InputError
 from emotion.text import WordPiece
 from export import parity
+from tests.conftest import ROOT
 
 COUNT = 11
 
@@ -27,7 +35,7 @@ class Recorder:
 @pytest.fixture
 def tokenizer(repository: Path) -> Path:
     """Of the demo's repository."""
-    return repository / "preprocess_text" / "1" / "tokenizer.json"
+    return repository / "preprocess" / "1" / "tokenizer.json"
 
 
 @pytest.mark.parametrize("graph_alone", [False, True])
@@ -35,8 +43,8 @@ def tokenizer(repository: Path) -> Path:
 def test_every_utterance_is_run_once_in_batches_in_order(tokenizer: Path, models: int, graph_alone: bool) -> None:
     utterances, pieces = workload.mixed(COUNT, tokenizer), WordPiece(tokenizer)
     recorders = [Recorder() for _ in range(models)]
-    way = roofline._batches(cast("list[parity.OnnxModel]", recorders), 4)
-    assert roofline.seconds(way, utterances, pieces, graph_alone) > 0
+    way = roofline._batches(cast("list[parity.OnnxModels]", recorders), 4)
+    assert roofline.cost(way, utterances, pieces, graph_alone).seconds > 0
     expected = [str(parity.front_ends(each.audio, each.text, pieces)) for each in utterances]
     batches = [batch for recorder in recorders for batch in recorder.batches]
     assert sorted(batches) == sorted(expected[start : start + 4] for start in range(0, COUNT, 4))
@@ -44,13 +52,42 @@ def test_every_utterance_is_run_once_in_batches_in_order(tokenizer: Path, models
 
 def test_what_can_not_be_read_ends_the_run(tokenizer: Path) -> None:
     broken = workload.Utterance(audio=b"not audio", text="", seconds=1.0, tokens=0)
-    way = roofline._batches(cast("list[parity.OnnxModel]", [Recorder(), Recorder()]), 1)
+    way = roofline._batches(cast("list[parity.OnnxModels]", [Recorder(), Recorder()]), 1)
     with pytest.raises(InputError):
-        roofline.seconds(way, [broken, *workload.mixed(3, tokenizer)], WordPiece(tokenizer))
+        roofline.cost(way, [broken, *workload.mixed(3, tokenizer)], WordPiece(tokenizer))
 
 
-def test_ways_run_the_served_file(repository: Path, tokenizer: Path) -> None:
-    ways = roofline.strategies(repository / "classifier" / "1" / "model.onnx", cores=2)
+def test_strategies_run_the_served_files(repository: Path, tokenizer: Path) -> None:
+    ways = roofline.strategies(repository, cores=2)
     assert len(ways) == roofline.STRATEGIES
     for way in ways.values():
-        assert roofline.seconds(way, workload.mixed(4, tokenizer), WordPiece(tokenizer)) > 0
+        taken = roofline.cost(way, workload.mixed(4, tokenizer), WordPiece(tokenizer))
+        assert taken.seconds > 0 and taken.cpu_seconds > 0
+
+
+def test_cost_counts_the_cpu_time_of_all_threads_and_none_of_waiting(tokenizer: Path) -> None:
+    def work(_: object) -> None:
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda _: spin(0.3), range(2)))
+        time.sleep(0.5)
+
+    def spin(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    taken = roofline.cost(work, [], WordPiece(tokenizer))
+    assert 0.6 <= taken.cpu_seconds < 0.8
+    assert taken.seconds >= 0.8
+    assert taken + taken == Cost(2 * taken.seconds, 2 * taken.cpu_seconds)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names a kernel for x86-64")
+def test_peak_with_a_slow_blas_kernel_is_that_of_onnx_runtime() -> None:
+    """Where the environment names a kernel of OpenBLAS for an old CPU, numpy is slow and ONNX Runtime is not."""
+    code = "from benchmarks import roofline; import numpy; roofline.PRODUCTS = 1; m = numpy.ones((2048, 2048), 'f'); "
+    code += "print(roofline.peak_gflops(), roofline._gflops(lambda: m @ m))"
+    environment = os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    peak, slow = map(float, done.stdout.split())
+    assert peak > 1.5 * slow

@@ -8,11 +8,12 @@ import pytest
 from emotion_client import EmotionClient, Utterance
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.sampling import Sampler
+from benchmarks.sampling import Sampler, cpu_seconds
+from export.repository import ONNX_MODELS
 from serving import Triton
 from serving.triton import free_ports
 
-MODELS = {"preprocess_text", "preprocess_audio", "classifier"}
+MODELS = {"preprocess", "queue", "vggish", "bert", "fusion"}
 
 
 def test_counts_are_those_of_the_requests_sent(server: Triton, recordings: dict[str, bytes]) -> None:
@@ -20,8 +21,10 @@ def test_counts_are_those_of_the_requests_sent(server: Triton, recordings: dict[
     utterances += [Utterance(audio=data) for data in recordings.values()]
     with EmotionClient(server.grpc_url) as client:
         client.analyze(text="this one comes before")
+        before = cpu_seconds(server.pid)
         with Sampler(server, interval=0.1) as sampler:
             client.analyze_many(utterances, concurrency=48)  # more than a batch holds: some wait
+        used = cpu_seconds(server.pid) - before
     result = sampler.result
     assert set(result.models) == MODELS | {"emotion"}
     for name, model in result.models.items():
@@ -29,11 +32,15 @@ def test_counts_are_those_of_the_requests_sent(server: Triton, recordings: dict[
         assert sum(model.batch_sizes.values()) == model.executions
         assert sum((Counter({size: size * n for size, n in model.batch_sizes.items()})).values()) == len(utterances)
         assert model.compute_infer_ms > 0
-    assert result.models["classifier"].executions < len(utterances)  # batched
-    assert result.models["classifier"].queue_ms > 0
+    for name in ONNX_MODELS:
+        model = result.models[name]
+        assert model.executions < len(utterances)  # batched
+        assert model.mean_batch > 1 and model.queue_ms > 0
+        # a request's mean is weighted by batch sizes; an execution's is not
+        assert 0 < model.busy_seconds < len(utterances) * model.compute_infer_ms / 1e3
 
     assert set(result.cpu_seconds) == MODELS | {"tritonserver"}
-    assert max(result.cpu_seconds, key=result.cpu_seconds.__getitem__) == "classifier"
+    assert sum(result.cpu_seconds.values()) == pytest.approx(used, rel=0.1)
     timeline = result.timeline
     assert len(timeline) >= 3
     durations = [row["seconds"] - earlier for row, earlier in zip(timeline, [0.0, *_seconds(timeline)], strict=False)]

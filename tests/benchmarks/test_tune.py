@@ -16,9 +16,8 @@ from optuna.trial import TrialState
 from benchmarks import tune
 from benchmarks.errors import BenchmarkError
 from benchmarks.tune import FAILED, Base, Measurement, Space, Stage
-from export.repository import TEMPLATE
+from export.repository import ENCODERS, ONNX_MODELS, TEMPLATE
 
-TUNED = ("preprocess_audio", "classifier")
 ENSEMBLE_BATCH = 32
 
 
@@ -27,16 +26,20 @@ def text(model: str) -> str:
 
 
 def other_settings(model: str) -> list[Stage]:
-    threads = None if model == "preprocess_audio" else 5
-    return [Stage(3, threads, 64, 3000), Stage(3, threads, 8, 0), replace(tune.read(text(model)), instances=7)]
+    threads, waiting = 5 if model in ENCODERS else None, 3 if model == "queue" else None
+    return [
+        Stage(3, threads, 64, waiting),
+        Stage(3, threads, 4, waiting),
+        replace(tune.read(text(model)), instances=7),
+    ]
 
 
 def without_tuned(config: Any) -> Any:
     """A configuration without what tuning may change."""
     config.max_batch_size = 0
     config.instance_group[0].count = 0
-    config.parameters.pop(tune.THREADS, None)
-    config.dynamic_batching.ClearField("max_queue_delay_microseconds")
+    for name in (tune.THREADS, tune.MAX_WAITING):
+        config.parameters.pop(name, None)
     config.dynamic_batching.ClearField("preferred_batch_size")
     return config
 
@@ -46,8 +49,9 @@ def base(tmp_path: Path) -> Base:
     """The template's configurations beside small files in place of weights."""
     repository = tmp_path / "model_repository"
     shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("*.onnx", "export.json", "tuned.pbtxt"))
-    (repository / "classifier" / "1").mkdir(exist_ok=True)
-    (repository / "classifier" / "1" / "model.onnx").write_text("weights")
+    for model in ONNX_MODELS:
+        (repository / model / "1").mkdir(exist_ok=True)
+        (repository / model / "1" / "model.onnx").write_text("weights")
     (repository / "export.json").write_text(json.dumps({"checkpoint": "0", "files": {}}))
     return Base.load(repository, "fp32")
 
@@ -62,7 +66,7 @@ def arguments(repository: Path, **options: Any) -> argparse.Namespace:
 # --- configurations
 
 
-@pytest.mark.parametrize("model", TUNED)
+@pytest.mark.parametrize("model", tune.TUNED)
 def test_edited_configuration_has_the_settings_and_nothing_else_changes(model: str) -> None:
     for stage in other_settings(model):
         edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
@@ -71,7 +75,7 @@ def test_edited_configuration_has_the_settings_and_nothing_else_changes(model: s
         assert without_tuned(tune.parse(edited)) == without_tuned(tune.parse(text(model)))
 
 
-@pytest.mark.parametrize("model", TUNED)
+@pytest.mark.parametrize("model", tune.TUNED)
 def test_lines_that_stay_keep_their_comments_and_the_others_say_that_they_are_tuned(model: str) -> None:
     for stage in other_settings(model):
         original = text(model).splitlines()
@@ -83,7 +87,7 @@ def test_lines_that_stay_keep_their_comments_and_the_others_say_that_they_are_tu
         assert [line for line in edited if line in original] == [line for line in original if line in edited]
 
 
-@pytest.mark.parametrize("model", TUNED)
+@pytest.mark.parametrize("model", tune.TUNED)
 def test_editing_back_gives_the_same_configuration(model: str) -> None:
     for stage in other_settings(model):
         edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
@@ -92,59 +96,58 @@ def test_editing_back_gives_the_same_configuration(model: str) -> None:
         assert back.max_batch_size == tune.parse(text(model)).max_batch_size
 
 
-def test_preferred_batch_size_is_a_limit_only_without_a_delay() -> None:
-    waiting = replace(tune.read(text("classifier")), batch=ENSEMBLE_BATCH, delay=2000)
-    config = tune.edit(text("classifier"), waiting, ENSEMBLE_BATCH)
-    config = config.replace("dynamic_batching {", "dynamic_batching {\n  preferred_batch_size: [ 4, 8 ]")
-    assert tune.read(config).batch == ENSEMBLE_BATCH
-    eager = replace(waiting, delay=0)
-    assert tune.read(config.replace("2000", "0")).batch == 8
-    assert tune.read(tune.edit(config, eager, ENSEMBLE_BATCH)) == eager
+def test_read_takes_the_largest_preferred_batch_size_or_else_the_largest_batch() -> None:
+    assert [tune.read(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [1, 8, 8]
+    two = text("vggish").replace("preferred_batch_size: [ 8 ]", "preferred_batch_size: [ 8, 16 ]")
+    assert tune.read(two).batch == 16
+    unlimited = tune.edit(two, replace(tune.read(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
+    assert "preferred_batch_size" not in unlimited
+    assert tune.read(unlimited).batch == tune.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
 
 
 def test_a_spelling_that_is_not_understood_is_refused_and_not_half_done() -> None:
     reordered = (
-        text("classifier")
+        text("vggish")
         .replace("dynamic_batching {", "dynamic_batching: <")
         .replace("\n}\n\nmodel_warmup", "\n>\n\nmodel_warmup")
     )
-    with pytest.raises(BenchmarkError, match="configuration of classifier"):
-        tune.edit(reordered, Stage(1, 0, 4, 0), ENSEMBLE_BATCH)
+    with pytest.raises(BenchmarkError, match="configuration of vggish"):
+        tune.edit(reordered, Stage(1, 0, 4, None), ENSEMBLE_BATCH)
 
 
 def test_trial_repository_links_files_and_has_its_own_configurations(base: Base, tmp_path: Path) -> None:
-    stages = base.stages | {"classifier": replace(base.stages["classifier"], instances=3)}
+    stages = base.stages | {"bert": replace(base.stages["bert"], instances=3)}
     directory = tmp_path / "trial"
     directory.mkdir()
     tune.link(base.repository, base.edited(stages), directory)
     for model in base.texts:
         served = (directory / model / "config.pbtxt").read_text()
         assert tune.parse(served).name == model
-        assert (served == base.texts[model]) == (model != "classifier")
+        assert (served == base.texts[model]) == (model != "bert")
         assert not (directory / model / "configs").exists()
-    assert (directory / "classifier/1/model.onnx").samefile(base.repository / "classifier/1/model.onnx")
-    assert tune.read((directory / "classifier/config.pbtxt").read_text()) == stages["classifier"]
+    assert (directory / "bert/1/model.onnx").samefile(base.repository / "bert/1/model.onnx")
+    assert tune.read((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
 
 
 def test_digest_follows_what_is_served_and_nothing_else(base: Base) -> None:
     digest = base.digest()
-    (base.repository / "classifier/1/model.int8.onnx").write_text("another precision")
+    (base.repository / "vggish/1/model.int8.onnx").write_text("another precision")
     assert base.digest() == digest
-    (base.repository / "classifier/1/model.onnx").write_text("other weights")
+    (base.repository / "fusion/1/model.onnx").write_text("other weights")
     assert base.digest() != digest
 
 
 def test_winner_is_written_where_it_differs_and_an_older_one_removed(base: Base) -> None:
     stages = base.stages
-    python, classifier = (base.repository / model / "configs/tuned.pbtxt" for model in TUNED)
-    changed = stages | {"preprocess_audio": replace(stages["preprocess_audio"], instances=3)}
-    tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n")
-    assert python.is_file()
-    changed = stages | {"classifier": replace(stages["classifier"], instances=3)}
-    assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [classifier]
-    assert not python.exists()
-    assert classifier.read_text().startswith(tune.MADE_BY)
-    assert tune.read(classifier.read_text()).instances == 3
+    queue, vggish = (base.repository / model / "configs/tuned.pbtxt" for model in ("queue", "vggish"))
+    changed = stages | {"queue": replace(stages["queue"], max_waiting=16)}
+    assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [queue]
+    assert tune.read(queue.read_text()).max_waiting == 16
+    changed = stages | {"vggish": replace(stages["vggish"], instances=3)}
+    assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [vggish]
+    assert not queue.exists()
+    assert vggish.read_text().startswith(tune.MADE_BY)
+    assert tune.read(vggish.read_text()).instances == 3
 
 
 def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base) -> None:
@@ -152,8 +155,8 @@ def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base
         for path in base.repository.glob("*/configs/int8.pbtxt"):
             path.unlink()
         Base.load(base.repository, "int8")
-    int8 = base.texts["classifier"] + 'default_model_filename: "model.int8.onnx"\n'
-    (base.repository / "classifier/configs/int8.pbtxt").write_text(int8)
+    int8 = base.texts["bert"] + 'default_model_filename: "model.int8.onnx"\n'
+    (base.repository / "bert/configs/int8.pbtxt").write_text(int8)
     loaded = Base.load(base.repository, "int8")
     (written,) = tune.write(loaded, loaded.stages, "tuned", f"{tune.MADE_BY}`\n")
     assert written.read_text().endswith(int8)
@@ -164,16 +167,25 @@ def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base
 
 @pytest.mark.parametrize(("cores", "users"), [(1, 1), (2, 32), (6, 64), (64, 256)])
 def test_every_combination_is_sensible_and_the_current_one_comes_first(cores: int, users: int) -> None:
-    current = {model: tune.read(text(model)) for model in TUNED}
-    for knob in tune.knobs(current, ENSEMBLE_BATCH, cores, users):
-        first, *others = [replace(current[knob.model], **fields) for fields in knob.choices.values()]
-        assert first == current[knob.model]
-        assert others or (cores == 1 and knob.model == "preprocess_audio")
+    current = {model: tune.read(text(model)) for model in tune.TUNED}
+    searched = tune.search_parameters(current, ENSEMBLE_BATCH, cores, users)
+    assert [(one.model, one.name) for one in searched] == [
+        ("preprocess", "instances"),
+        ("queue", "max_waiting"),
+        ("vggish", "instances x threads"),
+        ("vggish", "batch"),
+        ("bert", "instances x threads"),
+        ("bert", "batch"),
+    ]
+    for one in searched:
+        first, *others = [replace(current[one.model], **fields) for fields in one.choices.values()]
+        assert first == current[one.model]
+        assert others or users == 1
         for stage in others:
             assert stage.instances * (stage.threads or 1) <= 2 * cores
-            assert stage.batch >= ENSEMBLE_BATCH or stage.delay == 0
-            assert stage.batch < 2 * max(users, ENSEMBLE_BATCH)
-            assert tune.read(tune.edit(text(knob.model), stage, ENSEMBLE_BATCH)) == stage
+            assert stage.batch < 2 * max(users, current[one.model].batch)
+            assert (stage.max_waiting or 0) < 2 * max(users, current["queue"].max_waiting or 0)
+            assert tune.read(tune.edit(text(one.model), stage, ENSEMBLE_BATCH)) == stage
 
 
 # --- the choice
@@ -190,9 +202,9 @@ def measured(study: optuna.Study, space: Space, settings: Settings, result: Meas
 
 def test_fastest_that_holds_wins_and_luck_does_not(base: Base) -> None:
     """Leaders are measured again in turn with the current configuration, until the best three have all their rounds."""
-    space = Space(base, cores=2, users=32)
-    batches = "classifier batch/delay"
-    settings = [space.current | {batches: label} for label in list(space.knobs[batches].choices)[1:6]]
+    space = Space(base, cores=2, users=128)
+    waiting = "queue max_waiting"
+    settings = [space.current | {waiting: label} for label in list(space.searched[waiting].choices)[1:6]]
     lucky, good, late, failing, slow = settings
     first = {"lucky": (20, 900), "good": (12, 950), "late": (30, 1001), "slow": (8, 100)}
     study = optuna.create_study(direction="maximize")
@@ -217,10 +229,11 @@ def test_fastest_that_holds_wins_and_luck_does_not(base: Base) -> None:
     assert len(ranked[0].judged) == tune.ROUNDS
 
 
-def test_of_what_is_equally_fast_the_fewest_processes_win(base: Base) -> None:
+def test_choose_among_equally_fast_takes_the_fewest_instances(base: Base) -> None:
     space = Space(base, cores=2, users=32)
-    workers = "classifier instances x threads"
-    four, two, slow = (space.current | {workers: label} for label in ("4x1", "2x1", "1x1"))
+    vggish, bert = "vggish instances x threads", "bert instances x threads"
+    four = space.current | {vggish: "1x2", bert: "4x1"}
+    two, slow = (space.current | {vggish: label, bert: label} for label in ("2x1", "1x1"))
 
     def candidate(parameters: dict[str, str], throughput: float) -> tune.Candidate:
         return tune.Candidate(parameters, [Measurement(throughput, 400, 800)] * (1 + tune.ROUNDS))

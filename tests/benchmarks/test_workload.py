@@ -14,7 +14,7 @@ from emotion import text
 
 @pytest.fixture(scope="module")
 def tokenizer(repository: Path) -> Path:
-    return repository / "preprocess_text" / "1" / "tokenizer.json"
+    return repository / "preprocess" / "1" / "tokenizer.json"
 
 
 def test_lengths_are_those_of_iemocap() -> None:

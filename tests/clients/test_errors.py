@@ -24,8 +24,8 @@ from tests.clients.conftest import Answering, Hanging, Refusing
 
 # as Triton passes on what a stage raises
 STACK_TRACE = (
-    "in ensemble 'emotion', Failed to process the request(s) for model instance 'classifier_0_0', message: "
-    "ValueError: boom\n\nAt:\n  /models/classifier/1/model.py(12): execute\n"
+    "in ensemble 'emotion', Failed to process the request(s) for model instance 'vggish_0_0', message: "
+    "ValueError: boom\n\nAt:\n  /models/vggish/1/model.py(12): execute\n"
 )
 
 
@@ -64,7 +64,7 @@ STACK_TRACE = (
             "INTERNAL",
             STACK_TRACE,
             EmotionError,
-            "the server at {} failed (Failed to process the request(s) for model instance 'classifier_0_0', message: "
+            "the server at {} failed (Failed to process the request(s) for model instance 'vggish_0_0', message: "
             "ValueError: boom): its log may say more",
         ),
         ("INTERNAL", "", EmotionError, "the server at {} failed (no reason given): its log may say more"),

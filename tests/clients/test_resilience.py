@@ -67,16 +67,16 @@ def until(reached: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.parametrize(
     ("victim", "fault"),
-    [("classifier", signal.SIGKILL), ("classifier", signal.SIGSTOP), ("tritonserver", signal.SIGKILL)],
+    [("vggish", signal.SIGKILL), ("bert", signal.SIGSTOP), ("tritonserver", signal.SIGKILL)],
 )
 def test_no_call_is_lost_when_one_of_two_breaks(
     servers: list[tuple[psutil.Popen, str]], clip: Path, victim: str, fault: signal.Signals
 ) -> None:
     launcher = servers[0][0]
     with callers([endpoint for _, endpoint in servers], clip) as (_, failures):
-        process = stage(launcher, victim) if victim == "classifier" else launcher.children()[0]
+        process = launcher.children()[0] if victim == "tritonserver" else stage(launcher, victim)
         assert victim in " ".join(process.cmdline())
-        process.send_signal(fault)  # of the classifier, it is the only process
+        process.send_signal(fault)  # the only process of its model
         assert launcher.wait(30) == 1
     assert not failures, failures[0]
 
@@ -107,16 +107,16 @@ def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, 
 async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
     async with AsyncEmotionClient([endpoint for _, endpoint in servers]) as client:
         await client.analyze(clip, "hello there")
-        stage(servers[0][0], "classifier").kill()
+        stage(servers[0][0], "vggish").kill()
         answers = await asyncio.gather(*(client.analyze(clip, "hello there") for _ in range(CALLERS)))
     assert len(answers) == CALLERS
 
 
 def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
     """As this one does, since nobody watches it. Without retries at once, else after one more attempt."""
-    broken = r"^a part of the server at \S+ is broken \(Stub process 'classifier_0_0' is not healthy"
+    broken = r"^a part of the server at \S+ is broken \(Stub process 'vggish_0_0' is not healthy"
     with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as server:
-        stage(psutil.Process(server.pid), "classifier").kill()  # its only process: no call gets by
+        stage(psutil.Process(server.pid), "vggish").kill()  # its only process: no call gets by
         with EmotionClient(server.grpc_url, retries=False) as client, pytest.raises(EmotionError, match=broken):
             client.analyze(text="hello there")
         started = time.monotonic()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from emotion_client import TLS, EmotionClient
 
-from tests.conftest import launched
+from tests.conftest import errors, launched
 from tests.k8s.test_tls import assert_refused, openssl
 
 
@@ -132,7 +132,7 @@ def test_renewed_certificate_is_served_after_a_restart(repository: Path, secret:
             assert process.stdout.readline().startswith("draining: ")
             assert answered(client)  # who is connected is served meanwhile
         assert process.wait(60) == 1  # its supervisor is to start it anew
-        assert process.stderr.read() == ""
+        assert not list(errors(process))
     with served(repository, flags) as (_, endpoint):
         assert before != tried(endpoint) == secret.certificate
 
@@ -144,9 +144,8 @@ def test_files_that_do_not_fit_each_other_leave_the_server_as_it_is(repository: 
         key = secret.directory / "tls.key"
         key.unlink()
         key.write_bytes(Path(f"{secret.made()}.key").read_bytes())
-        assert re.match(
-            r"warning: the certificates have changed, but can't be used \(.*mismatch", process.stderr.readline()
-        )
+        warning = next(errors(process))
+        assert re.match(r"warning: the certificates have changed, but can't be used \(.*mismatch", warning)
         assert presented(endpoint) == before
         Path(f"{secret.directory / 'tls.crt'}").unlink()  # nor when one is missing; then both are there
         pair = secret.made()

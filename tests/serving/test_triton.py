@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 from serving import Triton, TritonError, installation
-from serving.installation import find_triton
+from serving.installation import Installation, check_release, find_triton
+from serving.repository import SPEECH_REPOSITORY, check_config
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -142,7 +143,8 @@ def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, 
         assert said == f"checkpoint {digest[:12]}, untrained: vggish, fusion\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
-            assert served.errors.read_text() == ""
+            # a start of 10 s and more, on a slow machine, says how far it is
+            assert re.fullmatch(r"(starting Triton: \d of \d models loaded, \d+ s\n)*", served.errors.read_text())
 
 
 def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
@@ -244,6 +246,58 @@ def test_exported_file_that_is_missing(copied: Path) -> None:
     assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
 
 
+@pytest.mark.parametrize(("config", "precision"), [("int8", "int8"), ("gpu", "fp16")])
+def test_configuration_whose_weights_are_not_exported(repository: Path, config: str, precision: str) -> None:
+    message = refusal(repository, config=config)
+    assert re.fullmatch(
+        rf"{re.escape(str(repository))}/\w+/1/model\.{precision}\.onnx is missing, which the configuration {config} of "
+        rf"the model '\w+' names; run: make export PRECISION={precision}",
+        message,
+    )
+
+
+def test_default_configuration_whose_weights_are_not_exported(copied: Path) -> None:
+    """As after `make export PRECISION=int8` alone, whose manifest names no model.onnx."""
+    manifest = json.loads((copied / "export.json").read_text())
+    manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.endswith(".onnx")}
+    (copied / "export.json").unlink()
+    (copied / "export.json").write_text(json.dumps(manifest))
+    (missing := next(iter(sorted(copied.glob("*/1/model.onnx"))))).unlink()
+    assert refusal(copied) == (
+        f"{missing} is missing, which the configuration default of the model '{missing.parts[-3]}' names; "
+        "run: make export PRECISION=fp32"
+    )
+
+
+@pytest.mark.parametrize("config", ["gqu", "int8.pbtxt", "configs/int8", " "])
+def test_configuration_that_no_model_has(repository: Path, config: str) -> None:
+    names = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+    assert {"gpu", "int8"} <= set(names)
+    assert refusal(repository, config=config) == (
+        f"no model has a configuration {config!r}; choose from default, {', '.join(names)} with --config or "
+        "EMOSERVE_CONFIG"
+    )
+
+
+def test_configuration_of_the_environment_that_no_model_has(repository: Path) -> None:
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
+    environ = os.environ | {"EMOSERVE_CONFIG": "gqu"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no model has a configuration 'gqu'; choose from ")
+
+
+def test_configuration_default_is_each_models_own(repository: Path) -> None:
+    """Kubernetes' manifests say it."""
+    assert check_config([repository], "default") is check_config([repository], "") is None
+    assert check_config([repository], "gpu") == "gpu"
+
+
+def test_configuration_of_the_speech_repository_alone(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    assert check_config([tmp_path, SPEECH_REPOSITORY], "gpu") == "gpu"
+
+
 @pytest.mark.parametrize("name", ["preprocess/1/tokenizer.json", "bert/1/model.onnx"])
 def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
     path = copied / name
@@ -255,12 +309,12 @@ def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
 
 
 def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
-    path = copied / "bert" / "config.pbtxt"
+    path = copied / "fusion" / "config.pbtxt"
     config = path.read_text()
     path.unlink()
     path.write_text(config.replace("dims: [ 5 ]", "dims: [ 4 ]", 1))
     message = refusal(copied)
-    assert message.startswith("model 'bert' failed to load: ")
+    assert message.startswith("model 'fusion' failed to load: ")
     assert "'PROBABILITIES'" in message
     assert "[4]" in message
     assert "[-1, 5]" in message
@@ -276,12 +330,14 @@ def test_no_room_for_temporary_files(repository: Path) -> None:
 
 
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-def test_gpu_configuration_on_a_machine_without_gpu(repository: Path) -> None:
-    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS, "--config", "gpu"]
+def test_gpu_configuration_on_a_machine_without_gpu(copied: Path) -> None:
+    for model in copied.glob("*/1/model.onnx"):
+        (model.parent / "model.fp16.onnx").hardlink_to(model)
+    command = [sys.executable, "-m", "serving", "--repository", str(copied), *ANY_PORTS, "--config", "gpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"error: model 'bert' failed to load: .*no GPUs are available$", last)
+    assert re.match(r"error: model '\w+' failed to load: .*no GPUs are available$", last)
     assert "Traceback" not in done.stderr
 
 
@@ -312,6 +368,7 @@ def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
     found = find_triton()
     assert found.binary == binary
     assert found.backends == tmp_path / "opt" / "tritonserver" / "backends"
+    assert found.caches == tmp_path / "opt" / "tritonserver" / "caches"
     assert found.libraries == ()
     assert found.stub is None
 
@@ -364,3 +421,27 @@ def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypat
     variables = {"LIBDIR": str(tmp_path), "MULTIARCH": "x86_64-linux-gnu"}
     monkeypatch.setattr(sysconfig, "get_config_vars", lambda: variables)
     assert find_triton().libraries[-1] == library.parent
+
+
+def installed(release: str | None) -> Installation:
+    """A Triton of a release."""
+    return Installation(Path("tritonserver"), Path("backends"), Path("caches"), release=release)
+
+
+@pytest.mark.parametrize("release", ["24.10", "26.04"])
+def test_check_release_of_parallel_steps_on_an_old_triton_is_rejected(release: str) -> None:
+    with pytest.raises(TritonError, match=rf"needs Triton 26\.05 or newer, and this one is {release}: it crashes"):
+        check_release(installed(release), "parallel")
+
+
+@pytest.mark.parametrize(
+    ("release", "config"), [("26.05", "parallel"), (None, "parallel"), ("24.10", "int8"), ("24.10", None)]
+)
+def test_check_release_of_other_combinations_passes(release: str | None, config: str | None) -> None:
+    check_release(installed(release), config)
+
+
+def test_start_with_parallel_steps_on_the_wheel_is_rejected(repository: Path) -> None:
+    if find_triton().release != "24.10":
+        pytest.skip("another Triton is on PATH")
+    assert refusal(repository, config="parallel").startswith("the configuration parallel needs Triton 26.05 or newer")

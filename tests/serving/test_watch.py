@@ -15,7 +15,7 @@ from emotion_client import EmotionClient
 
 from serving import Triton, TritonError, progress, triton
 from serving.triton import free_ports
-from tests.conftest import launched, stage
+from tests.conftest import errors, launched, stage
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
     assert launcher.wait(30) == 1
     assert time.monotonic() - started < 10
     assert (
-        launcher.stderr.read()
+        "".join(errors(launcher))
         == f"error: a process of model '{model}' died, so that requests fail; start the server again\n"
     )
 
@@ -51,7 +51,7 @@ def test_stage_that_is_stopped(launcher: psutil.Popen) -> None:
     stage(launcher, "vggish").suspend()
     assert launcher.wait(30) == 1
     assert (
-        launcher.stderr.read()
+        "".join(errors(launcher))
         == "error: a process of model 'vggish' is stopped, so that requests fail; start the server again\n"
     )
 
@@ -70,7 +70,7 @@ def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> No
 def test_triton_that_is_stopped(launcher: psutil.Popen) -> None:
     launcher.children()[0].suspend()
     assert launcher.wait(30) == 1
-    assert launcher.stderr.read() == "error: Triton is stopped, so that requests fail; start the server again\n"
+    assert "".join(errors(launcher)) == "error: Triton is stopped, so that requests fail; start the server again\n"
 
 
 def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Popen) -> None:
@@ -81,11 +81,12 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(progress, "PATIENCE", 3)
     circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
     stage_file = circling / "preprocess/1/model.py"
-    source = stage_file.read_text().replace(
-        "sentences = rows(", 'while rows(request, "TEXT") == [b"round"]: pass\n        sentences = rows('
-    )
+    source, line = stage_file.read_text(), "        utterances = zip("
+    assert line in source
     stage_file.unlink()
-    stage_file.write_text(source)
+    stage_file.write_text(
+        source.replace(line, f'        while bytes_rows(request, "TEXT") == [b"round"]: pass\n{line}')
+    )
     with (
         ThreadPoolExecutor(3) as callers,
         Triton(circling, http_port=0, grpc_port=0, metrics_port=0) as server,

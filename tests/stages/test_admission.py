@@ -35,7 +35,8 @@ class Server:
     """
 
     queued: float = 0.0
-    behind: float = 0.0
+    behind: float = 0.0  # before vggish
+    bert: float = 0.0
     instances: int = 1
     fails: bool = False
     now: float = 1000.0
@@ -54,7 +55,7 @@ class Server:
             model: ModelWork(done, done, done / 4, done * seconds, self.instances)
             for model, seconds in self.batch_s.items()
         }
-        return QueueSnapshot(self.now, self.queued, self.behind, work)
+        return QueueSnapshot(self.now, self.queued, {"vggish": self.behind, "bert": self.bert, "fusion": 0}, work)
 
 
 def learnt(server: Server, processes: int = 1) -> Admission:
@@ -130,6 +131,14 @@ def test_check_takes_the_slowest_model_for_the_speed() -> None:
     assert admitted(learnt(server), 4.05) == 18  # 0.1 s each, after a batch of 0.4 s and three of 0.6 s
 
 
+def test_check_counts_requests_before_a_later_model_only_where_it_is_the_slowest() -> None:
+    server = Server(behind=1, bert=16)
+    assert admitted(learnt(server), 4.05) == 46
+    server = Server(behind=1, bert=16)
+    server.batch_s["bert"] = 0.4
+    assert admitted(learnt(server), 4.05) == 18 - 16
+
+
 def test_check_of_bulk_waits_for_all_and_of_interactive_for_interactive() -> None:
     server = Server(queued=200, behind=8)
     admission = learnt(server)
@@ -162,7 +171,8 @@ def test_speed_of_several_instances_is_per_instance() -> None:
     new = {
         model: ModelWork(80, 80, 10, 80 * seconds, 2) for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
     }
-    found = speed(QueueSnapshot(0, 0, 0, old), QueueSnapshot(1, 0, 0, new))
+    found = speed(QueueSnapshot(0, 0, {}, old), QueueSnapshot(1, 0, {}, new))
+    assert found.slowest == "vggish"
     assert (found.per_utterance, found.batch, found.passage) == pytest.approx((0.4 / 8 / 2, 0.4, 0.5))
 
 

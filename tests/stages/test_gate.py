@@ -4,65 +4,99 @@ from collections.abc import Mapping
 
 import pytest
 
-from stages.gate import POLL_INTERVAL_S, Gate
+from stages.gate import MAX_PAUSE_S, MIN_PAUSE_S, PAUSE_SHARE, Gate
 from stages.triton_metrics import parse
 
 MODELS = ("vggish", "bert")
+Waiting = tuple[int, int] | None  # requests before vggish and bert; None: Triton does not answer
 
 
 class Metrics:
-    """Triton's metrics while requests wait, one number for each reading; None: it does not answer."""
+    """Triton's metrics, one state for each reading; the last one stays."""
 
-    def __init__(self, *waiting: int | None) -> None:
-        self.waiting = list(waiting)
+    def __init__(self, *states: Waiting) -> None:
+        self.states = list(states)
         self.readings = 0
 
     def __call__(self) -> Mapping[tuple[str, str], float]:
         self.readings += 1
-        number = self.waiting.pop(0) if len(self.waiting) > 1 else self.waiting[0]
-        if number is None:
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if state is None:
             raise OSError("no answer")
-        return {
-            ("pending_request_count", "vggish"): number - number // 2,
-            ("pending_request_count", "bert"): number // 2,
-            ("pending_request_count", "queue"): 300.0,
-            ("count", "vggish"): 1000.0,
-        }
+        waiting = {("pending_request_count", model): float(count) for model, count in zip(MODELS, state, strict=True)}
+        return waiting | {("pending_request_count", "queue"): 300.0, ("count", "vggish"): 1000.0}
+
+
+class Clock:
+    """A clock that only pauses move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def passed(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]:
+    """The pauses that a gate makes for so many requests."""
+    clock = Clock()
+    gate = Gate(metrics, MODELS, max_waiting, clock.sleep, clock)
+    for _ in range(requests):
+        gate.wait()
+    return clock.pauses
 
 
 def test_wait_with_room_reads_once_for_as_many_as_fit() -> None:
-    metrics, pauses = Metrics(0), list[float]()
-    gate = Gate(metrics, MODELS, 8, pauses.append)
-    for _ in range(8):
-        gate.wait()
-    assert (metrics.readings, pauses) == (1, [])
-    gate.wait()
+    metrics = Metrics((0, 0))
+    assert passed(metrics, 8) == []
+    assert metrics.readings == 1
+    metrics = Metrics((0, 0))
+    assert passed(metrics, 9) == []
     assert metrics.readings == 2
 
 
-def test_wait_without_room_pauses_until_requests_have_gone() -> None:
-    metrics, pauses = Metrics(9, 8, 5), list[float]()
-    gate = Gate(metrics, MODELS, 8, pauses.append)
-    for _ in range(3):
-        gate.wait()
-    assert pauses == [POLL_INTERVAL_S] * 2
+def test_wait_with_a_full_first_model_pauses_until_requests_have_gone() -> None:
+    metrics = Metrics((9, 0), (8, 0), (5, 0))
+    assert passed(metrics, 3) == [MIN_PAUSE_S] * 2
     assert metrics.readings == 3
 
 
+def test_wait_with_requests_before_a_later_model_fills_the_first_one() -> None:
+    """Or the first model would start with a part of a batch."""
+    metrics = Metrics((0, 8))
+    assert passed(metrics, 8) == []
+    assert metrics.readings == 1
+
+
+def test_wait_with_all_models_full_together_pauses() -> None:
+    metrics = Metrics((1, 15), (1, 16), (1, 12))
+    assert passed(metrics, 1) == [MIN_PAUSE_S] * 2
+
+
 def test_wait_without_metrics_lets_requests_pass() -> None:
-    metrics, pauses = Metrics(None), list[float]()
-    gate = Gate(metrics, MODELS, 2, pauses.append)
-    for _ in range(5):
-        gate.wait()
-    assert pauses == []
+    assert passed(Metrics(None), 5, max_waiting=2) == []
 
 
 def test_wait_after_metrics_came_back_counts_again() -> None:
-    metrics, pauses = Metrics(None, 4, 0), list[float]()
-    gate = Gate(metrics, MODELS, 2, pauses.append)
-    for _ in range(3):
-        gate.wait()
-    assert pauses == [POLL_INTERVAL_S]
+    assert passed(Metrics(None, (4, 0), (0, 0)), 3, max_waiting=2) == [MIN_PAUSE_S]
+
+
+def test_wait_pauses_for_a_share_of_the_last_closed_time() -> None:
+    clock, full, empty = Clock(), (8, 0), (0, 0)
+    gate = Gate(Metrics(*[full] * 30, empty, *[full] * 2, empty), MODELS, 1, clock.sleep, clock)
+    gate.wait()
+    first = list(clock.pauses)
+    closed_s = sum(first)
+    assert first == sorted(first)
+    assert (first[0], first[-1]) == (MIN_PAUSE_S, MAX_PAUSE_S)
+    clock.pauses.clear()
+    gate.wait()
+    assert clock.pauses == [min(PAUSE_SHARE * closed_s, MAX_PAUSE_S)] * 2
 
 
 def test_parse_sums_samples_that_differ_in_further_labels() -> None:

@@ -54,7 +54,7 @@ def test_port_that_is_taken_is_one_sentence(demo_repository: Path, page_files: P
 
 def test_broken_triton_ends_it(demo_repository: Path, page_files: Path) -> None:
     with launched(demo_repository, "web", "--port", "0") as (process, _):
-        stage(process, "preprocess_text").kill()
+        stage(process, "preprocess").kill()
         assert process.wait(30) == 1
         said = process.stderr.read()
-    assert said.endswith("a process of model 'preprocess_text' died, so that requests fail; start the server again\n")
+    assert said.endswith("a process of model 'preprocess' died, so that requests fail; start the server again\n")

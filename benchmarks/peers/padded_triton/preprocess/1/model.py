@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.service import PaddedWordPiece
 from emotion import audio, text
+from emotion.ragged import at_least_one
 from stages.requests import bytes_rows, respond_per_request
 
 
@@ -32,7 +33,7 @@ class TritonPythonModel:
             patches = audio.log_mel_patches(audio.decode(data))
         ids, mask = self.word_piece.encode(text.decode(sentence))
         return {
-            "PATCHES": patches[None],
+            "PATCHES": at_least_one(patches)[None],  # Triton's backends cannot batch a tensor without elements
             "HAS_AUDIO": np.array([[len(patches) > 0]]),
             "INPUT_IDS": ids[None],
             "ATTENTION_MASK": mask[None],

@@ -1,0 +1,15 @@
+"""Hashes of files."""
+
+import hashlib
+from pathlib import Path
+
+_CHUNK = 1 << 20  # bytes read at a time
+
+
+def sha256(path: Path) -> bytes:
+    """Return the SHA-256 of a file, as hashlib.file_digest does from Python 3.11 on."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            total.update(chunk)
+    return total.digest()

@@ -1,0 +1,80 @@
+"""Flags of tritonserver that `python -m serving` does not pass on, as they would break the service in silence."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from serving.installation import TritonError
+
+_FALSE, _TRUE, _ANY = "false|off|0", "true|on|1", ".*"
+_LOGGING = "the launcher reads the log; choose what it shows with --log-level, and redirect standard error to a file"
+_KEYS = "only model-config can be restricted: probes, batcher wake-ups and the clients of this repository send no key"
+_MODELS = (
+    "every model of the repository is served from the start; serve a repository that holds just the models you want"
+)
+
+# flag: the values that are rejected (a regular expression, matched in lower case), and the reason with the remedy
+REJECTED = {
+    "allow-grpc": (_FALSE, "clients and draining need gRPC; close its port with a firewall or a NetworkPolicy"),
+    "allow-http": (_FALSE, "probes and batcher wake-ups need HTTP; close its port with a firewall or a NetworkPolicy"),
+    "allow-metrics": (_FALSE, "admission and stall detection read the metrics; close their port with a firewall"),
+    "allow-sagemaker": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),
+    "allow-vertex-ai": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),
+    "backend-config": (
+        "(python|onnxruntime),shm-region-prefix-name=.*",
+        "the launcher chooses the prefix, to remove shared memory after a crash; leave it out",
+    ),
+    "backend-directory": (
+        _ANY,
+        "the launcher makes this directory from the backends that came with Triton; add yours there",
+    ),
+    "exit-on-error": (_FALSE, "a server without one of its models never gets ready; mend the model or remove it"),
+    "grpc-address": (_ANY, "use --host, before the --"),
+    "grpc-port": (_ANY, "use --grpc-port, before the --"),
+    "grpc-restricted-protocol": ("(?!model-config:).*", _KEYS),
+    "http-address": (_ANY, "use --host, before the --"),
+    "http-port": (_ANY, "use --http-port, before the --"),
+    "http-restricted-api": ("(?!model-config:).*", _KEYS),
+    "load-model": (_ANY, _MODELS),
+    "log-error": (_FALSE, _LOGGING),
+    "log-file": (_ANY, _LOGGING),
+    "log-format": ("(?!default$).*", _LOGGING),
+    "log-info": (_FALSE, _LOGGING),
+    "log-warning": (_FALSE, _LOGGING),
+    "metrics-address": (_ANY, "use --host, before the --"),
+    "metrics-config": (f"counter_latencies=({_FALSE})", "admission reads these counters; leave it out"),
+    "metrics-port": (_ANY, "use --metrics-port, before the --"),
+    "model-config-name": (_ANY, "use --config, before the --"),
+    "model-control-mode": ("(?!none$).*", _MODELS),
+    "model-repository": (_ANY, "use --repository, before the --"),
+    "model-store": (_ANY, "use --repository, before the --"),
+    "strict-readiness": (_FALSE, "probes would send requests to a server that lacks a model; leave it out"),
+}
+_WITHOUT_VALUE = ("--disable-auto-complete-config", "--help")
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Check the flags that a user gave for tritonserver.
+
+    Raises:
+        TritonError: one would break the service; one sentence that names it and says what to use instead.
+    """
+    for given, value in parse(arguments):
+        for flag, (values, reason) in REJECTED.items():
+            # Triton takes a flag's beginning for the flag
+            if flag.startswith(given.removeprefix("--")) and re.fullmatch(values, value.lower()):
+                raise TritonError(f"tritonserver's flag --{flag}={value} can't be passed on: {reason}")
+
+
+def exit_timeout(arguments: Sequence[str], default: int) -> int:
+    """Return the seconds that Triton gives requests in flight when told to stop: the last --exit-timeout-secs."""
+    given = [value for flag, value in parse(arguments) if "--exit-timeout-secs".startswith(flag)]
+    return int(given[-1]) if given and given[-1].isdecimal() else default
+
+
+def parse(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each flag with its value, given as --flag=value or as --flag value."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--") and argument != "--":
+            flag, equals, value = argument.partition("=")
+            yield flag, value if equals or flag in _WITHOUT_VALUE else next(rest, "")
