@@ -42,12 +42,6 @@ SIGNALS = {
     "answered": "emoserve:requests:rate1m",
     "failing": "emoserve:failure_ratio:rate1m",
 }
-_DURATIONS = (  # the raw counters behind "waiting"
-    ("request", 1),
-    ("compute_input", -1),
-    ("compute_infer", -1),
-    ("compute_output", -1),
-)
 
 
 @dataclass
@@ -254,16 +248,21 @@ def firing(asked: Asked, start: float, end: float) -> dict[str, float]:
 
 
 def _deviations(asked: Asked, start: float, end: float) -> Iterator[float]:
-    """Of "waiting" from the growth of the raw counters over the same minute, relative; whenever it was recorded."""
+    """Yield the relative distance of each recorded "waiting" from what the raw counters of the same minute give."""
 
-    def growth(name: str, at: float) -> float:
-        samples = asked.samples(f'nv_inference_{name}{{model="emotion"}}[{WINDOW:g}s]', at)
-        return samples[-1][1] - samples[0][1]
+    def per_request(name: str, stage: str, at: float) -> float:
+        found = (
+            asked.samples(f'nv_inference_{one}{{model="{stage}"}}[{WINDOW:g}s]', at)
+            for one in (name, "request_success")
+        )
+        seconds, requests = (samples[-1][1] - samples[0][1] for samples in found)
+        return seconds / 1e6 / requests
 
     for moment, value in asked.samples(f"{SIGNALS['waiting']}[{end - start:.0f}s]", end):
         if moment > start + WINDOW:
-            waited = sum(sign * growth(f"{name}_duration_us", moment) for name, sign in _DURATIONS) / 1e6
-            yield abs(value / (waited / growth("request_success", moment)) - 1)
+            waited = per_request("compute_infer_duration_us", "queue", moment)  # held back
+            waited += sum(per_request("queue_duration_us", stage, moment) for stage in plots.STAGES)
+            yield abs(value / waited - 1)
 
 
 def _seconds(value: float | None) -> str:

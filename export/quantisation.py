@@ -19,6 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from emotion import audio
 from export.speech import waveform
 
+PRODUCTS = ("Gemm", "MatMul")  # as which torch's exporter writes dense layers
 LARGEST_WEIGHT = 63  # seven bits, signed
 LARGEST_ACTIVATION = 127  # eight bits, around a zero point of 128
 
@@ -36,7 +37,8 @@ def quantise_vggish(source: Path, target: Path) -> None:
     """
     model = onnx.load(source)
     stem = _relu_after_pooling(model)
-    mean = next(node.name for node in model.graph.node if "AUDIO_EMBEDDING" in node.output)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    means = [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] not in weights]
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # the quantiser recommends a preparation that our files don't need
     try:
@@ -47,7 +49,7 @@ def quantise_vggish(source: Path, target: Path) -> None:
             quant_format=QuantFormat.QDQ,
             # the operators without weights hand int8 on from layer to layer
             op_types_to_quantize=["Conv", "Gemm", "Relu", "MaxPool", "Transpose", "Reshape"],
-            nodes_to_exclude=[*stem, mean],
+            nodes_to_exclude=[*stem, *means],
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
@@ -111,8 +113,8 @@ def quantise_bert(source: Path, target: Path) -> None:
     """
     model = onnx.load(source)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    makers = {output: node for node in model.graph.node for output in node.output}
-    projection = makers[makers["TEXT_EMBEDDING"].input[0]]
+    dense = [node for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in tensors]
+    projection = dense[-1]  # the only one behind the mean
     scalars = {
         "one": np.float32(1),
         "activation_zero": np.uint8(LARGEST_ACTIVATION + 1),
@@ -124,7 +126,7 @@ def quantise_bert(source: Path, target: Path) -> None:
     nodes: list[onnx.NodeProto] = []
     added = [numpy_helper.from_array(np.asarray(value), name) for name, value in scalars.items()]
     for node in model.graph.node:
-        if node.op_type not in ("Gemm", "MatMul") or node.input[1] not in tensors or node is projection:
+        if node is projection or not any(node is each for each in dense):
             nodes.append(node)
             continue
         # x W' + b or x W, as torch's exporter writes dense layers

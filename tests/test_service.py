@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from types import ModuleType
 
 import numpy as np
@@ -265,3 +266,18 @@ def test_tensors_that_do_not_fit(
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert sentence in caught.value.message()
     assert infer(client, (b"", b"still healthy"))["PROBABILITIES"].shape == (1, 5)
+
+
+# --- outputs that are not asked for
+
+
+def test_requesting_some_outputs_returns_those_alone(
+    client: grpc.InferenceServerClient, recordings: dict[str, bytes]
+) -> None:
+    """Triton leaves out the steps that the requested outputs don't need, and must not leave out too much."""
+    row = inputs([(recordings["austen-0890.flac"], b"hello there")])
+    for count in range(1, len(OUTPUTS) + 2):
+        for names in combinations((*OUTPUTS, "CHECKPOINT"), count):
+            wanted = [grpc.InferRequestedOutput(name) for name in names]
+            answer = client.infer("emotion", row, outputs=wanted, client_timeout=60)
+            assert {output.name for output in answer.get_response().outputs} == set(names)

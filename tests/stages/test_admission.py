@@ -248,8 +248,8 @@ def test_overload_refuses_some_and_answers_the_others_in_time(server: Triton, cl
 def test_interactive_callers_are_answered_beside_a_flood_of_bulk(server: Triton, clip: bytes) -> None:
     over = threading.Event()
     with (
-        EmotionClient(server.grpc_url, deadline=5, retries=False, priority="bulk") as bulk,
-        EmotionClient(server.grpc_url, deadline=5, retries=False) as client,
+        EmotionClient(server.grpc_url, deadline=10, retries=False, priority="bulk") as bulk,
+        EmotionClient(server.grpc_url, deadline=10, retries=False) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         flooding = pool.submit(flood, bulk, clip, 128, over)
