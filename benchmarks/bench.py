@@ -115,7 +115,7 @@ class Target:
     Attributes:
         host: as `load.run` takes it.
         leader: process id that leads the group of the server's processes.
-        polls: whether it is stopped between turns; a Triton need not be, as it uses nothing when idle.
+        polls: whether it uses the CPU when idle, so that it is stopped between turns; a Triton does not.
     """
 
     host: str
@@ -128,7 +128,7 @@ class Target:
             return load.run(self.host, tokenizer, **({"users": USERS} | options))
 
     def measured_load(self, tokenizer: Path, **options: Any) -> tuple[Load, float]:
-        """Return the same, and the CPU seconds that this target's processes used for it."""
+        """Return what `load` returns, and the CPU seconds that this target's processes used meanwhile."""
         before = cpu_seconds(self.leader)
         found = self.load(tokenizer, **options)
         return found, cpu_seconds(self.leader) - before
