@@ -5,8 +5,9 @@ writes, says how many elements each utterance has, and *_COUNT [batch, 1] how ma
 operations on single patches or tokens run on the packed rows alone, and only BERT's attention product re-forms
 [batch, longest].
 
-No number in a request changes another request's answer or fails the run. No tensor inside the graphs is ever empty:
-execution providers differ in what they do with empty tensors.
+No number in a request changes another request's answer or fails the run, as long as each request has at least one row
+and one element: docs/upstream-zero-bytes.md says what Triton does with others. No tensor inside the graphs is ever
+empty: execution providers differ in what they do with empty tensors.
 """
 
 from typing import cast

@@ -462,7 +462,8 @@ def empty_input(request: Any) -> Any:
     """Return the error response for a request with an input of zero elements, else None.
 
     NVIDIA's backends stop copying a batch at an input of zero bytes: they answer this request, and those behind it with
-    what the memory held before. Nothing that they mishandle may work here.
+    what the memory held before. A batch dimension of 0 is refused where Triton hands the request over; beside others it
+    may fail them, and alone it is never answered, as Triton drops it before this file sees it.
     """
     for tensor in request.inputs():
         if not all(tensor.shape()):
