@@ -7,7 +7,7 @@ FROM ${TRITON} AS triton
 WORKDIR /slim/opt/tritonserver
 # of the backends the two that are used; libdcgm reads the GPU's metrics. cp --archive keeps links, as COPY would not
 RUN mkdir backends /slim/lib \
-    && cp --archive /opt/tritonserver/bin /opt/tritonserver/lib /opt/tritonserver/LICENSE . \
+    && cp --archive /opt/tritonserver/bin /opt/tritonserver/lib /opt/tritonserver/caches /opt/tritonserver/LICENSE . \
     && cp --archive /opt/tritonserver/backends/python /opt/tritonserver/backends/onnxruntime backends/ \
     && find /usr/lib -name "libdcgm*.so*" -exec cp --archive --target-directory=/slim/lib {} +
 
@@ -47,7 +47,7 @@ ENV PATH=/opt/emoserve/bin:/opt/tritonserver/bin:$PATH \
 RUN ldconfig \
     && ldd /opt/tritonserver/bin/tritonserver /opt/tritonserver/backends/python/triton_python_backend_stub \
         /opt/tritonserver/backends/*/libtriton_*.so > /tmp/libraries \
-    && ! grep --perl-regexp "^\s*(?!libcuda|libnvidia-ml).*not found" /tmp/libraries \
+    && ! grep --perl-regexp "^\s*+(?!libcuda\.|libnvidia-ml\.).*not found" /tmp/libraries \
     && python3 -c "import emotion.audio, emotion.text, serving, stages.admission" \
     && rm /tmp/libraries
 USER 1000

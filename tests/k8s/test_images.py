@@ -105,6 +105,22 @@ def test_gpu_image_installs_neither_the_wheel_nor_a_second_onnx_runtime() -> Non
     assert "onnxruntime" not in printed and "pytriton" not in printed
 
 
+LDD_LINES = {
+    "\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f0000000000)": False,
+    "\tlibcuda.so.1 => not found": False,
+    "\tlibnvidia-ml.so.1 => not found": False,
+    "\tlibcudart.so.13 => not found": True,
+    "\tlibarchive.so.13 => not found": True,
+}
+
+
+@pytest.mark.parametrize(("line", "stops"), LDD_LINES.items())
+def test_gpu_image_build_stops_at_missing_libraries_but_not_at_the_drivers(line: str, stops: bool) -> None:
+    [pattern] = re.findall(r'! grep --perl-regexp "(.*)"', (ROOT / "docker" / "gpu.Dockerfile").read_text())
+    done = subprocess.run(["grep", "--perl-regexp", pattern], input=line, check=False, **CAPTURED)
+    assert done.returncode == (0 if stops else 1), done.stderr
+
+
 def test_code_of_the_images_runs_on_python_3_10() -> None:
     """NVIDIA's image 24.10 has Python 3.10, 26.09 has 3.12."""
     front_ends = [
