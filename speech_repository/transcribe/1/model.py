@@ -1,4 +1,4 @@
-"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT."""
+"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT, and the same as TEXT."""
 
 import json
 from typing import Any
@@ -38,9 +38,10 @@ class TritonPythonModel:
             return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
-        """TRANSCRIPT, BYTES [n, 1] of UTF-8, for a request of n utterances."""
+        """Return TRANSCRIPT and TEXT, the same BYTES [n, 1] of UTF-8, for a request of n utterances."""
         transcripts = [self.transcript(data) for data in bytes_rows(request, "AUDIO")]
-        return {"TRANSCRIPT": np.array(transcripts, np.object_)[:, None]}
+        column = np.array(transcripts, np.object_)[:, None]
+        return {"TRANSCRIPT": column, "TEXT": column}
 
     def transcript(self, data: bytes) -> bytes:
         """What is said in one encoded file."""
