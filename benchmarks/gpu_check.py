@@ -26,7 +26,7 @@ import psutil
 import soundfile
 from emotion_client import Emotion, EmotionClient, Utterance
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +34,7 @@ from rich.table import Table
 from benchmarks import load, machine, nvidia_smi, plots
 from benchmarks.errors import BenchmarkError
 from benchmarks.nvidia_smi import GpuSample, GpuSampler
-from benchmarks.results import Latency, as_text, write_atomically
+from benchmarks.results import Latency, as_text, read_json, write_atomically
 from benchmarks.sampling import Sampler, Server
 from emotion import audio
 from emotion import checkpoint as checkpoints
@@ -473,14 +473,9 @@ def write(results: Results, directory: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """The results in a `gpu-check.json`.
+    """Return the results in a `gpu-check.json`.
 
     Raises:
         BenchmarkError: There is no such file, or it is none of ours.
     """
-    try:
-        return _JSON.validate_json(path.read_bytes())
-    except OSError as error:
-        raise BenchmarkError(f"{path} can't be read ({error.strerror}); `make gpu-check` writes it") from None
-    except ValidationError as error:
-        raise BenchmarkError(f"{path} is no result of this version's `make gpu-check`: {error.errors()[0]}") from None
+    return read_json(_JSON, path, "make gpu-check")

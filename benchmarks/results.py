@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
@@ -19,6 +19,8 @@ from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.machine import Machine
+
+T = TypeVar("T")
 
 # ms of a request; NaN (null in JSON) where none was answered
 Latency = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -476,20 +478,33 @@ def to_json(results: Results) -> str:
 
 
 def read(path: Path) -> Results:
-    """A run's results from their file.
+    """Return a run's results from their file.
+
+    Raises:
+        BenchmarkError: there is no such file, or it is none of ours.
+    """
+    return read_json(_JSON, path, "make bench")
+
+
+def read_json(kind: TypeAdapter[T], path: Path, command: str) -> T:
+    """Return what a command of ours wrote as JSON.
+
+    Args:
+        kind: of the result.
+        command: that writes it.
 
     Raises:
         BenchmarkError: there is no such file, or it is none of ours.
     """
     try:
-        return _JSON.validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except OSError as error:
-        raise BenchmarkError(f"{path} can't be read ({error.strerror}); `make bench` writes results") from None
+        raise BenchmarkError(f"{path} can't be read ({error.strerror}); `{command}` writes it") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise BenchmarkError(
-            f"{path} is no result of this version's `make bench` (at {where}: {first['msg']}); run it again"
+            f"{path} is no result of this version's `{command}` (at {where}: {first['msg']}); run it again"
         ) from None
 
 

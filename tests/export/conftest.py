@@ -1,5 +1,9 @@
 """A small model of the served structure, exported and run in a moment."""
 
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +12,7 @@ from transformers import BertConfig, BertModel
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointConfig
 from emotion.model import EmotionModel, FusionHead, VGGish
+from export.onnx_files import serving_parts, write_models
 
 
 def narrow_vggish() -> VGGish:
@@ -35,3 +40,16 @@ def narrow(checkpoint: Checkpoint) -> Checkpoint:
     model = EmotionModel(narrow_vggish(), bert, FusionHead(text_hidden=32)).eval()
     config = CheckpointConfig(["text_encoder", "fusion"], dict.fromkeys(checkpoints.PARTS, "seeded with 1"))
     return Checkpoint(model, config, checkpoint.tokenizer, digest="5ca1ab1e" * 8)
+
+
+@pytest.fixture(scope="session")
+def narrow_repository(narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`narrow_repository(precision)`: that model's files in a precision, not checked. Tests leave them as they are."""
+
+    @cache
+    def get(precision: str) -> Path:
+        repository = tmp_path_factory.mktemp(precision)
+        write_models(serving_parts(narrow), repository, precision, {})
+        return repository
+
+    return get

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -220,14 +221,9 @@ def test_int8_quantises_the_encoders_and_keeps_their_interface(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_memory_is_bounded_by_a_loop_over_the_patches(
-    narrow: Checkpoint, exported: Path, tmp_path: Path, precision: str
-) -> None:
+def test_memory_is_bounded_by_a_loop_over_the_patches(narrow_repository: Callable[[str], Path], precision: str) -> None:
     """Any number of patches, around the number of one turn above all, answers as they do one by one."""
-    repository = exported
-    if precision != "fp32":
-        repository = tmp_path
-        write_models(serving_parts(narrow), repository, precision, {})
+    repository = narrow_repository(precision)
     graph = onnx_file(model_file(repository, "vggish", precision))
     assert "MaxPool" in {node.op_type for node in loop_body(graph).node}
     assert not {"Conv", "MaxPool"} & {node.op_type for node in graph.graph.node}
@@ -440,13 +436,10 @@ COMBINATIONS = [(audio, text) for audio in (True, False) for text in (True, Fals
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_models_with_any_combination_of_absent_modalities_answer_as_alone(
-    narrow: Checkpoint, exported: Path, tmp_path: Path, precision: str
+    narrow_repository: Callable[[str], Path], precision: str
 ) -> None:
     """Every batch of three utterances of which each has audio, text, both or neither."""
-    repository = exported
-    if precision != "fp32":
-        repository = tmp_path
-        write_models(serving_parts(narrow), repository, precision, {})
+    repository = narrow_repository(precision)
     models = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(3)
 

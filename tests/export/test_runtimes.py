@@ -1,27 +1,22 @@
 """The exported files on every ONNX Runtime that serves them; each is installed once, below build/."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from emotion.checkpoint import Checkpoint
 from export import runtimes
-from export.onnx_files import serving_parts, write_models
 from export.parity import TOLERANCES
 from export.repository import model_file
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16", "int8"])
-def exported(
-    request: pytest.FixtureRequest, narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def exported(request: pytest.FixtureRequest, narrow_repository: Callable[[str], Path]) -> tuple[Path, str]:
     """A small model's files in one precision."""
-    repository = tmp_path_factory.mktemp(request.param)
-    write_models(serving_parts(narrow), repository, request.param, {})
-    return repository, request.param
+    return narrow_repository(request.param), request.param
 
 
 @pytest.mark.parametrize("version", runtimes.RUNTIMES)
