@@ -32,6 +32,7 @@ class FiftyPerSecond(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked = 0
+        self.answered_at: list[float] = []  # s of the epoch, of each 200
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -50,6 +51,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
+        self.server.answered_at.append(time.time())
         self.wfile.write(answer)
 
     def log_message(self, *_: object) -> None:
@@ -57,10 +59,10 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def slow_server() -> Iterator[str]:
+def slow_server() -> Iterator[FiftyPerSecond]:
     with FiftyPerSecond() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server
         server.shutdown()
 
 
@@ -76,16 +78,20 @@ def test_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Path) 
     assert (run.start[8:] - ends[:12] < 0.1).all() and (run.start[8:] > ends[:12]).all()
 
 
-def test_open_loop_shows_the_queue_of_a_slow_server(slow_server: str, tokenizer: Path) -> None:
-    run = load.run(slow_server, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
+def test_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSecond, tokenizer: Path) -> None:
+    url = f"http://127.0.0.1:{slow_server.server_port}"
+    run = load.run(url, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
     assert run.offered == 100 and 100 <= len(run.start) <= 101
     assert np.diff(run.start) == pytest.approx(0.01, abs=1e-6)  # when each was due, however late the answers are
     assert run.failures == {"LocustBadStatusCode": 10}
-    # each waits for those before it: 20 ms of work every 10 ms
+    # each waits for those before it: 20 ms of work, or more on a busy machine, every 10 ms
     waited = run.latency[20:] - run.latency[:-20]
-    assert np.median(waited) == pytest.approx(20 * 10, rel=0.5)
+    assert np.median(waited) > 100
     assert run.percentile(100) > 900
-    assert 40 < run.throughput < 50
+    # the server's own clock: what it answered, until its last answer
+    seconds = max(slow_server.answered_at) - run.start[0]
+    assert run.throughput == pytest.approx(len(slow_server.answered_at) / seconds, rel=0.05)
+    assert run.throughput < 50
 
 
 def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path, tmp_path: Path) -> None:
