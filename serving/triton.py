@@ -31,8 +31,8 @@ from serving.installation import (
     prepare_backends,
     shell_safe,
 )
-from serving.progress import Progress
 from serving.repository import SPEECH_REPOSITORY, check_config, check_exports, check_repository, check_speech
+from serving.stalls import StallDetector
 from stages.loopback import get
 from stages.triton_metrics import METRICS_URL
 from stages.wakeup import HTTP_URL
@@ -188,6 +188,7 @@ class Triton:
             f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
             f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
+            "--rate-limit=execution_count",  # the encoders' instance groups say what they share
             *(f"--backend-config={name},shm-region-prefix-name={self._region}" for name in ("python", "onnxruntime")),
             "--metrics-config=summary_latencies=true",  # p99 for those who watch
             # our configurations say everything; completing them would load every model twice
@@ -240,7 +241,7 @@ class Triton:
             TritonError: in the end; one sentence that says what happened.
         """
         stopped: set[psutil.Process] = set()  # at the last look
-        asked, silences, progress = time.monotonic(), 0, Progress()
+        asked, silences, stalls = time.monotonic(), 0, StallDetector()
         while (status := self.wait(LOOK)) is None:
             states = {process: _state(process) for process in self._processes}
             now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
@@ -255,7 +256,7 @@ class Triton:
                 silences = 0 if _answers(f"http://{self.http_url}/v2/health/live", timeout=1) else silences + 1
                 if silences == SILENCES:  # counted and not timed, as machines sleep
                     raise self._broken(f"Triton did not answer {SILENCES} times in a row")
-                if stuck := progress.stuck(self._metrics()):
+                if stuck := stalls.stuck_model(self._metrics()):
                     raise self._broken(f"model '{stuck}' has answered nothing for minutes while requests waited")
         raise TritonError(f"Triton ended by itself with exit status {status}; start it again")
 

@@ -55,12 +55,22 @@ class MetricsReader:
         if self._connection is None:
             raise OSError(f"the environment variable {METRICS_URL} is not set")
         try:
-            self._connection.request("GET", self._path)
-            answer = self._connection.getresponse()
-            body = answer.read()
+            status, body = self._get(self._connection)
         except (http.client.HTTPException, OSError) as error:
-            self._connection.close()  # the next call connects anew
             raise OSError(f"Triton's metrics endpoint does not answer: {error!r}") from error
-        if answer.status != 200:
-            raise OSError(f"Triton's metrics endpoint answers with status {answer.status}")
+        if status != 200:
+            raise OSError(f"Triton's metrics endpoint answers with status {status}")
         return parse(body.decode(errors="replace"))
+
+    def _get(self, connection: http.client.HTTPConnection) -> tuple[int, bytes]:
+        """Return status and body; connect anew where Triton has closed the connection in the meantime."""
+        reused = connection.sock is not None
+        try:
+            connection.request("GET", self._path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (http.client.HTTPException, OSError) as error:
+            connection.close()
+            if reused and isinstance(error, ConnectionError | http.client.HTTPException):
+                return self._get(connection)
+            raise

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from emotion_client import EmotionClient
 
-from serving import Triton, TritonError, progress, triton
+from serving import Triton, TritonError, stalls, triton
 from serving.triton import free_ports
 from tests.conftest import errors, launched, stage
 
@@ -78,7 +78,7 @@ def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Pope
 
 
 def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PATIENCE", 3)
+    monkeypatch.setattr(stalls, "MAX_STALLED_READINGS", 3)
     circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
     stage_file = circling / "preprocess/1/model.py"
     source, line = stage_file.read_text(), "        utterances = zip("
@@ -98,8 +98,7 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
             server.watch()
 
 
-def test_progress() -> None:
-    """Who has nobody waiting, or ends a batch, is not stuck, however long that goes on."""
+def test_stuck_model_is_one_where_requests_wait_and_no_batch_ends() -> None:
 
     def metrics(waiting: int, batches: int) -> str:
         return "".join(
@@ -107,12 +106,14 @@ def test_progress() -> None:
             for name, value in (("pending_request_count", waiting), ("exec_count", batches))
         )
 
-    looks = progress.Progress()
-    assert not any(looks.stuck(metrics(0, 5)) for _ in range(2 * progress.PATIENCE))
-    assert not any(looks.stuck(metrics(3, number)) for number in range(2 * progress.PATIENCE))
-    assert not any(looks.stuck(metrics(3, 7)) for _ in range(progress.PATIENCE))  # the first of them is progress
-    assert not looks.stuck("")  # no answer tells nothing
-    assert looks.stuck(metrics(3, 7)) == "vggish"
+    detector = stalls.StallDetector()
+    assert not any(detector.stuck_model(metrics(0, 5)) for _ in range(2 * stalls.MAX_STALLED_READINGS))
+    assert not any(detector.stuck_model(metrics(3, number)) for number in range(2 * stalls.MAX_STALLED_READINGS))
+    assert not any(
+        detector.stuck_model(metrics(3, 7)) for _ in range(stalls.MAX_STALLED_READINGS)
+    )  # the first of them tells no stall
+    assert not detector.stuck_model("")  # no answer
+    assert detector.stuck_model(metrics(3, 7)) == "vggish"
 
 
 def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repository: Path) -> None:
