@@ -134,6 +134,8 @@ def edit(text: str, stage: Stage, ensemble_batch: int) -> str:
     before = read(text)
     if stage.instances != before.instances:
         text = _set(text, r"(instance_group\s*\[\s*\{[^}]*?\bcount:\s*)(\d+)", stage.instances)
+        if stage.instances > 1:  # they would take turns, too
+            text = re.sub(r"^[ \t]*rate_limiter\b.*\n", "", text, flags=re.MULTILINE)
     for name, value, old in (
         (THREADS, stage.threads, before.threads),
         (MAX_WAITING, stage.max_waiting, before.max_waiting),

@@ -47,6 +47,10 @@ REJECTED = {
     "model-control-mode": ("(?!none$).*", _MODELS),
     "model-repository": (_ANY, "use --repository, before the --"),
     "model-store": (_ANY, "use --repository, before the --"),
+    "rate-limit": (
+        "(?!execution_count$).*",
+        "admission counts on the turns that the configurations ask for; remove rate_limiter from those of the encoders",
+    ),
     "strict-readiness": (_FALSE, "probes would send requests to a server that lacks a model; leave it out"),
 }
 _WITHOUT_VALUE = ("--disable-auto-complete-config", "--help")

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,20 @@ MAX_WAIT_S = 30.0  # default_timeout_microseconds of the stages: no request wait
 
 
 @dataclass(frozen=True)
+class Instances:
+    """The instances of a model.
+
+    Attributes:
+        count: how many there are.
+        resource: of Triton's rate limiter, which they need to run: models with the same one take turns, one batch at a
+            time. Empty where they need none, and all of them run at the same time.
+    """
+
+    count: int
+    resource: str = ""
+
+
+@dataclass(frozen=True)
 class ModelWork:
     """What a model has done since it was loaded.
 
@@ -37,14 +51,14 @@ class ModelWork:
         requests: answered.
         utterances, batches: executed.
         request_seconds: the duration of each answered request's batch, summed over the requests.
-        instances: that execute batches side by side.
+        instances: how many there are.
     """
 
     requests: float
     utterances: float
     batches: float
     request_seconds: float
-    instances: int
+    instances: Instances
 
 
 @dataclass(frozen=True)
@@ -83,14 +97,13 @@ class Speed:
     """How long the models take, in seconds.
 
     Attributes:
-        slowest: the model that limits the throughput.
-        per_utterance: between two utterances that it finishes.
-        batch: one batch of it.
+        bottleneck: by model, the time for one utterance; of the model that limits the throughput, or of those that take
+            turns and limit it together.
+        batch: one batch of them, the longest.
         passage: one batch of each model, one after the other.
     """
 
-    slowest: str
-    per_utterance: float
+    bottleneck: Mapping[str, float]
     batch: float
     passage: float
 
@@ -124,7 +137,7 @@ class Admission:
         self._admitted = {False: 0, True: 0}  # by this process since then, by whether it is bulk
         self._speed: Speed | None = None
         self._wanted = threading.Event()
-        metrics, instances = MetricsReader(), InstanceCounts()
+        metrics, instances = MetricsReader(), InstancesReader()
         self._read = read or (lambda: snapshot(metrics(), instances(), clock()))
         if metrics.available and read is None:
             threading.Thread(target=self._keep_observing, name="admission", daemon=True).start()
@@ -152,9 +165,9 @@ class Admission:
                 queued = min(newest.queued, self._interactive) + self._processes * self._admitted[False]
                 if bulk:
                     queued = newest.queued + self._processes * sum(self._admitted.values())
-                ahead = queued + newest.behind(self._speed.slowest)
+                ahead = sum((queued + newest.behind(model)) * each for model, each in self._speed.bottleneck.items())
                 # those ahead, the batch that is running, and its own way through the models
-                needed = ahead * self._speed.per_utterance + self._speed.batch + self._speed.passage
+                needed = ahead + self._speed.batch + self._speed.passage
                 limit = min(MAX_WAIT_S, MARGIN * timeout / 1e6) if timeout else MAX_WAIT_S
                 if needed > limit:
                     raise BusyError(
@@ -206,17 +219,20 @@ def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
 
     The speed is that of the batches themselves: how fast a queue gets shorter says little where callers leave.
     """
-    batch, per_utterance = {}, {}
+    batch: dict[str, float] = {}
+    per_utterance: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by what the models share
     for model in MODELS:
         old, new = since.work[model], until.work[model]
         batch[model] = (new.request_seconds - old.request_seconds) / max(1.0, new.requests - old.requests)
         per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
-        per_utterance[model] = batch[model] / max(1.0, per_batch) / new.instances
-    slowest = max(per_utterance, key=per_utterance.__getitem__)
-    return Speed(slowest, per_utterance[slowest], batch[slowest], sum(batch.values()))
+        instances = new.instances
+        at_once = 1 if instances.resource else instances.count
+        per_utterance[instances.resource or model][model] = batch[model] / max(1.0, per_batch) / at_once
+    bottleneck = max(per_utterance.values(), key=lambda models: sum(models.values()))
+    return Speed(bottleneck, max(batch[model] for model in bottleneck), sum(batch.values()))
 
 
-def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueSnapshot:
+def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> QueueSnapshot:
     """Return what Triton's metrics say at this moment.
 
     Args:
@@ -242,8 +258,8 @@ def snapshot(values: Values, instances: Mapping[str, int], now: float) -> QueueS
     )
 
 
-class InstanceCounts:
-    """Asks Triton once how many instances the models have."""
+class InstancesReader:
+    """Asks Triton once which instances the models have."""
 
     def __init__(self, url: str | None = None) -> None:
         """Ask at the first call.
@@ -252,21 +268,24 @@ class InstanceCounts:
             url: HOST:PORT of Triton's HTTP; None for the one that the environment variable HTTP_URL names.
         """
         self._url = url or os.environ.get(HTTP_URL, "")
-        self._counts: dict[str, int] = {}
+        self._instances: dict[str, Instances] = {}
 
-    def __call__(self) -> Mapping[str, int]:
+    def __call__(self) -> Mapping[str, Instances]:
         """Return the instances of each of MODELS.
 
         Raises:
             OSError: Triton does not answer.
         """
         for model in MODELS:
-            if model not in self._counts:
+            if model not in self._instances:
                 config = json.loads(get(f"http://{self._url}/v2/models/{model}/config", timeout=MAX_AGE_S))
-                self._counts[model] = instance_count(config)
-        return self._counts
+                self._instances[model] = instances_of(config)
+        return self._instances
 
 
-def instance_count(config: Mapping[str, Any]) -> int:
-    """Return how many instances a model has, by its configuration: those of a group are on each of its GPUs."""
-    return sum(int(group["count"]) * max(1, len(group.get("gpus") or [])) for group in config["instance_group"])
+def instances_of(config: Mapping[str, Any]) -> Instances:
+    """Return the instances of a model, by its configuration: those of a group are on each of its GPUs."""
+    groups = config["instance_group"]
+    count = sum(int(group["count"]) * max(1, len(group.get("gpus") or [])) for group in groups)
+    needed = {each["name"] for group in groups for each in (group.get("rate_limiter") or {}).get("resources") or []}
+    return Instances(count, ",".join(sorted(needed)))

@@ -1,6 +1,7 @@
-"""Adds to Triton's metrics how many instances the models have, which Triton itself does not tell.
+"""Adds to Triton's metrics how many instances the models have, and which of them take turns.
 
-A model's busy time is the sum over its instances, so its utilisation is known only with their number.
+Triton itself does not tell. A model's busy time is the sum over its instances, so its utilisation is known only with
+their number; models that take turns are busy together when the sum of their busy times is the whole time.
 """
 
 import os
@@ -10,7 +11,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from stages.admission import InstanceCounts
+from stages.admission import InstancesReader
 from stages.wakeup import HTTP_URL
 
 NAME = "emoserve_model_instances"
@@ -18,7 +19,10 @@ RETRY_INTERVAL_S = 0.5  # Triton answers over HTTP once all models are loaded
 
 
 class InstancesMetric:
-    """A gauge with one sample for each model behind the stage `queue`."""
+    """A gauge with one sample for each model behind the stage `queue`.
+
+    Its label `turns` is the same for models that take turns, and the model's name where it takes none.
+    """
 
     def __init__(self) -> None:
         """Add it as soon as Triton answers, where its address is known."""
@@ -31,18 +35,20 @@ class InstancesMetric:
         self._held.clear()
 
     def _add(self) -> None:
-        counts = InstanceCounts()
+        read = InstancesReader()
         while True:
             try:
-                instances = counts()
+                found = read()
                 break
             except OSError:
                 time.sleep(RETRY_INTERVAL_S)
         family = pb_utils.MetricFamily(
-            name=NAME, description="Number of instances of a model", kind=pb_utils.MetricFamily.GAUGE
+            name=NAME,
+            description="Number of instances of a model that run at the same time",
+            kind=pb_utils.MetricFamily.GAUGE,
         )
         self._held.append(family)
-        for model, count in instances.items():
-            sample = family.Metric(labels={"model": model})
-            sample.set(count)
+        for model, instances in found.items():
+            sample = family.Metric(labels={"model": model, "turns": instances.resource or model})
+            sample.set(1 if instances.resource else instances.count)
             self._held.append(sample)

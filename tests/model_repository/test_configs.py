@@ -57,6 +57,9 @@ every_composing_config = pytest.mark.parametrize(
 every_python_config = pytest.mark.parametrize(
     "path", [path for path in CONFIGS if model_name(path) in PYTHON_MODELS], ids=identify
 )
+every_queue_config = pytest.mark.parametrize(
+    "path", [path for path in CONFIGS if model_name(path) == "queue"], ids=identify
+)
 every_onnx_config = pytest.mark.parametrize(
     "path", [path for path in CONFIGS if model_name(path) in ONNX_MODELS], ids=identify
 )
@@ -137,15 +140,21 @@ def test_no_queue_is_delayed(path: Path) -> None:
     assert not parse(path).dynamic_batching.max_queue_delay_microseconds
 
 
-@every_python_config
+@every_queue_config
 def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> None:
-    if model_name(path) != "queue":
-        return
     parameters = {key: value.string_value for key, value in parse(path).parameters.items()}
     assert parameters["models"].split(",") == list(ONNX_MODELS)
     vggish = parse(TEMPLATE / "vggish" / path.relative_to(TEMPLATE / "queue"))
     batch = max(vggish.dynamic_batching.preferred_batch_size, default=vggish.max_batch_size)
     assert int(parameters["max_waiting"]) == batch * vggish.instance_group[0].count
+
+
+@every_encoder_config
+def test_encoders_on_a_cpu_take_turns_where_one_instance_has_all_cores(path: Path) -> None:
+    [group] = parse(path).instance_group
+    turns = [(each.name, getattr(each, "global"), each.count) for each in group.rate_limiter.resources]
+    on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
+    assert turns == ([("cores", True, 1)] if on_cpu and group.count == 1 else [])
 
 
 @every_encoder_config

@@ -17,14 +17,17 @@ from stages.admission import (
     MODELS,
     WINDOW_S,
     Admission,
-    InstanceCounts,
+    Instances,
+    InstancesReader,
     ModelWork,
     QueueSnapshot,
-    instance_count,
+    instances_of,
     snapshot,
     speed,
 )
 from stages.triton_metrics import METRICS_URL, MetricsReader
+
+ONE = Instances(1)
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Server:
     queued: float = 0.0
     behind: float = 0.0  # before vggish
     bert: float = 0.0
-    instances: int = 1
+    instances: Instances = ONE
     fails: bool = False
     now: float = 1000.0
     began: float = 1000.0
@@ -121,8 +124,16 @@ def test_check_in_one_of_two_processes_counts_its_requests_twice() -> None:
 
 
 def test_check_with_two_instances_counts_on_twice_the_speed() -> None:
-    server = Server(behind=1, instances=2)
+    server = Server(behind=1, instances=Instances(2))
     assert admitted(learnt(server), 4.05) == 93
+
+
+def test_check_with_models_that_take_turns_adds_their_times() -> None:
+    """0.075 s for each utterance, after a batch of 0.2 s and three of 0.3 s."""
+    server = Server(behind=1, instances=Instances(2, "cores"))
+    assert admitted(learnt(server), 4.05) == 31
+    server = Server(behind=1, bert=16, instances=Instances(2, "cores"))  # which need 0.025 s each
+    assert admitted(learnt(server), 4.05) == 25
 
 
 def test_check_takes_the_slowest_model_for_the_speed() -> None:
@@ -167,33 +178,38 @@ def test_check_with_an_old_snapshot_admits_everything() -> None:
 
 
 def test_speed_of_several_instances_is_per_instance() -> None:
-    old = {model: ModelWork(0, 0, 0, 0, 2) for model in MODELS}
+    old = {model: ModelWork(0, 0, 0, 0, Instances(2)) for model in MODELS}
     new = {
-        model: ModelWork(80, 80, 10, 80 * seconds, 2) for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
+        model: ModelWork(80, 80, 10, 80 * seconds, Instances(2))
+        for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
     }
     found = speed(QueueSnapshot(0, 0, {}, old), QueueSnapshot(1, 0, {}, new))
-    assert found.slowest == "vggish"
-    assert (found.per_utterance, found.batch, found.passage) == pytest.approx((0.4 / 8 / 2, 0.4, 0.5))
+    assert found.bottleneck == {"vggish": pytest.approx(0.4 / 8 / 2)}
+    assert (found.batch, found.passage) == pytest.approx((0.4, 0.5))
 
 
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        ([{"count": 1, "gpus": []}], 1),
-        ([{"count": 2, "gpus": [0, 1]}], 4),
-        ([{"count": 1}, {"count": "2"}], 3),
+        ([{"count": 1, "gpus": []}], Instances(1)),
+        ([{"count": 2, "gpus": [0, 1]}], Instances(4)),
+        ([{"count": 1}, {"count": "2", "rate_limiter": None}], Instances(3)),
+        (
+            [{"count": 1, "rate_limiter": {"resources": [{"name": "cores", "global": True, "count": 1}]}}],
+            Instances(1, "cores"),
+        ),
     ],
 )
-def test_instance_count_multiplies_groups_by_their_gpus(groups: list[dict[str, object]], expected: int) -> None:
-    assert instance_count({"instance_group": groups}) == expected
+def test_instances_of_a_config_multiply_groups_by_their_gpus(groups: list[object], expected: Instances) -> None:
+    assert instances_of({"instance_group": groups}) == expected
 
 
 def test_snapshot_of_a_real_triton_counts_its_work(
     server: Triton, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # is for other machines
-    read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstanceCounts(server.http_url)
-    assert instances() == dict.fromkeys(MODELS, 1)
+    read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstancesReader(server.http_url)
+    assert instances() == {"vggish": Instances(1, "cores"), "bert": Instances(1, "cores"), "fusion": Instances(1)}
     before = snapshot(read(), instances(), 0)
     with EmotionClient(server.grpc_url) as client:
         client.analyze(clip, "hello")
@@ -248,8 +264,8 @@ def test_overload_refuses_some_and_answers_the_others_in_time(server: Triton, cl
 def test_interactive_callers_are_answered_beside_a_flood_of_bulk(server: Triton, clip: bytes) -> None:
     over = threading.Event()
     with (
-        EmotionClient(server.grpc_url, deadline=10, retries=False, priority="bulk") as bulk,
-        EmotionClient(server.grpc_url, deadline=10, retries=False) as client,
+        EmotionClient(server.grpc_url, deadline=5, retries=False, priority="bulk") as bulk,
+        EmotionClient(server.grpc_url, deadline=5, retries=False) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         flooding = pool.submit(flood, bulk, clip, 128, over)

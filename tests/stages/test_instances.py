@@ -26,12 +26,14 @@ def two_heads(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return copied
 
 
-def published(server: Triton) -> dict[str, str]:
+def published(server: Triton) -> dict[str, tuple[str, str]]:
+    """Return by model who takes turns, and how many instances run at the same time."""
     metrics = get(f"http://{server.metrics_url}/metrics", timeout=5)
-    return dict(re.findall(r'(?m)^emoserve_model_instances{model="(\w+)"} (\d+)$', metrics))
+    samples = re.findall(r'(?m)^emoserve_model_instances{model="(\w+)",turns="(\w+)"} (\d+)$', metrics)
+    return {model: (turns, count) for model, turns, count in samples}
 
 
-def published_once(server: Triton, number: int) -> dict[str, str]:
+def published_once(server: Triton, number: int) -> dict[str, tuple[str, str]]:
     """As soon as there are that many, or after 10 s."""
     deadline = time.monotonic() + 10
     while len(found := published(server)) != number and time.monotonic() < deadline:
@@ -41,7 +43,7 @@ def published_once(server: Triton, number: int) -> dict[str, str]:
 
 def test_instances_metric_is_there_from_start_to_unload(two_heads: Path) -> None:
     with Triton(two_heads, http_port=0, grpc_port=0, metrics_port=0, arguments=EXPLICIT) as server:
-        expected = {model: "2" if model == "fusion" else "1" for model in MODELS}
+        expected = {"vggish": ("cores", "1"), "bert": ("cores", "1"), "fusion": ("fusion", "2")}
         assert published_once(server, len(MODELS)) == expected
         url = f"http://{server.http_url}/v2/repository/models/queue/unload"
         request = urllib.request.Request(url, data=b"{}", headers=server.admin_headers, method="POST")
