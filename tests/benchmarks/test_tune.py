@@ -38,6 +38,7 @@ def without_tuned(config: Any) -> Any:
     """A configuration without what tuning may change."""
     config.max_batch_size = 0
     config.instance_group[0].count = 0
+    config.instance_group[0].ClearField("rate_limiter")
     for name in (tune.THREADS, tune.MAX_WAITING):
         config.parameters.pop(name, None)
     config.dynamic_batching.ClearField("preferred_batch_size")
@@ -73,6 +74,8 @@ def test_edited_configuration_has_the_settings_and_nothing_else_changes(model: s
         assert tune.read(edited) == stage
         assert tune.parse(edited).max_batch_size >= ENSEMBLE_BATCH
         assert without_tuned(tune.parse(edited)) == without_tuned(tune.parse(text(model)))
+        takes_turns = tune.parse(edited).instance_group[0].HasField("rate_limiter")
+        assert takes_turns == (model in ENCODERS and stage.instances == 1)
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
@@ -83,7 +86,7 @@ def test_lines_that_stay_keep_their_comments_and_the_others_say_that_they_are_tu
         new = [line for line in edited if line not in original]
         assert new
         assert all("# tuned" in line for line in new)
-        assert len([line for line in original if line not in edited]) <= 4  # one for each setting
+        assert len([line for line in original if line not in edited]) <= 5  # one for each setting, and the rate limiter
         assert [line for line in edited if line in original] == [line for line in original if line in edited]
 
 

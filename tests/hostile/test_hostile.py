@@ -30,6 +30,7 @@ from tests.hostile.corpus import LONGEST, Case, file
 from tests.hostile.protocol import (
     TEXT,
     GrpcCase,
+    HttpCase,
     body,
     cut_strings,
     elements,
@@ -403,12 +404,25 @@ def test_zero_elements_never_change_answers_of_others(target: Triton) -> None:
         assert HAS_NATIVE_ONNXRUNTIME or "which has no elements; send at least one" in answer.sentence
 
 
+def answered_by(client: httpx.Client, case: HttpCase) -> httpx.Response:
+    """Ask again where the answer was lost, twice at most.
+
+    Triton may answer before it has read the body, and close the connection: the reset can overtake the answer (with the
+    path of 7 kB, once in 25 passes). A server that had crashed would not answer again.
+    """
+    request = client.build_request(case.method, case.path, content=case.body, headers=case.headers, timeout=PATIENCE)
+    for _ in range(2):
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            return client.send(request)
+    return client.send(request)
+
+
 def test_every_wrong_request_over_http(target: Triton) -> None:
     cases = list(http_cases())
     with over_http(target) as ask, neighbours(ask), httpx.Client(base_url=f"http://{target.http_url}") as client:
         for case in cases:
             begun = time.monotonic()
-            response = client.request(case.method, case.path, content=case.body, headers=case.headers, timeout=PATIENCE)
+            response = answered_by(client, case)
             assert response.status_code in case.statuses, f"{case.name}: {response.status_code} {response.text[:200]}"
             if response.status_code != 200:
                 sentence = json.loads(response.text)["error"]
