@@ -134,14 +134,15 @@ def edit(text: str, stage: Stage, ensemble_batch: int) -> str:
     before = read(text)
     if stage.instances != before.instances:
         text = _set(text, r"(instance_group\s*\[\s*\{[^}]*?\bcount:\s*)(\d+)", stage.instances)
-        if stage.instances > 1:  # they would take turns, too
-            text = re.sub(r"^[ \t]*rate_limiter\b.*\n", "", text, flags=re.MULTILINE)
     for name, value, old in (
         (THREADS, stage.threads, before.threads),
         (MAX_WAITING, stage.max_waiting, before.max_waiting),
     ):
         if value != old:
             text = _set(text, rf'(key:\s*"{name}"\s+value:\s*\{{\s*string_value:\s*")(\d+)', value)
+    if (stage.instances, stage.threads) != (before.instances, before.threads):
+        # instances that have a part of the cores each must not take turns
+        text = re.sub(r"(^[ \t]*#.*\n)*^[ \t]*rate_limiter\b.*\n", "", text, flags=re.MULTILINE)
     if stage.batch != before.batch:
         text = re.sub(r"^[ \t]*preferred_batch_size:[^\n]*\n", "", text, flags=re.MULTILINE)
         if stage.batch < ensemble_batch:

@@ -8,6 +8,10 @@ from serving.installation import TritonError
 _FALSE, _TRUE, _ANY = "false|off|0", "true|on|1", ".*"
 _LOGGING = "the launcher reads the log; choose what it shows with --log-level, and redirect standard error to a file"
 _KEYS = "only model-config can be restricted: probes, batcher wake-ups and the clients of this repository send no key"
+_TURNS = (
+    "admission assumes that vggish and bert take turns on a CPU; to run both at once, remove rate_limiter from their "
+    "configurations"
+)
 _MODELS = (
     "every model of the repository is served from the start; serve a repository that holds just the models you want"
 )
@@ -47,10 +51,8 @@ REJECTED = {
     "model-control-mode": ("(?!none$).*", _MODELS),
     "model-repository": (_ANY, "use --repository, before the --"),
     "model-store": (_ANY, "use --repository, before the --"),
-    "rate-limit": (
-        "(?!execution_count$).*",
-        "admission counts on the turns that the configurations ask for; remove rate_limiter from those of the encoders",
-    ),
+    "rate-limit": ("(?!execution_count$).*", _TURNS),
+    "rate-limit-resource": (_ANY, _TURNS),
     "strict-readiness": (_FALSE, "probes would send requests to a server that lacks a model; leave it out"),
 }
 _WITHOUT_VALUE = ("--disable-auto-complete-config", "--help")

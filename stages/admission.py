@@ -35,8 +35,8 @@ class Instances:
 
     Attributes:
         count: how many there are.
-        resource: of Triton's rate limiter, which they need to run: models with the same one take turns, one batch at a
-            time. Empty where they need none, and all of them run at the same time.
+        resource: name of the resource of Triton's rate limiter that an instance holds while it runs a batch. Models
+            with the same resource run one batch at a time. Empty: no limit.
     """
 
     count: int
@@ -97,9 +97,9 @@ class Speed:
     """How long the models take, in seconds.
 
     Attributes:
-        bottleneck: by model, the time for one utterance; of the model that limits the throughput, or of those that take
-            turns and limit it together.
-        batch: one batch of them, the longest.
+        bottleneck: by model, the time for one utterance; of the slowest model, or of each model of the slowest group
+            that takes turns.
+        batch: one batch of each of these.
         passage: one batch of each model, one after the other.
     """
 
@@ -111,9 +111,9 @@ class Speed:
 class Admission:
     """Decides which requests still have a chance.
 
-    Interactive requests leave the queue before bulk ones, so they wait for their like alone; Triton's metrics count
-    both together, so those that were admitted and not yet answered are counted here. Each process of the stage has an
-    Admission of its own, sees its share of the requests, and takes the other processes' shares to be equal.
+    Interactive requests leave the queue before bulk ones, so they wait only for other interactive requests. Triton's
+    metrics count both together, so those that were admitted and not yet answered are counted here. Each process of the
+    stage has an Admission of its own, sees its share of the requests, and assumes that the other shares are equal.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class Admission:
                 if bulk:
                     queued = newest.queued + self._processes * sum(self._admitted.values())
                 ahead = sum((queued + newest.behind(model)) * each for model, each in self._speed.bottleneck.items())
-                # those ahead, the batch that is running, and its own way through the models
+                # those ahead, the batches that are running, and its own way through the models
                 needed = ahead + self._speed.batch + self._speed.passage
                 limit = min(MAX_WAIT_S, MARGIN * timeout / 1e6) if timeout else MAX_WAIT_S
                 if needed > limit:
@@ -229,7 +229,7 @@ def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
         at_once = 1 if instances.resource else instances.count
         per_utterance[instances.resource or model][model] = batch[model] / max(1.0, per_batch) / at_once
     bottleneck = max(per_utterance.values(), key=lambda models: sum(models.values()))
-    return Speed(bottleneck, max(batch[model] for model in bottleneck), sum(batch.values()))
+    return Speed(bottleneck, sum(batch[model] for model in bottleneck), sum(batch.values()))
 
 
 def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> QueueSnapshot:

@@ -1,7 +1,7 @@
 """Adds to Triton's metrics how many instances the models have, and which of them take turns.
 
 Triton itself does not tell. A model's busy time is the sum over its instances, so its utilisation is known only with
-their number; models that take turns are busy together when the sum of their busy times is the whole time.
+their number. Models that take turns are fully used when their busy times add up to the elapsed time.
 """
 
 import os
@@ -21,7 +21,7 @@ RETRY_INTERVAL_S = 0.5  # Triton answers over HTTP once all models are loaded
 class InstancesMetric:
     """A gauge with one sample for each model behind the stage `queue`.
 
-    Its label `turns` is the same for models that take turns, and the model's name where it takes none.
+    Its label `turns` is the same for models that take turns. A model that shares nothing has its own name there.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ def _answer(request: Any, work: Callable[[Any], dict[str, NDArray[Any]]]) -> pb_
         return _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
     except Exception as error:  # unexpected error: fail only this request
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
-        return _refusal(f"preprocessing failed ({type(error).__name__}: {error})", pb_utils.TritonError.INTERNAL)
+        return _refusal(f"the stage failed ({type(error).__name__}: {error})", pb_utils.TritonError.INTERNAL)
 
 
 def _refusal(message: str, code: int) -> pb_utils.InferenceResponse:

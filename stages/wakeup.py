@@ -1,4 +1,4 @@
-"""Wakes Triton's batcher when a batch is done, as Triton does not (seen on 24.10; unchanged at 26.06).
+"""Wakes Triton's batcher when a batch is done, because Triton does not (seen on 24.10; unchanged at 26.06).
 
 A queue that has a limit, deadlines or priorities hands out its next batch when an instance is idle. But neither a
 request that comes while all instances are busy nor the end of the batch wakes the batcher: it sleeps until another

@@ -153,6 +153,7 @@ def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> No
 def test_encoders_on_a_cpu_take_turns_where_one_instance_has_all_cores(path: Path) -> None:
     [group] = parse(path).instance_group
     turns = [(each.name, getattr(each, "global"), each.count) for each in group.rate_limiter.resources]
+    assert group.rate_limiter.priority == (1_000_000 if turns else 0)  # last in Triton's order: no model waits for them
     on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
     assert turns == ([("cores", True, 1)] if on_cpu and group.count == 1 else [])
 

@@ -41,6 +41,7 @@ from tests.conftest import ROOT
         (["--exit-on-error=false"], "--exit-on-error=false", "mend the model"),
         (["--metrics-config=counter_latencies=false"], "--metrics-config=counter_latencies=false", "leave it out"),
         (["--rate-limit=off"], "--rate-limit=off", "remove rate_limiter"),
+        (["--rate-limit-resource=cores:2"], "--rate-limit-resource=cores:2", "remove rate_limiter"),
         (["--log-format=ISO8601"], "--log-format=ISO8601", "--log-level"),
         (["--allow-sagemaker=true"], "--allow-sagemaker=true", "admin key"),
     ],
