@@ -165,8 +165,8 @@ def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, 
     held_back = seconds["nv_inference_compute_infer_duration_us", "queue"]
     waited = seconds["nv_inference_request_duration_us", "emotion"] - (computing - held_back)
     queues = sum(seconds["nv_inference_queue_duration_us", stage] for stage in STAGES)
-    assert held_back > 0.02 * waited
-    assert queues + held_back == pytest.approx(waited, rel=0.01)
+    assert held_back > 0.01 * waited
+    assert queues + held_back == pytest.approx(waited, rel=0.005)
     assert seconds["nv_inference_queue_duration_us", "emotion"] < 0.01 * waited
 
 
