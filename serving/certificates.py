@@ -13,7 +13,7 @@ from pathlib import Path
 
 FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # of tritonserver
 SPREAD = 3600.0  # s within which the replicas of a server start anew; certificates are renewed days before their end
-LOOK = 5.0  # s from one look at the files to the next
+POLL_INTERVAL_S = 5.0  # between two checks of the files
 
 
 class Renewal:
@@ -56,7 +56,7 @@ class Renewal:
         """Return when the files are others than those that are served, complete and of use."""
         seen = refused = self._served
         while True:
-            time.sleep(LOOK)
+            time.sleep(POLL_INTERVAL_S)
             before, seen = seen, self._read()
             if seen != before or seen in (None, self._served, refused):  # at first they may be half exchanged
                 continue

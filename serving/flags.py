@@ -65,9 +65,11 @@ def check(arguments: Sequence[str]) -> None:
         TritonError: one would break the service; one sentence that names it and says what to use instead.
     """
     for given, value in parse(arguments):
-        for flag, (values, reason) in REJECTED.items():
-            # Triton takes a flag's beginning for the flag
-            if flag.startswith(given.removeprefix("--")) and re.fullmatch(values, value.lower()):
+        name = given.removeprefix("--")
+        # Triton takes a flag's beginning for the flag
+        for flag in [name] if name in REJECTED else [flag for flag in REJECTED if flag.startswith(name)]:
+            values, reason = REJECTED[flag]
+            if re.fullmatch(values, value.lower()):
                 raise TritonError(f"tritonserver's flag --{flag}={value} can't be passed on: {reason}")
 
 

@@ -51,8 +51,8 @@ _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 _SHARED_MEMORY = Path("/dev/shm")
 QUIET = 5.0  # s without a connection after which nobody is expected any more
-LOOK = 0.25  # s from one look at Triton's processes to the next
-SILENCES = 10  # questions of 1 s each to the live endpoint that go unanswered: a Triton that hangs
+POLL_INTERVAL_S = 0.25  # between two checks of Triton's processes
+MAX_FAILED_PROBES = 10  # of the live endpoint in a row, 1 s each: more, and Triton hangs
 BROKEN_EXIT_TIMEOUT = 2.0  # s that a Triton with a broken stage gets: what waits for that stage would wait forever
 
 
@@ -233,16 +233,15 @@ class Triton:
     def watch(self) -> NoReturn:
         """Wait until Triton has ended, or can't answer any more.
 
-        Triton itself stays live and ready where a Python stage died (its requests fail from then on) or is stopped
-        (they fail after a second each, and Triton crashes when it goes on), or runs in circles, so somebody else must
-        look.
+        Triton itself stays live and ready where a Python stage died (its requests fail from then on), is stopped (they
+        fail after a second each, and Triton crashes when it continues), or is stuck in a loop. So this process looks.
 
         Raises:
             TritonError: in the end; one sentence that says what happened.
         """
-        stopped: set[psutil.Process] = set()  # at the last look
-        asked, silences, stalls = time.monotonic(), 0, StallDetector()
-        while (status := self.wait(LOOK)) is None:
+        stopped: set[psutil.Process] = set()  # at the check before
+        asked, failed_probes, stalls = time.monotonic(), 0, StallDetector()
+        while (status := self.wait(POLL_INTERVAL_S)) is None:
             states = {process: _state(process) for process in self._processes}
             now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
             for process, name in self._processes.items():
@@ -253,9 +252,10 @@ class Triton:
             stopped = now_stopped
             if time.monotonic() - asked > 1:
                 asked = time.monotonic()
-                silences = 0 if _answers(f"http://{self.http_url}/v2/health/live", timeout=1) else silences + 1
-                if silences == SILENCES:  # counted and not timed, as machines sleep
-                    raise self._broken(f"Triton did not answer {SILENCES} times in a row")
+                live = _answers(f"http://{self.http_url}/v2/health/live", timeout=1)
+                failed_probes = 0 if live else failed_probes + 1
+                if failed_probes == MAX_FAILED_PROBES:  # counted and not timed, as machines sleep
+                    raise self._broken(f"Triton did not answer {MAX_FAILED_PROBES} times in a row")
                 if stuck := stalls.stuck_model(self._metrics()):
                     raise self._broken(f"model '{stuck}' has answered nothing for minutes while requests waited")
         raise TritonError(f"Triton ended by itself with exit status {status}; start it again")
@@ -279,7 +279,7 @@ class Triton:
             if self.wait(self._exit_timeout) is None:
                 self._process.kill()
                 self._process.wait()
-            with contextlib.suppress(ProcessLookupError):  # stubs whose server died a hard death
+            with contextlib.suppress(ProcessLookupError):  # stubs whose server was killed with SIGKILL
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._remove_regions()
             assert self._reader is not None
@@ -314,7 +314,7 @@ class Triton:
         return f"triton_{platform.node()}_{address}_{self._ports['gRPC']}_"
 
     def _remove_regions(self) -> None:
-        """Remove its shared memory, which outlives a Triton that dies a hard death."""
+        """Remove its shared memory, which outlives a Triton that is killed with SIGKILL."""
         for region in _SHARED_MEMORY.glob(f"{self._region}*"):
             region.unlink(missing_ok=True)
 
@@ -352,7 +352,7 @@ class Triton:
 
 
 def _end_with_parent() -> None:
-    """In Triton's process: have the kernel stop it when ours dies a hard death, or it would keep the ports."""
+    """In Triton's process: have the kernel stop it when ours is killed, or it would keep the ports."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

@@ -44,8 +44,8 @@ class Recogniser:
         except Exception as error:  # of the hub, of CTranslate2, of the file system: they have no ancestor in common
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise RecognitionError(
-                f"no speech recognition model can be had from {model!r} ({reason}); give a directory in CTranslate2's "
-                "format, or a name that faster-whisper knows, such as tiny.en"
+                f"no speech recognition model can be loaded from {model!r} ({reason}); give a directory in "
+                "CTranslate2's format, or a name that faster-whisper knows, such as tiny.en"
             ) from None
         if language and language not in self._whisper.supported_languages:
             raise RecognitionError(f"the speech recognition model {model} does not know the language {language!r}")

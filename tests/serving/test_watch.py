@@ -61,7 +61,7 @@ def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> No
     process.suspend()
     time.sleep(0.2)  # less than from one look to the next
     process.resume()
-    time.sleep(4 * triton.LOOK)
+    time.sleep(4 * triton.POLL_INTERVAL_S)
     assert launcher.poll() is None
     launcher.terminate()
     assert launcher.wait(30) == 0
@@ -135,6 +135,6 @@ def test_triton_that_does_not_answer(server: Triton, monkeypatch: pytest.MonkeyP
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setitem(server._ports, "HTTP", silent.getsockname()[1])
         monkeypatch.setattr(server, "_exit_timeout", server._exit_timeout)  # watching shortens it
-        monkeypatch.setattr(triton, "SILENCES", 2)
+        monkeypatch.setattr(triton, "MAX_FAILED_PROBES", 2)
         with pytest.raises(TritonError, match="Triton did not answer 2 times in a row"):
             server.watch()
