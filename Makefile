@@ -36,7 +36,7 @@ demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Tri
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
-	$(BIN)/python -m pytest -n 3 -m "not full_size and not k8s_deep"
+	$(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
 
 fuzz: MINUTES ?= 20
 fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES
