@@ -42,6 +42,11 @@ class Instances:
     count: int
     resource: str = ""
 
+    @property
+    def at_once(self) -> int:
+        """How many run batches at the same time."""
+        return 1 if self.resource else self.count
+
 
 @dataclass(frozen=True)
 class ModelWork:
@@ -51,7 +56,7 @@ class ModelWork:
         requests: answered.
         utterances, batches: executed.
         request_seconds: the duration of each answered request's batch, summed over the requests.
-        instances: how many there are.
+        instances: of the model.
     """
 
     requests: float
@@ -225,9 +230,9 @@ def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
         old, new = since.work[model], until.work[model]
         batch[model] = (new.request_seconds - old.request_seconds) / max(1.0, new.requests - old.requests)
         per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
-        instances = new.instances
-        at_once = 1 if instances.resource else instances.count
-        per_utterance[instances.resource or model][model] = batch[model] / max(1.0, per_batch) / at_once
+        per_utterance[new.instances.resource or model][model] = (
+            batch[model] / max(1.0, per_batch) / new.instances.at_once
+        )
     bottleneck = max(per_utterance.values(), key=lambda models: sum(models.values()))
     return Speed(bottleneck, sum(batch[model] for model in bottleneck), sum(batch.values()))
 

@@ -50,5 +50,5 @@ class InstancesMetric:
         self._held.append(family)
         for model, instances in found.items():
             sample = family.Metric(labels={"model": model, "turns": instances.resource or model})
-            sample.set(1 if instances.resource else instances.count)
+            sample.set(instances.at_once)
             self._held.append(sample)
