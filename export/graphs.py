@@ -7,7 +7,8 @@ operations on single patches or tokens run on the packed rows alone, and only BE
 
 No number in a request changes another request's answer or fails the run, as long as each request has at least one row
 and one element: docs/upstream-zero-bytes.md says what Triton does with others. No tensor inside the graphs is ever
-empty: execution providers differ in what they do with empty tensors.
+empty, as execution providers differ in what they do with empty tensors: an encoder that no utterance of a batch uses
+is skipped (export/control_flow.py).
 """
 
 from typing import cast
@@ -25,14 +26,13 @@ from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mea
 class Packing:
     """Where the used elements of a ragged batch are.
 
-    Where no utterance of the batch uses any element, the first element is computed all the same, and its result is
-    dropped by `mean`: at least one element is always computed.
+    At least one element is used: `export.control_flow.skip_unused` sees to it.
 
     Attributes:
         used: int64 [batch], elements per utterance.
-        row, position: int64 [computed], the utterance of each computed element and its place in it.
-        index: int64 [computed], its place in the ragged input.
-        valid: bool [batch, longest], which cells of the re-formed batch are computed elements.
+        row, position: int64 [total], the utterance of each used element and its place in it.
+        index: int64 [total], its place in the ragged input.
+        valid: bool [batch, longest], which cells of the re-formed batch are used elements.
         padded: int64 [batch, longest], the packed row of each cell; an arbitrary one where the cell is not valid.
     """
 
@@ -48,23 +48,21 @@ class Packing:
         self.used = torch.minimum(count[:, 0].to(torch.int64).clamp(min=0, max=most), allotted)
         # Triton 24.10 to at least 26.06 copies nothing behind a request of zero bytes (docs/upstream-zero-bytes.md)
         self._copied = (allotted <= 0).to(torch.int64).cumsum(0) == 0
-        rows = torch.arange(count.shape[0], device=count.device)
-        computed = self.used + ((rows == 0) & (self.used.sum() == 0)).to(torch.int64)
-        longest = cast(int, computed.max().item())  # int() would break the export
+        longest = cast(int, self.used.max().item())  # int() would break the export
         # tells the exporter that this number drawn from data can be a size
         torch._check(longest >= 1)  # type: ignore[no-untyped-call]
-        column = torch.arange(longest, device=computed.device)
-        self.valid = column[None, :] < computed[:, None]
+        column = torch.arange(longest, device=count.device)
+        self.valid = column[None, :] < self.used[:, None]
         self.row, self.position = torch.nonzero(self.valid, as_tuple=True)
         self.index = (allotted.cumsum(0) - allotted)[self.row] + self.position
-        first = computed.cumsum(0) - computed
+        first = self.used.cumsum(0) - self.used
         self.padded = (first[:, None] + column[None, :]).clamp(max=self.row.shape[0] - 1)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over each utterance's used elements, [batch, width]; zero where it uses none.
 
         Args:
-            values: [computed, width].
+            values: [total, width].
         """
         # the mean is a product with zeros for all other rows, and zero times NaN would be NaN there
         finite = values.abs() <= torch.finfo(values.dtype).max

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import NameFixPass, ShapeInferencePass
 from torch import Tensor, nn
 from torch.export import Dim
 
 from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
+from export.control_flow import loop_patches, skip_unused
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
-from export.patch_loop import bound_patches
 from export.quantisation import quantise_bert, quantise_vggish
 from export.repository import model_file
 
@@ -106,18 +108,21 @@ def write_models(
         path = model_file(repository, name, precision)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_part(part, path, own)
-        model = onnx.load(path)
+        model = ShapeInferencePass()(ir.load(path)).model
         if name == "vggish":
-            model = bound_patches(model)
-        onnx.helper.set_model_props(model, {**metadata, "precision": own})
+            loop_patches(model.graph)
+        if name != "fusion":
+            skip_unused(model.graph)
+        NameFixPass()(model)  # names of subgraphs differ from those around them
+        model.metadata_props.update({**metadata, "precision": own})
+        ir.save(model, path)
         # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give
-        onnx.checker.check_model(model, full_check=own != "int8")
-        onnx.save_model(model, path)
+        onnx.checker.check_model(path, full_check=own != "int8")
         advance()
 
 
 def write_part(part: Part, path: Path, precision: str) -> None:
-    """Export one part and write it as a file, without the loop that bounds VGGish's memory."""
+    """Export one part and write it as a file, without VGGish's loop and without the If around an encoder."""
     module = part.module.eval()
     if precision == "fp16":
         module = _halved(module)

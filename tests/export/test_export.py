@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from rich.console import Console
 
 import export.__main__
 from emotion import checkpoint as checkpoints
+from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS
 from export import parity
+from export.control_flow import PATCHES_PER_TURN
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
-from export.patch_loop import PATCHES_AT_A_TIME
 from export.repository import ONNX_MODELS, TEMPLATE, differing, model_file, publish, read_manifest, staging
 from export.runtimes import RUNTIMES
 from serving import TritonError
@@ -63,20 +64,17 @@ def onnx_file(path: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-def loop_body(model: onnx.ModelProto) -> onnx.GraphProto:
-    """What runs in every turn of vggish's loop over the patches."""
-    [loop] = [node for node in model.graph.node if node.op_type == "Loop"]
-    return next(attribute.g for attribute in loop.attribute if attribute.name == "body")
-
-
-def graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
-    """The graph, and the body of its loop where it has one."""
-    has_loop = any(node.op_type == "Loop" for node in model.graph.node)
-    return [model.graph, loop_body(model)] if has_loop else [model.graph]
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph, and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs(attribute.g)
 
 
 def weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [tensor for graph in graphs(model) for tensor in graph.initializer]
+    return [tensor for graph in graphs(model.graph) for tensor in graph.initializer]
 
 
 every_model = pytest.mark.parametrize("name", ONNX_MODELS)
@@ -142,7 +140,7 @@ def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
     assert [(opset.domain, opset.version <= 21) for opset in model.opset_import] == [("", True)]
-    assert {node.domain for graph in graphs(model) for node in graph.node} == {""}
+    assert {node.domain for graph in graphs(model.graph) for node in graph.node} == {""}
     assert not model.functions
     assert all(tensor.data_location == TensorProto.DEFAULT for tensor in weights(model))
 
@@ -224,18 +222,49 @@ def test_int8_quantises_the_encoders_and_keeps_their_interface(
 def test_memory_is_bounded_by_a_loop_over_the_patches(narrow_repository: Callable[[str], Path], precision: str) -> None:
     """Any number of patches, around the number of one turn above all, answers as they do one by one."""
     repository = narrow_repository(precision)
-    graph = onnx_file(model_file(repository, "vggish", precision))
-    assert "MaxPool" in {node.op_type for node in loop_body(graph).node}
-    assert not {"Conv", "MaxPool"} & {node.op_type for node in graph.graph.node}
+    operators = {
+        graph.name: {node.op_type for node in graph.node}
+        for graph in graphs(onnx_file(model_file(repository, "vggish", precision)).graph)
+    }
+    assert {name for name, kinds in operators.items() if {"Conv", "MaxPool"} & kinds} == {"convolutions"}
     model = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(0)
-    for count in (0, 1, PATCHES_AT_A_TIME - 1, PATCHES_AT_A_TIME, PATCHES_AT_A_TIME + 1, 3 * PATCHES_AT_A_TIME + 7):
+    for count in (0, 1, PATCHES_PER_TURN - 1, PATCHES_PER_TURN, PATCHES_PER_TURN + 1, 3 * PATCHES_PER_TURN + 7):
         patches = random.normal(-2, 2, (count, 96, 64)).astype(np.float32)
         ids = np.array([101, 7592, 102])
         found = model([parity.Utterance(patches, ids)])["AUDIO_EMBEDDING"]
         each = [model([parity.Utterance(patch[None], ids)])["AUDIO_EMBEDDING"] for patch in patches]
         expected = np.mean(each, axis=0) if each else np.zeros((1, 128), np.float32)
         np.testing.assert_allclose(found, expected, atol=2e-3 if precision == "fp16" else 1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("used", [0, 1])
+@pytest.mark.parametrize("name", ["vggish", "bert"])
+def test_encoder_runs_only_where_an_utterance_uses_an_element(
+    narrow_repository: Callable[[str], Path], tmp_path: Path, name: str, used: int, precision: str
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    path = model_file(narrow_repository(precision), name, precision)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    counts = np.array([[0], [used], [0]], np.int32)
+    if name == "vggish":
+        shape = np.array([PATCH_SHAPE] * 3, np.int32)
+        inputs = {"PATCHES": np.zeros(3 * 96 * 64, np.float32), "PATCH_COUNT": counts}
+        inputs["PATCHES_SHAPE"] = np.concatenate([np.ones_like(counts), shape], 1)
+    else:
+        inputs = {"INPUT_IDS": np.full(3, 101), "TOKEN_COUNT": counts, "AFTER": counts}
+        inputs["INPUT_IDS_SHAPE"] = np.ones_like(counts)
+    embedding, found = session.run(None, inputs)
+    np.testing.assert_array_equal(found, counts)
+    np.testing.assert_array_equal(embedding[0], embedding[2])
+    assert np.isfinite(embedding).all() and bool((embedding[1] != embedding[0]).any()) == bool(used)
+    events = json.loads(Path(session.end_profiling()).read_bytes())
+    operators = [event["args"]["op_name"] for event in events if event["cat"] == "Node"]
+    products = [operator for operator in operators if "MatMul" in operator or "Gemm" in operator or "Conv" in operator]
+    projection = 1 if name == "bert" else 0
+    assert len(products) > 3 if used else len(products) == projection
 
 
 @torch.no_grad()

@@ -1,0 +1,132 @@
+"""Puts parts of the exported graphs of `vggish` and `bert` into an ONNX Loop and an ONNX If.
+
+They are no part of the torch modules because ONNX Runtime's quantiser does not look into a Loop or an If.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+PATCHES_PER_TURN = 32  # of which each needs about 2 MB in fp32 in VGGish's first layers
+
+
+def loop_patches(graph: ir.Graph) -> None:
+    """Put VGGish's convolutions into a Loop of PATCHES_PER_TURN patches a turn, which bounds their memory.
+
+    The dense layers stay outside: a patch needs little memory there, and their weights should be read only once.
+
+    Args:
+        graph: changed in place; it knows the shapes of its values.
+    """
+    patches = next(node for node in graph if node.op_type == "Conv").inputs[0]  # [patches, 1, 96, 64]
+    rows = [node for node in graph if node.op_type == "Reshape"][-1].outputs[0]  # [patches, features]
+    assert patches is not None and rows.dtype is not None
+    users = rows.uses()
+    convolutions = _before(list(graph), [rows], patches)
+
+    turn, condition = ir.val("turn", ir.DataType.INT64, []), ir.val("condition", ir.DataType.BOOL, [])
+    earlier = ir.val("earlier_rows", rows.dtype, [None, _width(rows)])
+    first, last = Tape(), Tape()
+    size = first.initializer(ir.tensor([PATCHES_PER_TURN], name="size"))
+    start = first.op("Mul", [turn, size])
+    axis = first.initializer(ir.tensor([0], name="first_axis"))
+    these = first.op("Slice", [patches, start, first.op("Add", [start, size]), axis])
+    for node in convolutions:
+        for index, value in enumerate(node.inputs):
+            if value is patches:
+                node.replace_input_with(index, these)
+    same = last.op("Identity", [condition], output=ir.val("same_condition", ir.DataType.BOOL, []))
+    more = last.op("Concat", [earlier, rows], {"axis": 0}, output=ir.val("more_rows", rows.dtype, earlier.shape))
+    inside = [*first.nodes, *convolutions, *last.nodes]
+    body = _subgraph("convolutions", graph, [turn, condition, earlier], [same, more], inside, first.initializers)
+
+    outside = Tape(graph)
+    divisor = outside.initializer(ir.tensor([PATCHES_PER_TURN], name="divisor"))
+    divisor_less_one = outside.initializer(ir.tensor([PATCHES_PER_TURN - 1], name="divisor_less_one"))
+    count = outside.op("Shape", [patches], {"start": 0, "end": 1})
+    turns = outside.op("Div", [outside.op("Add", [count, divisor_less_one]), divisor])  # rounded up
+    none = outside.initializer(ir.tensor(np.zeros((0, _width(rows)), rows.dtype.numpy()), name="no_rows"))
+    all_rows = outside.op("Loop", [outside.op("Squeeze", [turns]), None, none], {"body": body})
+    for node, index in users:
+        node.replace_input_with(index, all_rows)
+    graph.sort()
+
+
+def skip_unused(graph: ir.Graph) -> None:
+    """Put the encoder of `vggish` or `bert` into an If: where no utterance of a batch uses an element, it does not run.
+
+    A lone request with text alone, or with audio alone, would otherwise pay for the other encoder.
+
+    Args:
+        graph: changed in place; it knows the shapes of its values. Its second output, int32 [batch, 1], says how many
+            elements each utterance uses.
+    """
+    used = graph.outputs[1]
+    # the encoder ends with the mean over each utterance's elements: the last product of two computed tensors
+    weights = set(graph.initializers.values())
+    products = [node for node in graph if node.op_type == "MatMul" and weights.isdisjoint(node.inputs)]
+    [means] = products[-1].outputs
+    users = means.uses()
+    after = _after(graph, means)
+    rest = [node for node in graph if node not in after]
+    before = _before(rest, [used, *(value for node in after for value in node.inputs)], means)
+    encoder = [node for node in rest if node not in before]
+
+    then_branch = _subgraph("encoder", graph, [], [means], encoder)
+    outside, otherwise = Tape(graph), Tape()
+    batch = outside.op("Shape", [used], {"start": 0, "end": 1})
+    width = outside.initializer(ir.tensor([_width(means)], name="means_width"))
+    shape = outside.op("Concat", [batch, width], {"axis": 0})
+    zeros = otherwise.op("ConstantOfShape", [shape], output=ir.val("zeros", means.dtype, means.shape))
+    else_branch = _subgraph("nothing_used", graph, [], [zeros], otherwise.nodes)
+    most = outside.op("ReduceMax", [used], {"keepdims": 0})
+    any_used = outside.op("Cast", [most], {"to": ir.DataType.BOOL})
+    chosen = outside.op("If", [any_used], {"then_branch": then_branch, "else_branch": else_branch})
+    for node, index in users:
+        node.replace_input_with(index, chosen)
+    graph.sort()
+
+
+def _subgraph(
+    name: str,
+    graph: ir.Graph,
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    nodes: Sequence[ir.Node],
+    initializers: Iterable[ir.Value] = (),
+) -> ir.Graph:
+    """Return a graph of nodes, of which those of `graph` leave it, with the initializers that they alone use."""
+    graph.remove(node for node in nodes if node.graph is graph)
+    needed = {value for node in graph for value in node.inputs}
+    own = {key: value for key, value in graph.initializers.items() if value not in needed}
+    for key in own:
+        del graph.initializers[key]
+    return ir.Graph(inputs, outputs, nodes=nodes, initializers=[*own.values(), *initializers], name=name)
+
+
+def _width(rows: ir.Value) -> int:
+    """Return the second dimension of a value."""
+    assert rows.shape is not None and isinstance(rows.shape[1], int)
+    return rows.shape[1]
+
+
+def _before(nodes: Sequence[ir.Node], values: Iterable[ir.Value | None], given: ir.Value) -> list[ir.Node]:
+    """Return the nodes, in their order, that values depend on where one value is given."""
+    found, needed = [], set(values) - {given}
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.outputs):
+            found.append(node)
+            needed |= set(node.inputs) - {given}
+    return found[::-1]
+
+
+def _after(nodes: Iterable[ir.Node], value: ir.Value) -> list[ir.Node]:
+    """Return the nodes, in their order, that depend on a value."""
+    found, reached = [], {value}
+    for node in nodes:
+        if not reached.isdisjoint(node.inputs):
+            found.append(node)
+            reached.update(node.outputs)
+    return found
