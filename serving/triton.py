@@ -343,7 +343,8 @@ class Triton:
                 raise TritonError(
                     log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
                 )
-            if _answers(f"http://{self.http_url}/v2/health/ready", timeout=5):
+            # Triton opens the port of its metrics last
+            if _answers(f"http://{self.http_url}/v2/health/ready", timeout=5) and self._metrics():
                 return
         raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")
 
