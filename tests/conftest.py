@@ -60,6 +60,23 @@ def stage(launcher: psutil.Popen, model: str) -> psutil.Process:
     return next(one for one in family if f"{model}/1/" in " ".join(one.cmdline()))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files so that one test process exports `repository` while the other runs what does not need it.
+
+    Files of many tests come first, as pytest-xdist would have it.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def waits(path: Path) -> bool:
+        return any("repository" in item.fixturenames for item in files[path] if isinstance(item, pytest.Function))
+
+    by_size = sorted(files, key=lambda path: -len(files[path]))
+    exporting, others = [path for path in by_size if waits(path)], [path for path in by_size if not waits(path)]
+    items[:] = [item for path in [*exporting[:1], *others, *exporting[1:]] for item in files[path]]
+
+
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -82,7 +99,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def checkpoint_directory(once: Once) -> Path:
-    """A fresh one: MiniLM, a seeded VGGish and a seeded head, untrained. Most tests need no more."""
+    """A fresh one, which training starts from: MiniLM, a seeded VGGish and a seeded head."""
 
     def make(directory: Path) -> None:
         done = run("-m", "emotion.checkpoint", "new", directory)
@@ -92,42 +109,32 @@ def checkpoint_directory(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(checkpoint_directory: Path) -> Checkpoint:
-    """The same, loaded."""
-    return checkpoints.load(checkpoint_directory)
+def demo_checkpoint(once: Once) -> Path:
+    """The demo checkpoint, expanded as `make demo` does."""
+
+    def make(directory: Path) -> None:
+        done = run("-m", "emotion.checkpoint", "expand", "checkpoints/demo", directory)
+        assert done.returncode == 0, done.stderr
+
+    return once("demo-checkpoint", make)
 
 
 @pytest.fixture(scope="session")
-def repository(checkpoint_directory: Path, once: Once) -> Path:
+def checkpoint(demo_checkpoint: Path) -> Checkpoint:
+    """The demo checkpoint, loaded."""
+    return checkpoints.load(demo_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def repository(demo_checkpoint: Path, once: Once) -> Path:
     """A model repository exported from it by the command that users type. Tests leave it as it is."""
 
     def make(directory: Path) -> None:
-        command = ["make", "export", f"CHECKPOINT={checkpoint_directory}", f"REPOSITORY={directory}"]
+        command = ["make", "export", f"CHECKPOINT={demo_checkpoint}", f"REPOSITORY={directory}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr
 
     return once("repository", make)
-
-
-@pytest.fixture(scope="session")
-def demo_repository(once: Once) -> Path:
-    """What `make demo` serves: the demo checkpoint, expanded and exported."""
-
-    def make(directory: Path) -> None:
-        done = run("-m", "emotion.checkpoint", "expand", "checkpoints/demo", directory / "checkpoint")
-        assert done.returncode == 0, done.stderr
-        done = run("-m", "export", directory / "checkpoint", "--repository", directory / "model_repository")
-        assert done.returncode == 0, done.stderr
-
-    return once("demo", make) / "model_repository"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def exports_side_by_side(request: pytest.FixtureRequest, worker_id: str) -> None:
-    """The second test process makes the demo's export while the first makes the other: both would wait for either."""
-    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    if worker_id == "gw1" and any("demo_repository" in test.fixturenames for test in tests):
-        request.getfixturevalue("demo_repository")
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +156,9 @@ class Administrator(InferenceServerClientPlugin):  # type: ignore[misc]
 
 
 @pytest.fixture(scope="session")
-def speech_server(demo_repository: Path) -> Iterator[Triton]:
-    """Triton serving the demo checkpoint with speech recognition."""
-    with Triton(demo_repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+def speech_server(repository: Path) -> Iterator[Triton]:
+    """The same with speech recognition."""
+    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
         yield triton
 
 

@@ -20,9 +20,9 @@ SAID = {
 
 
 @pytest.fixture(scope="module")
-def client(demo_repository: Path) -> Iterator[EmotionClient]:
+def client(repository: Path) -> Iterator[EmotionClient]:
     with (
-        Triton(demo_repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as server,
         EmotionClient(server.grpc_url) as client,
     ):
         yield client

@@ -44,8 +44,8 @@ def test_every_command_has_a_test() -> None:
         assert command in tested or command.startswith(".venv/bin/emotion-client "), f"nothing runs: {command}"
 
 
-def test_make_demo(demo_repository: Path) -> None:
-    command = ["make", "demo", f"REPOSITORY={demo_repository}"]
+def test_make_demo(repository: Path) -> None:
+    command = ["make", "demo", f"REPOSITORY={repository}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     for line in ("Triton 2.51.0", "against eager PyTorch", "alone against in a batch", "0870 alone", "text alone"):
@@ -63,19 +63,19 @@ def test_make_demo(demo_repository: Path) -> None:
         ("web", "--port nine", "error: argument --port: invalid int value: 'nine'"),
     ],
 )
-def test_make_args_reach_the_command(demo_repository: Path, target: str, options: str, error: str) -> None:
+def test_make_args_reach_the_command(repository: Path, target: str, options: str, error: str) -> None:
     # --old-file: don't build the page
-    command = ["make", target, f"REPOSITORY={demo_repository}", f"ARGS={options}", "--old-file=web/ui/dist/index.html"]
+    command = ["make", target, f"REPOSITORY={repository}", f"ARGS={options}", "--old-file=web/ui/dist/index.html"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert error in done.stderr
 
 
 @pytest.fixture(scope="module")
-def served(demo_repository: Path) -> Iterator[None]:
+def served(repository: Path) -> Iterator[None]:
     """`make serve`, on the ports that the README names."""
     process = subprocess.Popen(
-        ["make", "serve", f"REPOSITORY={demo_repository}"],
+        ["make", "serve", f"REPOSITORY={repository}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

@@ -233,7 +233,8 @@ def test_seeded_vggish_depends_on_the_seed_alone(tiny: Path) -> None:
     assert load(tiny).config.seed == 4
 
 
-def test_minilm_is_the_pinned_one_and_trained(checkpoint: Checkpoint) -> None:
+def test_minilm_is_the_pinned_one_and_trained(checkpoint_directory: Path) -> None:
+    checkpoint = load(checkpoint_directory)
     assert checkpoint.config.untrained == ["vggish", "fusion"]
     assert checkpoint.model.text_encoder.config.hidden_size == 384
     assert "MiniLM" in checkpoint.config.sources["text_encoder"]

@@ -105,7 +105,7 @@ def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoi
     manifest = read_manifest(repository)
     assert manifest is not None
     assert manifest["checkpoint"] == checkpoint.digest
-    assert manifest["untrained"] == ["vggish", "fusion"]
+    assert manifest["untrained"] == []
     assert manifest["sources"] == checkpoint.config.sources
     assert manifest["versions"]["torch"] == torch.__version__
     assert (manifest["versions"]["opset"], manifest["versions"]["ir"]) == (str(OPSET), str(IR_VERSION))
@@ -115,11 +115,11 @@ def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoi
     assert all(0 < each["difference"] <= each["tolerance"] <= 1e-4 for each in compared.values())
 
 
-def test_preprocess_gets_the_tokenizer_and_the_name_of_the_checkpoint(repository: Path, checkpoint: Checkpoint) -> None:
-    stage = repository / "preprocess" / "1"
-    assert (stage / "tokenizer.json").read_bytes() == checkpoint.tokenizer.read_bytes()
+def test_preprocess_gets_the_tokenizer_and_the_name_of_the_checkpoint(exported: Path, narrow: Checkpoint) -> None:
+    stage = exported / "preprocess" / "1"
+    assert (stage / "tokenizer.json").read_bytes() == narrow.tokenizer.read_bytes()
     described = json.loads((stage / "checkpoint.json").read_text())
-    assert described == {"digest": checkpoint.digest[:12], "untrained": ["vggish", "fusion"], "max_tokens": 512}
+    assert described == {"digest": narrow.digest[:12], "untrained": ["text_encoder", "fusion"], "max_tokens": 512}
 
 
 def test_hand_written_files_come_along(repository: Path) -> None:
@@ -146,12 +146,12 @@ def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str
 
 
 @every_model
-def test_file_says_what_it_was_made_of(repository: Path, checkpoint: Checkpoint, name: str) -> None:
-    model = onnx_file(model_file(repository, name, "fp32"))
+def test_file_says_what_it_was_made_of(exported: Path, narrow: Checkpoint, name: str) -> None:
+    model = onnx_file(model_file(exported, name, "fp32"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert metadata["checkpoint"] == checkpoint.digest
+    assert metadata["checkpoint"] == narrow.digest
     assert metadata["precision"] == "fp32"
-    assert metadata["untrained"] == "vggish,fusion"
+    assert metadata["untrained"] == "text_encoder,fusion"
     assert metadata["labels"] == ",".join(EMOTIONS)
     assert metadata["version.torch"] == torch.__version__
     assert metadata["version.onnx"] == onnx.__version__

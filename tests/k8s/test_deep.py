@@ -89,11 +89,11 @@ def build(file: str, tag: str, context: Path = ROOT, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(base: None, demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def images(base: None, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The image of Triton, and one of the demo's models."""
     build("cpu.Dockerfile", CPU)
     context = tmp_path_factory.mktemp("models")
-    shutil.copytree(demo_repository, context / "model_repository")
+    shutil.copytree(repository, context / "model_repository")
     build("models.Dockerfile", MODELS, context)
 
 
@@ -152,10 +152,10 @@ def test_image_is_small(images: None) -> None:
 
 
 def test_answers_are_those_of_the_server_on_this_machine(
-    pod: EmotionClient, demo_repository: Path, recordings: dict[str, bytes], transcripts: dict[str, str]
+    pod: EmotionClient, repository: Path, recordings: dict[str, bytes], transcripts: dict[str, str]
 ) -> None:
     with (
-        Triton(demo_repository, http_port=0, grpc_port=0, metrics_port=0) as triton,
+        Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as triton,
         EmotionClient(triton.grpc_url) as local,
     ):
         for name, data in recordings.items():

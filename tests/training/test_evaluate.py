@@ -54,11 +54,11 @@ def ask(
 
 
 def test_served_and_offline_agree(
-    checkpoint_directory: Path, manifest: Path, server: Triton, tmp_path: Path, cache: Path
+    demo_checkpoint: Path, manifest: Path, server: Triton, tmp_path: Path, cache: Path
 ) -> None:
-    offline = ask(checkpoint_directory, manifest, tmp_path / "offline", cache)
+    offline = ask(demo_checkpoint, manifest, tmp_path / "offline", cache)
     assert "served and offline answers" not in offline
-    served = ask(checkpoint_directory, manifest, tmp_path / "served", cache, endpoint=server.grpc_url)
+    served = ask(demo_checkpoint, manifest, tmp_path / "served", cache, endpoint=server.grpc_url)
     lines = re.findall(r"(\w+): accuracy ([\d.]+) % offline, ([\d.]+) % served; .* by (\S+) at most", served)
     assert [line[0] for line in lines] == list(VIEWS)
     for _, ours, theirs, difference in lines:

@@ -16,9 +16,9 @@ from tests.conftest import launched, stage
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_everything_is_up_with_one_command_and_down_with_ctrl_c(demo_repository: Path, page_files: Path) -> None:
+def test_everything_is_up_with_one_command_and_down_with_ctrl_c(repository: Path, page_files: Path) -> None:
     process = subprocess.Popen(
-        ["make", "web", f"REPOSITORY={demo_repository}"],
+        ["make", "web", f"REPOSITORY={repository}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -41,19 +41,19 @@ def test_everything_is_up_with_one_command_and_down_with_ctrl_c(demo_repository:
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_port_that_is_taken_is_one_sentence(demo_repository: Path, page_files: Path) -> None:
+def test_port_that_is_taken_is_one_sentence(repository: Path, page_files: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "web", "--repository", str(demo_repository), "--port", port]
+        command = [sys.executable, "-m", "web", "--repository", str(repository), "--port", port]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and f"page port {port}" in done.stderr
 
 
-def test_broken_triton_ends_it(demo_repository: Path, page_files: Path) -> None:
-    with launched(demo_repository, "web", "--port", "0") as (process, _):
+def test_broken_triton_ends_it(repository: Path, page_files: Path) -> None:
+    with launched(repository, "web", "--port", "0") as (process, _):
         stage(process, "preprocess").kill()
         assert process.wait(30) == 1
         said = process.stderr.read()
