@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads would spin, on cores that test processes share
@@ -30,23 +31,50 @@ def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+_stopping: list[Thread] = []
+
+
+def stop_later(stop: Callable[[], object]) -> None:
+    """Stop a server while the next tests run: Triton takes 4 s, in which it mostly sleeps."""
+    thread = Thread(target=stop)
+    thread.start()
+    _stopping.append(thread)
+
+
+def pytest_sessionfinish() -> None:
+    """Wait for the servers that are still stopping."""
+    for thread in _stopping:
+        thread.join()
+
+
+@contextmanager
+def served(repository: Path, **options: Any) -> Iterator[Triton]:
+    """Triton on any free ports; it may still be stopping when the next test begins."""
+    server = Triton(repository, http_port=0, grpc_port=0, metrics_port=0, **options)
+    try:
+        server.start()
+        yield server
+    finally:
+        stop_later(server.stop)
+
+
 @contextmanager
 def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
     """`python -m serving` on any free ports (or another module), and the line with which it says that it is ready.
 
-    It is told to stop in the end, where it still runs.
+    It is told to stop in the end, where it still runs, and may still be stopping when the next test begins.
     """
     ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
     command = [sys.executable, "-m", module, "--repository", str(repository), *(arguments or ports)]
     pipe = subprocess.PIPE
-    with psutil.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
-        try:
-            ready = (line for line in process.stdout if line.startswith(("ready: ", "open ")))
-            yield process, next(ready)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(60)
+    process = psutil.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+    try:
+        ready = (line for line in process.stdout if line.startswith(("ready: ", "open ")))
+        yield process, next(ready)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        stop_later(process.communicate)  # reads what it still says, or its pipes could fill up
 
 
 def errors(launcher: psutil.Popen) -> Iterator[str]:
@@ -140,7 +168,7 @@ def repository(demo_checkpoint: Path, once: Once) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Triton]:
     """Triton serving it."""
-    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
+    with served(repository) as triton:
         yield triton
 
 
@@ -158,7 +186,7 @@ class Administrator(InferenceServerClientPlugin):  # type: ignore[misc]
 @pytest.fixture(scope="session")
 def speech_server(repository: Path) -> Iterator[Triton]:
     """The same with speech recognition."""
-    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+    with served(repository, speech=True) as triton:
         yield triton
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from emotion_client import EmotionClient
 
-from serving import Triton
+from tests.conftest import served
 
 DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
 SAID = {
@@ -22,7 +22,7 @@ SAID = {
 @pytest.fixture(scope="module")
 def client(repository: Path) -> Iterator[EmotionClient]:
     with (
-        Triton(repository, http_port=0, grpc_port=0, metrics_port=0) as server,
+        served(repository) as server,
         EmotionClient(server.grpc_url) as client,
     ):
         yield client

@@ -17,6 +17,7 @@ from benchmarks.tune import link
 from benchmarks.workload import mixed
 from serving import Triton
 from serving.triton import free_ports
+from tests.conftest import served
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path:
         for path in repository.glob("*/config.pbtxt")
     }
     link(repository, short, tmp_path)
-    with Triton(tmp_path, http_port=0, grpc_port=0, metrics_port=0) as triton:
+    with served(tmp_path) as triton:
         found = load.run(f"grpc://{triton.grpc_url}", tokenizer, users=96, requests=400)
     refused = np.array([failure == "Unavailable" for failure in found.failure])
     assert set(found.failures) == {"Unavailable"}

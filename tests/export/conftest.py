@@ -1,7 +1,6 @@
 """A small model of the served structure, exported and run in a moment."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint, CheckpointConfig
 from emotion.model import EmotionModel, FusionHead, VGGish
 from export.onnx_files import serving_parts, write_models
+from tests.conftest import Once
 
 
 def narrow_vggish() -> VGGish:
@@ -43,13 +43,10 @@ def narrow(checkpoint: Checkpoint) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def narrow_repository(narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def narrow_repository(narrow: Checkpoint, once: Once) -> Callable[[str], Path]:
     """`narrow_repository(precision)`: that model's files in a precision, not checked. Tests leave them as they are."""
 
-    @cache
     def get(precision: str) -> Path:
-        repository = tmp_path_factory.mktemp(precision)
-        write_models(serving_parts(narrow), repository, precision, {})
-        return repository
+        return once(f"narrow-{precision}", lambda made: write_models(serving_parts(narrow), made, precision, {}))
 
     return get

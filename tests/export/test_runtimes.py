@@ -1,5 +1,6 @@
 """The exported files on every ONNX Runtime that serves them; each is installed once, below build/."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -41,10 +42,11 @@ def test_compare_with_other_weights_is_over_tolerance(
     repository, precision = exported
     if precision != "fp32":
         pytest.skip("once is enough")
+    changed = shutil.copytree(repository, tmp_path / "repository")
     run = subprocess.run
 
     def run_on_changed(command: list[object], **options: object) -> object:
-        path = model_file(repository, "fusion", precision)
+        path = model_file(changed, "fusion", precision)
         original = path.read_bytes()
         model = onnx.load(path)
         for tensor in model.graph.initializer:
@@ -58,7 +60,7 @@ def test_compare_with_other_weights_is_over_tolerance(
             path.write_bytes(original)
 
     monkeypatch.setattr(subprocess, "run", run_on_changed)
-    comparison = runtimes.compare(repository, precision, "1.19.2")
+    comparison = runtimes.compare(changed, precision, "1.19.2")
     assert comparison.difference > comparison.tolerance
     assert comparison.tensor.endswith("PROBABILITIES")
 

@@ -12,14 +12,14 @@ import pytest
 
 from serving import Triton
 from serving.triton import free_ports
-from tests.conftest import ROOT
+from tests.conftest import ROOT, served
 from tests.hostile.corpus import Case, utterances
 
 
 @pytest.fixture(scope="session")
 def target(repository: Path) -> Iterator[Triton]:
     """Triton serving the exported repository; no other test suffers if it falls."""
-    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, log_level="error") as triton:
+    with served(repository, log_level="error") as triton:
         yield triton
 
 
