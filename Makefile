@@ -30,13 +30,16 @@ end = @rm $(@D)/incomplete && touch $@
 # `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
 BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
 
-.PHONY: broken demo test fuzz k8s-check k8s-deep image-check lint audit sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
+.PHONY: broken demo test pytest fuzz k8s-check k8s-deep image-check lint audit sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
-test: $(VENV)/installed-dev lint  ## all checks and tests, against a real Triton
-	$(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
+test: $(VENV)/installed-dev  ## all checks and tests, against a real Triton
+	$(MAKE) --jobs=2 lint pytest
+
+pytest: $(VENV)/installed-dev
+	MAKEFLAGS= $(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
 
 fuzz: MINUTES ?= 20
 fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES
@@ -57,7 +60,7 @@ image-check: $(VENV)/installed $(REPOSITORY)/export.json  ## what the images ins
 lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no secret in a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	nice $(BIN)/mypy  # beside the tests, in the time in which they wait for processes
 	$(BIN)/lint-imports --no-logo
 	.ci/secrets
 

@@ -59,8 +59,10 @@ def served(repository: Path, **options: Any) -> Iterator[Triton]:
 
 
 @contextmanager
-def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
-    """`python -m serving` on any free ports (or another module), and the line with which it says that it is ready.
+def launching(
+    repository: Path, module: str = "serving", *arguments: str
+) -> Iterator[tuple[psutil.Popen, Iterator[str]]]:
+    """`python -m serving` on any free ports (or another module), and the lines with which it says that it is ready.
 
     It is told to stop in the end, where it still runs, and may still be stopping when the next test begins.
     """
@@ -69,12 +71,18 @@ def launched(repository: Path, module: str = "serving", *arguments: str) -> Iter
     pipe = subprocess.PIPE
     process = psutil.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
     try:
-        ready = (line for line in process.stdout if line.startswith(("ready: ", "open ")))
-        yield process, next(ready)
+        yield process, (line for line in process.stdout if line.startswith(("ready: ", "open ")))
     finally:
         if process.poll() is None:
             process.terminate()
         stop_later(process.communicate)  # reads what it still says, or its pipes could fill up
+
+
+@contextmanager
+def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
+    """The same once it is ready, and the line that says so."""
+    with launching(repository, module, *arguments) as (process, ready):
+        yield process, next(ready)
 
 
 def errors(launcher: psutil.Popen) -> Iterator[str]:

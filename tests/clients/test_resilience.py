@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from serving.triton import free_ports
 from tests.clients.conftest import Refusing
-from tests.conftest import launched, served, stage
+from tests.conftest import launched, launching, served, stage
 
 CALLERS = 16
 
@@ -26,8 +26,8 @@ CALLERS = 16
 @pytest.fixture
 def servers(repository: Path) -> Iterator[list[tuple[psutil.Popen, str]]]:
     """Two: process and endpoint of each."""
-    with launched(repository) as (one, ready), launched(repository) as (other, also_ready):
-        yield [(process, line.split()[2].rstrip(",")) for process, line in ((one, ready), (other, also_ready))]
+    with launching(repository) as (one, ready), launching(repository) as (other, also_ready):
+        yield [(process, next(line).split()[2].rstrip(",")) for process, line in ((one, ready), (other, also_ready))]
 
 
 @contextmanager
