@@ -57,10 +57,11 @@ k8s-deep: $(VENV)/installed-dev  ## images built and the local overlay run as a 
 image-check: $(VENV)/installed $(REPOSITORY)/export.json  ## what the images install, without Docker: installed, served with, answers compared
 	$(BIN)/python docker/image_check.py --repository $(REPOSITORY)
 
+# nice: mypy runs beside the tests, in the time in which they wait for processes
 lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no secret in a file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	nice $(BIN)/mypy  # beside the tests, in the time in which they wait for processes
+	nice $(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/secrets
 

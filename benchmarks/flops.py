@@ -56,14 +56,11 @@ class Flops:
     def spent(self, batch: Sequence[Utterance]) -> dict[str, int]:
         """Return what each model computes for one batch.
 
-        Attention alone is padded, to the longest text. At least one patch and one token are always computed.
+        Attention alone is padded, to the longest text.
         """
         tokens = [each.tokens for each in batch]
-        attention = self.pair * len(batch) * max(1, *tokens) ** 2
-        return self.needed(batch) | {
-            "vggish": self.patch * max(1, sum(patches(each.seconds) for each in batch)),
-            "bert": self.token * max(1, sum(tokens)) + attention + self.text * len(batch),
-        }
+        attention = self.pair * len(batch) * max(tokens) ** 2
+        return self.needed(batch) | {"bert": self.token * sum(tokens) + attention + self.text * len(batch)}
 
 
 def patches(seconds: float) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-PATCHES_PER_TURN = 32  # of which each needs about 2 MB in fp32 in VGGish's first layers
+PATCHES_PER_TURN = 32  # patches; each needs about 2 MB in fp32 in VGGish's first layers
 
 
 def loop_patches(graph: ir.Graph) -> None:
@@ -32,30 +32,31 @@ def loop_patches(graph: ir.Graph) -> None:
     size = first.initializer(ir.tensor([PATCHES_PER_TURN], name="size"))
     start = first.op("Mul", [turn, size])
     axis = first.initializer(ir.tensor([0], name="first_axis"))
-    these = first.op("Slice", [patches, start, first.op("Add", [start, size]), axis])
+    turn_patches = first.op("Slice", [patches, start, first.op("Add", [start, size]), axis])
     for node in convolutions:
         for index, value in enumerate(node.inputs):
             if value is patches:
-                node.replace_input_with(index, these)
-    same = last.op("Identity", [condition], output=ir.val("same_condition", ir.DataType.BOOL, []))
-    more = last.op("Concat", [earlier, rows], {"axis": 0}, output=ir.val("more_rows", rows.dtype, earlier.shape))
-    inside = [*first.nodes, *convolutions, *last.nodes]
-    body = _subgraph("convolutions", graph, [turn, condition, earlier], [same, more], inside, first.initializers)
+                node.replace_input_with(index, turn_patches)
+    next_condition = last.op("Identity", [condition], output=ir.val("next_condition", ir.DataType.BOOL, []))
+    next_rows = last.op("Concat", [earlier, rows], {"axis": 0}, output=ir.val("next_rows", rows.dtype, earlier.shape))
+    nodes = [*first.nodes, *convolutions, *last.nodes]
+    inputs, outputs = [turn, condition, earlier], [next_condition, next_rows]
+    body = _subgraph("convolutions", graph, inputs, outputs, nodes, first.initializers)
 
     outside = Tape(graph)
     divisor = outside.initializer(ir.tensor([PATCHES_PER_TURN], name="divisor"))
     divisor_less_one = outside.initializer(ir.tensor([PATCHES_PER_TURN - 1], name="divisor_less_one"))
     count = outside.op("Shape", [patches], {"start": 0, "end": 1})
     turns = outside.op("Div", [outside.op("Add", [count, divisor_less_one]), divisor])  # rounded up
-    none = outside.initializer(ir.tensor(np.zeros((0, _width(rows)), rows.dtype.numpy()), name="no_rows"))
-    all_rows = outside.op("Loop", [outside.op("Squeeze", [turns]), None, none], {"body": body})
+    no_rows = outside.initializer(ir.tensor(np.zeros((0, _width(rows)), rows.dtype.numpy()), name="no_rows"))
+    all_rows = outside.op("Loop", [outside.op("Squeeze", [turns]), None, no_rows], {"body": body})
     for node, index in users:
         node.replace_input_with(index, all_rows)
     graph.sort()
 
 
 def skip_unused(graph: ir.Graph) -> None:
-    """Put the encoder of `vggish` or `bert` into an If: where no utterance of a batch uses an element, it does not run.
+    """Put the encoder of `vggish` or `bert` into an If that skips it when no utterance of a batch uses an element.
 
     A lone request with text alone, or with audio alone, would otherwise pay for the other encoder.
 
@@ -75,14 +76,14 @@ def skip_unused(graph: ir.Graph) -> None:
     encoder = [node for node in rest if node not in before]
 
     then_branch = _subgraph("encoder", graph, [], [means], encoder)
-    outside, otherwise = Tape(graph), Tape()
+    outside, skipped = Tape(graph), Tape()
     batch = outside.op("Shape", [used], {"start": 0, "end": 1})
     width = outside.initializer(ir.tensor([_width(means)], name="means_width"))
     shape = outside.op("Concat", [batch, width], {"axis": 0})
-    zeros = otherwise.op("ConstantOfShape", [shape], output=ir.val("zeros", means.dtype, means.shape))
-    else_branch = _subgraph("nothing_used", graph, [], [zeros], otherwise.nodes)
-    most = outside.op("ReduceMax", [used], {"keepdims": 0})
-    any_used = outside.op("Cast", [most], {"to": ir.DataType.BOOL})
+    zeros = skipped.op("ConstantOfShape", [shape], output=ir.val("zeros", means.dtype, means.shape))
+    else_branch = _subgraph("nothing_used", graph, [], [zeros], skipped.nodes)
+    max_used = outside.op("ReduceMax", [used], {"keepdims": 0})
+    any_used = outside.op("Cast", [max_used], {"to": ir.DataType.BOOL})
     chosen = outside.op("If", [any_used], {"then_branch": then_branch, "else_branch": else_branch})
     for node, index in users:
         node.replace_input_with(index, chosen)
@@ -97,18 +98,18 @@ def _subgraph(
     nodes: Sequence[ir.Node],
     initializers: Iterable[ir.Value] = (),
 ) -> ir.Graph:
-    """Return a graph of nodes, of which those of `graph` leave it, with the initializers that they alone use."""
+    """Move nodes into a graph of their own, with the initializers of `graph` that only they use."""
     graph.remove(node for node in nodes if node.graph is graph)
-    needed = {value for node in graph for value in node.inputs}
-    own = {key: value for key, value in graph.initializers.items() if value not in needed}
-    for key in own:
+    needed = {value for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.inputs}
+    moved = {key: value for key, value in graph.initializers.items() if value not in needed}
+    for key in moved:
         del graph.initializers[key]
-    return ir.Graph(inputs, outputs, nodes=nodes, initializers=[*own.values(), *initializers], name=name)
+    return ir.Graph(inputs, outputs, nodes=nodes, initializers=[*moved.values(), *initializers], name=name)
 
 
 def _width(rows: ir.Value) -> int:
     """Return the second dimension of a value."""
-    assert rows.shape is not None and isinstance(rows.shape[1], int)
+    assert rows.shape is not None and isinstance(rows.shape[1], int), f"the width of {rows.name} is unknown"
     return rows.shape[1]
 
 

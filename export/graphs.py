@@ -6,9 +6,9 @@ operations on single patches or tokens run on the packed rows alone, and only BE
 [batch, longest].
 
 No number in a request changes another request's answer or fails the run, as long as each request has at least one row
-and one element: docs/upstream-zero-bytes.md says what Triton does with others. No tensor inside the graphs is ever
-empty, as execution providers differ in what they do with empty tensors: an encoder that no utterance of a batch uses
-is skipped (export/control_flow.py).
+and one element: docs/upstream-zero-bytes.md says what Triton does with others. Execution providers differ in what
+they do with empty tensors, so the exported file skips an encoder that no utterance of a batch uses
+(export/control_flow.py).
 """
 
 from typing import cast
@@ -26,7 +26,7 @@ from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mea
 class Packing:
     """Where the used elements of a ragged batch are.
 
-    At least one element is used: `export.control_flow.skip_unused` sees to it.
+    At least one element must be used. In the exported file `export.control_flow.skip_unused` ensures it.
 
     Attributes:
         used: int64 [batch], elements per utterance.

@@ -113,7 +113,7 @@ def write_models(
             loop_patches(model.graph)
         if name != "fusion":
             skip_unused(model.graph)
-        NameFixPass()(model)  # names of subgraphs differ from those around them
+        NameFixPass()(model)  # makes names unique across a graph and its subgraphs
         model.metadata_props.update({**metadata, "precision": own})
         ir.save(model, path)
         # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # torch's threads would spin, on cores that test processes share
@@ -31,28 +32,29 @@ def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-_stopping: list[Thread] = []
+_STOPPERS = ThreadPoolExecutor()
+_stops: list[Future[object]] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_server_stops() -> Iterator[None]:
+    """Wait for the servers that are still stopping; the session fails if one did not stop."""
+    yield
+    for stop in _stops:
+        stop.result()
 
 
 def stop_later(stop: Callable[[], object]) -> None:
     """Stop a server while the next tests run: Triton takes 4 s, in which it mostly sleeps."""
-    thread = Thread(target=stop)
-    thread.start()
-    _stopping.append(thread)
-
-
-def pytest_sessionfinish() -> None:
-    """Wait for the servers that are still stopping."""
-    for thread in _stopping:
-        thread.join()
+    _stops.append(_STOPPERS.submit(stop))
 
 
 @contextmanager
 def served(repository: Path, **options: Any) -> Iterator[Triton]:
     """Triton on any free ports; it may still be stopping when the next test begins."""
     server = Triton(repository, http_port=0, grpc_port=0, metrics_port=0, **options)
+    server.start()
     try:
-        server.start()
         yield server
     finally:
         stop_later(server.stop)
@@ -75,12 +77,12 @@ def launching(
     finally:
         if process.poll() is None:
             process.terminate()
-        stop_later(process.communicate)  # reads what it still says, or its pipes could fill up
+        stop_later(partial(process.communicate, timeout=90))  # reads what it still says, or its pipes could fill up
 
 
 @contextmanager
 def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
-    """The same once it is ready, and the line that says so."""
+    """`launching`, once the process is ready, and the line that says so."""
     with launching(repository, module, *arguments) as (process, ready):
         yield process, next(ready)
 
@@ -135,7 +137,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 @pytest.fixture(scope="session")
 def checkpoint_directory(once: Once) -> Path:
-    """A fresh one, which training starts from: MiniLM, a seeded VGGish and a seeded head."""
+    """A fresh checkpoint, which training starts from: MiniLM, a seeded VGGish and a seeded head."""
 
     def make(directory: Path) -> None:
         done = run("-m", "emotion.checkpoint", "new", directory)
@@ -163,7 +165,7 @@ def checkpoint(demo_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def repository(demo_checkpoint: Path, once: Once) -> Path:
-    """A model repository exported from it by the command that users type. Tests leave it as it is."""
+    """A model repository exported from the demo checkpoint by the command that users type. Tests leave it as it is."""
 
     def make(directory: Path) -> None:
         command = ["make", "export", f"CHECKPOINT={demo_checkpoint}", f"REPOSITORY={directory}"]
@@ -175,7 +177,7 @@ def repository(demo_checkpoint: Path, once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Triton]:
-    """Triton serving it."""
+    """Triton serving `repository`."""
     with served(repository) as triton:
         yield triton
 
@@ -193,7 +195,7 @@ class Administrator(InferenceServerClientPlugin):  # type: ignore[misc]
 
 @pytest.fixture(scope="session")
 def speech_server(repository: Path) -> Iterator[Triton]:
-    """The same with speech recognition."""
+    """Triton serving `repository` with speech recognition."""
     with served(repository, speech=True) as triton:
         yield triton
 

@@ -66,9 +66,9 @@ def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("name", peers.PEERS)
 def test_a_peer_answers_as_emoserve_does_and_leaves_nothing_behind(
-    name: str, checkpoint_directory: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
+    name: str, demo_checkpoint: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
 ) -> None:
-    with peers.start(name, checkpoint_directory, directory) as peer:
+    with peers.start(name, demo_checkpoint, directory) as peer:
         if peer.host.startswith("grpc://"):
             found = grpc(peer.host.removeprefix("grpc://"), utterances)
         else:
@@ -78,23 +78,23 @@ def test_a_peer_answers_as_emoserve_does_and_leaves_nothing_behind(
         os.killpg(peer.pid, 0)
 
 
-def test_a_peer_that_can_not_start_says_why(checkpoint_directory: Path, directory: Path) -> None:
-    files = export(checkpoint_directory, directory)
+def test_a_peer_that_can_not_start_says_why(demo_checkpoint: Path, directory: Path) -> None:
+    files = export(demo_checkpoint, directory)
     hidden = files / "vggish.onnx"
     hidden.rename(files / "elsewhere")
     try:
         with (
             pytest.raises(BenchmarkError, match=r"fastapi_onnxruntime ended with exit status 1.*vggish\.onnx"),
-            peers.start("fastapi_onnxruntime", checkpoint_directory, directory),
+            peers.start("fastapi_onnxruntime", demo_checkpoint, directory),
         ):
             pass
     finally:
         (files / "elsewhere").rename(hidden)
 
 
-def test_an_unknown_peer_is_named(checkpoint_directory: Path, directory: Path) -> None:
+def test_an_unknown_peer_is_named(demo_checkpoint: Path, directory: Path) -> None:
     with (
         pytest.raises(BenchmarkError, match="no peer 'flask'; the peers are fastapi_pytorch, "),
-        peers.start("flask", checkpoint_directory, directory),
+        peers.start("flask", demo_checkpoint, directory),
     ):
         pass

@@ -134,13 +134,16 @@ def test_manifest_is_that_of_the_repository(server: Triton, repository: Path) ->
 
 
 def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, scratch: Path) -> None:
-    with serving(repository, tmp_path / "errors") as served:
+    models = shutil.copytree(repository, tmp_path / "models", copy_function=os.link)
+    manifest = json.loads((repository / "export.json").read_text())
+    (models / "export.json").unlink()
+    (models / "export.json").write_text(json.dumps(manifest | {"untrained": ["vggish", "fusion"]}))
+    with serving(models, tmp_path / "errors") as served:
         pattern = r"ready: gRPC 127\.0\.0\.1:\d+, HTTP 127\.0\.0\.1:\d+, metrics http://127\.0\.0\.1:\d+/metrics\n"
         assert re.fullmatch(pattern, served.ready)
         assert served.process.stdout is not None
         said = served.process.stdout.readline()
-        digest = json.loads((repository / "export.json").read_text())["checkpoint"]
-        assert said == f"checkpoint {digest[:12]}, untrained: vggish, fusion\n"
+        assert said == f"checkpoint {manifest['checkpoint'][:12]}, untrained: vggish, fusion\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
             # a start of 10 s and more, on a slow machine, says how far it is
