@@ -95,7 +95,7 @@ def test_at_temperatures_is_the_models_own_division(
     temperature = checkpoint.model.head.temperature
     before = temperature.clone()
     try:
-        temperature.copy_(torch.tensor([TEMPERATURES[view] for view in VIEWS]))
+        temperature.mul_(torch.tensor([TEMPERATURES[view] for view in VIEWS]))
         asked = predict(checkpoint.model, as_tensors(rows, checkpoint))
     finally:
         temperature.copy_(before)
