@@ -21,9 +21,11 @@ from tritonclient.grpc import InferenceServerClientPlugin
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
 from serving import Triton
+from serving.installation import find_triton
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech"
+HAS_NATIVE_ONNXRUNTIME = find_triton().has_native_onnxruntime  # NVIDIA's backend serves the ONNX models, not ours
 
 
 def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 from serving import Triton
-from serving.installation import find_triton
+from tests.conftest import HAS_NATIVE_ONNXRUNTIME
 from tests.hostile import wire
 from tests.hostile.corpus import LONGEST, Case, file
 from tests.hostile.protocol import (
@@ -49,7 +49,6 @@ AT_A_TIME = 8
 GATEWAY_AT_A_TIME = 4  # fewer than it has places
 GATEWAY_CHARACTERS = 2000
 CODE = (".cc:", ".cpp", ".h:", ".py", "Traceback", 'File "', "0x7f", "std::", "\n")  # that no caller should see
-HAS_NATIVE_ONNXRUNTIME = find_triton().has_native_onnxruntime
 NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas inside Triton's process, after five passes of recordings of up to 60 s
 ONNX_MODEL = re.compile(r"/(vggish|bert|fusion)/1/")
 GOOD = Case("good", "the neighbour", file("flac"), TEXT, "answered")
