@@ -52,7 +52,7 @@ def stop_later(stop: Callable[[], object]) -> None:
 
 
 @contextmanager
-def served(repository: Path, **options: Any) -> Iterator[Triton]:
+def running_triton(repository: Path, **options: Any) -> Iterator[Triton]:
     """Triton on any free ports; it may still be stopping when the next test begins."""
     server = Triton(repository, http_port=0, grpc_port=0, metrics_port=0, **options)
     server.start()
@@ -180,7 +180,7 @@ def repository(demo_checkpoint: Path, once: Once) -> Path:
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Triton]:
     """Triton serving `repository`."""
-    with served(repository) as triton:
+    with running_triton(repository) as triton:
         yield triton
 
 
@@ -198,7 +198,7 @@ class Administrator(InferenceServerClientPlugin):  # type: ignore[misc]
 @pytest.fixture(scope="session")
 def speech_server(repository: Path) -> Iterator[Triton]:
     """Triton serving `repository` with speech recognition."""
-    with served(repository, speech=True) as triton:
+    with running_triton(repository, speech=True) as triton:
         yield triton
 
 

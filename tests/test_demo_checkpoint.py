@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from emotion_client import EmotionClient
 
-from tests.conftest import served
+from tests.conftest import running_triton
 
 DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
 SAID = {
@@ -21,10 +21,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def client(repository: Path) -> Iterator[EmotionClient]:
-    with (
-        served(repository) as server,
-        EmotionClient(server.grpc_url) as client,
-    ):
+    with running_triton(repository) as server, EmotionClient(server.grpc_url) as client:
         yield client
 
 

@@ -17,7 +17,7 @@ from benchmarks.tune import link
 from benchmarks.workload import mixed
 from serving import Triton
 from serving.triton import free_ports
-from tests.conftest import served
+from tests.conftest import running_triton
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path:
         for path in repository.glob("*/config.pbtxt")
     }
     link(repository, short, tmp_path)
-    with served(tmp_path) as triton:
+    with running_triton(tmp_path) as triton:
         found = load.run(f"grpc://{triton.grpc_url}", tokenizer, users=96, requests=400)
     refused = np.array([failure == "Unavailable" for failure in found.failure])
     assert set(found.failures) == {"Unavailable"}

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from serving.triton import free_ports
 from tests.clients.conftest import Refusing
-from tests.conftest import launched, launching, served, stage
+from tests.conftest import launched, launching, running_triton, stage
 
 CALLERS = 16
 
@@ -114,7 +114,7 @@ async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Pope
 def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
     """As this one does, since nobody watches it. Without retries at once, else after one more attempt."""
     broken = r"^a part of the server at \S+ is broken \(Stub process 'vggish_0_0' is not healthy"
-    with served(repository) as server:
+    with running_triton(repository) as server:
         stage(psutil.Process(server.pid), "vggish").kill()  # its only process: no call gets by
         with EmotionClient(server.grpc_url, retries=False) as client, pytest.raises(EmotionError, match=broken):
             client.analyze(text="hello there")

@@ -101,6 +101,12 @@ def test_exported_files_are_there_with_the_digests_of_the_manifest(repository: P
     assert not list(repository.parent.glob(f".{repository.name}.*"))  # nothing of the staging is left
 
 
+def test_manifest_names_untrained_parts(exported: Path) -> None:
+    manifest = read_manifest(exported)
+    assert manifest is not None
+    assert manifest["untrained"] == ["text_encoder", "fusion"]
+
+
 def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoint) -> None:
     manifest = read_manifest(repository)
     assert manifest is not None

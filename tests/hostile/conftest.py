@@ -12,14 +12,14 @@ import pytest
 
 from serving import Triton
 from serving.triton import free_ports
-from tests.conftest import ROOT, served
+from tests.conftest import ROOT, running_triton
 from tests.hostile.corpus import Case, utterances
 
 
 @pytest.fixture(scope="session")
 def target(repository: Path) -> Iterator[Triton]:
     """Triton serving the exported repository; no other test suffers if it falls."""
-    with served(repository, log_level="error") as triton:
+    with running_triton(repository, log_level="error") as triton:
         yield triton
 
 

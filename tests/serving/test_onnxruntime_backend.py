@@ -25,7 +25,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving import Triton
 from serving.installation import OUR_BACKENDS, find_triton
-from tests.conftest import Administrator, served
+from tests.conftest import Administrator, running_triton
 
 Array = np.ndarray[Any, Any]
 FLOAT, BF16, INT64, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProto.INT64, TensorProto.STRING
@@ -321,7 +321,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     for name, (model, _) in FAULTS.items():
         model.write(repository / name)
     arguments = ("--exit-on-error=false", "--strict-readiness=false")
-    with served(repository, log_level="error", arguments=arguments) as running:
+    with running_triton(repository, log_level="error", arguments=arguments) as running:
         yield running
 
 

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from emotion_client import EmotionClient
 
 from serving import Triton, TritonError, installation
 from serving.installation import Installation, check_release, find_triton
-from serving.repository import SPEECH_REPOSITORY, check_config
+from serving.repository import SPEECH_REPOSITORY, check_config, digest
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -134,20 +135,34 @@ def test_manifest_is_that_of_the_repository(server: Triton, repository: Path) ->
 
 
 def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, scratch: Path) -> None:
-    models = shutil.copytree(repository, tmp_path / "models", copy_function=os.link)
-    manifest = json.loads((repository / "export.json").read_text())
-    (models / "export.json").unlink()
-    (models / "export.json").write_text(json.dumps(manifest | {"untrained": ["vggish", "fusion"]}))
-    with serving(models, tmp_path / "errors") as served:
+    with serving(repository, tmp_path / "errors") as served:
         pattern = r"ready: gRPC 127\.0\.0\.1:\d+, HTTP 127\.0\.0\.1:\d+, metrics http://127\.0\.0\.1:\d+/metrics\n"
         assert re.fullmatch(pattern, served.ready)
         assert served.process.stdout is not None
         said = served.process.stdout.readline()
-        assert said == f"checkpoint {manifest['checkpoint'][:12]}, untrained: vggish, fusion\n"
+        checkpoint = json.loads((repository / "export.json").read_text())["checkpoint"]
+        assert said == f"checkpoint {checkpoint[:12]}, untrained: nothing\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
             # a start of 10 s and more, on a slow machine, says how far it is
             assert re.fullmatch(r"(starting Triton: \d of \d models loaded, \d+ s\n)*", served.errors.read_text())
+
+
+def test_untrained_parts_are_named_by_the_command_and_in_answers(repository: Path, tmp_path: Path) -> None:
+    models = shutil.copytree(repository, tmp_path / "models", copy_function=os.link)
+    untrained = {"untrained": ["vggish", "fusion"]}
+    stage = models / "preprocess/1/checkpoint.json"
+    described, manifest = (json.loads(path.read_text()) for path in (stage, models / "export.json"))
+    for path in (stage, models / "export.json"):
+        path.unlink()  # links to files of `repository`
+    stage.write_text(json.dumps(described | untrained))
+    manifest["files"]["preprocess/1/checkpoint.json"] = digest(stage)
+    (models / "export.json").write_text(json.dumps(manifest | untrained))
+    with serving(models, tmp_path / "errors") as served:
+        assert served.process.stdout is not None
+        assert served.process.stdout.readline().endswith(", untrained: vggish, fusion\n")
+        with EmotionClient(served.ready.split()[2].rstrip(",")) as client:
+            assert client.analyze(text="hello there").untrained == ("vggish", "fusion")
 
 
 def test_command_shows_tritons_log_on_request_and_sigint_ends_it(

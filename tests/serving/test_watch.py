@@ -15,7 +15,7 @@ from emotion_client import EmotionClient
 
 from serving import Triton, TritonError, stalls, triton
 from serving.triton import free_ports
-from tests.conftest import errors, launched, served, stage
+from tests.conftest import errors, launched, running_triton, stage
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
     )
     with (
         ThreadPoolExecutor(3) as callers,
-        served(circling) as server,
+        running_triton(circling) as server,
         EmotionClient(server.grpc_url, retries=False) as client,
     ):
         for _ in range(3):  # one is worked at, two wait

@@ -11,7 +11,7 @@ import pytest
 from serving import Triton
 from stages.admission import MODELS
 from stages.loopback import get
-from tests.conftest import served
+from tests.conftest import running_triton
 
 EXPLICIT = ("--model-control-mode=explicit", "--load-model=emotion")  # so that a model can be unloaded
 
@@ -43,7 +43,7 @@ def published_once(server: Triton, number: int) -> dict[str, tuple[str, str]]:
 
 
 def test_instances_metric_is_there_from_start_to_unload(two_heads: Path) -> None:
-    with served(two_heads, arguments=EXPLICIT) as server:
+    with running_triton(two_heads, arguments=EXPLICIT) as server:
         expected = {"vggish": ("cores", "1"), "bert": ("cores", "1"), "fusion": ("fusion", "2")}
         assert published_once(server, len(MODELS)) == expected
         url = f"http://{server.http_url}/v2/repository/models/queue/unload"
