@@ -16,7 +16,7 @@ from statistics import median
 import numpy as np
 import soundfile
 
-from emotion import audio
+from emotion import audio, decoding
 from export.speech import SPEECH
 
 SECONDS = 3
@@ -55,7 +55,7 @@ def _median(data: bytes) -> float:
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        audio.log_mel_patches(audio.decode(data))
+        audio.log_mel_patches(decoding.decode(data))
         times.append(1e3 * (time.perf_counter() - start))
     return median(times)
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.sampling import Sampler
-from emotion import audio
+from emotion import decoding
 from emotion.audio import SAMPLE_RATE
 from serving import Triton
 from serving.triton import free_ports
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             heard = [_analyze(client, {"audio": data})["transcript"] for data in recordings.values()]
         errors = word_error_rate(list(sentences.values()), heard)
         print(f"word error rate: {errors:.1%} over {len(heard)} recordings")
-        first = audio.decode(next(iter(recordings.values())))[: int(SECONDS * SAMPLE_RATE)]
+        first = decoding.decode(next(iter(recordings.values())))[: int(SECONDS * SAMPLE_RATE)]
         with console.status("one at a time"):
             spoken = _latencies(client, {"audio": _flac(first)})
             typed = _latencies(client, {"text": next(iter(sentences.values()))})

@@ -48,7 +48,7 @@ RUN ldconfig \
     && ldd /opt/tritonserver/bin/tritonserver /opt/tritonserver/backends/python/triton_python_backend_stub \
         /opt/tritonserver/backends/*/libtriton_*.so > /tmp/libraries \
     && ! grep --perl-regexp "^\s*+(?!libcuda\.|libnvidia-ml\.).*not found" /tmp/libraries \
-    && python3 -c "import emotion.audio, emotion.text, serving, stages.admission" \
+    && python3 -c "import emotion.decoding, emotion.text, serving, stages.admission" \
     && rm /tmp/libraries
 USER 1000
 EXPOSE 8000 8001 8002

@@ -20,7 +20,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
 from emotion.model import probabilities
 from emotion.ragged import at_least_one
@@ -76,7 +76,7 @@ def front_ends(data: bytes, sentence: str, tokenizer: text.WordPiece) -> Utteran
     """
     patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
     if data:
-        patches = audio.log_mel_patches(audio.decode(data))
+        patches = audio.log_mel_patches(decoding.decode(data))
     return Utterance(patches, tokenizer.encode(text.clean(sentence)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio
+from emotion import decoding
 
 SPEECH = Path(__file__).parent.parent / "examples" / "speech"
 
@@ -19,4 +19,4 @@ def transcripts() -> dict[str, str]:
 
 def waveform() -> NDArray[np.float32]:
     """All recordings end to end, float32 [n] at 16 kHz."""
-    return np.concatenate([audio.decode((SPEECH / name).read_bytes()) for name in transcripts()])
+    return np.concatenate([decoding.decode((SPEECH / name).read_bytes()) for name in transcripts()])

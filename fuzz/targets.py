@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.errors import InputError
 from web.gateway import recordings
 from web.gateway.errors import Failure
@@ -38,7 +38,7 @@ def check(name: str, data: bytes) -> None:
 def _audio(data: bytes) -> None:
     """A file as Triton's audio front-end gets it."""
     try:
-        waveform = audio.decode(data)
+        waveform = decoding.decode(data)
     except InputError as error:
         assert _SENTENCE.fullmatch(str(error)), str(error)
         return

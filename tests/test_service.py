@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from export import parity
@@ -58,7 +58,7 @@ def wav(samples: NDArray[np.float32], rate: int = 16_000, subtype: str = "PCM_16
 @pytest.fixture(scope="module")
 def mixed(recordings: dict[str, bytes], transcripts: dict[str, str]) -> list[Row]:
     """64 utterances of 64 different lengths, 0.4 to 10 s and 1 to 40 words; every eighth lacks one modality."""
-    speech = np.concatenate([audio.decode(data) for data in recordings.values()])
+    speech = np.concatenate([decoding.decode(data) for data in recordings.values()])
     words = (" ".join(transcripts.values()) + " ").split() * 2
     rows = []
     for number in range(64):
@@ -90,7 +90,7 @@ def test_served_answers_equal_the_pytorch_model(
     word_piece = text.WordPiece(checkpoint.tokenizer)
     worst = 0.0
     for (data, sentence), answer in zip(mixed, alone, strict=True):
-        patches = audio.log_mel_patches(audio.decode(data)) if data else np.empty((0, 96, 64), np.float32)
+        patches = audio.log_mel_patches(decoding.decode(data)) if data else np.empty((0, 96, 64), np.float32)
         ids = word_piece.encode(text.clean(sentence.decode()))
         expected = parity.eager(checkpoint, parity.Utterance(patches, ids))
         worst = max(worst, *(float(np.abs(answer[name] - expected[name]).max()) for name in OUTPUTS))

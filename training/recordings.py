@@ -1,6 +1,6 @@
 """Every recording of a corpus, decoded once and kept in one memory-mapped file.
 
-Decoding is the served front-end's (`emotion.audio.decode`): what can't be served can't be trained on either.
+Decoding is the served front-end's (`emotion.decoding.decode`): what can't be served can't be trained on either.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio
+from emotion import decoding
 from emotion.errors import InputError
 from training.corpora.release import write_atomically
 from training.errors import TrainingError
@@ -68,7 +68,7 @@ def _decode(paths: list[Path], data: Path, index: Path) -> None:
             task = bar.add_task("decoding recordings", total=len(paths))
             for path in paths:
                 try:
-                    waveform = audio.decode(path.read_bytes())
+                    waveform = decoding.decode(path.read_bytes())
                 except InputError as error:
                     unreadable[str(path)] = str(error).removeprefix("AUDIO ")
                 else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from tokenizers import Tokenizer
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 
 PADDED_LENGTH = 128  # tokens, [CLS] and [SEP] included
 CORES = len(os.sched_getaffinity(0))  # that this process may use
@@ -45,7 +45,7 @@ def log_mel(encoded: str) -> NDArray[np.float32]:
     """Log-mel patches of a request's audio, float32 [patches, 96, 64]; none where it is absent."""
     if not encoded:
         return np.empty((0, *audio.PATCH_SHAPE), np.float32)
-    return audio.log_mel_patches(audio.decode(base64.b64decode(encoded)))
+    return audio.log_mel_patches(decoding.decode(base64.b64decode(encoded)))
 
 
 class PaddedWordPiece:

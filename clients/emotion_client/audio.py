@@ -12,7 +12,7 @@ from emotion_client.errors import InvalidInput
 from emotion_client.types import Audio
 
 _IEEE_FLOAT = 3  # WAVE format tag
-_LOUDEST = 8.0  # peak that the server still accepts, 18 dB over full scale (LOUDEST of its emotion/audio.py)
+_LOUDEST = 8.0  # peak that the server still accepts, 18 dB over full scale (MAX_PEAK of its emotion/decoding.py)
 
 
 def encode(audio: Audio, rate: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ from emotion_client import InvalidInput
 from emotion_client.audio import encode
 from numpy.typing import NDArray
 
-import emotion.audio
+import emotion.decoding
 
 RATE = 22_050
 TONE = (0.5 * np.sin(np.arange(RATE) / 9)).astype(np.float32)
@@ -68,4 +68,4 @@ def test_a_mistake_is_named_in_one_sentence(audio: object, rate: int | None, sen
 
 
 def test_the_peak_accepted_is_the_servers() -> None:
-    assert emotion_client.audio._LOUDEST == emotion.audio.LOUDEST
+    assert emotion_client.audio._LOUDEST == emotion.decoding.MAX_PEAK

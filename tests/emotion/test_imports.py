@@ -7,7 +7,7 @@ import importlib, pkgutil, sys, types
 
 import numpy as np
 
-import emotion.labels, emotion.text
+import emotion.decoding, emotion.labels, emotion.text
 import stages
 from emotion import audio
 

@@ -16,7 +16,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from emotion.audio import MAX_SAMPLES, SAMPLE_RATE
+from emotion.audio import SAMPLE_RATE
+from emotion.decoding import MAX_SAMPLES
 from emotion.text import MAX_BYTES
 from tests.hostile import vorbis
 

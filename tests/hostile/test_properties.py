@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.audio import PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE, SHORTEST
 from emotion.checkpoint import Checkpoint
 from emotion.errors import InputError
@@ -36,12 +36,12 @@ def word_piece(checkpoint: Checkpoint) -> text.WordPiece:
 def waveform_or_sentence(data: bytes) -> NDArray[np.float32] | str:
     """What decoding gives: usable samples, or one sentence; anything else fails."""
     try:
-        waveform = audio.decode(data)
+        waveform = decoding.decode(data)
     except InputError as error:
         assert SENTENCE.fullmatch(str(error)), str(error)
         return str(error)
     assert waveform.dtype == np.float32 and waveform.ndim == 1
-    assert 0 < waveform.size <= audio.MAX_SECONDS * SAMPLE_RATE + SAMPLE_RATE
+    assert 0 < waveform.size <= decoding.MAX_SECONDS * SAMPLE_RATE + SAMPLE_RATE
     assert np.isfinite(waveform).all()
     return waveform
 
@@ -143,7 +143,7 @@ def test_resampling_keeps_the_duration(count: int, rate: int) -> None:
 
 
 @settings(max_examples=80)
-@given(st.integers(1, 80_000), st.floats(0, audio.LOUDEST))
+@given(st.integers(1, 80_000), st.floats(0, decoding.MAX_PEAK))
 def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
     waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
     patches = audio.log_mel_patches(waveform)

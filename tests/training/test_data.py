@@ -8,7 +8,7 @@ import soundfile
 import torch
 from runs import SENTENCES, tone
 
-from emotion import audio
+from emotion import audio, decoding
 from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.checkpoint import minilm
 from emotion.labels import EMOTIONS
@@ -152,7 +152,7 @@ def test_whole_utterances_are_what_is_served(utterances: Utterances, tokenizer: 
         if utterance.audio is None:
             assert example.patches.shape == (0, *PATCH_SHAPE) and example.patches.dtype == np.float32
         else:
-            served = audio.log_mel_patches(audio.decode(utterance.audio.read_bytes()))
+            served = audio.log_mel_patches(decoding.decode(utterance.audio.read_bytes()))
             np.testing.assert_array_equal(example.patches, served)
         np.testing.assert_array_equal(example.tokens, tokenizer.encode(clean(utterance.text or "")))
         assert same(example, utterances[index])  # from memory

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from speech import synthesise
 
-from emotion import audio
+from emotion import audio, decoding
 
 TEXT = "Excuse me, I don't know what happened to the letter."
 USUAL = {"rate": 175, "pitch": 50, "pitch_range": 50, "volume": 100}
@@ -35,7 +35,7 @@ def waveforms(iemocap_release: Release) -> list[NDArray[np.float32]]:
         iemocap_release.root / turn.session / "sentences" / "wav" / turn.dialogue / f"{turn.id}.wav"
         for turn in iemocap_release.kept
     ]
-    return [audio.decode(path.read_bytes()) for path in wav]
+    return [decoding.decode(path.read_bytes()) for path in wav]
 
 
 # --- speech

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from runs import tone
 
-from emotion.audio import decode, log_mel_patches
+from emotion.audio import log_mel_patches
+from emotion.decoding import decode
 from training.plots import main, recording
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "speech" / "austen-0880.flac"

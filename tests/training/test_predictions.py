@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, probabilities
@@ -37,7 +37,7 @@ def rows(transcripts: dict[str, str]) -> list[Utterance]:
 
 
 def as_tensors(rows: list[Utterance], checkpoint: Checkpoint) -> Utterances:
-    waveforms = {str(row.audio): audio.decode(row.audio.read_bytes()) for row in rows if row.audio is not None}
+    waveforms = {str(row.audio): decoding.decode(row.audio.read_bytes()) for row in rows if row.audio is not None}
     ends = np.cumsum([0, *(waveform.size for waveform in waveforms.values())])
     places = {name: (int(start), wave.size) for (name, wave), start in zip(waveforms.items(), ends, strict=False)}
     joined = np.concatenate([np.empty(0, np.float32), *waveforms.values()])
@@ -53,7 +53,7 @@ def ask(model: EmotionModel, tokenizer: WordPiece, row: Utterance) -> dict[str, 
     """One utterance, as it is served."""
     patches = torch.zeros(0, 96, 64)
     if row.audio is not None:
-        patches = torch.from_numpy(audio.log_mel_patches(audio.decode(row.audio.read_bytes())))
+        patches = torch.from_numpy(audio.log_mel_patches(decoding.decode(row.audio.read_bytes())))
     ids = torch.from_numpy(tokenizer.encode(text.clean(row.text or "")))[None]
     counts = torch.tensor([len(patches)])
     with torch.inference_mode():

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from runs import ROOT, tone
 
-from emotion import audio
+from emotion import decoding
 from emotion.audio import SAMPLE_RATE
 from training.recordings import decode_all
 
@@ -28,13 +28,13 @@ def paths(tmp_path: Path) -> list[Path]:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of what is decoded from now on."""
     decoded: list[int] = []
-    real = audio.decode
+    real = decoding.decode
 
     def decode(data: bytes) -> np.ndarray:  # type: ignore[type-arg]
         decoded.append(len(data))
         return real(data)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(decoding, "decode", decode)
     return decoded
 
 
@@ -43,7 +43,7 @@ def test_decoded_as_served(paths: list[Path], tmp_path: Path) -> None:
         found, unreadable = decode_all([*paths, paths[0]], tmp_path / "cache")
         assert unreadable == {}
         for path in paths:
-            served = audio.decode(path.read_bytes())
+            served = decoding.decode(path.read_bytes())
             assert found[path].dtype == np.float32
             np.testing.assert_array_equal(found[path], served)
 
@@ -65,7 +65,7 @@ def test_a_changed_recording_is_decoded_again(
     os.utime(paths[1], ns=(0, 1))
     found, _ = decode_all(paths, tmp_path / "cache")
     assert len(decoded) == 2
-    np.testing.assert_array_equal(found[paths[1]], audio.decode(paths[1].read_bytes()))
+    np.testing.assert_array_equal(found[paths[1]], decoding.decode(paths[1].read_bytes()))
 
 
 def test_another_set_has_a_cache_of_its_own(paths: list[Path], tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_unreadable_ones_are_named_with_the_reason(paths: list[Path], tmp_path: 
         assert "truncated WAV file" in unreadable[truncated]
         assert "not an audio file" in unreadable[text]
         for path in paths:
-            np.testing.assert_array_equal(found[path], audio.decode(path.read_bytes()))
+            np.testing.assert_array_equal(found[path], decoding.decode(path.read_bytes()))
 
 
 def test_no_recordings_at_all(tmp_path: Path) -> None:
@@ -120,4 +120,4 @@ def test_a_full_disk_is_told_and_nothing_half_is_left(paths: list[Path], tmp_pat
     assert done.stdout.startswith(f"{cache} can't take the decoded recordings (File too large)")
     assert "--cache" in done.stdout
     found, _ = decode_all(paths, cache)  # made in the end, and whole
-    np.testing.assert_array_equal(found[paths[0]], audio.decode(paths[0].read_bytes()))
+    np.testing.assert_array_equal(found[paths[0]], decoding.decode(paths[0].read_bytes()))

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from emotion_client import EMOTIONS, EmotionClient
 
-from emotion import audio
+from emotion import audio, decoding
 from serving import Triton
 from web.gateway.analysis import spans
 
@@ -69,7 +69,7 @@ def test_answers_are_those_of_emotion(
 def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes]) -> None:
     for data in recordings.values():
         answer = analyze(address, data, "words").json()
-        assert answer["seconds"] == pytest.approx(len(audio.decode(data)) / audio.SAMPLE_RATE)
+        assert answer["seconds"] == pytest.approx(len(decoding.decode(data)) / audio.SAMPLE_RATE)
         windows = answer["timeline"]
         if answer["seconds"] <= 3:
             assert not windows

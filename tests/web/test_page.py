@@ -13,7 +13,7 @@ import soundfile
 from emotion_client import EMOTIONS, EmotionClient
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
-from emotion import audio
+from emotion import audio, decoding
 from serving import Triton
 from web.gateway.recordings import decode
 
@@ -42,7 +42,7 @@ def playwright(require: Callable[[str], None]) -> Iterator[Playwright]:
 @pytest.fixture(scope="module")
 def spoken(recordings: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the microphone hears, over and over: a clip, and a pause."""
-    waveform = audio.decode(recordings["austen-0890.flac"])
+    waveform = decoding.decode(recordings["austen-0890.flac"])
     path = tmp_path_factory.mktemp("microphone") / "spoken.wav"
     soundfile.write(path, np.concatenate([waveform, np.zeros(16_000, np.float32)]), 16_000, subtype="PCM_16")
     return path

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from emotion import audio
+from emotion import decoding
 from web.gateway.errors import Failure
 from web.gateway.recordings import decode
 
@@ -40,7 +40,7 @@ def encoded(waveform: NDArray[np.float32], container: str, codec: str, options: 
 
 @pytest.fixture(scope="module")
 def waveform(recordings: dict[str, bytes]) -> NDArray[np.float32]:
-    return audio.decode(next(iter(recordings.values())))
+    return decoding.decode(next(iter(recordings.values())))
 
 
 @pytest.mark.parametrize("name", BROWSERS)
@@ -66,7 +66,7 @@ def test_what_was_cut_is_refused(name: str, share: float, waveform: NDArray[np.f
 
 def test_files_are_decoded_as_they_are_served(recordings: dict[str, bytes]) -> None:
     for data in recordings.values():
-        np.testing.assert_array_equal(decode(data, MAX_SECONDS), audio.decode(data))
+        np.testing.assert_array_equal(decode(data, MAX_SECONDS), decoding.decode(data))
 
 
 @pytest.mark.parametrize(

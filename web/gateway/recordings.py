@@ -13,7 +13,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
-from emotion import audio
+from emotion import audio, decoding
 from emotion.errors import InputError
 from web.gateway import webm
 from web.gateway.errors import for_people, unusable
@@ -37,7 +37,7 @@ def decode(data: bytes, max_seconds: float) -> NDArray[np.float32]:
     try:
         if data.startswith(_EBML) or data[4:8] == b"ftyp" or data.startswith(_ADTS):
             return _decode_with_ffmpeg(data, max_seconds)
-        return audio.decode(data, max_seconds)
+        return decoding.decode(data, max_seconds)
     except InputError as error:
         raise unusable(for_people(str(error))) from None
 

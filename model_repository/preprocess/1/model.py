@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.errors import InputError
 from emotion.ragged import pad_rows
 from stages.admission import Admission
@@ -65,7 +65,7 @@ class TritonPythonModel:
         """Return the patches [patches, 96, 64] and ids [tokens] of one utterance; an absent modality has none."""
         ids = self.word_piece.encode(text.clean(text.decode(sentence)))  # first: it costs the least
         if data:
-            return audio.log_mel_patches(audio.decode(data, self.max_seconds)), ids
+            return audio.log_mel_patches(decoding.decode(data, self.max_seconds)), ids
         if len(ids):
             return np.empty((0, *audio.PATCH_SHAPE), np.float32), ids
         if sentence:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emotion import audio
+from emotion import audio, decoding
 from emotion.errors import InputError
 from stages import cpu_quota
 from stages.asr import Recogniser
@@ -47,4 +47,4 @@ class TritonPythonModel:
         """What is said in one encoded file."""
         if not data:
             raise InputError("AUDIO is empty; send speech, or send text to the model `emotion`")
-        return self.recogniser.transcribe(audio.decode(data, self.max_seconds)).encode()
+        return self.recogniser.transcribe(decoding.decode(data, self.max_seconds)).encode()

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from iemocap_release import CRLF, WINDOWS_1252, Release, Turn
 
-from emotion import audio
+from emotion import audio, decoding
 from training.corpora import Corpus, Utterance, account, load
 from training.corpora.iemocap import (
     LABELS,
@@ -180,7 +180,7 @@ def test_every_recording_is_where_the_table_says(rows: dict[str, Utterance], tur
 
 
 def test_utterances_shorter_than_a_patch_and_long_ones_are_kept(rows: dict[str, Utterance]) -> None:
-    waveforms = [audio.decode(row.audio.read_bytes()) for row in rows.values() if row.audio]
+    waveforms = [decoding.decode(row.audio.read_bytes()) for row in rows.values() if row.audio]
     short = [waveform for waveform in waveforms if waveform.size < audio.SHORTEST]
     assert len(short) == 5
     assert {len(audio.log_mel_patches(waveform)) for waveform in short} == {1}

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.service import PaddedWordPiece
-from emotion import audio, text
+from emotion import audio, decoding, text
 from emotion.ragged import at_least_one
 from stages.requests import bytes_rows, respond_per_request
 
@@ -30,7 +30,7 @@ class TritonPythonModel:
         data, sentence = bytes_rows(request, "AUDIO")[0], bytes_rows(request, "TEXT")[0]
         patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
         if data:
-            patches = audio.log_mel_patches(audio.decode(data))
+            patches = audio.log_mel_patches(decoding.decode(data))
         ids, mask = self.word_piece.encode(text.decode(sentence))
         return {
             "PATCHES": at_least_one(patches)[None],  # Triton's backends cannot batch a tensor without elements
