@@ -27,9 +27,9 @@ from emotion.audio import (
     MEL_RANGE,
     PATCH_FRAMES,
     SAMPLE_RATE,
-    decode,
     log_mel_patches,
 )
+from emotion.decoding import decode
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from training.metrics import Calibration
