@@ -1,5 +1,6 @@
 """The text front-end: UTF-8 bytes -> cleaned sentence -> WordPiece ids."""
 
+import html
 import re
 import unicodedata
 from os import PathLike
@@ -9,13 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from emotion.annotations import remove_annotations
+from emotion.emoticons import spell_out_emoji, spell_out_emoticons
 from emotion.errors import InputError
+from emotion.masking import replace_bleeps, unmask
 
 MAX_BYTES = 16 * 1024  # refused before any work is spent; no utterance of 512 WordPieces comes near it
 
-_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u02bc": "'"})
-_UNWANTED = re.compile(r"[^\w\s.,!?'-]|_")  # \w keeps the letters and digits of every script
-_SPACE = re.compile(r"\s+")
+# Characters that people type for an apostrophe, and U+2019 in UTF-8 that was read as Windows-1252
+_APOSTROPHES = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u2032\u2035\uff07`\uff40\u00b4", "'")
+)
+_MOJIBAKE = "\u00e2\u20ac\u2122"
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,31};)")
+_UNWANTED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\"#$%&()*+/:;<=>@\[\\\]^_`{|}~]+")  # the rest of ASCII
+_REPEATED = re.compile(r"([.,!?'-])\1{3,}")
+_SHOUTED = re.compile(r"([!?]{4})[!?]+")
+_HANGUL_FILLERS = "\u115f\u1160"  # letters by category that nothing is seen of; NFKC makes two more of them these
+# Accents of any script. The marks of other blocks are a script's own: vowel signs, viramas, points.
+_ACCENTS = (
+    range(0x0300, 0x0370),
+    range(0x0483, 0x048A),
+    range(0x1AB0, 0x1B00),
+    range(0x1DC0, 0x1E00),
+    range(0x20D0, 0x2100),
+    range(0xFE00, 0xFE10),  # variation selectors
+    range(0xFE20, 0xFE30),
+    range(0xE0100, 0xE01F0),  # variation selectors
+)
 
 
 def decode(data: bytes) -> str:
@@ -38,16 +60,50 @@ def decode(data: bytes) -> str:
 
 
 def clean(text: str) -> str:
-    """Normalise (NFKC), lower the case, and keep letters, digits and the punctuation that carries tone (.,!?'-).
+    """Return what was said, in lower case: words and digits of every script, and the punctuation of tone (.,!?'-).
 
-    Everything else becomes a space. A text in which no letter or digit is left is empty: it says nothing.
+    In this order: HTML entities are decoded, emoji become words, the text is normalised (NFKC), characters that only
+    format are dropped, annotations and markup are taken out, masked swear words and emoticons become words, and
+    everything else becomes a space. A text in which no letter or digit is left is empty: it says nothing.
     """
-    text = unicodedata.normalize("NFKC", text).translate(_QUOTES).lower()
-    # marks that NFKC could not compose are accents the vocabulary lacks: uncased BERT strips them too
-    text = "".join(character for character in text if not unicodedata.combining(character))
-    text = unicodedata.normalize("NFC", text)  # letters that marks had kept apart, such as those of a Hangul syllable
-    text = _SPACE.sub(" ", _UNWANTED.sub(" ", text)).strip()
-    return text if any(character.isalnum() for character in text) else ""
+    if "&" in text:
+        text = _decode_entities(_decode_entities(text))  # pages that escape twice have &amp;#39;
+    if not text.isascii():
+        text = _normalise(text)
+    text = unmask(remove_annotations(replace_bleeps(text)))
+    text = _UNWANTED.sub(" ", spell_out_emoticons(text)).lower()
+    text = " ".join(_SHOUTED.sub(r"\1", _REPEATED.sub(r"\1\1\1", text)).split())
+    return text if any(map(str.isalnum, text)) else ""
+
+
+def _decode_entities(text: str) -> str:
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
+
+
+def _normalise(text: str) -> str:
+    """Return a text whose characters outside ASCII are letters, digits, and marks of a script behind them."""
+    text = unicodedata.normalize("NFC", text).replace(_MOJIBAKE, "'")
+    text = unicodedata.normalize("NFKC", spell_out_emoji(text).translate(_APOSTROPHES))
+    kept: list[str] = []
+    attached = False  # whether a letter's mark may follow
+    for character in text:
+        if character.isascii():
+            kept.append(character)
+            attached = character.isalnum()
+        elif character.isalnum():
+            if character not in _HANGUL_FILLERS:
+                kept.append("I" if character == "\u0130" else character)  # its small letter is an i with an accent
+                attached = True
+        else:
+            category = unicodedata.category(character)
+            if category[0] == "M":
+                if category != "Me" and not any(ord(character) in accents for accents in _ACCENTS):
+                    kept.append(character if attached else " ")
+            elif category != "Cf":
+                kept.append(" ")
+                attached = False
+    # once more: letters that marks had kept apart, such as those of a Hangul syllable
+    return unicodedata.normalize("NFC", "".join(kept))
 
 
 class WordPiece:

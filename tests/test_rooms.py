@@ -24,7 +24,20 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 CLIENT = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text())["project"]
 FRONT_ENDS = [
     f"emotion/{name}.py"
-    for name in ("labels", "audio", "decoding", "text", "containers", "vorbis", "errors", "ragged", "hashing")
+    for name in (
+        "labels",
+        "audio",
+        "decoding",
+        "text",
+        "annotations",
+        "emoticons",
+        "masking",
+        "containers",
+        "vorbis",
+        "errors",
+        "ragged",
+        "hashing",
+    )
 ]
 
 

@@ -1,0 +1,177 @@
+"""Emoji and emoticons as English words, so that a text encoder that has no pieces for them reads their tone.
+
+An emoji's words are its official name (CLDR, from the package `emoji`), or those of a table here where that name hides
+its tone: 😤 is "face with steam from nose". Neighbours of one meaning are written once: a row of 😭 is "crying".
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from emoji import EMOJI_DATA
+
+_MEANING = {
+    # anger
+    "😠": "angry",
+    "😡": "very angry",
+    "🤬": "angry swearing",
+    "👿": "very angry",
+    "💢": "angry",
+    "😾": "angry cat",
+    "🖕": "fuck you",
+    # frustration
+    "😤": "annoyed",
+    "😒": "annoyed",
+    "🙄": "annoyed rolling eyes",
+    "😣": "struggling and annoyed",
+    "😖": "struggling and annoyed",
+    "😩": "weary and annoyed",
+    "😫": "tired and annoyed",
+    "🤦": "annoyed facepalm",
+    "👎": "disappointed thumbs down",
+    # sadness
+    "😭": "crying",
+    "😢": "sad and crying",
+    "😿": "crying cat",
+    "😞": "sad and disappointed",
+    "😔": "sad",
+    "🙁": "sad",
+    "☹": "very sad",
+    "😥": "sad",
+    "😓": "sad and worried",
+    "🥺": "sad and pleading",
+    "🥲": "smiling with sad tears",
+    "💔": "heartbroken",
+    # excitement, in which this project counts joy
+    "😀": "happy smiling",
+    "😃": "happy smiling",
+    "😄": "very happy smiling",
+    "😁": "happy grinning",
+    "😆": "laughing happily",
+    "😅": "laughing and relieved",
+    "😂": "laughing with joy",
+    "🤣": "laughing with joy",
+    "😹": "laughing cat",
+    "😊": "happy smiling",
+    "☺": "happy smiling",
+    "😇": "smiling angel",
+    "😍": "happy and in love",
+    "🥰": "happy and in love",
+    "😻": "happy cat in love",
+    "😘": "kiss with love",
+    "🤩": "excited and amazed",
+    "🥳": "excited party",
+    "🎉": "hooray celebration",
+    "🎊": "hooray celebration",
+    "🤗": "happy hug",
+    "😎": "cool",
+    "🙌": "hooray",
+    "👏": "applause",
+    "💃": "happy dancing",
+    "🕺": "happy dancing",
+    "🔥": "awesome",
+    # a mixed tone, or none
+    "🙂": "smiling",
+    "🙃": "ironic smile",
+    "😏": "smirking",
+    "😋": "yummy",
+    "😬": "awkward",
+    "🤷": "shrug",
+    "🙏": "please, thank you",
+    "👌": "okay",
+    "🆗": "okay",
+    "💯": "absolutely",
+} | dict.fromkeys("❤♥❣🧡💛💚💙💜🤎🖤🤍🩷🩵🩶💗💖💓💕💞💘💝💟🫶", "love")
+_DRAWN = {"┻━┻": "very angry", "¯\\_(ツ)_/¯": "shrug", "ಠ_ಠ": "annoyed", "ಥ_ಥ": "crying"}
+
+
+def _character_class(characters: Iterable[str]) -> str:
+    """The regular expression of one of the characters."""
+    return "[" + "".join(map(re.escape, sorted(characters))) + "]"
+
+
+_COMPONENTS = frozenset("🏻🏼🏽🏾🏿🦰🦱🦲🦳")  # of sequences: tones of skin, and hair
+# NFKC writes ‼, ™ and their like in plain characters, which is what they mean
+_BASE = _character_class(
+    character
+    for character in EMOJI_DATA
+    if len(character) == 1 and character not in _COMPONENTS and unicodedata.is_normalized("NFKC", character)
+)
+_TAIL = "[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"  # variation selectors, tones of skin, tags of flags
+_JOINED = f"{_BASE}{_TAIL}(?:\u200d[{_BASE[1:-1]}🦰-🦳]{_TAIL})*"
+_ONE = re.compile(f"[\U0001f1e6-\U0001f1ff]{{2}}|{_JOINED}")
+_ROW = re.compile(f"(?:(?:{_ONE.pattern})[\\s\u200d\ufe0f]*)+")
+_ART = re.compile("|".join(map(re.escape, _DRAWN)))
+_VARIANTS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
+_GENDER = re.compile("\u200d[♀♂]")
+
+# What may stand before the first character of an emoticon (each pattern is matched after it), and after the last.
+_FREE = r"""(?<![^\s.,!?"'*~()\[\]|].)"""
+_GLUED = r"(?<![0-9:;=/\\<>.].)"  # letters too, as in "thanks:)"
+_END = r"""(?![^\s.,!?"'*~()\[\]:;=|<])"""
+# "xD" and "-.-" could be left by cleaning too, so whatever cleaning replaces by a space ends them
+_ALONE = r"(?<![0-9A-Za-z'\-\x80-\U0010ffff].)"
+_ALONE_END = r"(?![0-9A-Za-z'\-\x80-\U0010ffff])"
+_EMOTICONS = (
+    (rf">{_FREE}[:;=]['^o-]?[(\[<@]+{_END}|[:=]{_FREE}-?@{_END}|D{_FREE}:<+{_END}", "angry"),
+    (rf">{_FREE}[:;=]-?[)D]+{_END}", "grinning devil"),
+    (rf"[:;=]{_GLUED}[',]-?[(\[]+{_END}|;{_FREE}-?\(+{_END}|[TQ]{_FREE}_+[TQ]{_END}|;{_FREE}[_-]+;{_END}", "crying"),
+    (rf"T{_FREE}[.-]T{_END}", "crying"),
+    (rf"[:=]{_GLUED}'-?[)D]+{_END}", "happy tears"),
+    (rf"(?:[:=]{_GLUED}[\^o-]?\(+)+{_END}|[:=]{_FREE}[\^-]?[\[{{<c]+{_END}|\)(?<!\S.)-?[:=](?!\S)", "sad"),
+    (rf"(?:[:=]{_GLUED}[\^o-]?\)+)+{_END}|[:=]{_FREE}[\^-]?[\]}}>3]+{_END}|\((?<!\S.)-?[:=](?!\S)", "smiling"),
+    (rf"[:=]{_FREE}[\^-]?D+{_END}|\^{_FREE}[_.o-]?\^{_END}", "very happy"),
+    (rf"[xX]{_ALONE}(?:'D+|[dD]+){_ALONE_END}", "laughing"),
+    (rf";{_GLUED}[\^-]?\)+{_END}|;{_FREE}[\^-]?[D\]]{_END}", "winking"),
+    (rf"[:=]{_FREE}[\^-]?[/\\]+{_END}", "disappointed"),
+    (rf"[:=]{_FREE}[\^-]?\|{_END}", "neutral face"),
+    (rf"-{_FREE}_+-{_END}|-{_ALONE}\.-{_ALONE_END}|>{_FREE}[_.]+<{_END}", "annoyed"),
+    (rf"[:;=]{_FREE}-?[pP]+{_END}", "playful"),
+    (rf"[:=]{_FREE}-?[oO0]{_END}", "surprised"),
+    (rf"[:=]{_FREE}-?[sS]{_END}|[oO]{_FREE}_+[oO]{_END}|o{_FREE}\.O{_END}|O{_FREE}\.o{_END}", "confused"),
+    (rf"[:;=]{_FREE}-?\*+{_END}", "kiss"),
+    (r"D(?<=\sD):(?=\s*\Z|[.!?])", "very upset"),  # not "D: hello", as of a speaker
+    (r"<(?<!<.)3+(?![\w.%])", "love"),
+    (r"<[/\\]3+(?![\w.%])", "heartbroken"),
+)
+_WORDS = tuple(words for _, words in _EMOTICONS)
+# "(see note 3:)" and "(as follows:)" end with no smile; they are matched first, and left alone
+_EMOTICON = re.compile(
+    r"\([^()]{0,80}[^\s:;()][:;]\)|" + "|".join(f"({pattern})" for pattern, _ in _EMOTICONS), re.DOTALL
+)
+_HINT = re.compile(r"[:;=<>^_]|[xX]['dD]|T[.-]T|-\.-|[oO]\.[oO]")  # few texts hold any: a fast no for the rest
+
+
+def spell_out_emoji(text: str) -> str:
+    """Return a text in which each row of emoji has become the words of its different members, between spaces."""
+    return _ROW.sub(_words_of_row, _ART.sub(_words_of_drawing, text))
+
+
+def spell_out_emoticons(text: str) -> str:
+    """Return a text in which emoticons of ASCII characters have become words, between spaces."""
+    return _EMOTICON.sub(_words_of_emoticon, text) if _HINT.search(text) else text
+
+
+def _words_of_drawing(found: re.Match[str]) -> str:
+    return f" {_DRAWN[found[0]]} "
+
+
+def _words_of_row(row: re.Match[str]) -> str:
+    words = dict.fromkeys(_words(sequence) for sequence in _ONE.findall(row[0]))
+    return f" {' '.join(words)} "
+
+
+def _words_of_emoticon(found: re.Match[str]) -> str:
+    return f" {_WORDS[found.lastindex - 1]} " if found.lastindex else found[0]
+
+
+def _words(sequence: str) -> str:
+    """The words for one emoji, whatever its tone of skin; for a sequence without a name, those of its parts."""
+    bare = _VARIANTS.sub("", sequence)
+    if meaning := _MEANING.get(_GENDER.sub("", bare)):
+        return meaning
+    for name in (bare, sequence):
+        if entry := EMOJI_DATA.get(name):
+            return str(entry["en"]).strip(":").replace("_", " ")
+    parts = dict.fromkeys(bare.split("\u200d"))
+    return " ".join(_words(part) for part in parts) if len(parts) > 1 else ""
