@@ -86,23 +86,36 @@ _DRAWN = {"┻━┻": "very angry", "¯\\_(ツ)_/¯": "shrug", "ಠ_ಠ": "anno
 
 
 def _character_class(characters: Iterable[str]) -> str:
-    """The regular expression of one of the characters."""
-    return "[" + "".join(map(re.escape, sorted(characters))) + "]"
+    """The regular expression of one of the characters, as few ranges: re tries one after the other."""
+    ranges: list[list[int]] = []
+    for point in sorted(map(ord, characters)):
+        if ranges and point == ranges[-1][1] + 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
 
 
 _COMPONENTS = frozenset("🏻🏼🏽🏾🏿🦰🦱🦲🦳")  # of sequences: tones of skin, and hair
-# NFKC writes ‼, ™ and their like in plain characters, which is what they mean
+# without ©, ® and what NFKC writes in plain characters, such as ‼ and ™
 _BASE = _character_class(
     character
     for character in EMOJI_DATA
-    if len(character) == 1 and character not in _COMPONENTS and unicodedata.is_normalized("NFKC", character)
+    if len(character) == 1
+    and character > "\u2000"
+    and character not in _COMPONENTS
+    and unicodedata.is_normalized("NFKC", character)
 )
 _TAIL = "[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"  # variation selectors, tones of skin, tags of flags
 _JOINED = f"{_BASE}{_TAIL}(?:\u200d[{_BASE[1:-1]}🦰-🦳]{_TAIL})*"
 _ONE = re.compile(f"[\U0001f1e6-\U0001f1ff]{{2}}|{_JOINED}")
 _ROW = re.compile(f"(?:(?:{_ONE.pattern})[\\s\u200d\ufe0f]*)+")
-_ART = re.compile("|".join(map(re.escape, _DRAWN)))
+_DRAWING = re.compile("|".join(map(re.escape, _DRAWN)))
+# classes of characters: a fast no for most texts
+_MAYBE_EMOJI = re.compile("[\u2190-\u33ff\U0001f000-\U0001ffff]")
+_MAYBE_DRAWING = re.compile(_character_class({drawing[0] for drawing in _DRAWN}))
 _VARIANTS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
+_SKIN = re.compile(r" (?:(?:medium-)?(?:dark|light)|medium) skin tone")
 _GENDER = re.compile("\u200d[♀♂]")
 
 # What may stand before the first character of an emoticon (each pattern is matched after it), and after the last.
@@ -137,14 +150,19 @@ _EMOTICONS = (
 _WORDS = tuple(words for _, words in _EMOTICONS)
 # "(see note 3:)" and "(as follows:)" end with no smile; they are matched first, and left alone
 _EMOTICON = re.compile(
-    r"\([^()]{0,80}[^\s:;()][:;]\)|" + "|".join(f"({pattern})" for pattern, _ in _EMOTICONS), re.DOTALL
+    r"(?=[():;=<>^DOQTXox-])(?:\([^()]{0,80}[^\s:;()][:;]\)|"
+    + "|".join(f"({pattern})" for pattern, _ in _EMOTICONS)
+    + ")",
+    re.DOTALL,
 )
-_HINT = re.compile(r"[:;=<>^_]|[xX]['dD]|T[.-]T|-\.-|[oO]\.[oO]")  # few texts hold any: a fast no for the rest
+_HINT = re.compile(r"[:;=<>^_]|[xX]['dD]|T[.-]T|-\.-|[oO]\.[oO]")  # a fast no for most texts
 
 
 def spell_out_emoji(text: str) -> str:
     """Return a text in which each row of emoji has become the words of its different members, between spaces."""
-    return _ROW.sub(_words_of_row, _ART.sub(_words_of_drawing, text))
+    if _MAYBE_DRAWING.search(text):
+        text = _DRAWING.sub(_words_of_drawing, text)
+    return _ROW.sub(_words_of_row, text) if _MAYBE_EMOJI.search(text) else text
 
 
 def spell_out_emoticons(text: str) -> str:
@@ -172,6 +190,6 @@ def _words(sequence: str) -> str:
         return meaning
     for name in (bare, sequence):
         if entry := EMOJI_DATA.get(name):
-            return str(entry["en"]).strip(":").replace("_", " ")
+            return _SKIN.sub("", str(entry["en"]).strip(":").replace("_", " "))
     parts = dict.fromkeys(bare.split("\u200d"))
     return " ".join(_words(part) for part in parts) if len(parts) > 1 else ""

@@ -20,19 +20,20 @@ for _word in _SWEAR_WORDS.split():
 
 _TOKEN = re.compile(r"(?<![0-9A-Za-z\x80-\U0010ffff])(?:[@$](?=[A-Za-z])|[A-Za-z]+[*#@$%&_!1-])[A-Za-z*#@$%&_!1-]*")
 _HINT = re.compile(r"[*#@$%&]|[A-Za-z][!_1-]+[A-Za-z]|[A-Za-z]__")  # a fast no for most texts
+_MARK = re.compile(r"[*@#$%&\[(]")
 # what transcripts write for a word: [bleep], YouTube's [ __ ], "**** you", "@#$%!"; no rows of stars, no rules
 _WHOLE = re.compile(
-    r"[\[(] ?(?:__|\*{2,8}|bleep(?:ed)?|expletive(?: deleted)?|censored) ?[\])]"
+    r"(?=[*@#$%&!^\[(])(?:[\[(] ?(?:__|\*{2,8}|bleep(?:ed)?|expletive(?: deleted)?|censored) ?[\])]"
     r"|(?<![\w*])\*{3,8}(?=ing\b|(?: you| off| this| that| it| him| her| them| up| my| your)\b)"
     r"|(?:(?<=\bthe )|(?<=\byou )|(?<=\bholy )|(?<=\bof ))\*{3,8}(?![\w*])"
-    r"|(?<!\S)(?=\S{0,11}[@#$%&])(?:([@#$%&!*^])(?!\1)){4,12}(?!\S)",
+    r"|(?<!\S)(?=\S{0,11}[@#$%&])(?:([@#$%&!*^])(?!\1)){4,12}(?!\S))",
     re.IGNORECASE,
 )
 
 
 def replace_bleeps(text: str) -> str:
     """Return a text in which marks that stand for a whole swear word have become one."""
-    return _WHOLE.sub(_UNKNOWN, text)
+    return _WHOLE.sub(_UNKNOWN, text) if _MARK.search(text) else text
 
 
 def unmask(text: str) -> str:
