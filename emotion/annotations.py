@@ -28,7 +28,7 @@ _LINK = re.compile(r"://|@|^www\.", re.IGNORECASE)
 _TOKEN = re.compile(r"[\w.:,'/|+-]*[^\W_][\w.:,'/|+-]*")
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
 _BRACKETS = re.compile(
-    r"(?=[<\[({+*_])(?:<(?P<angle>[/!|]?[A-Za-z][^<>]{0,300})>"
+    r"(?=[<\[({+*_])(?:<(?P<angle>(?:[/|]?[A-Za-z]|!)[^<>]{0,300})>"
     r"|\[ ?(?P<square>[^\[\]]{1,60}?) ?\](?!\()"
     r"|[({](?P<round>[^(){}]{1,60})[)}]"
     r"|(?<![\w+])\+\+(?P<plus>[A-Za-z][^+]{0,60})\+\+"
@@ -48,7 +48,7 @@ def remove_annotations(text: str) -> str:
 
 def _kept(found: re.Match[str]) -> str:
     """What stays of one pair of brackets and its contents."""
-    kind, content = str(found.lastgroup), found[found.lastindex or 0].strip()
+    kind, content = found.lastgroup, found[found.lastindex or 0].strip()
     words = _WORD.findall(content.lower())
     sounds = [bool(_SOUND.fullmatch(word)) for word in words]
     if any(sounds) and all(sound or _DETAIL.fullmatch(word) for sound, word in zip(sounds, words, strict=True)):
@@ -58,6 +58,7 @@ def _kept(found: re.Match[str]) -> str:
         if said and _SOUND.fullmatch(sound.lower()):
             return f" {said} "  # Switchboard's [laughter-yes]: a word that was said with laughter
         return f" {content} " if _WORD_IN_BRACKETS.fullmatch(content.lower()) else " "
-    if kind == "angle" and not _LINK.search(content) and ("=" in content or not re.search(r"\s", content.rstrip(" /"))):
-        return " "
+    if kind == "angle" and not _LINK.search(content):
+        is_markup = content[0] == "!" or "=" in content or len(content.rstrip("/").split()) == 1
+        return " " if is_markup else found[0]
     return found[0]

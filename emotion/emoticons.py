@@ -119,9 +119,10 @@ _SKIN = re.compile(r" (?:(?:medium-)?(?:dark|light)|medium) skin tone")
 _GENDER = re.compile("\u200d[♀♂]")
 
 # What may stand before the first character of an emoticon (each pattern is matched after it), and after the last.
-_FREE = r"""(?<![^\s.,!?"'*~()\[\]|].)"""
+_FIRST = r"(?<!\S.)"
+_FREE = r"""(?<![^\s.,!?"'*~()\[\]].)"""
 _GLUED = r"(?<![0-9:;=/\\<>.].)"  # letters too, as in "thanks:)"
-_END = r"""(?![^\s.,!?"'*~()\[\]:;=|<])"""
+_END = r"""(?![^\s.,!?"'*~()\[\]:;=<])"""
 # "xD" and "-.-" could be left by cleaning too, so whatever cleaning replaces by a space ends them
 _ALONE = r"(?<![0-9A-Za-z'\-\x80-\U0010ffff].)"
 _ALONE_END = r"(?![0-9A-Za-z'\-\x80-\U0010ffff])"
@@ -131,9 +132,9 @@ _EMOTICONS = (
     (rf"[:;=]{_GLUED}[',]-?[(\[]+{_END}|;{_FREE}-?\(+{_END}|[TQ]{_FREE}_+[TQ]{_END}|;{_FREE}[_-]+;{_END}", "crying"),
     (rf"T{_FREE}[.-]T{_END}", "crying"),
     (rf"[:=]{_GLUED}'-?[)D]+{_END}", "happy tears"),
-    (rf"(?:[:=]{_GLUED}[\^o-]?\(+)+{_END}|[:=]{_FREE}[\^-]?[\[{{<c]+{_END}|\)(?<!\S.)-?[:=](?!\S)", "sad"),
-    (rf"(?:[:=]{_GLUED}[\^o-]?\)+)+{_END}|[:=]{_FREE}[\^-]?[\]}}>3]+{_END}|\((?<!\S.)-?[:=](?!\S)", "smiling"),
-    (rf"[:=]{_FREE}[\^-]?D+{_END}|\^{_FREE}[_.o-]?\^{_END}", "very happy"),
+    (rf"(?:[:=]{_GLUED}[\^o-]?\(+)+{_END}|[:=]{_FIRST}[\^-]?[\[{{<c]+(?!\S)|\){_FIRST}-?[:=](?!\S)", "sad"),
+    (rf"(?:[:=]{_GLUED}[\^o-]?\)+)+{_END}|[:=]{_FIRST}[\^-]?[\]}}>3]+(?!\S)|\({_FIRST}-?[:=](?!\S)", "smiling"),
+    (rf"[:=]{_GLUED}[\^-]?D+{_END}|\^{_FREE}[_.o-]?\^{_END}", "very happy"),
     (rf"[xX]{_ALONE}(?:'D+|[dD]+){_ALONE_END}", "laughing"),
     (rf";{_GLUED}[\^-]?\)+{_END}|;{_FREE}[\^-]?[D\]]{_END}", "winking"),
     (rf"[:=]{_FREE}[\^-]?[/\\]+{_END}", "disappointed"),

@@ -17,13 +17,13 @@ from emotion.masking import replace_bleeps, unmask
 
 MAX_BYTES = 16 * 1024  # refused before any work is spent; no utterance of 512 WordPieces comes near it
 
-# Characters that people type for an apostrophe. Quotation marks and dashes become a space in the end: here it costs less.
+# Characters that people type for an apostrophe. Quotation marks and dashes end as spaces: here it costs less.
 _PLAIN = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u2032\u2035\u00b4", "'")
     | dict.fromkeys("\u201c\u201d\u201e\u2013\u2014", " ")
 )
 _MOJIBAKE = "\u00e2\u20ac\u2122"  # U+2019 in UTF-8 that was read as Windows-1252
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7};?|#[xX][0-9a-fA-F]{1,6};?|[A-Za-z][A-Za-z0-9]{1,31};)")
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}(?![0-9]);?|#[xX][0-9a-fA-F]{1,6}(?![0-9a-fA-F]);?|[A-Za-z][A-Za-z0-9]{1,31};)")
 _UNWANTED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\"#$%&()*+/:;<=>@\[\\\]^_`{|}~]+")  # the rest of ASCII
 _REPEATED = re.compile(r"([.,!?'-])\1{3,}")
 _SHOUTED = re.compile(r"([!?]{4})[!?]+")
@@ -84,7 +84,7 @@ def _decode_entities(text: str) -> str:
 def _normalise(text: str) -> str:
     """Return a text whose characters outside ASCII are letters, digits, and marks of a script behind them."""
     text = unicodedata.normalize("NFC", text).replace(_MOJIBAKE, "'")
-    text = unicodedata.normalize("NFKC", spell_out_emoji(text).translate(_PLAIN))
+    text = unicodedata.normalize("NFKC", spell_out_emoji(text).translate(_PLAIN)).replace("\u02bc", "'")  # of U+0149
     if text.isascii():
         return text
     kept: list[str] = []
