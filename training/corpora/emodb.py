@@ -6,6 +6,7 @@ Two layouts are read: the publisher's folder `wav`, with names such as 03a01Fa.w
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from training.corpora.release import Release, files, name_some, read_text
@@ -56,22 +57,22 @@ def read(release: Release, happy: str) -> Corpus:
     table = Collector("emodb")
     rows = _rows_of_table(release) if release.annotations else _rows_of_names(release, table)
     for audio, speaker, sentence, emotion in rows:
+        utterance = Utterance(
+            id=audio.stem,
+            audio=audio,
+            text=None,
+            emotion=KEPT.get(emotion, ""),
+            speaker=speaker,
+            dialogue=sentence,
+            style="scripted",
+            labels=(emotion,),
+        )
         if emotion == "happiness" and happy == "drop":
-            table.drop(HAPPINESS_DROPPED)
+            table.drop(HAPPINESS_DROPPED, replace(utterance, emotion=""))
         elif emotion not in KEPT:
-            table.drop(f"{emotion} is not among the five emotions")
+            table.drop(f"{emotion} is not among the five emotions", utterance)
         else:
-            table.keep(
-                Utterance(
-                    id=audio.stem,
-                    audio=audio,
-                    text=None,
-                    emotion=KEPT[emotion],
-                    speaker=speaker,
-                    dialogue=sentence,
-                    style="scripted",
-                )
-            )
+            table.keep(utterance)
     return table.corpus()
 
 

@@ -1,8 +1,10 @@
 """GoEmotions: Reddit comments in English with 28 labels; text alone, with published splits.
 
-A row is kept when all its labels stand for one and the same of the five emotions.
+A row is kept when all its labels stand for one and the same of the five emotions. The others keep their published
+labels, which can train an auxiliary head.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from training.corpora.release import Release, read_text
@@ -62,17 +64,19 @@ def read(release: Release, happy: str) -> Corpus:
                 continue
             try:
                 text, ids, comment = line.split("\t")
-                row = {labels[int(index)] for index in ids.split(",")}
+                row = tuple(labels[int(index)] for index in ids.split(","))
             except (ValueError, IndexError):
                 raise TrainingError(
                     f"{path}, line {number}: expected are text, label ids from 0 to {len(labels) - 1} joined by "
                     f"commas, and comment id, separated by tabs; take the file anew from {PUBLISHER}"
                 ) from None
-            reason = _reason_to_drop(row, happy)
+            emotion = EMOTION.get(row[0], "")
+            utterance = Utterance(comment.strip(), None, text, emotion, split=split, labels=row)
+            reason = _reason_to_drop(set(row), happy)
             if reason:
-                table.drop(reason)
+                table.drop(reason, replace(utterance, emotion=""))
             else:
-                table.keep(Utterance(comment.strip(), None, text, EMOTION[next(iter(row))], split=split))
+                table.keep(utterance)
     return table.corpus()
 
 

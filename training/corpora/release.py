@@ -11,7 +11,7 @@ from pathlib import Path
 from training.corpora.table import Corpus, Utterance
 from training.errors import TrainingError
 
-FORMAT = 1  # of the cached table; raise it when a reader's answer changes
+FORMAT = 2  # of the cached table; raise it when a reader's answer changes
 
 # Windows-1252 punctuation that was decoded as Latin-1 and became C1 control characters
 _WINDOWS_1252 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
@@ -105,5 +105,11 @@ def _to_json(corpus: Corpus) -> str:
 
 def _from_json(text: str) -> Corpus:
     table = json.loads(text)
-    rows = (row | {"audio": row["audio"] and Path(row["audio"])} for row in table["utterances"])
-    return Corpus(table["name"], tuple(Utterance(**row) for row in rows), table["dropped"])
+    utterances, others = (
+        tuple(
+            Utterance(**row | {"audio": row["audio"] and Path(row["audio"]), "labels": tuple(row["labels"])})
+            for row in table[part]
+        )
+        for part in ("utterances", "others")
+    )
+    return Corpus(table["name"], utterances, table["dropped"], others)

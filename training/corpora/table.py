@@ -23,32 +23,34 @@ class Utterance:
     id: str  # unique in its corpus
     audio: Path | None
     text: str | None  # as published, not cleaned
-    emotion: str  # one of EMOTIONS
+    emotion: str  # one of EMOTIONS; "" in Corpus.others
     speaker: str | None = None
     session: str | None = None
     dialogue: str | None = None
     style: str | None = None  # one of STYLES
     split: str | None = None  # the corpus's published split, one of SPLITS
+    labels: tuple[str, ...] = ()  # as published, such as GoEmotions' 28; empty where the reader does not keep them
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Utterances, valid from the moment they are here.
+    """Utterances of the five emotions, checked when the corpus is made.
 
     Raises:
-        TrainingError: nothing is left, an id occurs twice, a field holds what it can't, or an utterance has neither
-            audio nor text.
+        TrainingError: there is no utterance, an id occurs twice, a field has a value that is not accepted, or an
+            utterance has neither audio nor text.
     """
 
     name: str
     utterances: tuple[Utterance, ...]
     dropped: Mapping[str, int]  # reason in words -> utterances dropped for it
+    others: tuple[Utterance, ...] = ()  # dropped utterances whose labels can train an auxiliary head
 
     def __post_init__(self) -> None:
         if not self.utterances:
             reasons = "".join(f"; {count} dropped: {reason}" for reason, count in self.dropped.items())
             raise TrainingError(f"{self.name} has no utterance of the five emotions{reasons}")
-        name, count = Counter(utterance.id for utterance in self.utterances).most_common(1)[0]
+        name, count = Counter(utterance.id for utterance in (*self.utterances, *self.others)).most_common(1)[0]
         if count > 1:
             raise TrainingError(f"{self.name} has {count} utterances with the id {name}; every id must be unique")
         for utterance in self.utterances:
@@ -69,14 +71,22 @@ class Collector:
     def __init__(self, name: str) -> None:
         self._name = name
         self._utterances: list[Utterance] = []
+        self._others: list[Utterance] = []
         self._dropped: Counter[str] = Counter()
 
-    def drop(self, reason: str) -> None:
-        """Count one utterance as dropped, with the reason in words."""
+    def drop(self, reason: str, other: Utterance | None = None) -> None:
+        """Count one utterance as dropped.
+
+        Args:
+            reason: why, in words.
+            other: the utterance, if its labels can train an auxiliary head.
+        """
         self._dropped[reason] += 1
+        if other is not None and (other.audio is not None or clean(other.text or "")):
+            self._others.append(other)
 
     def keep(self, utterance: Utterance) -> None:
-        """Take an utterance in. A text that is empty after cleaning counts as absent; nothing at all is dropped."""
+        """Add an utterance. A text that is empty after cleaning counts as absent; without audio it is dropped."""
         if utterance.text is not None and not clean(utterance.text):
             utterance = replace(utterance, text=None)
         if utterance.audio is None and utterance.text is None:
@@ -85,8 +95,9 @@ class Collector:
             self._utterances.append(utterance)
 
     def corpus(self) -> Corpus:
-        """The corpus, with the most frequent reasons first."""
-        return Corpus(self._name, tuple(self._utterances), dict(self._dropped.most_common()))
+        """Return the corpus, with the most frequent reasons first."""
+        dropped = dict(self._dropped.most_common())
+        return Corpus(self._name, tuple(self._utterances), dropped, tuple(self._others))
 
 
 def account(corpus: Corpus) -> str:

@@ -42,6 +42,7 @@ def test_layouts(layout: str, request: pytest.FixtureRequest) -> None:
     assert all(row.text is None and row.style == "scripted" for row in corpus.utterances)
     assert all(row.audio is not None and row.audio.is_file() for row in corpus.utterances)
     assert corpus.dropped == {f"{name} is not among the five emotions": 1 for name in EMOTIONS[4:]}
+    assert sorted((row.emotion, row.labels) for row in corpus.others) == sorted(("", (name,)) for name in EMOTIONS[4:])
     dropped = load("emodb", root, happy="drop")
     assert [row.id for row in dropped.utterances] == ["03a01Wa", "08b10Nc", "08b10Tb"]
     assert dropped.dropped["happiness is left out (--happy drop)"] == 1

@@ -20,7 +20,7 @@ ROWS = [  # text, labels, what becomes of it: an emotion or a reason
     ("Wow", "surprise", "surprise is not among the five emotions"),
     ("Nice", "joy admiration", "its labels stand for more than one emotion"),
     ("Meh", "anger annoyance", "its labels stand for more than one emotion"),
-    (":^(", "neutral", "no audio, and no text after cleaning"),
+    ("%", "neutral", "no audio, and no text after cleaning"),
 ]
 
 
@@ -44,12 +44,19 @@ def test_rows(root: Path) -> None:
     assert [row.id for row in corpus.utterances[:5]] == [f"train{number}" for number in range(5)]
     reasons = [outcome for _, _, outcome in ROWS[5:]]
     assert corpus.dropped == {reason: 3 * reasons.count(reason) for reason in reasons}
+    assert [row.labels for row in corpus.utterances[:2]] == [("neutral",), ("sadness", "grief")]
+    assert [(row.text, row.emotion, row.labels, row.split) for row in corpus.others[:3]] == [
+        ("Wow", "", ("surprise",), "train"),
+        ("Nice", "", ("joy", "admiration"), "train"),
+        ("Meh", "", ("anger", "annoyance"), "train"),
+    ]
 
 
 def test_joy_dropped(root: Path) -> None:
     corpus = load("goemotions", root, happy="drop")
     assert "excitement" not in {row.emotion for row in corpus.utterances}
     assert corpus.dropped["happiness is left out (--happy drop)"] == 3
+    assert ("Yay\u2028!", "") in {(row.text, row.emotion) for row in corpus.others}
 
 
 def test_missing_files(root: Path) -> None:
