@@ -57,6 +57,16 @@ class Settings:
         "with --augment: largest change of pitch at the same tempo, 0 (off) to "
         f"{MAX_PITCH_SHIFT:g} semitones up or down",
     )
+    auxiliary_weight: float = _setting(
+        0.0, "weight of a second loss, on the labels as published, which also trains on other emotions; 0: off"
+    )
+    teacher: str | None = _setting(
+        None, "Whisper model whose encoder VGGish learns from: a directory in CTranslate2's format, or tiny.en", str
+    )
+    teacher_weight: float = _setting(1.0, "weight of the loss against the teacher's features")
+    averaging: float = _setting(
+        0.0, "decay of a moving average of the weights, which is validated and kept; 0.99 is usual, 0: off"
+    )
     skip_unreadable: bool = _setting(False, "leave out recordings that can't be decoded, instead of stopping")
     precision: str = _setting("32-true", "of the arithmetic", choices=PRECISIONS)
     workers: int = _setting(0, "processes that prepare batches")
@@ -65,7 +75,7 @@ class Settings:
         """Check what argparse does not.
 
         Raises:
-            TrainingError: a time stretch or a pitch shift that is out of range, or that has no effect.
+            TrainingError: a number that is out of range, or a time stretch or pitch shift that has no effect.
         """
         for name, largest, unit in (
             ("time_stretch", MAX_TIME_STRETCH, ""),
@@ -76,6 +86,12 @@ class Settings:
                 raise TrainingError(f"{option} is {value:g}; 0 (off) to {largest:g}{unit} is accepted")
             if value and not self.augment:
                 raise TrainingError(f"{option} has no effect with --no-augment; leave out one of the two")
+        if not 0 <= self.averaging < 1:
+            raise TrainingError(f"--averaging is {self.averaging:g}; 0 (off) to below 1 is accepted")
+        for name in ("auxiliary_weight", "teacher_weight"):
+            if getattr(self, name) < 0:
+                option = "--" + name.replace("_", "-")
+                raise TrainingError(f"{option} is {getattr(self, name):g}; 0 (off) or more is accepted")
 
     def save(self, directory: Path) -> None:
         """Write settings.json, or see that the run in this directory has these very settings.

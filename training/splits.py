@@ -100,6 +100,34 @@ def kinds(corpus: Corpus) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if possible[kind])
 
 
+def others(corpus: Corpus, split: Split, kind: str) -> tuple[str, ...]:
+    """Return the ids of the corpus's other utterances that may train an auxiliary head in a fold.
+
+    None of them is of a speaker, session or published part that validates or tests.
+
+    Args:
+        corpus: its `others` have labels beyond the five emotions.
+        split: one of the folds that `make` returned for `kind`.
+        kind: one of KINDS.
+    """
+    held_out = {*split.validation, *split.test}
+    rows = [row for row in corpus.utterances if row.id in held_out]
+    speakers, sessions = {row.speaker for row in rows}, {row.session for row in rows}
+
+    def may_train(row: Utterance) -> bool:
+        match kind:
+            case "published":
+                return row.split == "train"
+            case "speaker":
+                return row.speaker not in speakers
+            case "session":
+                return row.session not in sessions
+            case _:
+                return True
+
+    return tuple(row.id for row in corpus.others if may_train(row))
+
+
 def warning(split: Split) -> str | None:
     """What a reader of the split's figures must know about its speakers, if anything."""
     if not split.shares_speakers:

@@ -50,8 +50,8 @@ def read(path: Path, happy: str) -> Corpus:
             table.drop(HAPPINESS_DROPPED)
             continue
         emotion = "excitement" if row["emotion"] in HAPPY else row["emotion"]
-        about = (row.get(column) for column in COLUMNS[4:])
-        table.keep(Utterance(name, audio, row.get("text"), emotion, *about))
+        speaker, session, dialogue, style, split = (row.get(column) for column in COLUMNS[4:])
+        table.keep(Utterance(name, audio, row.get("text"), emotion, speaker, session, dialogue, style, split))
     if missing:
         raise TrainingError(f"{path} names audio that is not there, relative to {path.parent}: {name_some(missing)}")
     return table.corpus()
