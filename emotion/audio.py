@@ -10,6 +10,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from emotion.loudness import find_sound
+
 SAMPLE_RATE = 16_000  # Hz
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms
@@ -21,6 +23,7 @@ PATCH_FRAMES = 96  # frames: 0.96 s; patches do not overlap
 PATCH_SHAPE = (PATCH_FRAMES, MEL_BANDS)
 PATCH_ELEMENTS = PATCH_FRAMES * MEL_BANDS
 SHORTEST = (PATCH_FRAMES - 1) * HOP + WINDOW  # samples that one patch needs: 0.975 s
+MAX_TAIL = 0.25  # share of the sound that may be lost with the incomplete tail behind the last patch
 
 
 @cache
@@ -69,3 +72,30 @@ def log_mel_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
         np.matmul(np.abs(scipy.fft.rfft(frames)), _mel_matrix(), out=mel[index])
     mel += np.float32(LOG_OFFSET)
     return np.log(mel, out=mel)
+
+
+def sound_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the patches of a waveform that serving and training give to VGGish.
+
+    The waveform is brought to one level and rid of the silence around it first (`emotion.loudness`), and patches
+    without sound are left out. A tail that holds more than MAX_TAIL of the sound gives one more patch, which ends where
+    the sound ends.
+
+    Args:
+        waveform: float32 [n], n >= 1, mono at 16 kHz.
+
+    Returns:
+        float32 [patches, 96, 64]; patches = 0 if there is no sound.
+    """
+    sound = find_sound(waveform)
+    if sound is None:
+        return np.empty((0, *PATCH_SHAPE), np.float32)
+    patches = log_mel_patches(sound.waveform)
+    count = len(patches)
+    sounds = np.bincount(sound.positions // (PATCH_FRAMES * HOP), minlength=count)  # of each patch, then of the tail
+    has_sound = sounds[:count] > 0
+    if not has_sound.all():
+        patches = patches[has_sound]
+    if sounds[count:].sum() > MAX_TAIL * sound.positions.size:
+        patches = np.concatenate([patches, log_mel_patches(sound.waveform[-SHORTEST:])])
+    return patches

@@ -1,4 +1,7 @@
-"""Augmentation of training audio: speed, tempo, pitch, gain and noise on the waveform, masks on the log-mel patches."""
+"""Augmentation of training audio: speed, tempo, pitch and noise on the waveform, masks on the log-mel patches.
+
+There is no random gain: the front-end brings every recording to one level (`emotion.loudness`).
+"""
 
 import numpy as np
 import soxr
@@ -8,7 +11,6 @@ from numpy.typing import NDArray
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
 
 SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch together, as resampling does
-GAIN = (-6.0, 6.0)  # dB
 NOISE = (15.0, 45.0)  # dB of signal over white noise
 MASKS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
 VOCODER_WINDOW = 1024  # samples: 64 ms separates the harmonics of voices down to 62.5 Hz (four bins of a Hann window)
@@ -19,7 +21,7 @@ WIDEST_BAND_MASK = 12  # mel bands
 def vary_waveform(
     waveform: NDArray[np.float32], random: Generator, time_stretch: float = 0.0, pitch_shift: float = 0.0
 ) -> NDArray[np.float32]:
-    """Draw another speed, tempo, pitch, loudness and noise for a waveform.
+    """Draw another speed, tempo, pitch and noise for a waveform.
 
     Speed is resampling, which changes tempo and pitch together. Tempo and pitch alone take a phase vocoder.
 
@@ -39,10 +41,9 @@ def vary_waveform(
         waveform = stretch_time(waveform, random.uniform(1 - time_stretch, 1 + time_stretch))
     if pitch_shift:
         waveform = shift_pitch(waveform, random.uniform(-pitch_shift, pitch_shift))
-    gain = 10 ** (random.uniform(*GAIN) / 20)
     level = np.sqrt(np.mean(np.square(waveform))) * 10 ** (-random.uniform(*NOISE) / 20)
     noise = random.standard_normal(waveform.size, np.float32)
-    return ((waveform + level * noise) * gain).astype(np.float32)
+    return (waveform + level * noise).astype(np.float32)
 
 
 def stretch_time(waveform: NDArray[np.float32], tempo: float) -> NDArray[np.float32]:

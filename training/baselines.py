@@ -18,6 +18,7 @@ from sklearn.svm import SVC
 
 from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
+from emotion.loudness import find_sound
 from emotion.text import clean
 from training.corpora import Corpus, Utterance
 from training.metrics import Metrics, of_decisions
@@ -83,6 +84,8 @@ def _egemaps(utterances: Sequence[Utterance], recordings: Recordings) -> NDArray
         task = bar.add_task("eGeMAPS", total=len(utterances))
         for utterance in utterances:
             assert utterance.audio is not None
-            rows.append(smile.process_signal(recordings[utterance.audio], SAMPLE_RATE).to_numpy()[0])
+            sound = find_sound(recordings[utterance.audio])
+            assert sound is not None  # decode_all leaves out recordings without sound
+            rows.append(smile.process_signal(sound.waveform, SAMPLE_RATE).to_numpy()[0])
             bar.advance(task)
     return np.stack(rows)

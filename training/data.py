@@ -14,6 +14,7 @@ from emotion import audio, text
 from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
+from emotion.loudness import find_sound
 from training.augmentation import load_vocoder, mask_patches, vary_waveform
 from training.corpora.table import Utterance
 from training.errors import TrainingError
@@ -21,6 +22,7 @@ from training.recordings import Recordings
 
 EVALUATION_BATCH = 32  # whole utterances
 SEGMENT = 3 * SAMPLE_RATE  # samples; the source system's cut, three patches
+OTHER = -1  # target of an utterance of none of the five emotions
 GROUP = 50  # batches whose examples are sorted by length together, so that little is padded
 
 
@@ -30,7 +32,7 @@ class Example(NamedTuple):
     row: int  # in its set
     patches: NDArray[np.float32]  # [n, 96, 64]; n = 0 without audio
     tokens: NDArray[np.int64]  # [n]; n = 0 without text
-    target: int  # index into EMOTIONS
+    target: int  # index into EMOTIONS, or OTHER
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,9 @@ class Utterances(Dataset[Example]):
         self.utterances = utterances
         self.recordings = recordings
         self.tokens = tokens
-        self.targets = np.array([EMOTIONS.index(utterance.emotion) for utterance in utterances], np.int64)
+        self.targets = np.array(
+            [EMOTIONS.index(each.emotion) if each.emotion else OTHER for each in utterances], np.int64
+        )
         self._patches: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
@@ -81,7 +85,7 @@ class Utterances(Dataset[Example]):
 
     def _log_mel(self, index: int) -> NDArray[np.float32]:
         path = self.utterances[index].audio
-        return no_patches() if path is None else audio.log_mel_patches(self.recordings[path])
+        return no_patches() if path is None else audio.sound_patches(self.recordings[path])
 
 
 class Segments(Dataset[Example]):
@@ -123,13 +127,20 @@ class Segments(Dataset[Example]):
             has_text = not has_audio
         patches = no_patches()
         if path is not None and has_audio:
-            waveform = _segment(self.source.recordings[path], random)
-            if self.augment:
-                varied = vary_waveform(waveform, random, self.time_stretch, self.pitch_shift)
-                patches = mask_patches(audio.log_mel_patches(varied), random)
-            else:
-                patches = audio.log_mel_patches(waveform)
+            patches = self._patches(self.source.recordings[path], random)
         return Example(index, patches, tokens if has_text else tokens[:0], int(self.source.targets[index]))
+
+    def _patches(self, recording: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+        sound = find_sound(recording)
+        if sound is None:
+            return no_patches()
+        waveform = _segment(sound.waveform, random)
+        if self.augment:
+            waveform = vary_waveform(waveform, random, self.time_stretch, self.pitch_shift)
+        patches = audio.sound_patches(waveform)
+        if not len(patches):  # the segment lies in a long pause
+            patches = audio.sound_patches(sound.waveform)
+        return mask_patches(patches, random) if self.augment else patches
 
 
 def no_patches() -> NDArray[np.float32]:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from emotion import decoding
 from emotion.errors import InputError
+from emotion.loudness import NO_SOUND, find_sound
 from training.corpora.release import write_atomically
 from training.errors import TrainingError
 from training.progress import progress
 
-VERSION = 1  # of the cache's layout and of the decoder's output
+VERSION = 2  # of the cache's layout and of the decoder's output
 
 
 class Recordings:
@@ -40,7 +41,7 @@ def decode_all(paths: Iterable[Path], cache: Path) -> tuple[Recordings, dict[Pat
         cache: a directory for the decoded recordings of each set (4 bytes a sample: 230 MB an hour).
 
     Returns:
-        The waveforms, and for each recording that can't be decoded the reason in a sentence.
+        The waveforms, and for each recording that can't be decoded or has no sound the reason in a sentence.
     """
     paths = sorted(set(paths))
     key = hashlib.sha256(str(VERSION).encode())
@@ -69,6 +70,8 @@ def _decode(paths: list[Path], data: Path, index: Path) -> None:
             for path in paths:
                 try:
                     waveform = decoding.decode(path.read_bytes())
+                    if find_sound(waveform) is None:
+                        raise InputError(f"AUDIO has {NO_SOUND}")
                 except InputError as error:
                     unreadable[str(path)] = str(error).removeprefix("AUDIO ")
                 else:

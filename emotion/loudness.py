@@ -1,0 +1,124 @@
+"""The level of a recording, and where it has sound: the step between decoding and the log-mel patches.
+
+A microphone's gain, and how long it runs before and after somebody speaks, must not change an answer. This step brings
+every recording to one level, removes the silence around it, and says where in it there is sound.
+"""
+
+import math
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FRAME = 320  # samples: 20 ms; levels are measured in frames that do not overlap
+RUMBLE_DEGREE = 7  # of the polynomials that are taken out of a frame: they hold a DC offset and mains hum
+ACTIVITY_MARGIN = 15.9  # dB between the active level and the quietest active frame: M of ITU-T P.56, method B
+TARGET_LEVEL = -17.0  # dB of full scale: the median active level of EmoDB's recordings
+MAX_GAIN = 40.0  # dB, up or down
+SOUND_RANGE = 25.0  # dB below the active level in which a frame is sound
+SOUND_FRAMES = 3  # consecutive frames that make a sound (60 ms); a click is shorter
+MIN_LEVEL = -60.0  # dB of full scale: the lowest active level of a recording that has sound
+MIN_STEADY_LEVEL = -40.0  # dB of full scale: the same for a recording of steady level, which is noise or hum
+STEADY_SPREAD = 6.0  # dB between the 10th and the 90th percentile of the active frames
+EDGE = 4800  # samples around the frames of sound in which its first and last sample are looked for: 0.3 s
+EDGE_RANGE = 19.0  # dB below the active level that these samples reach: an amplitude twice that of SOUND_RANGE
+MARGIN = 1600  # samples that are kept before the first sound and behind the last one: 0.1 s
+NO_SOUND = f"no sound above {MIN_LEVEL:g} dB of full scale, or nothing but steady noise or clicks"  # in error messages
+SMALLEST_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
+
+
+class Sound(NamedTuple):
+    """The part of a recording that has sound, at TARGET_LEVEL."""
+
+    waveform: NDArray[np.float32]  # [samples], from MARGIN before the first sound to MARGIN behind the last one
+    positions: NDArray[np.int64]  # [sounds], ascending: samples of `waveform` in the middle of SOUND_FRAMES of sound
+
+
+def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
+    """Return the part of a waveform that has sound, at one level.
+
+    The active speech level is that of ITU-T P.56, method B, on the powers of frames instead of an envelope: the mean
+    power of the active frames, the quietest of which lies ACTIVITY_MARGIN below that mean. Silence around speech does
+    not change it. The gain that brings it to TARGET_LEVEL is bounded by MAX_GAIN, so that faint noise stays faint.
+    The waveform is filled up with zeros where it has less than MARGIN around the sound: the same recording then gives
+    the same patches, whether it starts with silence or not.
+
+    Args:
+        waveform: float32 [n], mono at 16 kHz.
+
+    Returns:
+        None if no SOUND_FRAMES consecutive frames are louder than SOUND_RANGE below the active level, if the active
+        level is below MIN_LEVEL, or if it is below MIN_STEADY_LEVEL and hardly varies.
+    """
+    powers = frame_powers(waveform)
+    if powers.size < SOUND_FRAMES:
+        return None
+    power, active = _active(powers)
+    level = _decibels(power)
+    spread = _decibels(active[active.size // 10] / active[active.size * 9 // 10])
+    if level < (MIN_STEADY_LEVEL if spread < STEADY_SPREAD else MIN_LEVEL):
+        return None
+    threshold = power * 10 ** (-SOUND_RANGE / 10)
+    loud = powers >= threshold
+    (first_frames,) = np.nonzero(loud[:-2] & loud[1:-1] & loud[2:])
+    if not first_frames.size:
+        return None
+    amplitude = 10 ** ((level - EDGE_RANGE) / 20)
+    begin, end = _bounds(waveform, first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME, amplitude)
+    gain = np.float32(10 ** (max(-MAX_GAIN, min(MAX_GAIN, TARGET_LEVEL - level)) / 20))
+    inside = waveform[max(begin, 0) : end]
+    before = max(-begin, 0)
+    sound = np.empty(end - begin, np.float32)
+    sound[:before] = 0
+    np.multiply(inside, gain, out=sound[before : before + inside.size])
+    sound[before + inside.size :] = 0
+    return Sound(sound, first_frames * FRAME + SOUND_FRAMES * FRAME // 2 - begin)
+
+
+def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the power of each whole frame, without DC offset and mains hum: float64 [n // FRAME].
+
+    A least-squares polynomial takes 49 dB out of a tone of 60 Hz, 25 dB out of 100 Hz, and 1 dB out of 200 Hz. VGGish's
+    mel bands start at 125 Hz.
+    """
+    frames = waveform[: waveform.size // FRAME * FRAME].reshape(-1, FRAME)
+    total = (frames[:, None, :] @ frames[:, :, None])[:, 0, 0]  # twice as fast as einsum
+    rumble = frames @ _polynomials()
+    powers: NDArray[np.float64] = (total - np.einsum("ij,ij->i", rumble, rumble)) / np.float64(FRAME)
+    return np.maximum(powers, SMALLEST_POWER)
+
+
+@cache
+def _polynomials() -> NDArray[np.float32]:
+    """Orthonormal polynomials over a frame, float32 [FRAME, RUMBLE_DEGREE + 1]."""
+    legendre = np.polynomial.legendre.legvander(np.linspace(-1, 1, FRAME), RUMBLE_DEGREE)  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(np.linalg.qr(legendre)[0], np.float32)
+
+
+def _active(powers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean power of the active frames, and the power of each, descending."""
+    powers = np.sort(powers)[::-1]
+    means = np.cumsum(powers) / np.arange(1, powers.size + 1)
+    (candidates,) = np.nonzero(means <= powers * 10 ** (ACTIVITY_MARGIN / 10))
+    last = candidates[-1]  # the loudest frame alone is a candidate, so there always is one
+    return float(means[last]), powers[: last + 1]
+
+
+def _bounds(waveform: NDArray[np.float32], begin: int, end: int, amplitude: float) -> tuple[int, int]:
+    """Move the bounds of the sound from the grid of frames to samples that reach an amplitude, and add the margin.
+
+    Without this, silence whose length is not a multiple of FRAME would move the grid of patches.
+    """
+    before, behind = max(begin - EDGE, 0), max(end - SOUND_FRAMES * FRAME, 0)
+    head = np.abs(waveform[before : begin + SOUND_FRAMES * FRAME]) >= amplitude
+    tail = np.abs(waveform[behind : end + EDGE]) >= amplitude
+    if head.any():
+        begin = before + int(head.argmax())
+    if tail.any():
+        end = behind + tail.size - int(tail[::-1].argmax())
+    return begin - MARGIN, end + MARGIN
+
+
+def _decibels(power: float) -> float:
+    return 10 * math.log10(power)
