@@ -1,25 +1,50 @@
-"""Decode an encoded audio file to a mono waveform at 16 kHz."""
+"""Decode an encoded audio file to a mono waveform at 16 kHz: all of it, or an error that says what is wrong.
+
+libsndfile decodes WAV, AIFF, AU and FLAC, FFmpeg (PyAV) everything else. FFmpeg is never asked what a file is, for it
+knows formats that name other files. `emotion.containers` tells whether a file is whole.
+"""
 
 import io
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import av
 import numpy as np
 import soundfile
 import soxr
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
-from emotion import vorbis
+from emotion import sniffing
 from emotion.audio import SAMPLE_RATE
-from emotion.containers import ends_early
+from emotion.containers import aiff, matroska, mp4, mpeg, ogg, sizes, vorbis, wav
 from emotion.errors import InputError
 
 MAX_SECONDS = 60.0  # an utterance; IEMOCAP's longest has 34 s
 SAMPLE_RATES = (4_000, 384_000)  # Hz accepted; below it there is no speech band left, above it no recorder
 MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; what decoding costs at most
-FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "FLAC", "OGG", "MP3")  # that show where they were cut
-MAX_PEAK = 8.0  # peak accepted in floating-point files: 18 dB over full scale
-BLOCK = 1 << 20  # samples over all channels that decoding holds at once, so that many channels stay cheap
-UNKNOWN_LENGTH = (1 << 63) - 1  # frames that libsndfile reports where a stream's header does not say
-MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
+MAX_PEAK = 8.0  # accepted in floating-point files: 18 dB over full scale
+MAX_PACKET = 1 << 20  # bytes of a compressed packet; an Opus packet has 61,298 at most
+MAX_COMPRESSED_CHANNELS = 8  # PyAV 17 to 18 crashes where a frame has more planes
+CANCELLATION = 0.25  # of the power that the mean of independent channels has: 6 dB below, the channels cancel out
+CROSSTALK = 1e-4  # of the strongest channel's power: 40 dB below, the other channels hold nothing
+ACCEPTED = "WAV, FLAC, MP3, Ogg, M4A or WebM"
+# FFmpeg's decoders that may be used
+CODECS = {
+    *("aac", "alac", "flac", "mp2float", "mp3float", "opus", "vorbis"),
+    *("pcm_alaw", "pcm_mulaw", "pcm_s8", "pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be"),
+    *("pcm_s32le", "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le"),
+}
+# while a file is opened, no decoder runs, so that its headers can be checked first; and no other file is read
+_OPEN_OPTIONS = {"codec_whitelist": "none", "protocol_whitelist": "none"}
+_SCALES = {"int16": 2.0**-15, "int32": 2.0**-31}  # of decoders' types, to a full scale of 1
+
+
+class _Block(NamedTuple):
+    samples: NDArray[Any]  # [n, channels], of a type in _SCALES or floating point
+    rate: int  # Hz
 
 
 class _Memory(io.BytesIO):
@@ -37,45 +62,219 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
     """Decode one encoded audio file to a mono waveform at 16 kHz.
 
     Args:
-        data: a whole file in one of FORMATS, any channel count.
-        max_seconds: longer files are refused before they are decoded.
+        data: a whole file: WAV, FLAC, AIFF, AU, MP3, AAC, Ogg, MP4 or WebM; any channel count.
+        max_seconds: longer files are rejected.
 
     Returns:
-        float32 [n], nominally in [-1, 1]: the mean of the channels, resampled with soxr's HQ filter.
+        float32 [n], n >= 1, nominally in [-1, 1]: the mean of the channels, resampled with soxr's HQ filter. Where the
+        channels cancel each other out, or only one holds sound, it is the strongest channel instead.
 
     Raises:
         InputError: not audio, of another format, truncated or damaged, empty, too long, of too many channels for its
             length, an unusable sample rate, samples that are not finite or far over full scale.
     """
-    if vorbis.IDENTIFICATION in data:
-        vorbis.check_headers(data)
+    name, blocks = _open(data, max_seconds)
+    try:
+        parts = [
+            _resample(_mix([block.samples for block in part]), rate)
+            # MP3 and chained Ogg files may change their rate or channels midway
+            for (rate, _), part in itertools.groupby(
+                _limited(blocks, max_seconds), lambda block: (block.rate, block.samples.shape[1])
+            )
+        ]
+    except (av.FFmpegError, soundfile.LibsndfileError) as error:
+        raise InputError(f"AUDIO is a truncated or damaged {name} file ({_reason(error)}); send it whole") from None
+    waveform = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
+    if waveform.size == 0:
+        what = f"a {name} file with zero samples" if not parts else f"shorter than a sample at {SAMPLE_RATE} Hz"
+        raise InputError(f"AUDIO is {what}; send more of it, or zero bytes for no audio")
+    return waveform
+
+
+def _open(data: bytes, max_seconds: float) -> tuple[str, Iterator[_Block]]:
+    """Find out what a file is: its format in words, and its samples, which are decoded as they are asked for."""
+    sound = data[mpeg.after_id3(data) :] if data.startswith(b"ID3") else data  # a tag that some put before any format
+    if wav.is_wav(sound):
+        file = wav.read(sound)
+        if file.tag in wav.MPEG_TAGS:
+            return "WAV", _decode_mpeg(file.payload, mpeg.mp3_header, max_seconds)
+        return "WAV", _decode_with_libsndfile(file.file, "WAV", max_seconds)
+    if sound.startswith(b"fLaC"):
+        return "FLAC", _decode_flac(sound, max_seconds)
+    if sound.startswith(b"OggS"):
+        return "Ogg", _decode_ogg(sound)
+    if sound.startswith(b"FORM"):
+        return "AIFF", _decode_with_libsndfile(aiff.repair_aiff(sound), "AIFF", max_seconds)
+    if sound.startswith(b".snd"):
+        return "AU", _decode_with_libsndfile(aiff.repair_au(sound), "AU", max_seconds)
+    if mp4.is_mp4(data):
+        mp4.check(data)
+        return "MP4", _decode_with_ffmpeg(data, "mov", "MP4")
+    if data.startswith(matroska.MAGIC):
+        matroska.check(data)
+        return "WebM", _decode_with_ffmpeg(data, "matroska", "WebM")
+    what = sniffing.name(sound)
+    starts = {header: mpeg.first_frame(data, header) for header in (mpeg.mp3_header, mpeg.adts_header)}
+    header, start = min(starts.items(), key=lambda item: len(data) if item[1] is None else item[1])
+    if what is None and start is not None:
+        return mpeg.NAMES[header], _decode_mpeg(data, header, max_seconds)
+    if what is not None:  # some come with a remedy of their own
+        remedy = "" if ";" in what else f", which is not accepted; send {ACCEPTED}"
+        raise InputError(f"AUDIO is {what}{remedy}")
+    raise InputError(f"AUDIO is not an audio file that can be read ({len(data)} bytes); send a whole {ACCEPTED} file")
+
+
+def _decode_with_libsndfile(data: bytes, name: str, max_seconds: float) -> Iterator[_Block]:
     try:
         file = soundfile.SoundFile(_Memory(data))
     except soundfile.LibsndfileError as error:
-        what = "a truncated or damaged audio file" if error.code == MALFORMED else "not an audio file that can be read"
-        raise InputError(f"AUDIO is {what} ({len(data)} bytes); send a whole WAV, FLAC, OGG or MP3 file") from None
+        raise InputError(
+            f"AUDIO is a truncated or damaged {name} file, or its coding is not accepted ({_reason(error)}); send it "
+            "whole, or send PCM in WAV"
+        ) from None
     with file:
-        name, rate = file.format, file.samplerate
-        if name not in FORMATS:
-            raise InputError(f"AUDIO is a file of the format {name}, which is not accepted; send WAV, FLAC, OGG or MP3")
-        if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-            raise InputError(
-                f"AUDIO has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are accepted"
-            )
-        if ends_early(data, file):
-            raise InputError(f"AUDIO is a truncated {name} file: its header promises more than it holds; send it whole")
-        if file.frames == UNKNOWN_LENGTH:
-            raise InputError(
-                f"AUDIO is a {name} stream whose header does not say how long it is; "
-                "write it to a file rather than a pipe"
-            )
-        if file.frames > max_seconds * rate:
-            raise InputError(_too_long(file.frames / rate, max_seconds))
+        _check_rate(file.samplerate)
+        if file.frames > max_seconds * file.samplerate:
+            raise InputError(_too_long(f"{file.frames / file.samplerate:.1f}", max_seconds))
         if file.frames * file.channels > MAX_SAMPLES:
             raise InputError(_too_much(file.frames * file.channels, file.channels))
-        waveform = _read_mono(file, max_seconds)
-    if waveform.size == 0:
-        raise InputError(f"AUDIO is a {name} file with zero samples; send at least one, or zero bytes for no audio")
+        # libsndfile turns integers into floats a few thousand at a time; numpy does it at once, and to the same values
+        samples = file.read(file.frames, dtype="int16" if file.subtype == "PCM_16" else "float32", always_2d=True)
+        if len(samples) < file.frames:
+            raise InputError(
+                f"AUDIO is a truncated {name} file: its header promises {file.frames} samples, {len(samples)} are "
+                "there; send it whole"
+            )
+        yield _Block(samples, file.samplerate)
+
+
+def _decode_flac(data: bytes, max_seconds: float) -> Iterator[_Block]:
+    """Decode FLAC: with libsndfile where the header tells the length, which it needs."""
+    if data.find(b"fLaC\0\0\0\x22", 4) >= 0:
+        raise InputError("AUDIO is two or more FLAC files joined; send them one at a time")
+    fields = int.from_bytes(data[18:26], "big")  # STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits, 36 of samples
+    channels, bits, frames = (fields >> 41 & 7) + 1, (fields >> 36 & 31) + 1, fields & (1 << 36) - 1
+    # a WAV from a pipe passes its placeholder on as a length
+    if len(data) >= 26 and sizes.is_placeholder(frames * channels * bits // 8):
+        return _decode_with_ffmpeg(data, "flac", "FLAC")
+    return _decode_with_libsndfile(data, "FLAC", max_seconds)
+
+
+def _decode_ogg(data: bytes) -> Iterator[_Block]:
+    for link in ogg.links(data):
+        yield from _decode_with_ffmpeg(link, "ogg", "Ogg")
+
+
+def _decode_mpeg(data: bytes, header: mpeg.Header, max_seconds: float) -> Iterator[_Block]:
+    """Decode MP3 or AAC frame by frame, without what an MP3's encoder says that it put before and behind the sound."""
+    frames, seconds = [], 0.0
+    for frame in mpeg.frames(data, header):
+        frames.append(frame)
+        seconds += frame.samples / frame.rate
+        if seconds > max_seconds + 1:  # before anything is decoded
+            raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
+    start, end = 0, sum(frame.samples for frame in frames)
+    if frames and header is mpeg.mp3_header and (head := mpeg.gapless(data, frames[0])):
+        if head.frames > len(frames):  # some count the header itself
+            raise InputError(
+                f"AUDIO is a truncated MP3 file: its header promises {head.frames} frames, {len(frames) - 1} are "
+                "there; send it whole"
+            )
+        end -= frames.pop(0).samples
+        start = head.delay + mpeg.DECODER_DELAY if head.is_gapless else 0
+        if head.is_gapless and head.frames == len(frames):
+            end -= max(0, head.padding - mpeg.DECODER_DELAY)
+    decoders = {layer: _decoder(name) for layer, name in mpeg.DECODERS.items()}
+    at = 0
+    for frame in frames:
+        packet = av.Packet(data[frame.at : frame.at + frame.size])
+        for block in map(_block, decoders[frame.layer].decode(packet)):
+            yield _Block(block.samples[max(0, start - at) : max(0, end - at)], block.rate)
+            at += len(block.samples)
+
+
+def _decode_with_ffmpeg(data: bytes, container_format: str, name: str) -> Iterator[_Block]:
+    """Decode the first stream of sound; `container_format` is FFmpeg's name of the demuxer."""
+    with av.open(io.BytesIO(data), "r", container_format, _OPEN_OPTIONS, metadata_errors="ignore") as container:
+        if not container.streams.audio:
+            raise InputError(f"AUDIO has no sound in it, as far as can be read; send a whole {ACCEPTED} file")
+        stream = container.streams.audio[0]
+        decoder = stream.codec_context
+        if decoder.name not in CODECS:
+            raise InputError(f"AUDIO is {decoder.name.upper()} in {name}, which is not accepted; send {ACCEPTED}")
+        if decoder.name == "vorbis":
+            vorbis.check_headers(decoder.extradata or b"")
+        if container_format == "mov":
+            mp4.check_index(((entry.pos, entry.size) for entry in stream.index_entries), len(data))
+        decoder.thread_count = 1
+        for packet in container.demux(stream):
+            if packet.is_corrupt or packet.size > MAX_PACKET:
+                raise InputError(f"AUDIO is a truncated or damaged {name} file (a packet is damaged); send it whole")
+            if decoder.name == "vorbis" and bytes(packet)[:1] in vorbis.HEADER_TYPES:
+                raise InputError(f"AUDIO is a damaged {name} file: headers come amid its sound; encode it anew")
+            yield from map(_block, packet.decode())
+
+
+def _decoder(name: str) -> AudioCodecContext:
+    decoder = av.CodecContext.create(name, "r")
+    assert isinstance(decoder, AudioCodecContext)
+    return decoder
+
+
+def _block(frame: AudioFrame) -> _Block:
+    channels = frame.layout.nb_channels
+    if channels > MAX_COMPRESSED_CHANNELS:
+        raise InputError(
+            f"AUDIO has {channels} channels; at most {MAX_COMPRESSED_CHANNELS} are accepted in compressed files: mix "
+            "it down to one"
+        )
+    samples = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.int16) - 128) * np.int16(256)
+    return _Block(samples, frame.sample_rate)
+
+
+def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:
+    """Yield the blocks that are not empty, as long as they are within all limits."""
+    seconds, samples = 0.0, 0
+    for block in blocks:
+        _check_rate(block.rate)
+        seconds += len(block.samples) / block.rate
+        samples += block.samples.size
+        if seconds > max_seconds + 1e-6:  # the sum is rounded
+            raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
+        if samples > MAX_SAMPLES:
+            raise InputError(_too_much(samples, block.samples.shape[1]))
+        if len(block.samples):
+            yield block
+
+
+def _mix(blocks: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the channels' mean, float32 [n], or the strongest channel where a mean would lose what was said.
+
+    Channels that are independent and of power p_i each have a mean of the power sum(p_i) / channels^2. One far below
+    that is of channels that cancel each other out, such as a microphone's plus and minus.
+    """
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    channels = samples.shape[1]
+    scale = np.float32(_SCALES.get(samples.dtype.name, 1.0))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is rejected afterwards
+        if channels == 1:
+            return np.multiply(samples[:, 0], scale, dtype=np.float32)
+        samples = samples.astype(np.float32, copy=False)
+        weights = np.full(channels, scale / channels, np.float32)
+        mean: NDArray[np.float32] = np.matmul(samples, weights)  # .mean(axis=1) is slow
+        powers = np.einsum("nc,nc->c", samples, samples) * scale**2
+        strongest = int(powers.argmax())
+        cancels = mean @ mean < CANCELLATION * powers.sum() / channels**2
+        if cancels or powers.sum() - powers[strongest] < CROSSTALK * powers[strongest]:
+            return samples[:, strongest] * scale
+    return mean
+
+
+def _resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """Return samples that can be used, at SAMPLE_RATE."""
     if not np.isfinite(waveform).all():
         raise InputError("AUDIO has samples that are NaN or infinite; every sample must be a finite number")
     peak = float(np.abs(waveform).max())
@@ -83,58 +282,25 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
         raise InputError(
             f"AUDIO has floating-point samples up to {peak:.4g}; full scale is 1.0: divide 16-bit integers by 32768"
         )
-    if rate != SAMPLE_RATE:
-        waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")
-        if waveform.size == 0:
-            raise InputError(
-                f"AUDIO is shorter than a sample at {SAMPLE_RATE} Hz; send more of it, or zero bytes for none"
-            )
-    return waveform
+    return waveform if rate == SAMPLE_RATE else soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")
 
 
-def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> NDArray[np.float32]:
-    """Read to the end in blocks and average the channels: float32 [frames]."""
-    limit = int(max_seconds * file.samplerate)
-    blocks: list[NDArray[np.float32]] = []
-    total = 0
-    frames = max(1, BLOCK // file.channels)
-    # libsndfile turns integers into floats a few thousand at a time; numpy does it at once, and to the same values
-    dtype, scale = ("int16", 2.0**-15) if file.subtype == "PCM_16" else ("float32", 1.0)
-    mean = np.full(file.channels, scale / file.channels, np.float32)  # a product: .mean(axis=1) is slow
-    while True:
-        try:
-            block = file.read(frames, dtype=dtype, always_2d=True)
-        except (soundfile.LibsndfileError, ValueError) as error:  # ValueError: it is behind the end that it told of
-            raise InputError(
-                f"AUDIO is a truncated or damaged {file.format} file ({_reason(error)} after "
-                f"{total / file.samplerate:.2f} s); send it whole"
-            ) from None
-        if not len(block):
-            break
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused afterwards
-            blocks.append(block[:, 0] * mean[0] if file.channels == 1 else block.astype(np.float32) @ mean)
-        total += len(block)
-        if total > limit:  # an MP3's header may promise less than there is
-            raise InputError(_too_long(total / file.samplerate, max_seconds))
-        if total * file.channels > MAX_SAMPLES:
-            raise InputError(_too_much(total * file.channels, file.channels))
-    if total < file.frames and file.format != "MP3":  # whose length may be an estimate
+def _check_rate(rate: int) -> None:
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
         raise InputError(
-            f"AUDIO is a truncated {file.format} file: its header promises {file.frames} samples, {total} are there; "
-            "send it whole"
+            f"AUDIO has a sample rate of {rate} Hz; {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]} Hz are accepted"
         )
-    return blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, np.float32), *blocks])
 
 
-def _too_long(seconds: float, max_seconds: float) -> str:
-    return f"AUDIO lasts {seconds:.1f} s; at most {max_seconds:g} s are accepted: send one utterance at a time"
+def _too_long(seconds: str, max_seconds: float) -> str:
+    return f"AUDIO lasts {seconds} s; at most {max_seconds:g} s are accepted: send one utterance at a time"
 
 
 def _too_much(samples: int, channels: int) -> str:
     return f"AUDIO has {samples} samples in {channels} channels; at most {MAX_SAMPLES} are accepted: mix it down to one"
 
 
-def _reason(error: soundfile.LibsndfileError | ValueError) -> str:
-    """libsndfile's own words, without its prefix and full stop."""
-    words = str(error.error_string) if isinstance(error, soundfile.LibsndfileError) else "it goes on behind its end"
-    return words.removeprefix("Error : ").rstrip(".")
+def _reason(error: av.FFmpegError | soundfile.LibsndfileError) -> str:
+    """Return the library's own words, without prefix and full stop."""
+    words = error.strerror if isinstance(error, av.FFmpegError) else error.error_string
+    return str(words).removeprefix("Error : ").rstrip(".")

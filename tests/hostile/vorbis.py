@@ -2,8 +2,6 @@
 
 import struct
 
-from emotion.vorbis import IDENTIFICATION
-
 
 class Bits:
     """Numbers of some bits each, the lowest first."""
@@ -36,7 +34,7 @@ def page(number: int, flags: int, *packets: bytes, granule: int = 0) -> bytes:
 
 def codebooks(count: int, bits: int) -> bytes:
     """A well-formed file with `count` codebooks of 2**bits entries, all words being `bits` long; an empty packet."""
-    identification = IDENTIFICATION + struct.pack("<IBIiiiBB", 0, 1, 16_000, 0, 0, 0, 0xB8, 1)
+    identification = b"\x01vorbis" + struct.pack("<IBIiiiBB", 0, 1, 16_000, 0, 0, 0, 0xB8, 1)
     comment = b"\x03vorbis" + bytes(8) + b"\x01"
     setup = Bits()
     setup.put((count - 1, 8))

@@ -1,0 +1,102 @@
+"""MP4, M4A and QuickTime: boxes are walked, as FFmpeg decodes what is there of a cut file and says nothing.
+
+Large counts of packets are rejected: FFmpeg allocates what a header of a few bytes asks for.
+"""
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+from emotion.errors import InputError
+
+MAX_PACKETS = 200_000  # of all tracks; a minute of Opus in packets of 2.5 ms has 24,000
+MAX_EDITS = 64  # entries of an edit list: FFmpeg's index has every packet once for each
+MAX_FRAMES = 60 * 384_000  # of PCM, where each counts as a packet
+_TOP_LEVEL = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
+# where FFmpeg reads a count from, whatever box it is in: of packets, of packets of a fragment, of edits
+_COUNTS = re.compile(rb"stsz|stz2|trun|elst|cmov")
+
+
+def is_mp4(data: bytes) -> bool:
+    """Tell whether data begin with one of the boxes that MP4 and QuickTime files begin with."""
+    return data[4:8] in _TOP_LEVEL
+
+
+def check(data: bytes) -> None:
+    """Walk the boxes of a file.
+
+    Raises:
+        InputError: a box is cut or missing, two files are joined, or a table promises more than any utterance has.
+    """
+    names, counted = [], []
+    for name, start, end in _boxes(data):
+        if end > len(data):
+            raise InputError(
+                f"AUDIO is a truncated MP4 file: its box {name.decode('latin-1')!r} goes on behind its end; "
+                "send it whole"
+            )
+        names.append(name)
+        if name != b"mdat":
+            counted.append(data[start:end])
+    if names.count(b"moov") > 1:
+        raise InputError("AUDIO is two or more MP4 files joined; send them one at a time")
+    if b"moov" not in names:
+        raise InputError("AUDIO is a truncated MP4 file: it has no index (moov); end the recording before you send it")
+    for box in counted:
+        _check_counts(box, len(data))
+
+
+def check_index(packets: Iterable[tuple[int, int]], length: int) -> None:
+    """Check that the file holds each packet that its index names.
+
+    Args:
+        packets: position and size in bytes of each.
+        length: of the file in bytes.
+
+    Raises:
+        InputError: a packet ends behind the file.
+    """
+    if any(at + size > length for at, size in packets):
+        raise InputError("AUDIO is a truncated MP4 file: its index names packets that are not there; send it whole")
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name, the start and the end of each box at the top level."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 8:
+            if data[at:].strip(b"\0\r\n"):
+                yield b"", at, len(data) + 1
+            return
+        size, name = struct.unpack_from(">I4s", data, at)
+        if size == 1 and len(data) >= at + 16:
+            size = int(struct.unpack_from(">Q", data, at + 8)[0])
+        elif size == 0:  # it is the last
+            size = len(data) - at
+        if not name.strip(b"\0") and not data[at:].strip(b"\0"):
+            return
+        if size < 8:
+            raise InputError(f"AUDIO is a damaged MP4 file: no box begins at byte {at}; send it whole")
+        yield name, at, at + size
+        at += size
+
+
+def _check_counts(box: bytes, length: int) -> None:
+    packets = 0
+    for found in _COUNTS.finditer(box):
+        at, name = found.end(), found[0]
+        if name == b"cmov":
+            raise InputError("AUDIO is a QuickTime file with a compressed index; send M4A, WAV, FLAC or MP3")
+        if len(box) < at + 12:
+            continue
+        first, second = struct.unpack_from(">II", box, at + 4)  # behind the version and flags
+        if name == b"elst":
+            if first <= MAX_EDITS:
+                continue
+            raise InputError(f"AUDIO is an MP4 file with over {MAX_EDITS} edits; export it anew as one piece")
+        if name == b"trun":
+            packets += first
+        elif name == b"stz2" or not first or second > min(MAX_FRAMES, length):
+            packets += second
+    if packets > MAX_PACKETS:
+        raise InputError(f"AUDIO is an MP4 file that promises over {MAX_PACKETS} packets; send one utterance at a time")

@@ -1,0 +1,94 @@
+"""Ogg (RFC 3533): pages are walked, and each stream that follows another in a chain becomes a file of its own."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from emotion.errors import InputError
+
+MAX_PAGES = 100_000  # a minute of Opus with a page per packet of 2.5 ms has 24,000
+MAX_LINKS = 64  # streams in a chain
+_HEADER = struct.Struct("<4sBBqIIIB")  # OggS, version, flags, granule, stream, number, checksum, segments
+_FIRST = 2  # flag of the first page of a stream
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")  # how the first packets of Vorbis, Opus and FLAC begin
+
+
+@dataclass(frozen=True)
+class _Page:
+    body: bytes
+    segments: bytes  # the length of each piece of a packet; 255: it goes on in the next
+    is_first: bool
+    stream: int
+    number: int
+    whole: bytes
+
+
+def links(data: bytes) -> Iterator[bytes]:
+    """Yield each stream of sound in a file as a file of its own, in the order in which they are played.
+
+    Raises:
+        InputError: a page is missing, damaged or cut, the last packet is not complete, or there is no sound.
+    """
+    chain: list[dict[int, list[_Page]]] = []
+    is_head = False
+    for page in _pages(data):
+        if page.is_first and not is_head:
+            chain.append({})
+        is_head = page.is_first
+        streams = chain[-1] if chain else {}
+        if page.is_first:
+            streams[page.stream] = [page]
+        elif page.stream not in streams:
+            raise InputError("AUDIO is a damaged Ogg file: a page belongs to no stream; send it whole")
+        elif page.number != streams[page.stream][-1].number + 1:
+            raise InputError("AUDIO is a truncated or damaged Ogg file: a page is missing; send it whole")
+        else:
+            streams[page.stream].append(page)
+        if len(chain) > MAX_LINKS:
+            raise InputError(f"AUDIO is an Ogg file of over {MAX_LINKS} chained streams; send one utterance at a time")
+    for streams in chain:
+        yield _link(streams)
+
+
+def _link(streams: dict[int, list[_Page]]) -> bytes:
+    """Return the first stream of sound of those that are played side by side."""
+    for pages in streams.values():
+        if not pages[0].body.startswith(_CODECS):
+            continue
+        if pages[-1].segments.endswith(b"\xff"):
+            raise InputError("AUDIO is a truncated Ogg file: its last packet is cut; send it whole")
+        return b"".join(page.whole for page in pages)
+    what = "Speex" if any(pages[0].body.startswith(b"Speex   ") for pages in streams.values()) else "no sound"
+    raise InputError(f"AUDIO is an Ogg file with {what} in it; Opus, Vorbis and FLAC are accepted there")
+
+
+def _pages(data: bytes) -> Iterator[_Page]:
+    """Yield the pages; zeros and stray bytes behind the last one are no pages."""
+    at = 0
+    for _ in range(MAX_PAGES):
+        if at >= len(data):
+            return
+        if data[at : at + 4] != b"OggS"[: len(data) - at]:
+            if data.find(b"OggS", at) >= 0:
+                raise InputError(f"AUDIO is a damaged Ogg file: no page begins at byte {at}; send it whole")
+            return
+        body = at + _HEADER.size + (data[at + 26] if at + 26 < len(data) else 0)
+        segments = data[at + _HEADER.size : body]
+        end = body + sum(segments)
+        if len(data) < body or len(data) < at + _HEADER.size or len(data) < end:
+            raise InputError("AUDIO is a truncated Ogg file: its last page is cut; send it whole")
+        _, _, flags, _, stream, number, checksum, _ = _HEADER.unpack_from(data, at)
+        if _checksum(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != checksum:
+            raise InputError(f"AUDIO is a damaged Ogg file: the checksum of page {number} is wrong; send it whole")
+        whole = data[at:end]
+        yield _Page(data[body:end], segments, bool(flags & _FIRST), stream, number, whole)
+        at = end
+    raise InputError(f"AUDIO is an Ogg file of over {MAX_PAGES} pages; send one utterance at a time")
+
+
+def _checksum(page: bytes) -> int:
+    """Return Ogg's CRC-32: zlib's polynomial with the bits the other way round, and nothing inverted."""
+    crc = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
