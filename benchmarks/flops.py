@@ -72,7 +72,7 @@ def patches(seconds: float) -> int:
 def _head(hidden: int) -> int:
     with torch.device("meta"):
         head = FusionHead(hidden)
-    parts = (head.audio_head, head.text_head, head.fusion)
+    parts = (head.audio_head, head.text_head, head.fusion.layers)
     return sum(2 * layer.weight.numel() for part in parts for layer in part if isinstance(layer, nn.Linear))
 
 

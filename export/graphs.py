@@ -20,7 +20,7 @@ from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from emotion.audio import PATCH_SHAPE
-from emotion.model import FusionHead, Logits, VGGish, probabilities, segment_mean
+from emotion.model import FusionHead, Logits, VGGish, confidence, probabilities, segment_mean
 
 
 class Packing:
@@ -183,11 +183,11 @@ class PackedLayer(nn.Module):
 
 
 class ServedFusion(nn.Module):
-    """The head that turns two embeddings into the three views' probabilities.
+    """The head that turns two embeddings into the three views' probabilities and a confidence.
 
     AUDIO_EMBEDDING float32 [batch, 128], PATCHES_USED int32 [batch, 1], TEXT_EMBEDDING float32 [batch, 256],
-    TOKENS_USED int32 [batch, 1] -> PROBABILITIES, AUDIO_PROBABILITIES, TEXT_PROBABILITIES, float32 [batch, 5] each.
-    A modality of which nothing is used is absent.
+    TOKENS_USED int32 [batch, 1] -> PROBABILITIES, AUDIO_PROBABILITIES, TEXT_PROBABILITIES, float32 [batch, 5] each,
+    and CONFIDENCE float32 [batch, 1]. A modality of which nothing is used is absent.
     """
 
     def __init__(self, head: FusionHead) -> None:
@@ -196,8 +196,9 @@ class ServedFusion(nn.Module):
 
     def forward(
         self, audio_embedding: Tensor, patches_used: Tensor, text_embedding: Tensor, tokens_used: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         has_audio, has_text = patches_used[:, 0] > 0, tokens_used[:, 0] > 0
         logits: Logits = self.head(audio_embedding, has_audio, text_embedding, has_text)
         views = probabilities(logits, has_audio, has_text)
-        return views.fused, views.audio, views.text
+        sure = confidence(views, has_audio, has_text, self.head.confidence)
+        return views.fused, views.audio, views.text, sure[:, None]

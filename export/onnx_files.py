@@ -81,7 +81,7 @@ def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
                 "TOKENS_USED": count.clone(),  # torch.export takes one tensor given twice for one input
             },
             ({0: batch},) * 4,
-            ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"),
+            ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE"),
             quantise=None,  # a few thousand products: nothing to gain, and probabilities keep their digits
         ),
     }

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
-from emotion.model import probabilities
+from emotion.model import confidence, probabilities
 from emotion.ragged import at_least_one
 from export import chain, speech
 from export.repository import ONNX_MODELS, model_file
@@ -180,6 +180,7 @@ def eager(checkpoint: Checkpoint, utterance: Utterance) -> Tensors:
         "PROBABILITIES": views.fused,
         "AUDIO_PROBABILITIES": views.audio,
         "TEXT_PROBABILITIES": views.text,
+        "CONFIDENCE": confidence(views, has_audio, has_text, model.head.confidence)[:, None],
     }
     return {name: tensor.numpy() for name, tensor in named.items()}
 
@@ -275,7 +276,7 @@ def _compare(
     """The worst tensor and utterance of all."""
     worst = Comparison(name, 0.0, tolerance, "", "")
     for tensor, reference in expected.items():
-        scale = 1.0 if tensor.endswith("PROBABILITIES") else max(1.0, float(np.abs(reference).max()))
+        scale = max(1.0, float(np.abs(reference).max())) if tensor.endswith("EMBEDDING") else 1.0
         rows = np.abs(found[tensor] - reference).max(axis=1) / scale
         rows = np.where(np.isnan(rows), np.inf, rows)  # NaN compares with nothing; infinity is never within tolerance
         row = int(rows.argmax())

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from emotion_client import Emotion, EmotionClient, Utterance
+from emotion_client import EmotionClient, EmotionResult, Utterance
 
 from serving import Triton
 
@@ -61,6 +61,6 @@ def test_full_size(tmp_path: Path, transcripts: dict[str, str], capsys: pytest.C
         print(f"resident memory of all processes: {at_rest} MiB at rest, {after_load} MiB after load")
         print(f"3.0 s of speech and 12 tokens, one at a time: median {latency:.0f} ms of {len(one_by_one)}")
         print(f"4.9 s of speech and 19 tokens (means), 32 at a time: {throughput:.1f} utterances/s")
-    assert all(isinstance(answer, Emotion) for answer in answers)
+    assert all(isinstance(answer, EmotionResult) for answer in answers)
     assert seconds < 30
     assert max(at_rest, after_load) < 3 * 1024

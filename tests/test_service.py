@@ -23,7 +23,7 @@ from export import parity
 from serving import Triton
 from tests.conftest import HAS_NATIVE_ONNXRUNTIME, Administrator
 
-OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
+OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE")
 MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
 Row = tuple[bytes, bytes]  # AUDIO, TEXT
 

@@ -1,14 +1,21 @@
-"""Temperature scaling (Guo et al., 2017): confidence as high as the model is right, decisions unchanged."""
+"""What is fitted on validation answers so that probabilities mean what they say; decisions stay as they are.
+
+Temperatures (Guo et al., 2017) calibrate the probabilities of each view, Platt scaling (Platt, 1999) the confidence.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_expit, log_softmax, logit
 
+from emotion.model import LOGIT_LIMIT
 from training.errors import TrainingError
 
-LIMITS = (0.05, 20.0)
-PRIOR = 0.5  # standard deviation of log T around T = 1, so that a handful of lucky utterances can't ask for certainty
+LIMITS = (0.05, 20.0)  # of temperatures and of slopes
+# standard deviation of log T, of the logarithm of a slope, and of an offset, each around 0: a handful of lucky
+# utterances can't ask for certainty
+PRIOR = 0.5
+LEAST_OFFSET = -10.0
 
 
 def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
@@ -42,3 +49,33 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
         return float((log_temperature / PRIOR) ** 2 / 2 - likelihood)
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(LIMITS), method="bounded").x))
+
+
+def fit_confidence(
+    probabilities: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Return the slope and the offset for which sigmoid(slope * logit(probability) + offset) is best calibrated.
+
+    They maximise the weighted likelihood of `right` under normal priors on log(slope) and on the offset, around 0. The
+    slope is positive and the offset at most 0, so that a probability of 0.5 or less is never sure (see
+    emotion.model.confidence).
+
+    Args:
+        probabilities: float64 [n], of the labels.
+        right: bool [n], whether the label was the truth.
+        weights: float64 [n], 0 to 1.
+
+    Returns:
+        Slope and offset; 1 and 0 where there are no answers.
+    """
+    logits = logit(np.clip(probabilities, LOGIT_LIMIT, 1 - LOGIT_LIMIT))
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        log_slope, offset = parameters
+        values = np.exp(log_slope) * logits + offset
+        likelihood = (weights * log_expit(np.where(right, values, -values))).sum()
+        return float(((log_slope / PRIOR) ** 2 + (offset / PRIOR) ** 2) / 2 - likelihood)
+
+    limits = (tuple(np.log(LIMITS)), (LEAST_OFFSET, 0.0))
+    log_slope, offset = minimize(loss, (0.0, 0.0), method="L-BFGS-B", bounds=limits).x.tolist()
+    return float(np.exp(log_slope)), float(offset)

@@ -8,8 +8,8 @@ A run is a directory:
         split.json                  who trained, validated, tested
         state/                      Lightning's checkpoints: last.ckpt to resume from, best.ckpt
         tensorboard/
-        checkpoint/                 the best epoch's, with its temperatures: ready to export
-        predictions.json            answers to the test utterances at temperature 1
+        checkpoint/                 the best epoch's, calibrated on validation: ready to export
+        predictions.json            its answers to the test utterances
 
 Each step is skipped where its result is there, so that the same command resumes a run that was stopped.
 """
@@ -24,7 +24,7 @@ import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -51,7 +51,7 @@ from training.data import Utterances, tokenise
 from training.errors import TrainingError
 from training.learner import LARGEST_GRADIENT, MONITOR, Learner
 from training.metrics import Metrics
-from training.predictions import Predictions, at_temperatures, fit_temperatures, predict
+from training.predictions import Predictions, at_temperatures, calibrate, predict
 from training.recordings import Recordings, decode_all
 from training.report import Fold, RunRecord, example_recordings, summary_table, write
 from training.settings import Settings
@@ -168,7 +168,7 @@ def train_fold(
     directory: Path,
     callbacks: Sequence[Callback] = (),
 ) -> float:
-    """Train, choose the best epoch, fit temperatures, answer the test utterances, write the checkpoint.
+    """Train, choose the best epoch, calibrate it, answer the test utterances, write the checkpoint.
 
     Args:
         callbacks: of the search for settings, beside our own.
@@ -183,24 +183,23 @@ def train_fold(
     splits.save(split, directory / "split.json")
     checkpoint = checkpoints.load(start)
     model = checkpoint.model
-    previous = dict(zip(VIEWS, model.head.temperature.tolist(), strict=True))
-    model.head.temperature.fill_(1.0)
     model.vggish.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.5 times faster on CPUs
     if settings.lora_rank is not None:
         torch.manual_seed(settings.seed)
         low_rank.inject(model, settings.lora_rank)
     validation = materials.part(split.validation)
     learner = Learner(model, settings, materials.part(split.train), validation)
+    taught = [view for view in VIEWS if learner.taught(view)]
+    for view in taught:
+        model.head.temperature[VIEWS.index(view)] = 1.0
     seconds = _train(learner, settings, directory, callbacks)
     state = torch.load(directory / "state" / "best.ckpt", map_location="cpu", weights_only=False)
     learner.load_state_dict(state["state_dict"], strict=False)
     low_rank.merge(model)
 
-    fitted = fit_temperatures(predict(model, validation))
-    temperatures = previous | {view: fitted[view] for view in VIEWS if learner.taught(view)}
+    calibrate(model, validation, taught)
     predictions = predict(model, materials.part(split.test)) if split.test else None
-    model.head.temperature.copy_(torch.tensor([temperatures[view] for view in VIEWS]))
-    config = _trained(checkpoint.config, learner, materials.corpus.name, temperatures)
+    config = _trained(checkpoint.config, learner, materials.corpus.name)
     with _writing(directory / "checkpoint"):
         checkpoints.save(directory / "checkpoint", model.cpu(), config, checkpoint.tokenizer)
     if predictions is not None:
@@ -214,7 +213,8 @@ def train_fold(
                 MONITOR: chosen[MONITOR],
                 "chosen_epoch": chosen["epoch"],
                 "history": learner.history,
-                "temperatures": temperatures,
+                "temperatures": config.temperatures,
+                "confidence": config.confidence,
                 "digest": checkpoints.digest(directory / "checkpoint"),
                 "seconds": seconds,
                 "hardware": hardware(),
@@ -328,9 +328,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def _trained(
-    config: CheckpointConfig, learner: Learner, corpus: str, temperatures: Mapping[str, float]
-) -> CheckpointConfig:
+def _trained(config: CheckpointConfig, learner: Learner, corpus: str) -> CheckpointConfig:
     """The start's configuration, with what this training has changed."""
     taught = {
         part
@@ -345,7 +343,8 @@ def _trained(
             part: f"{source}, trained on {corpus}" if part in changed else source
             for part, source in config.sources.items()
         },
-        temperatures=dict(temperatures),
+        temperatures=dict(zip(VIEWS, learner.model.head.temperature.tolist(), strict=True)),
+        confidence=dict(zip(VIEWS, learner.model.head.confidence.tolist(), strict=True)),
     )
 
 
@@ -359,14 +358,15 @@ def _report(
 ) -> Path:
     """The report over the folds that are done."""
     corpus = materials.corpus
-    record, answers, raw, results = [], [], [], []
+    record, answers, uncalibrated, results = [], [], [], []
     emotion = {utterance.id: utterance.emotion for utterance in corpus.utterances}
     for split in done:
         directory = directory_of(output, split)
         result = json.loads((directory / "result.json").read_text())
         predictions = Predictions.load(directory / "predictions.json")
-        raw.append(predictions)
-        answers.append(at_temperatures(predictions, result["temperatures"]))
+        answers.append(predictions)
+        # dividing by 1 / T takes a temperature back
+        uncalibrated.append(at_temperatures(predictions, {view: 1 / t for view, t in result["temperatures"].items()}))
         results.append(result)
         parts = {"train": split.train, "validation": split.validation, "test": split.test}
         record.append(
@@ -405,7 +405,7 @@ def _report(
         output,
         run,
         joined,
-        uncalibrated=Predictions.join(raw),
+        uncalibrated=Predictions.join(uncalibrated),
         without_audio=joined.without("audio"),
         without_text=joined.without("text"),
         baselines=compared,

@@ -72,6 +72,7 @@ class Learner(lightning.LightningModule):
         self.begun = time.monotonic()
         self._validated: list[tuple[Tensor, Tensor]] = []
         self._losses: list[float] = []
+        self._cached_embeddings: dict[Utterances, TensorDataset] = {}
 
     def _choose_parts(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """Name -> parameters and learning rate, of what these examples can teach; everything else is frozen."""
@@ -116,7 +117,7 @@ class Learner(lightning.LightningModule):
         """Segments, or, while the encoders rest, their embeddings of the whole utterances, computed once."""
         settings = self.settings
         if self.frozen:
-            embeddings = self._embeddings()
+            embeddings = self._embeddings(self.train_set)
             batches = LengthGroupedBatches(
                 [0] * len(embeddings), settings.batch_size, settings.seed, self.current_epoch
             )
@@ -134,13 +135,15 @@ class Learner(lightning.LightningModule):
         return training_batches(segments, settings.batch_size, settings.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Whole utterances."""
+        """Whole utterances, or, while the encoders rest, their embeddings."""
+        if self.frozen:
+            return DataLoader(self._embeddings(self.validation_set), EVALUATION_BATCH)
         return evaluation_batches(self.validation_set, EVALUATION_BATCH)
 
-    def _embeddings(self) -> TensorDataset:
-        """(audio, has audio, mean of the tokens, has text, target) of every training utterance."""
-        if not hasattr(self, "_cached_embeddings"):
-            loader = evaluation_batches(self.train_set, EVALUATION_BATCH)
+    def _embeddings(self, utterances: Utterances) -> TensorDataset:
+        """(audio, has audio, mean of the tokens, has text, target) of every utterance, computed once."""
+        if utterances not in self._cached_embeddings:
+            loader = evaluation_batches(utterances, EVALUATION_BATCH)
             rows: dict[int, tuple[Tensor, ...]] = {}
             training = self.model.training
             self.model.eval()
@@ -159,10 +162,10 @@ class Learner(lightning.LightningModule):
                         rows[index] = tuple(column[at].cpu().clone() for column in columns)
                     bar.advance(task)
             self.model.train(training)
-            ordered = [rows[index] for index in range(len(self.train_set))]
-            # not an attribute that Lightning or torch would look into
-            self._cached_embeddings = TensorDataset(*(torch.stack(column) for column in zip(*ordered, strict=True)))
-        return self._cached_embeddings
+            ordered = [rows[index] for index in range(len(utterances))]
+            columns = (torch.stack(column) for column in zip(*ordered, strict=True))
+            self._cached_embeddings[utterances] = TensorDataset(*columns)
+        return self._cached_embeddings[utterances]
 
     # -- steps
 
@@ -177,14 +180,8 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Loss of a batch."""
-        if self.frozen:
-            audio, has_audio, tokens, has_text, target = batch
-            text = self.model.head.text_projection(tokens)
-            logits = self.model.head(audio, has_audio, text, has_text)
-        else:
-            batch = Batch(*batch)
-            logits = self.model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)
-            has_audio, has_text, target = batch.patch_counts > 0, batch.attention_mask.sum(1) > 0, batch.target
+        audio, has_audio, text, has_text, target = self._embed(batch)
+        logits = self.model.head(audio, has_audio, text, has_text)
         loss = self._loss(logits, has_audio, has_text, target)
         if not torch.isfinite(loss):
             raise TrainingError(
@@ -195,6 +192,16 @@ class Learner(lightning.LightningModule):
         self._losses.append(loss.item())
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def _embed(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Audio embeddings, has audio, text embeddings, has text and targets of a batch, whichever loader it is of."""
+        if self.frozen:
+            audio, has_audio, tokens, has_text, target = batch
+            return audio, has_audio, self.model.head.text_projection(tokens), has_text, target
+        batch = Batch(*batch)
+        audio = self.model.embed_audio(batch.patches, batch.patch_counts)
+        text = self.model.embed_text(batch.input_ids, batch.attention_mask)
+        return audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0, batch.target
 
     def _loss(self, logits: Logits, has_audio: Tensor, has_text: Tensor, target: Tensor) -> Tensor:
         views = [(logits.fused, has_audio & has_text)]
@@ -212,9 +219,9 @@ class Learner(lightning.LightningModule):
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Collect logits of the fused view."""
-        batch = Batch(*batch)
-        logits = self.model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)
-        self._validated.append((logits.fused.float().cpu(), batch.target.cpu()))
+        *embedded, target = self._embed(batch)
+        logits = self.model.head(*embedded)
+        self._validated.append((logits.fused.float().cpu(), target.cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Figures of the epoch."""

@@ -13,6 +13,7 @@ from training.predictions import Predictions
 
 BINS = 15  # of the top probability, equally wide; Guo et al., 2017
 RESAMPLES = 1000
+SURE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
 TOLERANCE = 0.01  # of a row's sum: fp16 graphs round
 _LABELS = range(len(EMOTIONS))
 
@@ -56,6 +57,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class SureAnswers:
+    """The answers whose confidence is at least SURE.
+
+    Attributes:
+        n: how many.
+        share: of all answers.
+        precision: share of them that are right; None where there are none.
+    """
+
+    n: int
+    share: float
+    precision: float | None
+
+
+@dataclass(frozen=True)
 class Metrics:
     """All figures of one classifier on one set of utterances.
 
@@ -68,6 +84,7 @@ class Metrics:
         classes: by emotion.
         confusion: truth by decision, in the order of EMOTIONS.
         calibration: None for a classifier without probabilities.
+        sure: None where the confidence of the answers is not known.
     """
 
     n: int
@@ -79,6 +96,7 @@ class Metrics:
     classes: dict[str, ClassMetrics]
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration | None
+    sure: SureAnswers | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as dictionaries, lists and numbers, fit for JSON: no NaN."""
@@ -112,7 +130,10 @@ def of_view(predictions: Predictions, view: str, seed: int = 0) -> Metrics | Non
     truth, probabilities = predictions.truth[present], probabilities[present]
     decided = probabilities.argmax(1)
     calibration = _calibration(probabilities.max(1), decided == truth)
-    return _judge(truth, decided, seed, int(np.count_nonzero(~present)), calibration)
+    sure = None
+    if view in predictions.confidence:
+        sure = _sure(predictions.confidence[view][present], decided == truth)
+    return _judge(truth, decided, seed, int(np.count_nonzero(~present)), calibration, sure)
 
 
 def of_decisions(truth: NDArray[np.int64], decided: NDArray[np.int64], seed: int = 0) -> Metrics:
@@ -132,7 +153,12 @@ def answered(predictions: Predictions, view: str) -> NDArray[np.bool_]:
 
 
 def _judge(
-    truth: NDArray[np.int64], decided: NDArray[np.int64], seed: int, absent: int, calibration: Calibration | None
+    truth: NDArray[np.int64],
+    decided: NDArray[np.int64],
+    seed: int,
+    absent: int,
+    calibration: Calibration | None,
+    sure: SureAnswers | None = None,
 ) -> Metrics:
     confusion = confusion_matrix(truth, decided, labels=_LABELS)
     values = _summaries(confusion)
@@ -146,7 +172,7 @@ def _judge(
         for emotion, precision, recall, f1, support in zip(EMOTIONS, *table, strict=True)
     }
     counts = tuple(map(tuple, confusion.tolist()))
-    return Metrics(truth.size, absent, accuracy, weighted_f1, macro_f1, uar, classes, counts, calibration)
+    return Metrics(truth.size, absent, accuracy, weighted_f1, macro_f1, uar, classes, counts, calibration, sure)
 
 
 def _defined(figure: np.float64) -> float | None:
@@ -194,3 +220,9 @@ def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> C
         bins.append(Bin(float(edges[index]), float(edges[index + 1]), n, *means))
         error += abs(float(confidence[chosen].sum() - right[chosen].sum())) / confidence.size
     return Calibration(error, tuple(bins))
+
+
+def _sure(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> SureAnswers:
+    chosen = confidence >= SURE
+    n = int(np.count_nonzero(chosen))
+    return SureAnswers(n, n / chosen.size, float(right[chosen].mean()) if n else None)

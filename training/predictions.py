@@ -1,20 +1,21 @@
 """What a model answers to a set of utterances, asked here in torch or through a served Triton."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from emotion_client import Emotion, EmotionClient, EmotionError
+from emotion_client import EmotionClient, EmotionError, EmotionResult
 from emotion_client import Utterance as SentUtterance
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import Tensor
 
 from emotion.labels import EMOTIONS
-from emotion.model import VIEWS, EmotionModel
-from training.calibration import fit_temperature
+from emotion.model import VIEWS, EmotionModel, FusionHead, Probabilities, confidence, contradiction
+from training.calibration import fit_confidence, fit_temperature
 from training.corpora.release import write_atomically
 from training.corpora.table import Utterance
 from training.data import EVALUATION_BATCH, Batch, Utterances, evaluation_batches
@@ -33,12 +34,15 @@ class Predictions:
         truth: int64 [n], indices into EMOTIONS.
         probabilities: float64 [n, 5] of each view in VIEWS; a row is all zero where the modality is absent.
         styles: "improvised", "scripted" or None for each utterance.
+        confidence: float64 [n] of the answer ("fused"), and of those that audio or text alone would get; 0 where there
+            is none. Views whose confidence is not known are left out.
     """
 
     ids: list[str]
     truth: NDArray[np.int64]
     probabilities: dict[str, NDArray[np.float64]]
     styles: list[str | None]
+    confidence: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
@@ -48,6 +52,26 @@ class Predictions:
             np.concatenate([part.truth for part in parts]),
             {view: np.concatenate([part.probabilities[view] for part in parts]) for view in VIEWS},
             [style for part in parts for style in part.styles],
+            {
+                view: np.concatenate([part.confidence[view] for part in parts])
+                for view in VIEWS
+                if all(view in part.confidence for part in parts)
+            },
+        )
+
+    def select(self, chosen: NDArray[np.bool_]) -> "Predictions":
+        """Return the answers to some of the utterances.
+
+        Args:
+            chosen: bool [n].
+        """
+        places = np.flatnonzero(chosen)
+        return Predictions(
+            [self.ids[place] for place in places],
+            self.truth[places],
+            {view: rows[places] for view, rows in self.probabilities.items()},
+            [self.styles[place] for place in places],
+            {view: values[places] for view, values in self.confidence.items()},
         )
 
     def save(self, path: Path) -> None:
@@ -57,6 +81,7 @@ class Predictions:
             "truth": self.truth.tolist(),
             "probabilities": {view: rows.tolist() for view, rows in self.probabilities.items()},
             "styles": self.styles,
+            "confidence": {view: values.tolist() for view, values in self.confidence.items()},
         }
         write_atomically(path, json.dumps(record) + "\n")
 
@@ -69,6 +94,7 @@ class Predictions:
             np.array(record["truth"], np.int64),
             {view: np.array(rows) for view, rows in record["probabilities"].items()},
             record["styles"],
+            {view: np.array(values) for view, values in record["confidence"].items()},
         )
 
     def without(self, modality: str) -> "Predictions":
@@ -77,28 +103,79 @@ class Predictions:
         No second pass is needed: by the model's definition the fused view is then the other modality's own. An
         utterance that has nothing else keeps a row of zeros.
         """
-        left = self.probabilities["text" if modality == "audio" else "audio"]
+        other = "text" if modality == "audio" else "audio"
+        left = self.probabilities[other]
         probabilities = dict.fromkeys(VIEWS, left) | {modality: np.zeros_like(left)}
-        return Predictions(self.ids, self.truth, probabilities, self.styles)
+        known = {"fused": self.confidence[other], other: self.confidence[other]} if other in self.confidence else {}
+        return Predictions(self.ids, self.truth, probabilities, self.styles, known)
 
 
-def predict(model: EmotionModel, utterances: Utterances) -> Predictions:
-    """The model's answers to whole utterances, on the device that it is on; its dropout is switched off."""
+@dataclass(frozen=True)
+class Embeddings:
+    """What the head takes: audio float32 [n, 128], text float32 [n, 256], and bool [n] each for which are present."""
+
+    audio: Tensor
+    has_audio: Tensor
+    text: Tensor
+    has_text: Tensor
+
+
+def embed(model: EmotionModel, utterances: Utterances) -> Embeddings:
+    """Return the embeddings of whole utterances, computed on the model's device; its dropout is switched off."""
     loader = evaluation_batches(utterances, EVALUATION_BATCH)
-    probabilities = {view: np.zeros((len(utterances), len(EMOTIONS))) for view in VIEWS}
+    columns: list[tuple[Tensor, ...]] = []
+    rows: list[Tensor] = []
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode(), progress() as bar:
         task = bar.add_task("predicting", total=len(utterances))
-        for rows in loader:
-            batch = Batch(*(tensor.to(device) for tensor in rows))
-            logits = model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)
-            has_audio, has_text = batch.patch_counts > 0, batch.attention_mask.sum(1) > 0
-            for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
-                values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
-                probabilities[view][batch.row.cpu().numpy()] = values * present.cpu().numpy()[:, None]
+        for tensors in loader:
+            batch = Batch(*(tensor.to(device) for tensor in tensors))
+            columns.append(
+                (
+                    model.embed_audio(batch.patches, batch.patch_counts),
+                    batch.patch_counts > 0,
+                    model.embed_text(batch.input_ids, batch.attention_mask),
+                    batch.attention_mask.sum(1) > 0,
+                )
+            )
+            rows.append(batch.row)
             bar.advance(task, len(batch.row))
-    return _beside(utterances.utterances, probabilities)
+        order = torch.cat(rows).argsort()
+        return Embeddings(*(torch.cat(parts)[order] for parts in zip(*columns, strict=True)))
+
+
+def predict(model: EmotionModel, utterances: Utterances) -> Predictions:
+    """The model's answers to whole utterances, on the device that it is on; its dropout is switched off."""
+    return _answers(model.head, embed(model, utterances), utterances.utterances)
+
+
+def _answers(head: FusionHead, embeddings: Embeddings, utterances: Sequence[Utterance]) -> Predictions:
+    """What the head answers to embedded utterances."""
+    has_audio, has_text = embeddings.has_audio, embeddings.has_text
+    with torch.inference_mode():
+        logits = head(embeddings.audio, has_audio, embeddings.text, has_text)
+    probabilities = {}
+    for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
+        values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
+        probabilities[view] = values * present.cpu().numpy()[:, None]
+    answers = _beside(utterances, probabilities)
+    coefficients = head.confidence.double().cpu()
+    for view in VIEWS:
+        views = _alone(answers, view)
+        answers.confidence[view] = confidence(*views, coefficients).numpy() * answers.probabilities[view].any(axis=1)
+    return answers
+
+
+def _alone(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tensor]:
+    """Return what `confidence` takes for the answer, or for that of the audio or of the text alone."""
+    fused = torch.from_numpy(answers.probabilities[view])
+    nothing = torch.zeros_like(fused)
+    audio, text = (
+        torch.from_numpy(answers.probabilities[name]) if view in ("fused", name) else nothing
+        for name in ("audio", "text")
+    )
+    return Probabilities(fused, audio, text), audio.any(-1), text.any(-1)
 
 
 def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Predictions:
@@ -108,6 +185,7 @@ def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Prediction
         TrainingError: an utterance got no answer; the message says which and why.
     """
     probabilities = {view: np.zeros((len(utterances), len(EMOTIONS))) for view in VIEWS}
+    confidences = np.zeros(len(utterances))
     try:
         with EmotionClient(endpoint) as client, progress() as bar:
             task = bar.add_task("asking the server", total=len(utterances))
@@ -117,39 +195,62 @@ def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Prediction
                 for row, (utterance, answer) in enumerate(zip(part, answers, strict=True), start):
                     if isinstance(answer, EmotionError):
                         raise TrainingError(f"{endpoint} did not answer to utterance {utterance.id}: {answer}")
+                    confidences[row] = answer.confidence
                     for view, values in _views(answer).items():
                         probabilities[view][row] = values
                 bar.advance(task, len(part))
     except EmotionError as error:
         raise TrainingError(str(error)) from None
-    return _beside(utterances, probabilities)
+    return replace(_beside(utterances, probabilities), confidence={"fused": confidences})
 
 
-def fit_temperatures(predictions: Predictions) -> dict[str, float]:
-    """The temperature of each view, fitted on answers that were given at temperature 1.
+def calibrate(model: EmotionModel, utterances: Utterances, views: Collection[str]) -> None:
+    """Fit the temperatures and the confidence of a model's head on utterances that it was not trained on.
 
-    That of the fused view rests on the utterances with both modalities: the others' fused view is the unimodal one.
+    The fused view weighs the calibrated views, so its own temperature is fitted after theirs, and the confidence last.
+
+    Args:
+        model: its head is changed in place.
+        views: those of VIEWS to fit; the others keep what they have.
     """
-    return {
-        # the logarithms of probabilities are logits
-        view: fit_temperature(_logits(predictions.probabilities[view][rows]), predictions.truth[rows])
-        for view, rows in _rows(predictions).items()
-    }
+    head = model.head
+    embeddings = embed(model, utterances)
+    for view in views:
+        head.temperature[VIEWS.index(view)] = 1.0
+    for chosen in (("audio", "text"), ("fused",)):
+        answers = _answers(head, embeddings, utterances.utterances)
+        for view in set(chosen) & set(views):
+            rows = decided_by(answers)[view]
+            # the logarithms of probabilities are logits
+            logits = _logits(answers.probabilities[view][rows])
+            head.temperature[VIEWS.index(view)] = fit_temperature(logits, answers.truth[rows])
+    answers = _answers(head, embeddings, utterances.utterances)
+    for view in views:
+        rows = decided_by(answers)[view]
+        probabilities = answers.probabilities[view][rows]
+        right = probabilities.argmax(axis=1) == answers.truth[rows]
+        # contradicted answers are unsure anyway: those that nothing contradicts are to be calibrated
+        weights = 1 - contradiction(*_alone(answers, view)).numpy()[rows]
+        head.confidence[VIEWS.index(view)] = torch.tensor(fit_confidence(probabilities.max(axis=1), right, weights))
 
 
 def at_temperatures(predictions: Predictions, temperatures: Mapping[str, float]) -> Predictions:
-    """What answers that were given at temperature 1 become at others."""
+    """Return the answers with the logits of each view divided by a temperature once more.
+
+    The fused view stays the weighting of the other views as they were. The confidence is left out.
+    """
     cooled = {view: values.copy() for view, values in predictions.probabilities.items()}
-    for view, rows in _rows(predictions).items():
+    decided = decided_by(predictions)
+    for view, rows in decided.items():
         values = softmax(_logits(predictions.probabilities[view][rows]) / temperatures[view], axis=-1)
         cooled[view][rows] = values
         if view != "fused":
-            alone = rows & ~_rows(predictions)["fused"]
+            alone = rows & ~decided["fused"]
             cooled["fused"][alone] = cooled[view][alone]
     return Predictions(predictions.ids, predictions.truth, cooled, predictions.styles)
 
 
-def _rows(predictions: Predictions) -> dict[str, NDArray[np.bool_]]:
+def decided_by(predictions: Predictions) -> dict[str, NDArray[np.bool_]]:
     """bool [n] of each view: the utterances that it alone decides."""
     has_audio, has_text = (predictions.probabilities[view].any(axis=1) for view in ("audio", "text"))
     return {"fused": has_audio & has_text, "audio": has_audio, "text": has_text}
@@ -159,7 +260,7 @@ def _logits(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
 
 
-def _views(answer: Emotion) -> dict[str, list[float]]:
+def _views(answer: EmotionResult) -> dict[str, list[float]]:
     views = (answer.probabilities, answer.audio_probabilities, answer.text_probabilities)
     return {
         view: [values[emotion] for emotion in EMOTIONS]

@@ -226,25 +226,15 @@ def _figures(
         },
         views=views,
         uncalibrated=None if uncalibrated is None else _judge(uncalibrated),
-        improvised=_judge(_select(predictions, improvised)) if improvised.any() else None,
-        survival=_survival(_select(predictions, audio & text), without_audio, without_text),
-        folds={fold.name: _judge(_select(predictions, np.isin(ids, fold.test_ids))) for fold in run.folds},
+        improvised=_judge(predictions.select(improvised)) if improvised.any() else None,
+        survival=_survival(predictions.select(audio & text), without_audio, without_text),
+        folds={fold.name: _judge(predictions.select(np.isin(ids, fold.test_ids))) for fold in run.folds},
         baselines=dict(baselines),
     )
 
 
 def _judge(predictions: Predictions) -> Judged:
     return {view: metrics.of_view(predictions, view) for view in ORDER}
-
-
-def _select(predictions: Predictions, chosen: NDArray[np.bool_]) -> Predictions:
-    places = np.flatnonzero(chosen)
-    return Predictions(
-        [predictions.ids[place] for place in places],
-        predictions.truth[places],
-        {view: rows[places] for view, rows in predictions.probabilities.items()},
-        [predictions.styles[place] for place in places],
-    )
 
 
 def _survival(
@@ -255,7 +245,7 @@ def _survival(
     judged = {"fused, both given": metrics.of_view(whole, "fused")}
     for name, deprived in (("fused, audio taken away", without_audio), ("fused, text taken away", without_text)):
         if deprived is not None:
-            same = _select(deprived, np.isin(np.array(deprived.ids), whole.ids))
+            same = deprived.select(np.isin(np.array(deprived.ids), whole.ids))
             judged[name] = metrics.of_view(same, "fused")
     return judged | {f"{view} model": metrics.of_view(whole, view) for view in ("text", "audio")}
 
@@ -316,6 +306,7 @@ def _page(
         warnings=warnings,
         reference=_reference(run.corpus),
         order=ORDER,
+        threshold=metrics.SURE,
         emotions=EMOTIONS,
         judged=judged,
         counts={part: classes for part, classes in pooled.items() if classes},

@@ -18,7 +18,16 @@ from benchmarks.peers.service import PADDED_LENGTH
 from emotion import checkpoint as checkpoints
 from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
-from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, EmotionModel, FusionHead, VGGish, probabilities, segment_mean
+from emotion.model import (
+    AUDIO_EMBEDDING,
+    TEXT_EMBEDDING,
+    EmotionModel,
+    FusionHead,
+    VGGish,
+    confidence,
+    probabilities,
+    segment_mean,
+)
 from export.repository import staging
 from serving.repository import MANIFEST, digest
 
@@ -56,7 +65,7 @@ class UtteranceVGGish(nn.Module):
 
 
 class Fusion(nn.Module):
-    """AUDIO_EMBEDDING, TEXT_EMBEDDING and HAS_AUDIO, HAS_TEXT bool [batch, 1] -> the three views' probabilities."""
+    """AUDIO_EMBEDDING, TEXT_EMBEDDING and HAS_AUDIO, HAS_TEXT bool [batch, 1] -> the outputs of `fusion`."""
 
     def __init__(self, head: FusionHead) -> None:
         super().__init__()
@@ -64,10 +73,11 @@ class Fusion(nn.Module):
 
     def forward(
         self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         has_audio, has_text = has_audio[:, 0], has_text[:, 0]
         views = probabilities(self.head(audio, has_audio, text, has_text), has_audio, has_text)
-        return views.fused, views.audio, views.text
+        sure = confidence(views, has_audio, has_text, self.head.confidence)
+        return views.fused, views.audio, views.text, sure[:, None]
 
 
 def export(checkpoint: Path, directory: Path) -> Path:
@@ -118,8 +128,8 @@ def _write_onnx(model: EmotionModel, files: Path) -> None:
         "TEXT_EMBEDDING": torch.zeros(2, TEXT_EMBEDDING),
         "HAS_TEXT": present.clone(),
     }
-    views = ["PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"]
-    _write(Fusion(model.head), repository / "fusion/1/model.onnx", embeddings, views)
+    outputs = ["PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE"]
+    _write(Fusion(model.head), repository / "fusion/1/model.onnx", embeddings, outputs)
 
 
 def _write(

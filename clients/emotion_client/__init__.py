@@ -7,10 +7,11 @@ from emotion_client.errors import (
     DeadlineExceeded,
     EmotionError,
     InvalidInput,
+    NoSpeech,
     Unavailable,
     Unreachable,
 )
-from emotion_client.types import EMOTIONS, Emotion, Priority, Timings, Utterance
+from emotion_client.types import EMOTIONS, Emotion, EmotionResult, Priority, Status, Timings, Utterance
 
 __all__ = [
     "EMOTIONS",
@@ -21,8 +22,11 @@ __all__ = [
     "Emotion",
     "EmotionClient",
     "EmotionError",
+    "EmotionResult",
     "InvalidInput",
+    "NoSpeech",
     "Priority",
+    "Status",
     "Timings",
     "Unavailable",
     "Unreachable",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from emotion_client.channel import TLS
 from emotion_client.client import EmotionClient
 from emotion_client.errors import EmotionError, InvalidInput
-from emotion_client.types import EMOTIONS, Emotion, Utterance
+from emotion_client.types import EMOTIONS, EmotionResult, Utterance
 
 _TEXT = "(text)"  # stands in the file column for an utterance without audio
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except KeyboardInterrupt:
         return 130  # as shells have it for Ctrl-C
-    results = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, Emotion)}
+    results = {name: answer for name, answer in zip(names, answers, strict=True) if isinstance(answer, EmotionResult)}
     failed = len(results) < len(set(names))
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, EmotionError):
@@ -90,20 +90,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(results: Mapping[str, Emotion]) -> str:
-    rows = [["file", "label", *EMOTIONS]]
+def _table(results: Mapping[str, EmotionResult]) -> str:
+    rows = [["file", "label", "status", "confidence", *EMOTIONS]]
     for name, result in results.items():
-        rows.append([name, result.label, *(f"{p:.1%}" for p in result.probabilities.values())])
+        shares = (f"{share:.1%}" for share in (result.confidence, *result.probabilities.values()))
+        rows.append([name, result.label, result.status, *shares])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     notes = ["", *map(_note, results.values())]
     lines = []
     for row, note in zip(rows, notes, strict=True):
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        left = [cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True)]
         lines.append("  ".join(left + right) + note)
     return "\n".join(lines)
 
 
-def _note(result: Emotion) -> str:
+def _note(result: EmotionResult) -> str:
     heard = "" if result.transcript is None else f'  "{result.transcript}"'
     return heard + (f"  untrained: {', '.join(result.untrained)}" if result.untrained else "")

@@ -21,10 +21,16 @@ from emotion_client.breaker import Breaker
 from emotion_client.channel import TLS, connection
 from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_outage
 from emotion_client.hedging import Budget, is_final
-from emotion_client.types import EMOTIONS, Audio, Emotion, Priority, Timings, Utterance
+from emotion_client.types import EMOTIONS, Audio, EmotionResult, Priority, Status, Timings, Utterance
 
 _MODEL, _SPEECH_MODEL = "emotion", "emotion_speech"
-_OUTPUTS: tuple[str, ...] = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CHECKPOINT")
+_OUTPUTS: tuple[str, ...] = (
+    "PROBABILITIES",
+    "AUDIO_PROBABILITIES",
+    "TEXT_PROBABILITIES",
+    "CONFIDENCE",
+    "CHECKPOINT",
+)
 _PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's levels
 _PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
@@ -38,6 +44,7 @@ class _Request:
     deadline: float  # s
     prepared: float  # ms it took
     sent: float  # s on the clock of time.perf_counter
+    has_audio: bool
 
     def again(self, pause: float = 0.0) -> Self | None:
         """The same after `pause` seconds more, with what is then left of its deadline; None if nothing is."""
@@ -46,7 +53,7 @@ class _Request:
 
 
 class _Client:
-    """What both clients share: from an utterance to a request, and from an answer to an Emotion."""
+    """What both clients share: from an utterance to a request, and from an answer to an EmotionResult."""
 
     def __init__(
         self,
@@ -56,12 +63,16 @@ class _Client:
         retries: bool,
         priority: Priority,
         hedge_after: float | None,
+        confident_from: float,
     ) -> None:
         self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._deadline = _checked(deadline)
         self._hedge_after = None if hedge_after is None else _checked(hedge_after, "hedge_after")
         if priority not in _PRIORITIES:
             raise InvalidInput(f"priority must be one of {', '.join(_PRIORITIES)}, not {priority!r}")
+        if not 0 <= confident_from <= 1:
+            raise InvalidInput(f"confident_from must be from 0 to 1, not {confident_from:g}")
+        self._confident_from = confident_from
         self._priority, self._retries = _PRIORITIES[priority], retries
         self._connection = connection(self._endpoints, tls, retries)
         self._breaker, self._hedges = Breaker(), Budget()
@@ -93,9 +104,9 @@ class _Client:
         }
         self._breaker.check()
         sent = time.perf_counter()
-        return _Request(arguments, seconds, 1e3 * (sent - start), sent)
+        return _Request(arguments, seconds, 1e3 * (sent - start), sent, utterance.audio is not None)
 
-    def _emotion(self, request: _Request, answer: triton.InferResult) -> Emotion:
+    def _result(self, request: _Request, answer: triton.InferResult) -> EmotionResult:
         self._breaker.answered()
         self._hedges.answered()
         fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
@@ -107,8 +118,14 @@ class _Client:
                 f"the server at {', '.join(self._endpoints)} withheld its answer, as another request of the batch held "
                 "an empty tensor: send the request again"
             )
-        return Emotion(
+        confidence = float(answer.as_numpy("CONFIDENCE")[0, 0])
+        is_confident = confidence >= self._confident_from
+        status: Status = "ok" if is_confident else "unsure"
+        return EmotionResult(
             label=max(fused, key=fused.__getitem__),
+            confidence=confidence,
+            is_confident=is_confident,
+            status="no_speech" if request.has_audio and audio is None else status,
             probabilities=fused,
             audio_probabilities=audio,
             text_probabilities=text,
@@ -161,9 +178,11 @@ class EmotionClient(_Client):
         hedge_after: seconds after which a call that has no answer yet is sent once more, to the next of several
             servers; the first answer counts, and the other call is cancelled. One for every ten calls that were
             answered at most, and ten at once. A good value is what 95 in 100 calls take. None sends no call twice.
+        confident_from: confidence from which an answer counts as confident: with 0.9, nine in ten confident answers are
+            right on utterances such as the checkpoint was calibrated on.
 
     Raises:
-        InvalidInput: an endpoint, deadline or certificate that can't be used.
+        InvalidInput: an endpoint, deadline, threshold or certificate that can't be used.
     """
 
     def __init__(
@@ -175,8 +194,9 @@ class EmotionClient(_Client):
         retries: bool = True,
         priority: Priority = "interactive",
         hedge_after: float | None = None,
+        confident_from: float = 0.9,
     ) -> None:
-        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after)
+        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after, confident_from)
         self._triton = triton.InferenceServerClient(**self._connection)
 
     def analyze(
@@ -188,7 +208,7 @@ class EmotionClient(_Client):
         transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
-    ) -> Emotion:
+    ) -> EmotionResult:
         """The emotion of one utterance; `audio`, `text`, `rate` and `transcribe` as in Utterance.
 
         Args:
@@ -196,7 +216,7 @@ class EmotionClient(_Client):
             deadline: seconds, in place of the client's own.
 
         Raises:
-            InvalidInput, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
+            InvalidInput, NoSpeech, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
         """
         request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
@@ -208,15 +228,17 @@ class EmotionClient(_Client):
                 answer = self._infer(again)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
-        return self._emotion(request, answer)
+        return self._result(request, answer)
 
-    def analyze_many(self, utterances: Iterable[Utterance], concurrency: int = 16) -> list[Emotion | EmotionError]:
+    def analyze_many(
+        self, utterances: Iterable[Utterance], concurrency: int = 16
+    ) -> list[EmotionResult | EmotionError]:
         """The emotion of each utterance, in their order, with `concurrency` requests under way at a time.
 
         An utterance that failed has its exception in its place; the others go on.
         """
 
-        def one(utterance: Utterance) -> Emotion | EmotionError:
+        def one(utterance: Utterance) -> EmotionResult | EmotionError:
             try:
                 return self.analyze(utterance.audio, utterance.text, utterance.rate, transcribe=utterance.transcribe)
             except EmotionError as error:
@@ -276,9 +298,10 @@ class AsyncEmotionClient(_Client):
         retries: bool = True,
         priority: Priority = "interactive",
         hedge_after: float | None = None,
+        confident_from: float = 0.9,
     ) -> None:
         asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
-        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after)
+        super().__init__(endpoints, deadline, tls, retries, priority, hedge_after, confident_from)
         self._triton = triton_aio.InferenceServerClient(**self._connection)
 
     async def analyze(
@@ -290,7 +313,7 @@ class AsyncEmotionClient(_Client):
         transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
-    ) -> Emotion:
+    ) -> EmotionResult:
         """As EmotionClient.analyze."""
         # in a thread, since reading a file would hold up the loop
         request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
@@ -308,15 +331,15 @@ class AsyncEmotionClient(_Client):
             if task is None or task.cancelling():
                 raise
             raise EmotionError("the call was cancelled, since this client was closed") from None
-        return self._emotion(request, answer)
+        return self._result(request, answer)
 
     async def analyze_many(
         self, utterances: Iterable[Utterance], concurrency: int = 16
-    ) -> list[Emotion | EmotionError]:
+    ) -> list[EmotionResult | EmotionError]:
         """As EmotionClient.analyze_many."""
         slots = asyncio.Semaphore(concurrency)
 
-        async def one(utterance: Utterance) -> Emotion | EmotionError:
+        async def one(utterance: Utterance) -> EmotionResult | EmotionError:
             async with slots:
                 try:
                     return await self.analyze(

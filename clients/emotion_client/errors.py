@@ -11,6 +11,7 @@ _UNREACHABLE = re.compile(
 )
 # a stage's process died or is stopped, and the server ends itself within a second or two; or /dev/shm is full
 _BROKEN = re.compile(r"Stub process '[^']*' is not healthy|Failed to increase the shared memory pool size")
+_NO_SOUND = "AUDIO has no sound above"  # how the server's sentence begins
 _TOO_LARGE = re.compile(r"message larger than max")
 
 
@@ -20,6 +21,10 @@ class EmotionError(Exception):
 
 class InvalidInput(EmotionError):
     """The request itself is wrong: the same request will always fail."""
+
+
+class NoSpeech(InvalidInput):
+    """The audio has no sound, and no text was given: there is nothing to judge."""
 
 
 class Unavailable(EmotionError):
@@ -55,7 +60,7 @@ def from_triton(error: InferenceServerException, endpoints: str, model: str, dea
     reason = sentence.rstrip(".")
     match (error.status() or "").removeprefix("StatusCode."):
         case "INVALID_ARGUMENT":
-            return InvalidInput(sentence)
+            return NoSpeech(sentence) if sentence.startswith(_NO_SOUND) else InvalidInput(sentence)
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s")
         case "UNAVAILABLE" if is_outage(error):

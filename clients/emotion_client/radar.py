@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
-from emotion_client.types import EMOTIONS, Emotion
+from emotion_client.types import EMOTIONS, EmotionResult
 
 # Okabe and Ito's palette for all kinds of colour vision, without its black and its yellow (too pale for a line)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -19,7 +19,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _GREY, _PALE, _RED = "#222222", "#6b6b6b", "#d0d0d0", "#b00020"
 
 
-def radar(results: Mapping[str, Emotion], path: str | PathLike[str]) -> None:
+def radar(results: Mapping[str, EmotionResult], path: str | PathLike[str]) -> None:
     """Draw `results`, by the name of the utterance, to an image file whose suffix gives the format (.png, .svg, .pdf).
 
     Several answers: the fused view of each. One answer: its fused, audio and text views laid over each other.
@@ -43,7 +43,7 @@ def radar(results: Mapping[str, Emotion], path: str | PathLike[str]) -> None:
         _draw(views, *_titles(results)).savefig(path, dpi=150)
 
 
-def _titles(results: Mapping[str, Emotion]) -> tuple[str, str]:
+def _titles(results: Mapping[str, EmotionResult]) -> tuple[str, str]:
     """The title, and the warning under it (empty where every part was trained)."""
     if len(results) == 1:
         [(name, result)] = results.items()

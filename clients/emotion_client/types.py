@@ -11,6 +11,7 @@ EMOTIONS: tuple[str, ...] = ("neutral", "frustration", "anger", "sadness", "exci
 
 Audio: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[Any]
 Priority: TypeAlias = Literal["interactive", "bulk"]
+Status: TypeAlias = Literal["ok", "unsure", "no_speech"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,18 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Emotion:
+class EmotionResult:
     """The answer to one utterance.
 
     Attributes:
         label: the most probable emotion.
+        confidence: calibrated probability that the label is right, 0 to 1. It is 0.5 or less where two emotions are as
+            probable as each other, or where the audio or the text contradicts the label.
+        is_confident: whether `confidence` reaches the client's `confident_from`.
+        status: "no_speech" where audio was sent in which the server found no sound, so that the answer rests on the
+            text alone; else "ok" where the answer is confident, "unsure" where it is not.
         probabilities: by emotion, in the order of EMOTIONS; they sum to 1. Audio and text taken together.
-        audio_probabilities: what the audio alone says; None where the utterance had no audio.
+        audio_probabilities: what the audio alone says; None where the utterance had no audio, or no sound in it.
         text_probabilities: what the text alone says; None where the utterance had no text.
         transcript: what the server recognised, "" where nobody spoke; None where it was not asked to.
         request_id: the request's name in the server's log and trace.
@@ -61,6 +67,9 @@ class Emotion:
     """
 
     label: str
+    confidence: float
+    is_confident: bool
+    status: Status
     probabilities: dict[str, float]
     audio_probabilities: dict[str, float] | None
     text_probabilities: dict[str, float] | None
@@ -69,3 +78,6 @@ class Emotion:
     checkpoint: str
     untrained: tuple[str, ...]
     timings: Timings
+
+
+Emotion = EmotionResult  # deprecated: the name until version 0.2, kept for a release

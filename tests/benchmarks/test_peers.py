@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emotion_client import Emotion, EmotionClient
+from emotion_client import EmotionClient, EmotionResult
 from emotion_client.types import EMOTIONS
 from numpy.typing import NDArray
 
@@ -43,7 +43,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def grpc(url: str, utterances: Utterances) -> NDArray[np.float64]:
     """Answers over gRPC; zeros for an absent modality."""
 
-    def views(emotion: Emotion) -> list[list[float]]:
+    def views(emotion: EmotionResult) -> list[list[float]]:
         found = (emotion.probabilities, emotion.audio_probabilities, emotion.text_probabilities)
         return [[(view or {}).get(name, 0.0) for name in EMOTIONS] for view in found]
 

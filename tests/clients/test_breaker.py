@@ -12,9 +12,9 @@ from emotion_client import (
     AsyncEmotionClient,
     CircuitOpen,
     DeadlineExceeded,
-    Emotion,
     EmotionClient,
     EmotionError,
+    EmotionResult,
     InvalidInput,
     breaker,
 )
@@ -60,7 +60,7 @@ def test_calls_fail_at_once_until_one_is_answered(link: Callable[..., Any]) -> N
             except CircuitOpen:
                 time.sleep(0.1)
         for _ in range(8):
-            assert isinstance(client.analyze(text="hello"), Emotion)
+            assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
 @pytest.mark.usefixtures("impatient")

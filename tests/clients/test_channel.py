@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emotion_client import TLS, Emotion, EmotionClient, EmotionError, InvalidInput, Unavailable
+from emotion_client import TLS, EmotionClient, EmotionError, EmotionResult, InvalidInput, Unavailable
 
 DEAD = "127.0.0.1:1"
 # 640 KB: more than gRPC's retry buffer holds by default
@@ -20,7 +20,7 @@ NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
 def test_a_dead_endpoint_among_live_ones_is_skipped(server: Any) -> None:
     with EmotionClient([DEAD, server.grpc_url]) as client:
         for _ in range(6):
-            assert isinstance(client.analyze(text="hello"), Emotion)
+            assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
 def test_no_server_at_all_is_said_in_one_sentence() -> None:
@@ -37,7 +37,7 @@ def test_a_proxy_is_asked_for_other_machines_alone(server: Any, monkeypatch: pyt
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         for endpoints in ([server.grpc_url], [f"localhost:{port}"], [server.grpc_url, server.grpc_url]):
             with EmotionClient(endpoints, deadline=5, retries=False) as client:
-                assert isinstance(client.analyze(text="hello"), Emotion)
+                assert isinstance(client.analyze(text="hello"), EmotionResult)
         with EmotionClient("192.0.2.1:8001", deadline=1, retries=False) as client, pytest.raises(EmotionError):
             client.analyze(text="hello")
         connection, _ = proxy.accept()
@@ -64,7 +64,7 @@ def test_a_call_outlives_a_restart(link: Callable[..., Any]) -> None:
         to_server.stop()
         threading.Timer(1.0, to_server.start).start()
         start = time.monotonic()
-        assert isinstance(client.analyze(NOISE, rate=16_000), Emotion)
+        assert isinstance(client.analyze(NOISE, rate=16_000), EmotionResult)
         assert time.monotonic() - start > 0.9
 
 
@@ -76,7 +76,7 @@ def test_a_call_cut_off_under_way_goes_to_another_server(link: Callable[..., Any
         doomed.stall()
         threading.Timer(1.0, doomed.stop).start()
         for _ in range(4):  # round-robin: at least one hangs in the stalled link
-            assert isinstance(client.analyze(NOISE, rate=16_000), Emotion)
+            assert isinstance(client.analyze(NOISE, rate=16_000), EmotionResult)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_tls_with_a_client_certificate(
     first, second = link(tls_context), link(tls_context)
     by_name = first.url.replace("127.0.0.1", "localhost")
     with EmotionClient(by_name, tls=TLS(**certificate)) as client:
-        assert isinstance(client.analyze(text="hello"), Emotion)
+        assert isinstance(client.analyze(text="hello"), EmotionResult)
     with EmotionClient([first.url, second.url], tls=TLS(**certificate, server_name="localhost")) as client:
-        assert isinstance(client.analyze(text="hello"), Emotion)
+        assert isinstance(client.analyze(text="hello"), EmotionResult)
     # no TLS, no client certificate
     for wrong in (None, TLS(root_certificates=certificate["root_certificates"])):
         with EmotionClient(by_name, tls=wrong) as client, pytest.raises(Unavailable):

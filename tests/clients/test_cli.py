@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from emotion_client import EMOTIONS, Emotion, EmotionClient, Timings
+from emotion_client import EMOTIONS, EmotionClient, EmotionResult, Timings
 from emotion_client.cli import main
 from emotion_client.radar import radar
 from matplotlib.image import imread
@@ -25,16 +25,16 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_table(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*map(str, clips), "--endpoint", server.grpc_url]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
-    assert header.split() == ["file", "label", *EMOTIONS]
+    assert header.split() == ["file", "label", "status", "confidence", *EMOTIONS]
     with EmotionClient(server.grpc_url) as client:
         for line, clip in zip(lines, clips, strict=True):
             answer = client.analyze(clip)
             note = ["untrained:", *", ".join(answer.untrained).split()] if answer.untrained else []
             fields = line.split()
-            assert fields[:2] + fields[7:] == [str(clip), answer.label, *note]
-            percentages = [float(field.removesuffix("%")) / 100 for field in fields[2:7]]
-            assert percentages == pytest.approx(list(answer.probabilities.values()), abs=1e-3)
-            ends = [header.index(name) + len(name) for name in EMOTIONS]
+            assert fields[:3] + fields[9:] == [str(clip), answer.label, answer.status, *note]
+            percentages = [float(field.removesuffix("%")) / 100 for field in fields[3:9]]
+            assert percentages == pytest.approx([answer.confidence, *answer.probabilities.values()], abs=1e-3)
+            ends = [header.index(name) + len(name) for name in ("confidence", *EMOTIONS)]
             assert all(line[end - 1] == "%" for end in ends)  # aligned under the names
 
 
@@ -47,6 +47,8 @@ def test_json(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture
     assert both["text_probabilities"] == pytest.approx(alone["text_probabilities"], abs=1e-4)
     assert both["audio_probabilities"] and alone["audio_probabilities"] is None
     assert tuple(both["probabilities"]) == EMOTIONS
+    for result in (both, alone):
+        assert result["is_confident"] == (result["confidence"] >= 0.9) == (result["status"] == "ok")
 
 
 def test_a_failure_leaves_the_others_alone(server: Any, clip: Path, tmp_path: Path) -> None:
@@ -102,10 +104,23 @@ def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "pip install 'emoserve-client[plot]'" in capsys.readouterr().err
 
 
-def answer(*probabilities: float, untrained: tuple[str, ...] = (), text: bool = True) -> Emotion:
+def answer(*probabilities: float, untrained: tuple[str, ...] = (), text: bool = True) -> EmotionResult:
     fused = dict(zip(EMOTIONS, probabilities, strict=True))
     label = max(fused, key=fused.__getitem__)
-    return Emotion(label, fused, fused, fused if text else None, None, "r", "3fa9c1d20b7e", untrained, Timings(1, 2))
+    return EmotionResult(
+        label=label,
+        confidence=0.95,
+        is_confident=True,
+        status="ok",
+        probabilities=fused,
+        audio_probabilities=fused,
+        text_probabilities=fused if text else None,
+        transcript=None,
+        request_id="r",
+        checkpoint="3fa9c1d20b7e",
+        untrained=untrained,
+        timings=Timings(1, 2),
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +140,7 @@ def answer(*probabilities: float, untrained: tuple[str, ...] = (), text: bool = 
     ],
 )
 def test_radar_says_what_it_shows(
-    results: dict[str, Emotion], present: list[str], absent: list[str], tmp_path: Path
+    results: dict[str, EmotionResult], present: list[str], absent: list[str], tmp_path: Path
 ) -> None:
     with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
         radar(results, tmp_path / "radar.svg")

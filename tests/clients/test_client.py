@@ -16,9 +16,9 @@ from emotion_client import (
     EMOTIONS,
     AsyncEmotionClient,
     DeadlineExceeded,
-    Emotion,
     EmotionClient,
     EmotionError,
+    EmotionResult,
     InvalidInput,
     Utterance,
 )
@@ -26,7 +26,7 @@ from emotion_client import (
 import emotion.labels
 
 
-def assert_same(left: Emotion, right: Emotion) -> None:
+def assert_same(left: EmotionResult, right: EmotionResult) -> None:
     """Equal but for what names the one request. Batches of other sizes may round differently."""
     assert (left.label, left.checkpoint, left.untrained) == (right.label, right.checkpoint, right.untrained)
     for view in ("probabilities", "audio_probabilities", "text_probabilities"):
@@ -83,7 +83,7 @@ def test_every_form_of_the_same_audio_gets_the_same_answer(client: EmotionClient
 
 
 def test_async_gives_the_same_answers(client: EmotionClient, server: Any, clips: dict[Path, str]) -> None:
-    async def ask() -> tuple[Emotion, list[Emotion | EmotionError], str]:
+    async def ask() -> tuple[EmotionResult, list[EmotionResult | EmotionError], str]:
         async with AsyncEmotionClient(server.grpc_url) as twin:
             one = await twin.analyze(*first, request_id="a")
             many = await twin.analyze_many(utterances, concurrency=2)
@@ -97,7 +97,7 @@ def test_async_gives_the_same_answers(client: EmotionClient, server: Any, clips:
     assert one.request_id == "a"
     assert_same(one, client.analyze(*first))
     for answer, (clip, text) in zip(many[:-1], clips.items(), strict=True):
-        assert isinstance(answer, Emotion)
+        assert isinstance(answer, EmotionResult)
         assert_same(answer, client.analyze(clip, text))
     assert isinstance(many[-1], InvalidInput)
     with pytest.raises(InvalidInput) as error:
@@ -111,7 +111,7 @@ def test_many_keeps_the_order_and_a_failure_stays_in_its_place(client: EmotionCl
     bad = [Utterance("missing.flac"), Utterance(b"not audio at all"), Utterance()]
     answers = client.analyze_many([*utterances[:2], *bad, *utterances[2:]])
     for answer, one in zip(answers[:2] + answers[5:], expected, strict=True):
-        assert isinstance(answer, Emotion)
+        assert isinstance(answer, EmotionResult)
         assert_same(answer, one)
     assert [type(answer) for answer in answers[2:5]] == [InvalidInput] * 3
     assert client.analyze_many([]) == []
@@ -122,7 +122,7 @@ def test_many_keeps_its_bound(server: Any) -> None:
         under_way = most = 0
         lock = threading.Lock()
 
-        def analyze(self, *args: Any, **options: Any) -> Emotion:
+        def analyze(self, *args: Any, **options: Any) -> EmotionResult:
             with self.lock:
                 self.under_way += 1
                 self.most = max(self.most, self.under_way)
@@ -134,7 +134,7 @@ def test_many_keeps_its_bound(server: Any) -> None:
 
     with Counting(server.grpc_url) as client:
         answers = client.analyze_many([Utterance(text=f"line {i}") for i in range(12)], concurrency=3)
-    assert all(isinstance(answer, Emotion) for answer in answers)
+    assert all(isinstance(answer, EmotionResult) for answer in answers)
     assert 1 < client.most <= 3
 
 
@@ -172,12 +172,12 @@ def test_a_call_ends_at_its_deadline_and_the_next_goes_on(link: Callable[..., An
             client.analyze(text="hello", deadline=0.3)
         assert 0.3 <= time.monotonic() - start < 2
         to_server.flow()
-        assert isinstance(client.analyze(text="hello"), Emotion)
+        assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
 def test_a_large_file_passes(client: EmotionClient) -> None:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (20 * 48_000, 2))  # 7.7 MB as sent; gRPC's usual limit is 4 MiB
-    assert isinstance(client.analyze(noise, rate=48_000), Emotion)
+    assert isinstance(client.analyze(noise, rate=48_000), EmotionResult)
 
 
 def test_an_async_client_needs_a_loop() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from emotion_client import AsyncEmotionClient, DeadlineExceeded, Emotion, EmotionClient, InvalidInput, Unavailable
+from emotion_client import AsyncEmotionClient, DeadlineExceeded, EmotionClient, EmotionResult, InvalidInput, Unavailable
 from emotion_client.hedging import Budget
 
 from tests.clients.conftest import Hanging, Refusing
@@ -35,7 +35,7 @@ def test_the_other_server_answers(links: list[Any]) -> None:
         stall_one(client, links)
         for _ in range(6):  # round-robin: some go to the stalled one first
             started = time.monotonic()
-            assert isinstance(client.analyze(text="hello"), Emotion)
+            assert isinstance(client.analyze(text="hello"), EmotionResult)
             assert time.monotonic() - started < 15
 
 
@@ -54,7 +54,7 @@ async def test_it_answers_asyncio_callers_too(links: list[Any]) -> None:
         links[0].stall()
         for _ in range(6):
             started = time.monotonic()
-            assert isinstance(await client.analyze(text="hello"), Emotion)
+            assert isinstance(await client.analyze(text="hello"), EmotionResult)
             assert time.monotonic() - started < 15
 
 
@@ -133,7 +133,7 @@ def test_a_refusal_does_not_beat_an_answer(link: Callable[..., Any], serve: Call
                 break
             except Unavailable:  # went to the refusing one first, and there was nothing to hedge
                 mend.cancel()
-    assert isinstance(answer, Emotion)
+    assert isinstance(answer, EmotionResult)
     assert len(refusing.requests) == 1
 
 

@@ -209,12 +209,37 @@ def test_temperatures_that_disagree_are_not_saved(tiny: Path, tmp_path: Path, pl
     assert not list(tmp_path.iterdir())
 
 
-def test_configuration_from_before_temperatures_and_seeds(copy: Path) -> None:
+def test_confidence_is_kept(tiny: Path, tmp_path: Path) -> None:
+    first = load(tiny)
+    assert first.config.confidence == {"fused": [1.0, 0.0], "audio": [1.0, 0.0], "text": [1.0, 0.0]}
+    first.model.head.confidence.copy_(torch.tensor([[1.5, -0.25], [0.5, 0.0], [2.0, -1.0]]))
+    first.config.confidence = {"text": [2.0, -1.0], "fused": [1.5, -0.25], "audio": [0.5, 0.0]}
+    save(tmp_path / "calibrated", first.model, first.config, first.tokenizer)
+    second = load(tmp_path / "calibrated")
+    assert second.config == first.config
+    assert torch.equal(second.model.head.confidence, first.model.head.confidence)
+    assert second.digest != first.digest
+
+
+@pytest.mark.parametrize("place", ["model", "configuration"])
+def test_confidence_that_disagrees_is_not_saved(tiny: Path, tmp_path: Path, place: str) -> None:
+    loaded = load(tiny)
+    if place == "model":
+        loaded.model.head.confidence[0, 0] = 1.5
+    else:
+        loaded.config.confidence["fused"] = [1.5, 0.0]
+    with pytest.raises(ValueError, match=r"the configuration has the confidence .* set both"):
+        save(tmp_path / "made", loaded.model, loaded.config, loaded.tokenizer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_configuration_without_what_is_fitted_has_its_neutral_values(copy: Path) -> None:
     fields = json.loads((copy / "config.json").read_text())
-    del fields["temperatures"], fields["seed"]
+    del fields["temperatures"], fields["confidence"], fields["seed"]
     put(copy / "config.json", json.dumps(fields))
     loaded = load(copy)
     assert loaded.model.head.temperature.tolist() == [1.0, 1.0, 1.0]
+    assert loaded.model.head.confidence.tolist() == [[1.0, 0.0]] * 3
     assert loaded.config.seed is None
 
 
@@ -294,7 +319,7 @@ def test_cut_weights(copy: Path, name: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (lambda state: state.pop("fusion.3.bias"), "lacks the tensor fusion.3.bias"),
+        (lambda state: state.pop("fusion.layers.3.bias"), "lacks the tensor fusion.layers.3.bias"),
         (lambda state: state.update(more=torch.zeros(1)), "has a tensor that the model lacks: more"),
         (
             lambda state: state.update({"text_projection.0.weight": torch.zeros(256, 384)}),
@@ -320,7 +345,10 @@ def test_wrong_tensors(copy: Path, edit: Callable[[dict[str, torch.Tensor]], obj
     [
         ({"labels": ["happy", "sad"]}, "has the labels ['happy', 'sad']; this version serves ['neutral', "),
         ({"labels": list(reversed(EMOTIONS))}, "this version serves ['neutral', "),
-        ({"format": 2}, "has format 2; this version reads format 1"),
+        (
+            {"format": 1},
+            "has format 1; this version reads format 2: train the checkpoint again",
+        ),
         ({"untrained": ["vgish"]}, "lists unknown untrained parts ['vgish']; the parts are ['text_encoder', "),
         ({"untrained": None}, "is not a checkpoint's configuration"),
         ({"colour": "blue"}, "is not a checkpoint's configuration"),
@@ -350,6 +378,34 @@ def test_wrong_temperatures(copy: Path, temperatures: Any) -> None:
     message = refusal(load, copy)
     assert message.startswith(f"{copy / 'config.json'}: the temperatures {temperatures} can't be used; ")
     assert message.endswith("fused, audio, text need one finite number above 0 each")
+
+
+@pytest.mark.parametrize(
+    "confidence",
+    [
+        {"fused": [1.0, 0.0], "audio": [1.0, 0.0]},
+        [[1.0, 0.0]] * 3,
+        *(
+            {"fused": [1.0, 0.0], "audio": pair, "text": [1.0, 0.0]}
+            for pair in (
+                [-0.1, 0.0],
+                [1.0, 0.1],
+                [1.0],
+                1.0,
+                [math.nan, 0.0],
+                [1.0, -math.inf],
+                ["1", 0.0],
+                [True, 0.0],
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_confidence(copy: Path, confidence: Any) -> None:
+    edit_json(copy / "config.json", confidence=confidence)
+    message = refusal(load, copy)
+    assert message.startswith(f"{copy / 'config.json'}: the confidence {confidence} can't be used; ")
+    assert message.endswith("two finite numbers each: a slope of at least 0 and an offset of at most 0")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff\xfe"])

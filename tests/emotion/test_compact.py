@@ -23,6 +23,7 @@ from emotion.text import WordPiece
 
 RANK = 4
 TEMPERATURES = {"fused": 1.25, "audio": 0.8, "text": 1.6}
+CONFIDENCE = {"fused": [1.5, -0.25], "audio": [0.5, 0.0], "text": [2.0, -1.0]}
 TEXT_MATRICES = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.5.output.dense.weight")
 AUDIO_MATRICES = ("embeddings.0.weight", "embeddings.2.weight")
 
@@ -71,10 +72,12 @@ def trained(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory
     perturb(loaded.model.vggish.get_parameter("embeddings.4.weight"), 100)
     loaded.model.vggish.get_parameter("features.3.bias").fill_(0.01)
     loaded.model.text_encoder.get_parameter("embeddings.LayerNorm.weight").mul_(1.1)
-    loaded.model.head.get_parameter("fusion.3.bias").copy_(torch.arange(5.0))
+    loaded.model.head.get_parameter("fusion.layers.3.bias").copy_(torch.arange(7.0))
     loaded.config.temperatures = TEMPERATURES
+    loaded.config.confidence = CONFIDENCE
     loaded.config.untrained = []
     loaded.model.head.temperature.copy_(checkpoints.temperature(loaded.config))
+    loaded.model.head.confidence.copy_(checkpoints.confidence(loaded.config))
     directory = tmp_path_factory.mktemp("trained") / "checkpoint"
     save(directory, loaded.model, loaded.config, loaded.tokenizer, "# Trained in a test\n")
     return directory
@@ -137,7 +140,7 @@ def test_only_changes_are_stored(compacted: Path) -> None:
     assert update["vggish.embeddings.0.weight.left"].shape == (4096, RANK)
     assert update["vggish.embeddings.0.weight.right"].shape == (RANK, 12288)
     assert update["vggish.embeddings.0.weight.left"].dtype == torch.float16
-    assert update["fusion.fusion.3.bias"].dtype == torch.float32
+    assert update["fusion.fusion.layers.3.bias"].dtype == torch.float32
 
 
 @torch.no_grad()
@@ -166,7 +169,9 @@ def test_expanded_checkpoint_is_an_ordinary_one(trained: Path, compacted: Path, 
     original, again = load(trained), load(expanding[0])
     assert again.config.temperatures == TEMPERATURES
     assert again.model.head.temperature.tolist() == pytest.approx(list(TEMPERATURES.values()))
-    assert (again.config.untrained, again.config.seed, again.config.format) == ([], 0, 1)
+    assert again.config.confidence == CONFIDENCE
+    assert torch.equal(again.model.head.confidence, original.model.head.confidence)
+    assert (again.config.untrained, again.config.seed, again.config.format) == ([], 0, 2)
     assert again.config.sources["vggish"] == "seeded with 0 + rank-4 update"
     assert again.config.sources["text_encoder"].endswith("0.1.0) + rank-4 update")
     assert again.config.sources["fusion"] == original.config.sources["fusion"]
@@ -257,10 +262,9 @@ def test_formats_are_not_confused(trained: Path, compacted: Path, tmp_path: Path
 
 
 def test_other_format(copy: Path, tmp_path: Path) -> None:
-    edit_config(copy, lambda config: config.update(format="compact-2"))
-    assert refusal(expand, copy, tmp_path / "made").endswith(
-        "has format 'compact-2'; this version reads format 'compact-1'"
-    )
+    edit_config(copy, lambda config: config.update(format="compact-1"))
+    expected = "has format 'compact-1'; this version reads format 'compact-2': train the checkpoint again"
+    assert expected in refusal(expand, copy, tmp_path / "made")
 
 
 def shift(config: dict[str, Any]) -> None:
@@ -329,7 +333,7 @@ MATRIX = f"text_encoder.{TEXT_MATRICES[0]}"
             lambda update: update.update({f"{MATRIX}.left": torch.zeros(1, RANK)}),
             f"the update of {MATRIX} does not give its shape [384, 384]",
         ),
-        (lambda update: update.pop("fusion.fusion.0.bias"), "lacks the tensor fusion.0.bias"),
+        (lambda update: update.pop("fusion.fusion.layers.0.bias"), "lacks the tensor fusion.layers.0.bias"),
         (lambda update: update.update(more=torch.zeros(1)), "has a tensor that the model lacks: more"),
     ],
     ids=["half of it", "too much", "misfit", "misshapen", "head incomplete", "unknown"],

@@ -11,11 +11,18 @@ from transformers import BertConfig, BertModel
 
 from emotion.labels import EMOTIONS
 from emotion.model import (
+    AGREED,
+    FLOOR,
+    RESIDUAL_LIMIT,
     VIEWS,
     EmotionModel,
+    Fusion,
     FusionHead,
     Logits,
+    Probabilities,
     VGGish,
+    confidence,
+    contradiction,
     load_vggish_state,
     probabilities,
     segment_mean,
@@ -158,9 +165,11 @@ def test_segment_mean_of_nothing_at_all() -> None:
 
 
 def head_and_inputs() -> tuple[FusionHead, Tensor, Tensor]:
-    """A head in evaluation mode and embeddings of four utterances."""
+    """A head in evaluation mode whose fusion has learnt something, and embeddings of four utterances."""
     torch.manual_seed(11)
-    return FusionHead(text_hidden=16).eval(), torch.randn(4, 128), torch.randn(4, 256)
+    head = FusionHead(text_hidden=16).eval()
+    nn.init.normal_(head.get_parameter("fusion.layers.3.weight"))
+    return head, torch.randn(4, 128), torch.randn(4, 256)
 
 
 @torch.no_grad()
@@ -170,7 +179,7 @@ def test_fused_view_falls_back_to_the_modality_that_is_there() -> None:
     logits = head(audio, has_audio, text, has_text)
     assert torch.equal(logits.audio, head.audio_head(audio))
     assert torch.equal(logits.text, head.text_head(text))
-    assert torch.equal(logits.fused[0], head.fusion(torch.cat([audio, text], 1))[0])
+    assert torch.equal(logits.fused[0], head.fusion(logits.audio, logits.text, audio, text)[0])
     assert torch.equal(logits.fused[1], logits.audio[1])
     assert torch.equal(logits.fused[2], logits.text[2])
     assert not torch.allclose(logits.fused[0], logits.audio[0])
@@ -195,13 +204,160 @@ def test_each_view_is_divided_by_its_own_temperature() -> None:
     scaled = head(audio, has_audio, text, has_text)
     torch.testing.assert_close(scaled.audio, plain.audio / 4.0)
     torch.testing.assert_close(scaled.text, plain.text / 2.0)
-    torch.testing.assert_close(scaled.fused[0], plain.fused[0] / 0.5)
+    weighed = head.fusion(scaled.audio, scaled.text, audio, text)  # the calibrated views are what is weighed
+    torch.testing.assert_close(scaled.fused[0], weighed[0] / 0.5)
     assert torch.equal(scaled.fused[1], scaled.audio[1])  # one modality: the calibrated answer of its own head
     assert torch.equal(scaled.fused[2], scaled.text[2])
 
 
-def test_temperature_is_not_among_the_weights() -> None:
-    assert not [name for name in FusionHead(text_hidden=16).state_dict() if "temperature" in name]
+@torch.no_grad()
+def test_a_new_fusion_adds_up_the_views() -> None:
+    torch.manual_seed(17)
+    fusion = Fusion(hidden=8, dropout=0.0)
+    audio_logits, text_logits = torch.randn(2, 50, len(EMOTIONS)).mul(3).unbind()
+    fused = fusion(audio_logits, text_logits, torch.randn(50, 128), torch.randn(50, 256))
+    expected = (audio_logits.softmax(-1) + FLOOR).log() + (text_logits.softmax(-1) + FLOOR).log()
+    torch.testing.assert_close(fused, expected)
+
+
+def agreeing_logits(count: int, generator: torch.Generator) -> Tensor:
+    """Logits [count, 5] of which class 2 has a probability of AGREED to 1; often, another class has all the rest."""
+    top = AGREED + (1 - AGREED) * torch.rand(count, generator=generator) ** 3
+    rest = torch.rand(count, len(EMOTIONS), generator=generator) ** 20 + 1e-12
+    rest[:, 2] = 0
+    values = rest / rest.sum(1, keepdim=True) * (1 - top)[:, None]
+    values[:, 2] = top
+    return values.clamp(min=1e-12).log() + torch.randn(count, 1, generator=generator) * 10
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1e6])
+def test_fused_label_is_the_one_that_both_views_agree_on_whatever_was_learnt(scale: float) -> None:
+    generator = torch.Generator().manual_seed(19)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        fusion = Fusion(hidden=8, dropout=0.0)
+        for parameter in fusion.parameters():
+            nn.init.normal_(parameter, std=scale)
+        views = agreeing_logits(500, generator), agreeing_logits(500, generator)
+        fused = fusion(*views, torch.randn(500, 128), torch.randn(500, 256))
+        assert (fused.argmax(1) == 2).all()
+
+
+@torch.no_grad()
+def test_the_worst_residual_cannot_overturn_views_that_barely_agree() -> None:
+    """The bound of Fusion's docstring, with all that may be learnt against the label."""
+    fusion = Fusion(hidden=8, dropout=0.0)
+    label, other = 1, 3
+    views = torch.full((1, len(EMOTIONS)), -20.0)
+    views[0, label], views[0, other] = np.log(AGREED), np.log(1 - AGREED)
+    for strengths in ((1e4, 1e4), (-1e4, -1e4), (1e4, -1e4), (0.0, 0.0)):
+        against = torch.tensor([*strengths, 0.0, -1e4, 0.0, 1e4, 0.0])
+        fusion.get_parameter("layers.3.bias").copy_(against)
+        fused = fusion(views, views, torch.zeros(1, 128), torch.zeros(1, 256))
+        assert fused.argmax(1).item() == label
+    assert np.log((AGREED + FLOOR) / (1 - AGREED + FLOOR)) > 2 * RESIDUAL_LIMIT
+
+
+def two_views(audio: list[float], text: list[float], fused: list[float]) -> Probabilities:
+    return Probabilities(*(torch.tensor([view], dtype=torch.float64) for view in (fused, audio, text)))
+
+
+YES, NO = torch.tensor([True]), torch.tensor([False])
+NEUTRAL = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "fused", "expected"),
+    [
+        ([0.8, 0.1, 0.1, 0, 0], [0.9, 0.1, 0, 0, 0], [0.95, 0.05, 0, 0, 0], 0.0),
+        ([0.7, 0.2, 0.1, 0, 0], [0.1, 0.8, 0.1, 0, 0], [0.4, 0.6, 0, 0, 0], 0.5),  # the audio does
+        ([0.9, 0.1, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0], [0.2, 0.2, 0.6, 0, 0], 0.9),  # both do, the audio more
+    ],
+)
+def test_contradiction_is_what_a_view_prefers_another_class_by(
+    audio: list[float], text: list[float], fused: list[float], expected: float
+) -> None:
+    views = two_views(audio, text, fused)
+    assert contradiction(views, YES, YES).tolist() == pytest.approx([expected])
+    assert confidence(views, YES, YES, NEUTRAL).tolist() == pytest.approx([max(fused) * (1 - expected)])
+
+
+def test_an_absent_view_contradicts_nothing() -> None:
+    nothing, given = [0.0] * 5, [0.2, 0.7, 0.1, 0.0, 0.0]
+    for views, has_audio, has_text in (
+        (two_views(nothing, given, given), NO, YES),
+        (two_views(given, nothing, given), YES, NO),
+        (two_views([torch.nan] * 5, given, given), NO, YES),  # what an absent modality's embedding holds
+    ):
+        assert confidence(views, has_audio, has_text, NEUTRAL).tolist() == pytest.approx([0.7])
+
+
+def drawn_views(count: int) -> tuple[Probabilities, Tensor, Tensor]:
+    """Views at all temperatures, of all kinds of evidence, the fused one drawn apart from the others."""
+    generator = torch.Generator().manual_seed(23)
+    logits = (
+        torch.randn(3, count, len(EMOTIONS), generator=generator) * torch.rand(3, count, 1, generator=generator) * 20
+    )
+    has_audio, has_text = torch.rand(2, count, generator=generator) < 0.7
+    has_text |= ~has_audio
+    views = probabilities(Logits(*logits), has_audio, has_text)
+    alone = torch.where(has_audio[:, None], views.audio, views.text)
+    fused = torch.where((has_audio & has_text)[:, None], views.fused, alone)
+    return Probabilities(fused, views.audio, views.text), has_audio, has_text
+
+
+@pytest.mark.parametrize("coefficients", [(1.0, 0.0), (20.0, 0.0), (0.3, -2.0), (0.0, 0.0)])
+def test_ties_and_contradictions_are_never_sure(coefficients: tuple[float, float]) -> None:
+    views, has_audio, has_text = drawn_views(5000)
+    found = confidence(views, has_audio, has_text, torch.tensor([coefficients] * 3))
+    assert ((found >= 0) & (found <= 1)).all()
+    contradicted = contradiction(views, has_audio, has_text) >= 0.5
+    assert contradicted.sum() > 100
+    assert (found[contradicted] <= 0.5).all()
+    tied = two_views([0.5, 0.5, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [0.5, 0.5, 0, 0, 0])
+    assert confidence(tied, YES, YES, torch.tensor([coefficients] * 3)).item() <= 0.5
+
+
+def test_confidence_rises_with_the_probability_and_falls_with_the_contradiction() -> None:
+    views, has_audio, has_text = drawn_views(800)
+    coefficients = torch.tensor([[1.7, -0.4]] * 3)
+    found = confidence(views, has_audio, has_text, coefficients)
+    disputed = contradiction(views, has_audio, has_text)
+    for values, falling in ((views.fused.amax(1), disputed), (1 - disputed, 1 - views.fused.amax(1))):
+        better = (values[:, None] >= values) & (falling[:, None] <= falling)
+        assert (found[:, None] >= found - 1e-6)[better].all()
+    assert found.max() > 0.9 > 0.1 > found.min()
+
+
+def test_confidence_has_coefficients_for_each_kind_of_evidence() -> None:
+    given, nothing = [0.8, 0.2, 0, 0, 0], [0.0] * 5
+    coefficients = torch.tensor([[1.0, 0.0], [0.5, 0.0], [1.0, -1.0]], dtype=torch.float64)
+    logit = np.log(0.8 / 0.2)
+    for views, has_audio, has_text, value in (
+        (two_views(given, given, given), YES, YES, logit),
+        (two_views(given, nothing, given), YES, NO, 0.5 * logit),
+        (two_views(nothing, given, given), NO, YES, logit - 1),
+    ):
+        found = confidence(views, has_audio, has_text, coefficients)
+        assert found.tolist() == pytest.approx([1 / (1 + np.exp(-value))])
+
+
+def test_confidence_of_extreme_answers_is_a_number() -> None:
+    sure = [1.0, 0.0, 0.0, 0.0, 0.0]
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        coefficients = torch.tensor([[3.0, -0.5]] * 3, dtype=dtype)
+        certain = Probabilities(*(torch.tensor([sure], dtype=dtype) for _ in range(3)))
+        assert 0.99 < confidence(certain, YES, YES, coefficients).item() <= 1
+        denied = Probabilities(certain.fused, certain.audio, certain.text.flip(1))
+        assert 0 <= confidence(denied, YES, YES, coefficients).item() < 0.01
+        withheld = Probabilities(certain.fused * torch.nan, certain.audio, certain.text)
+        assert confidence(withheld, YES, YES, coefficients).item() == 0
+
+
+def test_calibration_is_not_among_the_weights() -> None:
+    names = FusionHead(text_hidden=16).state_dict()
+    assert not [name for name in names if "temperature" in name or "confidence" in name]
 
 
 def test_probabilities_sum_to_one_and_absent_rows_are_zero() -> None:

@@ -29,7 +29,7 @@ from emotion import checkpoint as checkpoints
 from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
-from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, VIEWS
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabilities
 from export import parity
 from export.control_flow import PATCHES_PER_TURN
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
@@ -275,31 +275,41 @@ def test_encoder_runs_only_where_an_utterance_uses_an_element(
 
 
 @torch.no_grad()
-def test_temperatures_are_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path) -> None:
-    """The file answers softmax(logits / temperature), with the logits taken before any temperature was set."""
+def test_calibration_is_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path) -> None:
+    """The file answers with the temperatures and the confidence of the head, in a batch of all kinds of evidence."""
     torch.manual_seed(6)
-    audio, text = 3 * torch.randn(3, AUDIO_EMBEDDING), 3 * torch.randn(3, TEXT_EMBEDDING)
-    patches = torch.tensor([[2], [2], [0]], dtype=torch.int32)
-    head = narrow.model.head
-    plain = {
-        "PROBABILITIES": head.fusion(torch.cat([audio, text], 1)),
-        "AUDIO_PROBABILITIES": head.audio_head(audio),
-        "TEXT_PROBABILITIES": head.text_head(text),
-    }
-    plain["PROBABILITIES"][2] = plain["TEXT_PROBABILITIES"][2] / 0.4 * 3.0  # the text alone, at its own temperature
     calibrated = copy.copy(narrow)
     calibrated.model = copy.deepcopy(narrow.model)
-    calibrated.model.head.temperature.copy_(torch.tensor([{"fused": 3.0, "audio": 1.7, "text": 0.4}[v] for v in VIEWS]))
-    write_part(serving_parts(calibrated)["fusion"], tmp_path / "fusion.onnx", "fp32")
-    session = onnxruntime.InferenceSession(tmp_path / "fusion.onnx", providers=["CPUExecutionProvider"])
-    tokens = torch.full_like(patches, 4)
+    head = calibrated.model.head
+    torch.nn.init.normal_(head.get_parameter("fusion.layers.3.weight"))
+    audio, text = 3 * torch.randn(4, AUDIO_EMBEDDING), 3 * torch.randn(4, TEXT_EMBEDDING)
+    audio[3] = torch.nan  # withheld, see export.graphs.Packing
+    patches = torch.tensor([[2], [0], [2], [2]], dtype=torch.int32)
+    tokens = torch.tensor([[4], [4], [0], [4]], dtype=torch.int32)
+    has_audio, has_text = patches[:, 0] > 0, tokens[:, 0] > 0
+    names = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
     inputs = {"AUDIO_EMBEDDING": audio, "PATCHES_USED": patches, "TEXT_EMBEDDING": text, "TOKENS_USED": tokens}
-    found = session.run(list(plain), {name: tensor.numpy() for name, tensor in inputs.items()})
-    for (name, logits), temperature, answer in zip(plain.items(), (3.0, 1.7, 0.4), found, strict=True):
-        expected = (logits / temperature).softmax(-1)
-        rows = 2 if name == "AUDIO_PROBABILITIES" else 3  # the last has no audio
-        np.testing.assert_allclose(answer[:rows], expected[:rows], atol=1e-6)
-        assert np.abs(answer[:rows] - logits.softmax(-1)[:rows].numpy()).max() > 1e-2  # it makes a difference here
+    answers = []
+    for number, (temperatures, pair) in enumerate([((1.0, 1.0, 1.0), (1.0, 0.0)), ((3.0, 1.7, 0.4), (1.8, -0.3))]):
+        head.temperature.copy_(torch.tensor(temperatures))
+        head.confidence.copy_(torch.tensor([pair, (1.2, -0.1), (0.7, -0.2)]))
+        write_part(serving_parts(calibrated)["fusion"], tmp_path / f"{number}.onnx", "fp32")
+        session = onnxruntime.InferenceSession(tmp_path / f"{number}.onnx", providers=["CPUExecutionProvider"])
+        found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        views = probabilities(head(audio, has_audio, text, has_text), has_audio, has_text)
+        expected = [
+            views.fused,
+            views.audio,
+            views.text,
+            confidence(views, has_audio, has_text, head.confidence)[:, None],
+        ]
+        assert [output.name for output in session.get_outputs()] == [*names, "CONFIDENCE"]
+        for name, answer, tensor in zip([*names, "CONFIDENCE"], found, expected, strict=True):
+            np.testing.assert_allclose(answer, tensor, atol=1e-6, err_msg=name)
+        assert np.isnan(found[0][3]).all() and found[3][3, 0] == 0
+        answers.append([answer[:3] for answer in found])
+    for before, after in zip(*answers, strict=True):
+        assert np.abs(after - before).max() > 1e-2
 
 
 # ---- the gate, and exports that end early

@@ -301,13 +301,14 @@ def test_service_is_an_ensemble_of_all_the_others() -> None:
     assert {step.model_version for step in steps()} == {-1}
 
 
-def test_service_takes_audio_and_text_and_answers_with_three_views() -> None:
+def test_service_takes_audio_and_text_and_answers_with_three_views_and_a_confidence() -> None:
     text, scores = (DataType.TYPE_STRING, (1,)), (DataType.TYPE_FP32, (5,))
     assert tensors(config("emotion").input) == {"AUDIO": text, "TEXT": text}
     assert tensors(config("emotion").output) == {
         "PROBABILITIES": scores,
         "AUDIO_PROBABILITIES": scores,
         "TEXT_PROBABILITIES": scores,
+        "CONFIDENCE": (DataType.TYPE_FP32, (1,)),
         "CHECKPOINT": text,
     }
 

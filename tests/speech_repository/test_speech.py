@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from emotion_client import Emotion, EmotionClient, EmotionError, InvalidInput
+from emotion_client import EmotionClient, EmotionError, EmotionResult, InvalidInput
 from google.protobuf import text_format
 from tritonclient import grpc
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -37,7 +37,7 @@ def silence(seconds: float) -> bytes:
     return buffer.getvalue()
 
 
-def same(left: Emotion, right: Emotion) -> None:
+def same(left: EmotionResult, right: EmotionResult) -> None:
     for view in VIEWS:
         assert getattr(left, view) == pytest.approx(getattr(right, view), abs=1e-4), view
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 
-from training.calibration import LIMITS, fit_temperature
+from training.calibration import LIMITS, fit_confidence, fit_temperature
 from training.errors import TrainingError
 
 
@@ -40,3 +40,36 @@ def test_many_utterances_overrule_the_prior_up_to_the_limits() -> None:
 def test_logits_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(TrainingError, match="NaN or infinite"):
         fit_temperature(np.array([[0, 0, np.nan, 0, 0]]), np.array([0]))
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(0.6, -0.4), (1.0, 0.0), (2.5, -1.0)])
+def test_fit_confidence_recovers_the_coefficients_that_answers_were_drawn_with(slope: float, offset: float) -> None:
+    random = np.random.default_rng(2)
+    given = random.uniform(0.05, 0.95, 40_000)
+    right = random.random(given.size) < expit(slope * logit(given) + offset)
+    assert fit_confidence(given, right, np.ones(given.size)) == pytest.approx((slope, offset), abs=0.06)
+    contradicted = np.arange(given.size) % 2 == 0
+    right[contradicted] = False  # counts for nothing at a weight of 0
+    assert fit_confidence(given, right, 1.0 - contradicted) == pytest.approx((slope, offset), abs=0.08)
+
+
+def test_fit_confidence_never_makes_a_tie_sure() -> None:
+    given = np.random.default_rng(3).uniform(0.3, 0.5, 1000)
+    slope, offset = fit_confidence(given, np.ones(1000, np.bool_), np.ones(1000))  # right each time
+    assert slope > 0 and offset == 0
+
+
+def test_fit_confidence_of_a_few_answers_stays_within_reason() -> None:
+    slope, offset = fit_confidence(np.full(8, 0.7), np.ones(8, np.bool_), np.ones(8))
+    assert 1 < slope < 2.5 and offset == 0
+    slope, offset = fit_confidence(np.full(8, 0.7), np.zeros(8, np.bool_), np.ones(8))
+    assert 0.3 < slope < 1 and -1.5 < offset < -0.3
+
+
+def test_fit_confidence_without_answers_is_neutral() -> None:
+    assert fit_confidence(np.empty(0), np.empty(0, np.bool_), np.empty(0)) == pytest.approx((1.0, 0.0))
+
+
+def test_fit_confidence_takes_certain_probabilities() -> None:
+    slope, offset = fit_confidence(np.array([0.0, 1.0, 1.0]), np.array([False, True, False]), np.ones(3))
+    assert np.isfinite([slope, offset]).all()

@@ -23,7 +23,7 @@ from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import corpora, splits
 from training.data import Utterances, tokenise
-from training.predictions import Predictions, at_temperatures, predict
+from training.predictions import Predictions, predict
 from training.recordings import Recordings
 from training.report import REFERENCE
 
@@ -132,6 +132,8 @@ class TestFromReleaseToReport:
         assert all(value != 1.0 for value in result["temperatures"].values())
         temperatures = torch.tensor([result["temperatures"][view] for view in VIEWS])
         torch.testing.assert_close(checkpoint.model.head.temperature, temperatures)
+        assert checkpoint.config.confidence == result["confidence"]
+        assert all(pair != [1.0, 0.0] for pair in result["confidence"].values())
         assert not (fitted.fold / "state").exists()
 
     def test_no_speaker_crosses(self, fitted: Run, iemocap_release: Release) -> None:
@@ -222,7 +224,7 @@ def open_(self, mode="r", *others, **more):
 Path.open = open_
 """
 )
-BEFORE_THE_RESULT = KILL + "from training import fit\nfit.fit_temperatures = kill\n"
+BEFORE_THE_RESULT = KILL + "from training import fit\nfit.calibrate = kill\n"
 
 
 def killed(command: list[str | Path], code: str | None) -> None:
@@ -350,6 +352,7 @@ def test_a_class_without_examples_is_told_and_trained_without(checkpoint_directo
     config = checkpoints.load(tmp_path / "run" / "random-1" / "checkpoint").config
     assert config.untrained == ["vggish", "fusion"]  # nothing of theirs was in the corpus
     assert config.temperatures["audio"] == config.temperatures["fused"] == 1.0
+    assert config.confidence["audio"] == config.confidence["fused"] == [1.0, 0.0]
 
 
 def test_a_corrupt_recording_is_named_or_left_out(checkpoint_directory: Path, tmp_path: Path) -> None:
@@ -380,7 +383,8 @@ def test_the_saved_checkpoint_gives_the_reported_answers(sayings: Path, undistur
     rows = [row for row in corpora.load("manifest", sayings).utterances if row.id in wanted]
     tokens = tokenise(rows, WordPiece(checkpoint.tokenizer))
     asked = predict(checkpoint.model, Utterances(rows, Recordings(np.empty(0, np.float32), {}), tokens))
-    reported = at_temperatures(Predictions.load(fold / "predictions.json"), checkpoint.config.temperatures)
+    reported = Predictions.load(fold / "predictions.json")
     assert asked.ids == reported.ids
     for view in VIEWS:
         np.testing.assert_allclose(asked.probabilities[view], reported.probabilities[view], atol=1e-5)
+        np.testing.assert_allclose(asked.confidence[view], reported.confidence[view], atol=1e-5)

@@ -237,7 +237,7 @@ def test_each_view_has_a_loss_of_its_own_on_the_utterances_that_have_what_it_nee
 def test_embeddings_of_resting_encoders_give_the_models_own_logits(model: EmotionModel) -> None:
     teaching = learner(model, "batbb", freeze_epochs=1)
     model.eval()
-    audio, has_audio, tokens, has_text, target = teaching._embeddings().tensors
+    audio, has_audio, tokens, has_text, target = teaching._embeddings(teaching.train_set).tensors
     head = model.head(audio, has_audio, model.head.text_projection(tokens), has_text)
     batch = Batch(*collate([teaching.train_set[index] for index in range(5)]))
     whole = model(batch.patches, batch.patch_counts, batch.input_ids, batch.attention_mask)

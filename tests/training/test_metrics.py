@@ -141,3 +141,14 @@ def test_as_dict_is_json() -> None:
     text = json.dumps(judge([0, 3], [0, 1]).as_dict(), allow_nan=False)
     assert json.loads(text)["classes"]["sadness"]["precision"] is None
     assert list(json.loads(text)["classes"]) == list(EMOTIONS)
+
+
+def test_sure_answers_are_those_whose_confidence_reaches_the_threshold() -> None:
+    answers = predictions([0, 1, 2, 3], confident([0, 1, 0, 3]))
+    answers.confidence = {"fused": np.array([0.95, metrics.SURE, 0.97, 0.89]), "text": np.full(4, 0.5)}
+    found = metrics.of_view(answers, "fused")
+    assert found is not None and found.sure == metrics.SureAnswers(3, 0.75, 2 / 3)
+    found = metrics.of_view(answers, "text")
+    assert found is not None and found.sure == metrics.SureAnswers(0, 0.0, None)
+    found = metrics.of_view(answers, "audio")
+    assert found is not None and found.sure is None  # not known

@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import training.predictions
 from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
-from emotion.model import VIEWS, EmotionModel, probabilities
+from emotion.model import VIEWS, EmotionModel, FusionHead, Logits, confidence, probabilities
 from emotion.text import WordPiece
-from training.calibration import fit_temperature
+from training.calibration import fit_confidence, fit_temperature
 from training.corpora import Utterance
 from training.data import Utterances, tokenise
-from training.predictions import Predictions, at_temperatures, fit_temperatures, predict
+from training.predictions import Embeddings, Predictions, at_temperatures, calibrate, decided_by, predict
 from training.recordings import Recordings
 
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
@@ -59,7 +61,8 @@ def ask(model: EmotionModel, tokenizer: WordPiece, row: Utterance) -> dict[str, 
     with torch.inference_mode():
         logits = model(patches, counts, ids, torch.ones_like(ids))
         answer = probabilities(logits, counts > 0, torch.tensor([ids.shape[1] > 0]))
-    return {view: getattr(answer, view)[0].double().numpy() for view in VIEWS}
+        sure = confidence(answer, counts > 0, torch.tensor([ids.shape[1] > 0]), model.head.confidence)
+    return {view: getattr(answer, view)[0].double().numpy() for view in VIEWS} | {"confidence": sure[0].numpy()}
 
 
 def test_as_single_utterances(rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions) -> None:
@@ -68,7 +71,9 @@ def test_as_single_utterances(rows: list[Utterance], checkpoint: Checkpoint, pre
     assert [EMOTIONS[index] for index in predictions.truth] == [row.emotion for row in rows]
     assert predictions.styles == [None, None, None, "scripted", None, "improvised"]
     for at, row in enumerate(rows):
-        for view, expected in ask(checkpoint.model, tokenizer, row).items():
+        answer = ask(checkpoint.model, tokenizer, row)
+        np.testing.assert_allclose(predictions.confidence["fused"][at], answer.pop("confidence"), atol=1e-4)
+        for view, expected in answer.items():
             np.testing.assert_allclose(predictions.probabilities[view][at], expected, atol=1e-5)
     present = {view: predictions.probabilities[view].any(axis=1).tolist() for view in VIEWS}
     assert present == {"fused": [True] * 6, "audio": [True] * 4 + [False] * 2, "text": [True] * 3 + [False, True, True]}
@@ -84,25 +89,30 @@ def test_without_a_modality_is_what_the_model_says_without_it(
         if bare.audio is None and bare.text is None:
             assert not any(found.probabilities[view][at].any() for view in VIEWS)
             continue
-        for view, expected in ask(checkpoint.model, WordPiece(checkpoint.tokenizer), bare).items():
+        answer = ask(checkpoint.model, WordPiece(checkpoint.tokenizer), bare)
+        np.testing.assert_allclose(found.confidence["fused"][at], answer.pop("confidence"), atol=1e-4)
+        for view, expected in answer.items():
             np.testing.assert_allclose(found.probabilities[view][at], expected, atol=1e-5)
     assert found.ids == predictions.ids and found.styles == predictions.styles
 
 
+@pytest.mark.parametrize("view", VIEWS)
 def test_at_temperatures_is_the_models_own_division(
-    rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions
+    rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions, view: str
 ) -> None:
     temperature = checkpoint.model.head.temperature
     before = temperature.clone()
     try:
-        temperature.mul_(torch.tensor([TEMPERATURES[view] for view in VIEWS]))
+        temperature[VIEWS.index(view)] *= TEMPERATURES[view]
         asked = predict(checkpoint.model, as_tensors(rows, checkpoint))
     finally:
         temperature.copy_(before)
-    cooled = at_temperatures(predictions, TEMPERATURES)
-    for view in VIEWS:
-        assert np.abs(asked.probabilities[view] - predictions.probabilities[view]).max() > 1e-3
-        np.testing.assert_allclose(cooled.probabilities[view], asked.probabilities[view], atol=1e-6)
+    cooled = at_temperatures(predictions, dict.fromkeys(VIEWS, 1.0) | {view: TEMPERATURES[view]})
+    assert np.abs(asked.probabilities[view] - predictions.probabilities[view]).max() > 1e-3
+    np.testing.assert_allclose(cooled.probabilities[view], asked.probabilities[view], atol=1e-6)
+    alone = ~decided_by(predictions)["fused"]
+    np.testing.assert_allclose(cooled.probabilities["fused"][alone], asked.probabilities["fused"][alone], atol=1e-6)
+    assert not cooled.confidence
 
 
 def test_a_temperature_can_be_taken_back(predictions: Predictions) -> None:
@@ -128,15 +138,52 @@ def synthetic(n: int = 400) -> Predictions:
     return Predictions([str(number) for number in range(n)], truth, values, [None] * n)
 
 
-def test_temperatures_are_fitted_on_what_each_view_alone_decides() -> None:
+class Answering(torch.nn.Module):
+    """Stands for a model whose views have given logits at temperature 1; the fused ones are those of the others."""
+
+    def __init__(self, answers: Predictions) -> None:
+        super().__init__()
+        logits = {view: torch.from_numpy(np.log(np.maximum(answers.probabilities[view], 1e-30))) for view in VIEWS}
+
+        class Head(FusionHead):
+            def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> Logits:
+                given = [logits[view] / self.temperature[VIEWS.index(view)] for view in VIEWS]
+                alone = torch.where(has_audio[:, None], given[1], given[2])
+                return Logits(torch.where((has_audio & has_text)[:, None], given[0], alone), *given[1:])
+
+        self.head = Head(4)
+
+
+def calibrated(answers: Predictions, views: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> FusionHead:
+    """The head of such a model, calibrated on the truth of the answers."""
+    has_audio, has_text = (torch.from_numpy(answers.probabilities[view].any(1)) for view in ("audio", "text"))
+    embeddings = Embeddings(torch.zeros(0), has_audio, torch.zeros(0), has_text)
+    monkeypatch.setattr(training.predictions, "embed", lambda model, utterances: embeddings)
+    rows = [Utterance(str(n), None, "text", EMOTIONS[truth]) for n, truth in enumerate(answers.truth)]
+    model = Answering(answers)
+    calibrate(model, Utterances(rows, Recordings(np.empty(0, np.float32), {}), [np.zeros(0)] * len(rows)), views)  # type: ignore[arg-type]
+    return model.head
+
+
+def test_calibrate_fits_each_view_on_what_it_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = synthetic()
-    fitted = fit_temperatures(answers)
+    head = calibrated(answers, VIEWS, monkeypatch)
     rows = {"fused": slice(0, 200), "audio": slice(0, 300), "text": np.r_[0:200, 300:400]}
-    for view in VIEWS:
+    for view, temperature in zip(VIEWS, head.temperature.tolist(), strict=True):
         expected = fit_temperature(np.log(answers.probabilities[view][rows[view]]), answers.truth[rows[view]])
-        assert fitted[view] == pytest.approx(expected, rel=1e-6) and expected > 1.5
-    cooled = fit_temperatures(at_temperatures(answers, fitted))
-    assert all(0.9 < temperature < 1.6 for temperature in cooled.values())
+        assert temperature == pytest.approx(expected, rel=1e-5) and expected > 1.5
+    cooled = at_temperatures(answers, dict(zip(VIEWS, head.temperature.tolist(), strict=True)))
+    for view, pair in zip(VIEWS[1:], head.confidence.tolist()[1:], strict=True):
+        chosen = cooled.probabilities[view][rows[view]]
+        right = chosen.argmax(1) == answers.truth[rows[view]]
+        expected_pair = fit_confidence(chosen.max(1), right, np.ones(right.size))  # nothing contradicts one view
+        assert pair == pytest.approx(expected_pair, abs=1e-4)
+
+
+def test_calibrate_leaves_views_that_were_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = calibrated(synthetic(), ("text",), monkeypatch)
+    assert head.temperature.tolist()[:2] == [1.0, 1.0] and head.temperature[2] > 1.5
+    assert head.confidence.tolist()[:2] == [[1.0, 0.0]] * 2 and head.confidence[2].tolist() != [1.0, 0.0]
 
 
 def test_no_decision_changes() -> None:
@@ -156,6 +203,7 @@ def test_save_and_load(predictions: Predictions, tmp_path: Path) -> None:
     assert found.truth.dtype == np.int64
     for view in VIEWS:
         np.testing.assert_array_equal(found.probabilities[view], predictions.probabilities[view])
+        np.testing.assert_array_equal(found.confidence[view], predictions.confidence[view])
 
 
 def test_join() -> None:
@@ -166,10 +214,13 @@ def test_join() -> None:
             answers.truth[part],
             {view: values[part] for view, values in answers.probabilities.items()},
             answers.styles[part],
+            {"fused": answers.probabilities["fused"][part].max(1)},
         )
         for part in (slice(0, 10), slice(10, 40))
     ]
     joined = Predictions.join(parts)
+    np.testing.assert_array_equal(joined.confidence["fused"], answers.probabilities["fused"].max(1))
+    assert Predictions.join([*parts, answers]).confidence == {}
     assert joined.ids == answers.ids and joined.styles == answers.styles
     np.testing.assert_array_equal(joined.truth, answers.truth)
     for view in VIEWS:

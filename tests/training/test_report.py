@@ -128,9 +128,22 @@ def read(path: Path) -> tuple[Page, dict[str, Any]]:
     return page, json.loads(path.with_name("report.json").read_text(), parse_constant=refuse)
 
 
+def test_sure_answers_have_a_table_where_the_confidence_is_known(tmp_path: Path) -> None:
+    predictions = answers()
+    predictions.confidence = {"fused": predictions.probabilities["fused"].max(1)}
+    page, numbers = read(report.write(tmp_path, record(fold("session-1", predictions)), predictions))
+    assert "Sure answers" in page.text
+    judged = metrics.of_view(predictions, "fused")
+    assert judged is not None and judged.sure is not None and 0 < judged.sure.n < 60
+    assert numbers["figures"]["views"]["fused"]["sure"] == vars(judged.sure)
+    assert f"Fused{judged.sure.n}{judged.sure.share:.3f}{judged.sure.precision:.3f}" in page.text
+    assert numbers["figures"]["views"]["audio"]["sure"] is None
+
+
 def test_single_split(tmp_path: Path) -> None:
     predictions = answers()
     page, numbers = read(report.write(tmp_path / "new" / "run", record(fold("session-1", predictions)), predictions))
+    assert "Sure answers" not in page.text
     for view in ("audio", "text", "fused"):
         judged = metrics.of_view(predictions, view)
         assert judged is not None

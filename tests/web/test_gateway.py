@@ -60,7 +60,8 @@ def test_answers_are_those_of_emotion(
                 (analyze(address, text=sentence).json(), client.analyze(text=sentence)),
                 (spoken, client.analyze(data, spoken["transcript"])),
             ):
-                assert answer["label"] == expected.label
+                assert (answer["label"], answer["status"]) == (expected.label, expected.status)
+                assert answer["confidence"] == pytest.approx(expected.confidence, abs=1e-3)
                 assert (answer["checkpoint"], answer["untrained"]) == (expected.checkpoint, list(expected.untrained))
                 for view in VIEWS:
                     assert answer[view] == pytest.approx(getattr(expected, view), abs=1e-4), view

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from emotion_client import EMOTIONS, AsyncEmotionClient, Emotion, EmotionError
+from emotion_client import EMOTIONS, AsyncEmotionClient, EmotionError, EmotionResult, NoSpeech
 from pydantic import BaseModel, Field
 
 from emotion.audio import SAMPLE_RATE
@@ -29,7 +29,7 @@ class Window(BaseModel):
 
     start: float = Field(description="s", examples=[0.0])
     end: float = Field(description="s", examples=[3.0])
-    probabilities: Probabilities
+    probabilities: Probabilities | None = Field(description="null where there is no sound")
 
 
 class Timings(BaseModel):
@@ -49,8 +49,13 @@ class Analysis(BaseModel):
     )
     text: str = Field(description="that the answer rests on", examples=["I can't believe that it's over."])
     label: str = Field(description="the most probable emotion", examples=["sadness"])
+    confidence: float = Field(description="calibrated probability that the label is right", examples=[0.83], ge=0, le=1)
+    status: Literal["ok", "unsure", "no_speech"] = Field(
+        description="ok: right nine times in ten; unsure: less often; no_speech: the recording has no sound, and the "
+        "answer rests on the text alone"
+    )
     probabilities: Probabilities
-    audio_probabilities: Probabilities | None = Field(description="what the voice alone says; null without audio")
+    audio_probabilities: Probabilities | None = Field(description="what the voice alone says; null without sound")
     text_probabilities: Probabilities | None = Field(description="what the words alone say; null without text")
     seconds: float | None = Field(description="of the recording; null without one", examples=[4.2])
     timeline: list[Window] = Field(description="empty for recordings of up to 3 s")
@@ -85,15 +90,21 @@ async def analyze(
     left = max(0.001, deadline - (decoded - begun))
     windows = [] if waveform is None else spans(len(waveform))
 
-    async def ask(*utterance: Any, transcribe: bool = False) -> tuple[Emotion, float]:
+    async def ask(*utterance: Any, transcribe: bool = False) -> tuple[EmotionResult, float]:
         answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left)
         return answer, time.perf_counter()
+
+    async def ask_window(part: Any) -> tuple[EmotionResult | None, float]:
+        try:
+            return await ask(part, None, rate)
+        except NoSpeech:
+            return None, time.perf_counter()
 
     rate = None if waveform is None else SAMPLE_RATE
     parts = [] if waveform is None else [waveform[start:end] for start, end in windows]
     try:
         (answer, answered), *voices = await asyncio.gather(
-            ask(waveform, text or None, rate, transcribe=transcribe), *(ask(part, None, rate) for part in parts)
+            ask(waveform, text or None, rate, transcribe=transcribe), *map(ask_window, parts)
         )
     except EmotionError as error:
         raise from_client(error) from None
@@ -101,12 +112,14 @@ async def analyze(
         transcript=answer.transcript,
         text=answer.transcript if answer.transcript is not None else text,
         label=answer.label,
+        confidence=answer.confidence,
+        status=answer.status,
         probabilities=answer.probabilities,
         audio_probabilities=answer.audio_probabilities,
         text_probabilities=answer.text_probabilities,
         seconds=None if waveform is None else len(waveform) / SAMPLE_RATE,
         timeline=[
-            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice.probabilities)
+            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice and voice.probabilities)
             for (a, b), (voice, _) in zip(windows, voices, strict=True)
         ],
         checkpoint=answer.checkpoint,

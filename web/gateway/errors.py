@@ -1,6 +1,6 @@
 """Failures as callers see them: a status, a code for programs, a sentence for people."""
 
-from emotion_client import DeadlineExceeded, EmotionError, InvalidInput, Unavailable, Unreachable
+from emotion_client import DeadlineExceeded, EmotionError, InvalidInput, NoSpeech, Unavailable, Unreachable
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
@@ -45,6 +45,12 @@ def too_large(limit: int) -> Failure:
 def from_client(error: EmotionError) -> Failure:
     """What to tell about a call to the server that failed."""
     match error:
+        case NoSpeech():
+            return Failure(
+                400,
+                "no_speech",
+                "No sound is in the recording: check the microphone and speak again, or type what was said.",
+            )
         case InvalidInput():
             return unusable(for_people(str(error)))
         case DeadlineExceeded():

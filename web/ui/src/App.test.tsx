@@ -11,6 +11,8 @@ const answer: Analysis = {
   transcript: null,
   text: "so it is",
   label: "sadness",
+  confidence: 0.93,
+  status: "ok",
   probabilities: fused,
   audio_probabilities: null,
   text_probabilities: words,
@@ -91,6 +93,22 @@ test("silence says that the voice alone decides", async () => {
   expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
 });
 
+test("an unsure answer names the two emotions that are most probable", async () => {
+  analyses = [json({ ...answer, confidence: 0.4, status: "unsure" })];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByRole("heading", { name: "unsure: sadness or frustration", level: 2 })).toHaveFocus();
+  expect(screen.getByRole("heading", { name: "unsure: sadness or frustration", level: 3 })).toBeInTheDocument();
+});
+
+test("a recording without sound says that the words alone decide", async () => {
+  analyses = [json({ ...answer, status: "no_speech", seconds: 2 })];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  expect(await screen.findByRole("heading", { name: "no speech heard", level: 2 })).toHaveFocus();
+  expect(screen.getByText(/has no sound: the answer rests on the words alone, which say sadness 70 %/)).toBeInTheDocument();
+});
+
 test("a model that was never trained says so", async () => {
   analyses = [json({ ...answer, untrained: ["vggish"] })];
   render(<App />);
@@ -168,6 +186,20 @@ test("the voice's emotions over the recording follow the slider", async () => {
   fireEvent.change(slider, { target: { value: "4" } });
   expect(slider).toHaveAttribute("aria-valuetext", "0:04, neutral 48 %");
   expect(screen.getByRole("img", { name: /From 0:00: sadness 70 %; From 0:01: neutral 48 %/ })).toBeInTheDocument();
+});
+
+test("a part of the recording without sound has no emotion", async () => {
+  const timeline = [
+    { start: 0, end: 3, probabilities: null },
+    { start: 1.2, end: 4.2, probabilities: words },
+  ];
+  analyses = [json({ ...answer, audio_probabilities: fused, seconds: 4.2, timeline })];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  const slider = await screen.findByRole("slider", { name: "Position in the recording" });
+  expect(slider).toHaveAttribute("aria-valuetext", "0:00, no sound");
+  expect(screen.getByRole("img", { name: /From 0:00: no sound; From 0:01: neutral 48 %/ })).toBeInTheDocument();
+  expect(screen.getByText(/At 0:00: no sound/)).toBeInTheDocument();
 });
 
 test("what was typed outlives a look at another tab", async () => {

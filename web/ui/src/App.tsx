@@ -42,9 +42,9 @@ export function App() {
       const analysis = await analyze(job, controller.signal);
       const id = Date.now();
       setAnswer({ job, analysis, id });
-      const { text, label, probabilities } = analysis;
+      const { text, label, status, probabilities } = analysis;
       const when = new Date().toISOString();
-      setRecent((kept) => recents.add(kept, { id, when, source: job.source, text, label, probabilities }));
+      setRecent((kept) => recents.add(kept, { id, when, source: job.source, text, label, status, probabilities }));
     } catch (error) {
       if (!controller.signal.aborted) setProblem({ failure: error instanceof Failure ? error : AWAY, job });
     }

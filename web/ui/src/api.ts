@@ -1,16 +1,19 @@
 /** The gateway's API, and every way in which it can fail, in a sentence. */
 
-import type { Emotion, Probabilities } from "./emotions";
+import type { Emotion, Probabilities, Status } from "./emotions";
 
 export interface Analysis {
   transcript: string | null;
   text: string;
   label: Emotion;
+  confidence: number;
+  status: Status;
   probabilities: Probabilities;
   audio_probabilities: Probabilities | null;
   text_probabilities: Probabilities | null;
   seconds: number | null;
-  timeline: { start: number; end: number; probabilities: Probabilities }[];
+  /** Probabilities are null where there is no sound. */
+  timeline: { start: number; end: number; probabilities: Probabilities | null }[];
   checkpoint: string;
   untrained: string[];
   timings: { decode_ms: number; answer_ms: number; timeline_ms: number; total_ms: number };

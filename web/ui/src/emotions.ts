@@ -3,6 +3,7 @@
 export const EMOTIONS = ["neutral", "frustration", "anger", "sadness", "excitement"] as const;
 export type Emotion = (typeof EMOTIONS)[number];
 export type Probabilities = Record<Emotion, number>;
+export type Status = "ok" | "unsure" | "no_speech";
 
 export const VIEWS = ["fused", "audio", "text"] as const;
 export type View = (typeof VIEWS)[number];
@@ -22,10 +23,22 @@ export const COLOUR: Record<Emotion, string> = {
   excitement: "var(--excitement)",
 };
 
-/** "sadness 62 %" */
-export function strongest(probabilities: Probabilities): string {
-  const emotion = EMOTIONS.reduce((best, one) => (probabilities[one] > probabilities[best] ? one : best));
+/** "sadness 62 %", or "no sound" */
+export function strongest(probabilities: Probabilities | null): string {
+  if (!probabilities) return "no sound";
+  const emotion = ranked(probabilities)[0]!;
   return `${emotion} ${percent(probabilities[emotion])}`;
+}
+
+/** What an answer comes to, in a word or two: "sadness", "unsure: sadness or anger", "no speech heard". */
+export function verdict(status: Status | undefined, label: Emotion, probabilities: Probabilities): string {
+  if (status === "no_speech") return "no speech heard";
+  return status === "unsure" ? `unsure: ${ranked(probabilities).slice(0, 2).join(" or ")}` : label;
+}
+
+/** The most probable first. */
+function ranked(probabilities: Probabilities): Emotion[] {
+  return [...EMOTIONS].sort((one, other) => probabilities[other] - probabilities[one]);
 }
 
 export function percent(share: number): string {

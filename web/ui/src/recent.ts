@@ -1,6 +1,6 @@
 /** The last analyses, kept in this browser and nowhere else; recordings are not kept. */
 
-import { EMOTIONS, type Emotion, type Probabilities } from "./emotions";
+import { EMOTIONS, type Emotion, type Probabilities, type Status } from "./emotions";
 
 export interface Recent {
   id: number;
@@ -8,6 +8,7 @@ export interface Recent {
   source: string;
   text: string;
   label: Emotion;
+  status?: Status; // absent where an earlier version kept it
   probabilities: Probabilities;
 }
 

@@ -1,4 +1,4 @@
-import { EMOTIONS, percent } from "../emotions";
+import { EMOTIONS, percent, verdict } from "../emotions";
 import type { Recent } from "../recent";
 
 /** What was analysed before, side by side. */
@@ -13,13 +13,13 @@ export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear:
         </button>
       </div>
       <ul>
-        {recent.map(({ id, when, source, text, label, probabilities }) => (
+        {recent.map(({ id, when, source, text, label, status, probabilities }) => (
           <li key={id} className="card">
             <h3>
               <span className="label" data-emotion={label}>
-                {label}
+                {verdict(status, label, probabilities)}
               </span>{" "}
-              {percent(probabilities[label])}
+              {(status ?? "ok") === "ok" && percent(probabilities[label])}
             </h3>
             <dl>
               {EMOTIONS.map((emotion) => (

@@ -2,7 +2,7 @@ import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 
 import type { Job } from "../App";
 import type { Analysis } from "../api";
-import { percent, type Probabilities, type View, VIEW, VIEWS } from "../emotions";
+import { percent, type Probabilities, strongest, verdict, type View, VIEW, VIEWS } from "../emotions";
 import { EmotionRadar } from "./EmotionRadar";
 import { Numbers } from "./Numbers";
 import { Playback } from "./Playback";
@@ -40,10 +40,15 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
     <section className="card result" aria-labelledby="answer">
       <h2 id="answer" ref={heading} tabIndex={-1}>
         <span className="label" data-emotion={analysis.label}>
-          {analysis.label}
+          {verdict(analysis.status, analysis.label, analysis.probabilities)}
         </span>{" "}
-        <span className="share">{percent(analysis.probabilities[analysis.label])}</span>
+        {analysis.status === "ok" && <span className="share">{percent(analysis.probabilities[analysis.label])}</span>}
       </h2>
+      {analysis.status === "no_speech" && (
+        <p className="note">
+          The recording has no sound: the answer rests on the words alone, which say {strongest(analysis.probabilities)}.
+        </p>
+      )}
       {analysis.untrained.length > 0 && (
         <p className="note">This model was never trained ({analysis.untrained.join(", ")}): its answers mean nothing.</p>
       )}

@@ -38,7 +38,7 @@ export function Timeline({ timeline, seconds, time, onSeek }: Props) {
             <svg aria-hidden="true">
               <rect width="100%" height="100%" rx="3" fill={pattern(emotion)} />
             </svg>
-            {emotion} <span>{percent(probabilities[emotion])}</span>
+            {emotion} <span>{probabilities ? percent(probabilities[emotion]) : "–"}</span>
           </li>
         ))}
       </ul>
@@ -103,7 +103,7 @@ function Patterns() {
   );
 }
 
-/** The windows' middles, with the first and the last drawn out to the ends. */
+/** The windows' middles, with the first and the last drawn out to the ends; a window without sound leaves a gap. */
 function points(timeline: Window[], seconds: number) {
   const middles = timeline.map(({ start, end, probabilities }) => ({ time: (start + end) / 2, ...probabilities }));
   return [{ ...middles[0]!, time: 0 }, ...middles, { ...middles.at(-1)!, time: seconds }];

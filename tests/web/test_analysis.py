@@ -1,0 +1,61 @@
+"""The gateway's analysis over made answers of the server: what parts without sound come to."""
+
+import asyncio
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from emotion_client import EMOTIONS, EmotionResult, NoSpeech, Timings
+
+from emotion.audio import SAMPLE_RATE
+from web.gateway.analysis import Analysis, analyze
+from web.gateway.errors import Failure
+
+SHARES = dict.fromkeys(EMOTIONS, 0.2)
+
+
+class Hearing:
+    """Stands for the client of a server that finds no sound in windows that are all zero."""
+
+    async def analyze(self, audio: Any, text: str | None, rate: int | None, **options: Any) -> EmotionResult:
+        silent = audio is None or not audio.any()
+        if silent and text is None:
+            raise NoSpeech("AUDIO has no sound above -60 dB")
+        status, voice = ("no_speech", None) if silent else ("unsure", SHARES)
+        words = SHARES if text else None
+        return EmotionResult("neutral", 0.4, False, status, SHARES, voice, words, None, "r", "0", (), Timings(1, 1))  # type: ignore[arg-type]
+
+
+def recording(*seconds: tuple[float, float]) -> bytes:
+    """A WAV of noise of an amplitude for so many seconds, one after the other."""
+    random = np.random.default_rng(0)
+    parts = [amplitude * random.uniform(-1, 1, int(length * SAMPLE_RATE)) for amplitude, length in seconds]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.concatenate(parts), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def ask(data: bytes, text: str = "") -> Analysis:
+    return asyncio.run(analyze(Hearing(), data, text, False, 60, 10))  # type: ignore[arg-type]
+
+
+def test_a_window_without_sound_has_no_probabilities_and_the_others_stay() -> None:
+    found = ask(recording((0.5, 3.0), (0.0, 6.0)))
+    assert (found.status, found.confidence) == ("unsure", 0.4)
+    assert [window.probabilities is None for window in found.timeline] == [False, False, True, True, True]
+    assert found.model_dump()["timeline"][0]["probabilities"] == SHARES
+
+
+def test_a_recording_without_sound_rests_on_its_text() -> None:
+    found = ask(recording((0.0, 4.0)), "so it is")
+    assert (found.status, found.audio_probabilities, found.text_probabilities) == ("no_speech", None, SHARES)
+    assert {window.probabilities is None for window in found.timeline} == {True}
+
+
+def test_a_recording_without_sound_alone_is_refused_in_a_sentence_for_people() -> None:
+    with pytest.raises(Failure) as failure:
+        ask(recording((0.0, 2.0)))
+    assert (failure.value.status, failure.value.code) == (400, "no_speech")
+    assert failure.value.message.endswith(".") and "AUDIO" not in failure.value.message
