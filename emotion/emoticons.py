@@ -126,6 +126,7 @@ _END = r"""(?![^\s.,!?"'*~()\[\]:;=<])"""
 # "xD" and "-.-" could be left by cleaning too, so whatever cleaning replaces by a space ends them
 _ALONE = r"(?<![0-9A-Za-z'\-\x80-\U0010ffff].)"
 _ALONE_END = r"(?![0-9A-Za-z'\-\x80-\U0010ffff])"
+_NO_NUMBER = r"(?![\w.%'\-\x80-\U0010ffff])"
 _EMOTICONS = (
     (rf">{_FREE}[:;=]['^o-]?[(\[<@]+{_END}|[:=]{_FREE}-?@{_END}|D{_FREE}:<+{_END}", "angry"),
     (rf">{_FREE}[:;=]-?[)D]+{_END}", "grinning devil"),
@@ -145,11 +146,11 @@ _EMOTICONS = (
     (rf"[:=]{_FREE}-?[sS]{_END}|[oO]{_FREE}_+[oO]{_END}|o{_FREE}\.O{_END}|O{_FREE}\.o{_END}", "confused"),
     (rf"[:;=]{_FREE}-?\*+{_END}", "kiss"),
     (r"D(?<=\sD):(?=\s*\Z|[.!?])", "very upset"),  # not "D: hello", as of a speaker
-    (r"<(?<!<.)3+(?![\w.%])", "love"),
-    (r"<[/\\]3+(?![\w.%])", "heartbroken"),
+    (rf"<(?<!<.)3+{_NO_NUMBER}", "love"),
+    (rf"<[/\\]3+{_NO_NUMBER}", "heartbroken"),
 )
 _WORDS = tuple(words for _, words in _EMOTICONS)
-# "(see note 3:)" and "(as follows:)" end with no smile; they are matched first, and left alone
+# "(see note 3:)" and "(as follows:)" do not end with a smile: they are matched first
 _EMOTICON = re.compile(
     r"(?=[():;=<>^DOQTXox-])(?:\([^()]{0,80}[^\s:;()][:;]\)|"
     + "|".join(f"({pattern})" for pattern, _ in _EMOTICONS)
@@ -181,7 +182,9 @@ def _words_of_row(row: re.Match[str]) -> str:
 
 
 def _words_of_emoticon(found: re.Match[str]) -> str:
-    return f" {_WORDS[found.lastindex - 1]} " if found.lastindex else found[0]
+    if found.lastindex:
+        return f" {_WORDS[found.lastindex - 1]} "
+    return f"({_EMOTICON.sub(_words_of_emoticon, found[0][1:-2])} )"
 
 
 def _words(sequence: str) -> str:

@@ -14,11 +14,12 @@ _SWEAR_WORDS = """
 _UNKNOWN = "fuck"  # stands for a word that is masked whole
 _LOOKALIKE = {"@": "a", "$": "s", "!": "i", "1": "i"}
 _MASK = "*#@$%&_-"  # each stands for any letter but the first
-_BY_FIRST_LETTER: dict[str, list[str]] = defaultdict(list)
+_BY_FIRST_LETTER = defaultdict[str, list[str]](list)
 for _word in _SWEAR_WORDS.split():
     _BY_FIRST_LETTER[_word[0]].append(_word)
 
 _TOKEN = re.compile(r"(?<![0-9A-Za-z\x80-\U0010ffff])(?:[@$](?=[A-Za-z])|[A-Za-z]+[*#@$%&_!1-])[A-Za-z*#@$%&_!1-]*")
+_SEPARATOR = re.compile(r"([*@#$%&_]+)")  # between words, where it masks none
 _HINT = re.compile(r"[*#@$%&]|[A-Za-z][!_1-]+[A-Za-z]|[A-Za-z]__")  # a fast no for most texts
 _MARK = re.compile(r"[*@#$%&\[(]")
 # what transcripts write for a word: [bleep], YouTube's [ __ ], "**** you", "@#$%!"; no rows of stars, no rules
@@ -44,11 +45,15 @@ def unmask(text: str) -> str:
 def _unmasked(found: re.Match[str]) -> str:
     token = found[0]
     following = found.string[found.end() : found.end() + 1]
-    if following.isdigit() or not following.isascii():
-        return token
+    if following.isdigit() or not following.isascii():  # the word goes on
+        *parts, last = _SEPARATOR.split(token)
+        return "".join(_TOKEN.sub(_unmasked, part) for part in parts) + last
     body = token.rstrip("!-")
     joined = body.replace("*", "") if sum(map(str.isalpha, body)) >= 3 else body  # 2*a*b is none
-    return (_swear_word(body.lower()) or _swear_word(joined.lower()) or joined) + token[len(body) :]
+    word = _swear_word(body.lower()) or _swear_word(joined.lower())
+    if word is None and _SEPARATOR.search(joined):
+        word = "".join(_TOKEN.sub(_unmasked, part) for part in _SEPARATOR.split(joined))
+    return (word or joined) + token[len(body) :]
 
 
 def _swear_word(token: str) -> str | None:
@@ -60,7 +65,7 @@ def _swear_word(token: str) -> str | None:
     letters = sum(map(str.isalpha, token))
     if not letters or token.isalpha() or (token != plain and letters < 3 and len(token) - len(plain) < 2):
         return None
-    candidates = _BY_FIRST_LETTER[_LOOKALIKE.get(token[0], token[0])]
+    candidates = _BY_FIRST_LETTER.get(_LOOKALIKE.get(token[0], token[0]), [])
     if plain in candidates:
         return plain  # "hell**" is emphasis
     for word in candidates:
