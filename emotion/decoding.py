@@ -77,10 +77,8 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
     try:
         parts = [
             _resample(_mix([block.samples for block in part]), rate)
-            # MP3 and chained Ogg files may change their rate or channels midway
-            for (rate, _), part in itertools.groupby(
-                _limited(blocks, max_seconds), lambda block: (block.rate, block.samples.shape[1])
-            )
+            # MP3 and chained Ogg files may change midway
+            for (rate, *_), part in itertools.groupby(_limited(blocks, max_seconds), _kind)
         ]
     except (av.FFmpegError, soundfile.LibsndfileError) as error:
         raise InputError(f"AUDIO is a truncated or damaged {name} file ({_reason(error)}); send it whole") from None
@@ -187,9 +185,16 @@ def _decode_mpeg(data: bytes, header: mpeg.Header, max_seconds: float) -> Iterat
     decoders = {layer: _decoder(name) for layer, name in mpeg.DECODERS.items()}
     at = 0
     for frame in frames:
-        packet = av.Packet(data[frame.at : frame.at + frame.size])
-        for block in map(_block, decoders[frame.layer].decode(packet)):
-            yield _Block(block.samples[max(0, start - at) : max(0, end - at)], block.rate)
+        decoded = decoders[frame.layer].decode(av.Packet(data[frame.at : frame.at + frame.size]))
+        if not decoded:
+            raise InputError(
+                f"AUDIO is a damaged {mpeg.NAMES[header]} file: the frame at byte {frame.at} can't be decoded; "
+                "send it whole"
+            )
+        for block in map(_block, decoded):
+            # the frame's own rate: FFmpeg gives the first one after a change the rate before it; AAC may double it
+            rate = frame.rate if frame.layer else block.rate
+            yield _Block(block.samples[max(0, start - at) : max(0, end - at)], rate)
             at += len(block.samples)
 
 
@@ -233,6 +238,11 @@ def _block(frame: AudioFrame) -> _Block:
     if samples.dtype == np.uint8:
         samples = (samples.astype(np.int16) - 128) * np.int16(256)
     return _Block(samples, frame.sample_rate)
+
+
+def _kind(block: _Block) -> tuple[int, int, str]:
+    """Return what blocks have in common that can be joined."""
+    return block.rate, block.samples.shape[1], block.samples.dtype.name
 
 
 def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:

@@ -22,7 +22,6 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Creative Voice File", "a Creative Voice file"),
     (b"\x00\x00\x01\xba", "an MPEG video"),
     (b"\x00\x00\x01\xb3", "an MPEG video"),
-    (b"\x56\xe0", "AAC in LATM"),
     (b"ADIF", "AAC in ADIF"),
     (b"\x0b\x77", "AC-3 (Dolby Digital)"),
     (b"\x93NUMPY", "a NumPy array; send its samples as a WAV file"),

@@ -287,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.plots", description="Draw a recording: its waveform and its log-mel patches."
     )
-    parser.add_argument("recording", type=Path, metavar="RECORDING", help="a WAV, FLAC, OGG or MP3 file")
+    parser.add_argument("recording", type=Path, metavar="RECORDING", help="a WAV, FLAC, MP3, Ogg, M4A or WebM file")
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="the PNG file to write")
     arguments = parser.parse_args(argv)
     try:

@@ -33,7 +33,7 @@ def encode(audio: Audio, rate: int | None = None) -> bytes:
         case _:
             raise InvalidInput(f"audio must be bytes, a path or a numpy waveform, not {type(audio).__name__}")
     if not data:
-        raise InvalidInput(f"{name} has zero bytes: give a whole WAV, FLAC, OGG or MP3 file, or None for no audio")
+        raise InvalidInput(f"{name} has zero bytes: give a whole audio file, such as WAV or MP3, or None for no audio")
     return data
 
 

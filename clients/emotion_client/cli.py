@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="emotion-client", description="Ask an emotion server what speech sounds like."
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audio file: WAV, FLAC, OGG or MP3")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audio file: WAV, FLAC, MP3, Ogg, M4A or WebM")
     parser.add_argument("--text", metavar="T", help="transcript of FILE; alone, the text to analyze")
     parser.add_argument("--transcribe", action="store_true", help="let the server recognise what is said in each FILE")
     parser.add_argument(

@@ -19,8 +19,8 @@ class Utterance:
     """One thing that somebody said; at least one of `audio` and `text` is needed.
 
     Attributes:
-        audio: a whole WAV, FLAC, OGG or MP3 file as bytes; or the path of one; or a waveform, [n] or [n, channels],
-            floating point in [-1, 1], int16 or int32.
+        audio: a whole WAV, FLAC, MP3, Ogg, M4A or WebM file as bytes; or the path of one; or a waveform, [n] or
+            [n, channels], floating point in [-1, 1], int16 or int32.
         text: its transcript; None or "" where there is none.
         rate: sample rate in Hz; needed for a waveform, and only there.
         transcribe: whether the server is to recognise the text, for which it must run with speech recognition.

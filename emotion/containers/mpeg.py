@@ -128,7 +128,11 @@ def frames(data: bytes, header: Header) -> Iterator[Frame]:
 def first_frame(data: bytes, header: Header) -> int | None:
     """Return where the first frame begins: past tags and zeros, where others follow; None where there is none."""
     at = after_id3(data)
-    at += len(data) - at - len(data[at:].lstrip(b"\0")) if data[at : at + 1] == b"\0" else 0
+    while data[at : at + 1] == b"\0":
+        at += 1
+    seen, following = _row(data, at, header)
+    if seen and following > len(data) - 128:  # few, the last of which is cut or before a tag
+        return at
     return _next_frame(data, at, header)
 
 
@@ -178,18 +182,24 @@ def _skip_tag(data: bytes, at: int) -> int:
 
 
 def _next_frame(data: bytes, at: int, header: Header) -> int | None:
-    """Return where the first of three frames in a row begins, or of as many as are left."""
+    """Return where the first of three frames in a row begins, or of fewer that end where the file does."""
     sync = _MPEG_SYNC if header is mp3_header else _ADTS_SYNC
     end = min(len(data), at + MAX_STRAY_BYTES)
     while found := sync.search(data, at, end):
         at = found.start()
-        following, seen = at, 0
-        while seen < 3 and (frame := header(data, following)) is not None:
-            following, seen = following + frame.size, seen + 1
-        if seen == 3 or (seen and following >= len(data) - 128):  # 128 bytes: a tag may follow
+        seen, following = _row(data, at, header)
+        if seen == 3 or (seen and following == len(data)):
             return at
         at += 1
     return None
+
+
+def _row(data: bytes, at: int, header: Header) -> tuple[int, int]:
+    """Count the frames in a row that begin at `at`, up to three; and where the last of them ends."""
+    seen = 0
+    while seen < 3 and (frame := header(data, at)) is not None:
+        seen, at = seen + 1, at + frame.size
+    return seen, at
 
 
 def _is_cut_header(data: bytes, at: int, start: int, header: Header) -> bool:

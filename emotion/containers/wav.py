@@ -12,6 +12,7 @@ from emotion.errors import InputError
 
 MPEG_TAGS = (0x50, 0x55)  # format tags of MPEG audio: layers I and II, and layer III
 _LINEAR_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, floating point, A-law, mu-law, extensible: a block is one sample per channel
+_UNREADABLE = {0x45: "G.726", 0x64: "G.726", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA", 0x162: "WMA", 0x2000: "AC-3"}
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 # of chunks that follow the samples
 _CHUNK_NAMES = frozenset(
@@ -103,6 +104,8 @@ def read(data: bytes) -> Wav:
     if len(bodies.get(b"fmt ", b"")) < 16:
         raise InputError("AUDIO is a damaged WAV file: no fmt chunk comes before its samples; send it whole")
     tag, _, rate, _, block = struct.unpack_from(riff.order + "HHIIH", bodies[b"fmt "])
+    if tag in _UNREADABLE:
+        raise InputError(f"AUDIO is {_UNREADABLE[tag]} in a WAV file, which is not accepted; send PCM in WAV, or FLAC")
     missing = tolerance(rate, block) if tag in _LINEAR_TAGS else 0
     claimed, bits = sound.size, 64 if riff.is_w64 else 32
     if claimed == 0xFFFFFFFF and not riff.is_w64 and len(bodies.get(b"ds64", b"")) >= 16:

@@ -15,6 +15,7 @@ from emotion.audio import SAMPLE_RATE
 from emotion.containers import mpeg
 from emotion.decoding import decode
 from emotion.errors import InputError
+from fuzz.mutators import with_ogg_checksums
 from tests.conftest import ROOT
 from tests.encoding import CONTAINERS, encode, encode_with_ffmpeg
 
@@ -243,6 +244,8 @@ def test_joined_mp3s_are_decoded_to_the_end(files: dict[str, bytes], speech: NDA
     assert seconds(one + one) == pytest.approx(2.0, abs=0.15)
     assert seconds(one + id3v1 + one) == pytest.approx(2.0, abs=0.15)
     assert seconds(one + other) == pytest.approx(1 + SAMPLE_RATE / 44_100, abs=0.15)
+    assert seconds(other + one) == pytest.approx(1 + SAMPLE_RATE / 44_100, abs=0.15)
+    assert decode(one + other).std() == pytest.approx(decode(one).std(), rel=0.1)
 
 
 def test_an_mp3_that_begins_within_a_frame_is_decoded(files: dict[str, bytes]) -> None:
@@ -275,6 +278,7 @@ def test_an_mp3_with_fewer_frames_than_its_count_is_told(files: dict[str, bytes]
 
 def test_chained_streams_of_other_rates_and_codecs_are_decoded(files: dict[str, bytes]) -> None:
     vorbis, opus = files["OGG VORBIS"], files["OGG OPUS"]
+    assert decode(vorbis + opus).std() == pytest.approx(decode(opus).std(), rel=0.1)
     assert seconds(vorbis + opus + (DATA / "flac.ogg").read_bytes() + vorbis) == pytest.approx(5.5, abs=0.06)
 
 
@@ -421,7 +425,9 @@ def test_unknown_codecs_are_named(files: dict[str, bytes]) -> None:
     data = files["mp4"]
     kind = data.index(b"\x40\x15", data.index(b"esds"))  # object type and stream type: AAC, sound
     assert "AC3 in MP4, which is not accepted" in refusal(with_field(data, kind, "B", 0xA5))
-    assert "coding" in refusal(with_field(encode(np.zeros(1000)), 20, "<H", 0x161))
+    assert "WMA in a WAV file, which is not accepted" in refusal(with_field(encode(np.zeros(1000)), 20, "<H", 0x161))
+    assert "its coding is not accepted" in refusal(with_field(encode(np.zeros(1000)), 20, "<H", 0x4321))
+    assert "Speex" in refusal(with_ogg_checksums(files["OGG OPUS"].replace(b"OpusHead", b"Speex   ")))
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", bytes(1000), b"\x80\x81" * 500])

@@ -168,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.post(ANALYZE, responses=FAILURES, dependencies=key)
     async def analyze(
         audio: Annotated[
-            UploadFile | None, File(description="a recording: WebM, MP4, WAV, FLAC, OGG or MP3, of any rate")
+            UploadFile | None, File(description="a recording: WAV, FLAC, MP3, Ogg, M4A or WebM, of any rate")
         ] = None,
         text: Annotated[
             str, Form(description="what was said; without it, it is recognised", max_length=settings.max_characters)

@@ -53,7 +53,7 @@ export function FileInput({ limits, busy, onJob, onFailure }: Props) {
       <strong>Choose a recording</strong>
       <span>or drop it here</span>
       <small>
-        WAV, FLAC, OGG, MP3, WebM or MP4; up to {limits.seconds} s and {most}
+        WAV, FLAC, MP3, Ogg, M4A or WebM; up to {limits.seconds} s and {most}
       </small>
     </label>
   );
