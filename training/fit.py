@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
@@ -45,6 +46,7 @@ from emotion.labels import EMOTIONS
 from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import baselines, corpora, low_rank, splits
+from training.auxiliary import AuxiliaryHeads, label_targets
 from training.corpora import Corpus, account
 from training.corpora.release import name_some, write_atomically
 from training.data import Utterances, tokenise
@@ -69,9 +71,9 @@ class Materials:
     tokenizer: WordPiece
 
     def part(self, ids: Sequence[str]) -> Utterances:
-        """The utterances of these ids, as tensors."""
+        """Return the utterances of these ids as tensors, those of other emotions last."""
         wanted = set(ids)
-        chosen = [utterance for utterance in self.corpus.utterances if utterance.id in wanted]
+        chosen = [each for each in (*self.corpus.utterances, *self.corpus.others) if each.id in wanted]
         return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
 
 
@@ -106,7 +108,7 @@ def fit(
             console.print(f"[yellow]{warning}[/]")
     for number, split in enumerate(chosen, 1):
         console.rule(f"{split.name} ({number} of {len(chosen)})")
-        train_fold(settings, split, materials, start, directory_of(output, split))
+        train_fold(settings, split, materials, start, directory_of(output, split), cache)
     done = [split for split in folds if (directory_of(output, split) / "result.json").exists()]
     compared = baselines.judge(materials.corpus, done, materials.recordings) if with_baselines else []
     page = _report(settings, materials, done, len(folds), compared, output)
@@ -137,7 +139,9 @@ def gather(settings: Settings, start: Path, cache: Path, console: Console) -> Ma
         TrainingError: recordings that can't be decoded, unless they may be skipped.
     """
     corpus = corpora.load(settings.corpus, Path(settings.root), settings.happy, cache)
-    paths = [utterance.audio for utterance in corpus.utterances if utterance.audio is not None]
+    if not settings.auxiliary_weight:
+        corpus = replace(corpus, others=())
+    paths = [each.audio for each in (*corpus.utterances, *corpus.others) if each.audio is not None]
     recordings, unreadable = decode_all(paths, cache)
     if unreadable and not settings.skip_unreadable:
         reasons = "; ".join(f"{path} {reason}" for path, reason in list(unreadable.items())[:3])
@@ -147,10 +151,10 @@ def gather(settings: Settings, start: Path, cache: Path, console: Console) -> Ma
         )
     if unreadable:
         console.print(f"[yellow]skipped {name_some(str(path) for path in unreadable)}: not readable as audio[/]")
-        kept = tuple(utterance for utterance in corpus.utterances if utterance.audio not in unreadable)
-        corpus = replace(
-            corpus, utterances=kept, dropped={**corpus.dropped, "recording can't be decoded": len(unreadable)}
-        )
+        kept = tuple(each for each in corpus.utterances if each.audio not in unreadable)
+        others = tuple(each for each in corpus.others if each.audio not in unreadable)
+        dropped = {**corpus.dropped, "recording can't be decoded": len(corpus.utterances) - len(kept)}
+        corpus = replace(corpus, utterances=kept, dropped=dropped, others=others)
     console.print(account(corpus), highlight=False)
     checkpoint = checkpoints.load(start)
     return Materials(
@@ -166,11 +170,13 @@ def train_fold(
     materials: Materials,
     start: Path,
     directory: Path,
+    cache: Path,
     callbacks: Sequence[Callback] = (),
 ) -> float:
     """Train, choose the best epoch, calibrate it, answer the test utterances, write the checkpoint.
 
     Args:
+        cache: where the teacher's features are kept.
         callbacks: of the search for settings, beside our own.
 
     Returns:
@@ -188,13 +194,15 @@ def train_fold(
         torch.manual_seed(settings.seed)
         low_rank.inject(model, settings.lora_rank)
     validation = materials.part(split.validation)
-    learner = Learner(model, settings, materials.part(split.train), validation)
+    train = materials.part((*split.train, *splits.others(materials.corpus, split, settings.split)))
+    learner = Learner(model, settings, train, validation, _auxiliary_heads(settings, train, cache))
     taught = [view for view in VIEWS if learner.taught(view)]
     for view in taught:
         model.head.temperature[VIEWS.index(view)] = 1.0
     seconds = _train(learner, settings, directory, callbacks)
     state = torch.load(directory / "state" / "best.ckpt", map_location="cpu", weights_only=False)
     learner.load_state_dict(state["state_dict"], strict=False)
+    learner.swap_averaged()
     low_rank.merge(model)
 
     calibrate(model, validation, taught)
@@ -225,6 +233,25 @@ def train_fold(
     )
     shutil.rmtree(directory / "state")  # Lightning's, of no use once the checkpoint is there
     return float(chosen[MONITOR])
+
+
+def _auxiliary_heads(settings: Settings, train: Utterances, cache: Path) -> AuxiliaryHeads | None:
+    """Return the auxiliary heads that the settings ask for, with the targets of the training set."""
+    labels = label_targets(train.utterances) if settings.auxiliary_weight else None
+    features = None
+    if settings.teacher is not None:
+        from training import teacher  # faster-whisper and CTranslate2 are not needed otherwise
+
+        rows, paths = zip(
+            *((row, each.audio) for row, each in enumerate(train.utterances) if each.audio is not None), strict=True
+        )
+        found = teacher.standardise(teacher.features(settings.teacher, paths, train.recordings, cache))
+        features = np.zeros((len(train), found.shape[1]), np.float32)
+        features[list(rows)] = found
+    if labels is None and features is None:
+        return None
+    torch.manual_seed(settings.seed)
+    return AuxiliaryHeads(labels, features, settings.auxiliary_weight, settings.teacher_weight)
 
 
 class Patience(EarlyStopping):

@@ -8,6 +8,7 @@ that was killed and resumed repeats an undisturbed one.
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, Logits
+from training.auxiliary import AuxiliaryHeads
 from training.data import (
     EVALUATION_BATCH,
+    OTHER,
     Batch,
     LengthGroupedBatches,
     Segments,
@@ -41,14 +45,25 @@ LARGEST_GRADIENT = 1.0  # norm; BERT's fine-tuning recipe
 
 
 def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
-    """Weights of the cross-entropy, float32 [5], with mean 1 over the examples; 0 for a class without any.
+    """Return the weights of the cross-entropy, float32 [5]: mean 1 over the examples; 0 for a class without any.
 
     Args:
+        targets: int64 [n], indices into EMOTIONS; OTHER is not counted.
         power: 0 weighs all examples alike, 1 all classes (inverse frequency), 0.5 is half-way (its square root).
     """
-    counts = np.bincount(targets, minlength=len(EMOTIONS)).astype(np.float64)
+    counts = np.bincount(targets[targets != OTHER], minlength=len(EMOTIONS)).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Return the update of an exponential moving average whose decay rises from 0.1, so that the start is forgotten."""
+
+    def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        rising = min(decay, (1 + float(updates)) / (10 + float(updates)))
+        return average.lerp(current, 1 - rising)
+
+    return update
 
 
 class Learner(lightning.LightningModule):
@@ -58,10 +73,18 @@ class Learner(lightning.LightningModule):
         history: one dict per finished epoch; travels with the checkpoints.
     """
 
-    def __init__(self, model: EmotionModel, settings: Settings, train: Utterances, validation: Utterances) -> None:
+    def __init__(
+        self,
+        model: EmotionModel,
+        settings: Settings,
+        train: Utterances,
+        validation: Utterances,
+        auxiliary: AuxiliaryHeads | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
+        self.auxiliary = auxiliary
         self.train_set = train
         self.validation_set = validation
         self.history: list[dict[str, float]] = []
@@ -69,6 +92,13 @@ class Learner(lightning.LightningModule):
         self.freeze_epochs = settings.epochs if settings.only_fusion else settings.freeze_epochs
         self.register_buffer("weights", class_weights(train.targets, settings.class_weight_power), persistent=False)
         self.parts = self._choose_parts()
+        # in a list, so that torch does not register the parameters a second time
+        self._trained = [
+            nn.ParameterList(parameter for parameters, _ in self.parts.values() for parameter in parameters)
+        ]
+        self.averaged: AveragedModel | None = None
+        if settings.averaging:
+            self.averaged = AveragedModel(self._trained[0], avg_fn=_moving_average(settings.averaging))
         self.begun = time.monotonic()
         self._validated: list[tuple[Tensor, Tensor]] = []
         self._losses: list[float] = []
@@ -87,6 +117,8 @@ class Learner(lightning.LightningModule):
         if has_text.any() and not settings.only_fusion:
             chosen["text encoder"] = ([model.text_encoder], settings.text_lr)
             chosen["text head"] = ([head.text_projection, head.text_head], settings.head_lr)
+        if self.auxiliary is not None:
+            chosen["auxiliary heads"] = ([self.auxiliary], settings.head_lr)
         if (has_audio & has_text).any():
             chosen["fusion"] = ([head.fusion], settings.head_lr)
         if not chosen:
@@ -183,6 +215,8 @@ class Learner(lightning.LightningModule):
         audio, has_audio, text, has_text, target = self._embed(batch)
         logits = self.model.head(audio, has_audio, text, has_text)
         loss = self._loss(logits, has_audio, has_text, target)
+        if self.auxiliary is not None and not self.frozen:
+            loss = loss + self.auxiliary.loss(Batch(*batch).row, audio, has_audio, text, has_text)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}; the epochs before it are saved: "
@@ -204,9 +238,10 @@ class Learner(lightning.LightningModule):
         return audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0, batch.target
 
     def _loss(self, logits: Logits, has_audio: Tensor, has_text: Tensor, target: Tensor) -> Tensor:
-        views = [(logits.fused, has_audio & has_text)]
+        known = target != OTHER
+        views = [(logits.fused, has_audio & has_text & known)]
         if not self.settings.only_fusion:
-            views += [(logits.audio, has_audio), (logits.text, has_text)]
+            views += [(logits.audio, has_audio & known), (logits.text, has_text & known)]
         weights = self.weights
         assert isinstance(weights, Tensor)
         smoothing = self.settings.label_smoothing
@@ -216,6 +251,25 @@ class Learner(lightning.LightningModule):
             if rows.any()
         ]
         return torch.stack(losses).sum() if losses else 0.0 * logits.fused.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the moving average of the weights."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self._trained[0])
+
+    def on_validation_start(self) -> None:
+        """Validate the averaged weights."""
+        self.swap_averaged()
+
+    def on_validation_end(self) -> None:
+        """Go on with the weights that are trained."""
+        self.swap_averaged()
+
+    def swap_averaged(self) -> None:
+        """Exchange the weights and their moving average, if there is one."""
+        if self.averaged is not None:
+            for current, average in zip(self._trained[0].parameters(), self.averaged.parameters(), strict=True):
+                current.data, average.data = average.data, current.data
 
     def validation_step(self, batch: Any, index: int) -> None:
         """Collect logits of the fused view."""
@@ -288,7 +342,8 @@ class Learner(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Only what is trained: the rest is in the start, and VGGish alone has 288 MB."""
         trained = {id(p) for parameters, _ in self.parts.values() for p in parameters}
-        names = {f"model.{name}" for name, p in self.model.named_parameters() if id(p) in trained}
+        names = {name for name, p in self.named_parameters() if id(p) in trained or name.startswith("averaged.")}
+        names.add("averaged.n_averaged")
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint["history"] = self.history
         checkpoint["seconds"] = time.monotonic() - self.begun

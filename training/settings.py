@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Settings:
         0.0, "weight of a second loss, on the labels as published, which also trains on other emotions; 0: off"
     )
     teacher: str | None = _setting(
-        None, "Whisper model whose encoder VGGish learns from: a directory in CTranslate2's format, or tiny.en", str
+        None, "Whisper model whose encoder VGGish learns from: a directory in CTranslate2's format or a hub name", str
     )
     teacher_weight: float = _setting(1.0, "weight of the loss against the teacher's features")
     averaging: float = _setting(
@@ -89,7 +90,7 @@ class Settings:
         if not 0 <= self.averaging < 1:
             raise TrainingError(f"--averaging is {self.averaging:g}; 0 (off) to below 1 is accepted")
         for name in ("auxiliary_weight", "teacher_weight"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 option = "--" + name.replace("_", "-")
                 raise TrainingError(f"{option} is {getattr(self, name):g}; 0 (off) or more is accepted")
 

@@ -82,7 +82,7 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         directory = output / f"trial-{trial.number}"
         console.rule(f"trial {len(finished()) + 1} of {trials}")
         try:
-            return train_fold(suggest(settings, trial), split, materials, start, directory, [Pruning(trial)])
+            return train_fold(suggest(settings, trial), split, materials, start, directory, cache, [Pruning(trial)])
         finally:
             shutil.rmtree(directory, ignore_errors=True)  # a checkpoint of each would fill the disk
 

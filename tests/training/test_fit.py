@@ -179,7 +179,20 @@ def quick(manifest: Path, checkpoint: Path, output: Path, *options: str) -> list
     """A small run of three epochs."""
     command: list[str | Path] = ["fit", "--corpus", "manifest", "--root", manifest, "--fold", "1"]
     command += ["--start", checkpoint, "--output", output, "--cache", output.parent / "cache"]
-    return [*command, "--epochs", "3", "--batch-size", "8", "--lora-rank", "2", "--text-lr", "1e-3", *options]
+    return [
+        *command,
+        "--epochs",
+        "3",
+        "--batch-size",
+        "8",
+        "--lora-rank",
+        "2",
+        "--text-lr",
+        "1e-3",
+        "--averaging",
+        "0.5",
+        *options,
+    ]
 
 
 def same(one: Path, other: Path) -> None:

@@ -18,8 +18,9 @@ from emotion.checkpoint import minilm, seeded_vggish
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, FusionHead, Logits, VGGish
 from emotion.text import WordPiece
+from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
-from training.data import Batch, Utterances, collate, tokenise
+from training.data import OTHER, Batch, Utterances, collate, tokenise
 from training.errors import TrainingError
 from training.learner import MONITOR, WARM_UP, Learner, class_weights
 from training.recordings import Recordings
@@ -64,8 +65,9 @@ def utterances(kinds: str) -> Utterances:
     return Utterances(rows, Recordings(joined, places), tokenise(rows, tokenizer))
 
 
-def learner(model: EmotionModel, kinds: str, **settings: object) -> Learner:
-    return Learner(model, Settings(**SETTINGS | settings), utterances(kinds), utterances("bbbbb"))  # type: ignore[arg-type]
+def learner(model: EmotionModel, kinds: str, auxiliary: AuxiliaryHeads | None = None, **settings: object) -> Learner:
+    chosen = Settings(**SETTINGS | settings)  # type: ignore[arg-type]
+    return Learner(model, chosen, utterances(kinds), utterances("bbbbb"), auxiliary)
 
 
 def fit(learner: Learner, *callbacks: lightning.Callback) -> Learner:
@@ -268,3 +270,49 @@ def test_checkpoints_hold_what_is_trained_and_the_history(model: EmotionModel) -
     other.on_load_checkpoint(saved)
     assert other.history == [{"epoch": 1.0}] and saved["seconds"] == pytest.approx(100, abs=60)
     assert time.monotonic() - other.begun == pytest.approx(saved["seconds"], abs=1)  # the pause does not count
+
+
+def test_other_utterances_train_the_encoders_by_the_auxiliary_loss_alone(model: EmotionModel) -> None:
+    before = copy_of(model)
+    labels = np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]]
+    teaching = learner(model, "aattt", AuxiliaryHeads(labels, None, 0.5, 1.0), epochs=1, batch_size=5, weight_decay=0.0)
+    teaching.train_set.targets[:] = OTHER
+    fit(teaching)
+    assert moved(before, model) == ENCODERS | {"head.text_projection"}
+    assert math.isfinite(teaching.history[0]["train_loss"])
+
+
+def test_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
+    features = np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)
+    heads = AuxiliaryHeads(None, features, 0.0, 1.0)
+    teaching = learner(model, "aaaa", heads, epochs=8, audio_lr=3e-4, head_lr=1e-2)
+    batch = Batch(*collate([teaching.train_set[index] for index in range(4)]))
+
+    def loss() -> float:
+        with torch.inference_mode():
+            audio = model.eval().embed_audio(batch.patches, batch.patch_counts)
+            text = model.embed_text(batch.input_ids, batch.attention_mask)
+            return heads.loss(batch.row, audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0).item()
+
+    before = loss()
+    fit(teaching)
+    assert loss() < 0.7 * before
+
+
+def test_averaged_weights_are_validated_and_saved(model: EmotionModel) -> None:
+    teaching = learner(model, "ttttt", averaging=0.9, epochs=3, head_lr=0.1)
+    seen: list[Tensor] = []
+
+    class Seen(lightning.Callback):
+        def on_validation_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+            seen.append(model.head.text_head.state_dict()["0.weight"].clone())
+
+    fit(teaching, Seen())
+    trained = model.head.text_head.state_dict()["0.weight"].clone()
+    saved: dict[str, Any] = {"state_dict": teaching.state_dict()}
+    teaching.on_save_checkpoint(saved)
+    assert not torch.equal(seen[-1], trained)
+    again = learner(model, "ttttt", averaging=0.9)
+    again.load_state_dict(saved["state_dict"], strict=False)
+    again.swap_averaged()
+    assert torch.equal(model.head.text_head.state_dict()["0.weight"], seen[-1])

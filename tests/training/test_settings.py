@@ -32,8 +32,9 @@ def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
         option, value = (f"--no-{option[2:]}" if default else option), not default
         assert parse(option) == replace(parse(), **{setting: value})
         return
-    kind = {"folds": int, "lora_rank": int, "start": str, "vggish": str}.get(setting, type(default))
-    value = choice or kind(0.2 if setting in ("time_stretch", "pitch_shift") else 7)
+    kinds = {"folds": int, "lora_rank": int, "start": str, "vggish": str, "teacher": str}
+    kind = kinds.get(setting, type(default))
+    value = choice or kind(0.2 if setting in ("time_stretch", "pitch_shift", "averaging") else 7)
     assert parse(option, str(value)) == replace(parse(), **{setting: value})
 
 
@@ -45,9 +46,13 @@ def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
         (["--time-stretch", "nan"], "--time-stretch is nan"),
         (["--pitch-shift", "5"], r"--pitch-shift is 5; 0 \(off\) to 4 semitones is accepted"),
         (["--pitch-shift", "2", "--no-augment"], "--pitch-shift has no effect with --no-augment"),
+        (["--averaging", "1"], r"--averaging is 1; 0 \(off\) to below 1 is accepted"),
+        (["--averaging", "nan"], "--averaging is nan"),
+        (["--auxiliary-weight", "-1"], r"--auxiliary-weight is -1; 0 \(off\) or more is accepted"),
+        (["--teacher-weight", "nan"], r"--teacher-weight is nan; 0 \(off\) or more is accepted"),
     ],
 )
-def test_vocoder_settings_that_cannot_be_are_rejected(options: list[str], expected: str) -> None:
+def test_settings_out_of_range_are_rejected(options: list[str], expected: str) -> None:
     with pytest.raises(TrainingError, match=expected):
         parse(*options)
 

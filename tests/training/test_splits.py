@@ -219,3 +219,22 @@ def test_damaged_split(tmp_path: Path, content: bytes) -> None:
 def test_absent_split(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="can't be read: No such file"):
         splits.load(tmp_path / "split.json")
+
+
+@pytest.mark.parametrize("kind", ["session", "speaker"])
+def test_others_share_no_speaker_or_session_with_held_out_utterances(kind: str) -> None:
+    corpus = corpus_of(6)
+    rows = [replace(row, id=f"other-{row.id}", emotion="", labels=("surprise",)) for row in corpus.utterances]
+    corpus = replace(corpus, others=tuple(rows))
+    for fold in splits.make(corpus, kind):
+        train = {f"other-{name}" for name in fold.train}
+        assert set(splits.others(corpus, fold, kind)) == train
+
+
+def test_others_of_a_published_split_are_those_of_its_training_part() -> None:
+    parts_of_rows = ["train", "train", "validation", "test"] * 10
+    rows = [replace(row, split=part) for row, part in zip(corpus_of(4).utterances, parts_of_rows, strict=True)]
+    others = tuple(replace(row, id=f"other-{row.id}", emotion="", labels=("surprise",)) for row in rows)
+    corpus = Corpus("mine", tuple(rows), {}, others)
+    (fold,) = splits.make(corpus, "published")
+    assert set(splits.others(corpus, fold, "published")) == {row.id for row in others if row.split == "train"}

@@ -1,0 +1,69 @@
+"""The targets of the auxiliary heads: labels as published, and a teacher's features."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import tone
+
+from stages.asr import MIRRORS
+from training import teacher
+from training.auxiliary import AuxiliaryHeads, label_targets
+from training.corpora import Utterance
+from training.errors import TrainingError
+from training.recordings import Recordings
+
+
+def row(name: str, *labels: str) -> Utterance:
+    return Utterance(name, None, "Well.", "neutral", labels=labels)
+
+
+def test_label_targets_share_a_row_evenly_and_leave_unlabelled_rows_zero() -> None:
+    targets = label_targets([row("a", "joy"), row("b", "anger", "joy"), row("c")])
+    np.testing.assert_array_equal(targets, np.array([[0, 1], [0.5, 0.5], [0, 0]], np.float32))
+
+
+def test_label_targets_without_any_label_are_rejected() -> None:
+    with pytest.raises(TrainingError, match="--auxiliary-weight needs labels as published"):
+        label_targets([row("a"), row("b")])
+
+
+def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
+    torch.manual_seed(0)
+    labels = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+    heads = AuxiliaryHeads(labels, np.zeros((3, 4), np.float32), 1.0, 1.0)
+    audio, text, rows = torch.randn(3, 128), torch.randn(3, 256), torch.arange(3)
+    has, no = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
+    both = heads.loss(rows, audio, has, text, has)
+    torch.testing.assert_close(both, heads.loss(rows, audio, has, text, no) + heads.loss(rows, audio, no, text, has))
+    assert heads.loss(rows, audio, no, text, no).item() == 0
+    unlabelled = torch.tensor([False, False, True])
+    assert heads.loss(rows, audio, no, text, unlabelled).item() == 0
+
+
+def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.wav" for number in range(3)]
+    waveforms = [tone(220, 1.0), tone(220, 1.0), tone(1760, 1.3, seed=3)]
+    for path in paths:
+        path.touch()
+    places, start = {}, 0
+    for path, waveform in zip(paths, waveforms, strict=True):
+        places[str(path)] = (start, waveform.size)
+        start += waveform.size
+    recordings = Recordings(np.concatenate(waveforms), places)
+    package = pytest.importorskip(MIRRORS["tiny.en"], reason="requirements/whisper.txt is not installed")
+    model = str(Path(package.__path__[0]) / "model")
+    found = teacher.features(model, paths, recordings, tmp_path / "cache")
+    assert found.shape == (3, 768) and found.dtype == np.float32 and np.isfinite(found).all()
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    assert np.abs(found[0] - found[2]).max() > 0.1
+    kept = teacher.features(model, paths, Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
+    np.testing.assert_array_equal(kept, found)
+    np.testing.assert_allclose(teacher.standardise(found).mean(axis=0), 0, atol=1e-2)
+
+
+def test_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match=r"--teacher .*: no Whisper model can be loaded \(.+\); give a directory"):
+        teacher.features(str(tmp_path), [], Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
