@@ -19,7 +19,7 @@ from fuzz.targets import CPU_LIMIT, TARGETS, TOKENIZER
 
 KEPT = Path(__file__).parent / "corpus"  # in git: what `--keep` found worth it; tests replay it
 WORK = Path("build/fuzz")  # what was found so far; the next run goes on from there
-LARGEST = {"audio": 1 << 14, "text": 1 << 12, "recording": 1 << 14}  # bytes of an input
+LARGEST = {"audio": 1 << 14, "text": 1 << 12}  # bytes of an input
 MEMORY = 1024  # MiB that a target may have
 HANG = 30  # s after which libFuzzer gives up on an input; targets themselves hold it to CPU_LIMIT
 _STATUS = re.compile(r"#(\d+)\s+\w+ +cov: (\d+) ft: (\d+) corp: (\d+)/")

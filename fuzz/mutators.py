@@ -8,7 +8,7 @@ import zlib
 # names that containers put before or after the size of what follows
 _TAG = re.compile(
     rb"RIFF|RIFX|RF64|ds64|fmt |data|fact|LIST|FORM|COMM|SSND|\.snd|fLaC|OggS|vorbis|OpusHead|ID3|Xing|Info"
-    rb"|ftyp|moov|mvhd|trak|mdia|stbl|stsd|stts|stsc|stsz|stco|mp4a|esds|mdat|\x1aE\xdf\xa3|\x18S\x80g|\x16T\xaek"
+    rb"|ftyp|moov|mvhd|trak|edts|elst|mdia|stbl|stsd|stts|stsc|stsz|stco|mp4a|esds|mdat|moof|tfhd|trun|\x1aE\xdf\xa3|\x18S\x80g|\x16T\xaek"
     rb"|\x1fC\xb6u|A_OPUS|A_VORBIS|\xff[\xf1\xf9\xfb]"
 )
 _ODD = (0, 1, 2, 3, 7, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)

@@ -19,12 +19,20 @@ _FILES = (  # libsndfile's formats and subtypes
     *(("AU", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS")),
     ("MP3", "MPEG_LAYER_III"),
 )
-_CONTAINERS = (("webm", "libopus"), ("mp4", "libopus"), ("mp4", "aac"), ("mov", "pcm_s16le"), ("adts", "aac"))
+_CONTAINERS = (
+    *(("webm", "libopus"), ("mp4", "libopus"), ("mp4", "aac"), ("mp4", "alac"), ("mov", "pcm_s16le"), ("adts", "aac")),
+    *(("ogg", "flac"), ("matroska", "flac"), ("matroska", "pcm_s16le")),
+)
 _TEXTS = (
     "I can't believe you did that!",
     "Well... it's fine, I guess - really?!",
     "Ça va très bien, señor; 你好, 世界! Привет",
     "e\u0301\u0327 \u200d\u202e\ufeff \U0001f600\U0001f44d\U0001f3fd \ufdfa \u1e9e \u0130",
+    "ok \U0001f621\U0001f621 \u2764\ufe0f\u200d\U0001f525 :-( <3 xD T_T (as follows:)",
+    "f*** you, sh!t, @sshole, the **** [ __ ] @#$%! *really* 2*3",
+    "[LAUGHTER] <b>no</b> (sighs) ++NOISE++ *laughs* [NAME] (I think so)",
+    "I can&amp;#39;t don\u00b4t &lt;3 it\u00e2\u20ac\u2122s",
+    "\u092e\u0948\u0902 \u0916\u0941\u0936 \u0939\u0942\u0901, \u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd",
     "unaffable " * 40,
     "\0",
     "",
@@ -40,8 +48,7 @@ def seeds(target: str) -> Iterator[bytes]:
         buffer = io.BytesIO()
         soundfile.write(buffer, _SOUND, SAMPLE_RATE, format=kind, subtype=subtype)
         yield buffer.getvalue()
-    if target == "recording":
-        yield from (_encode(container, codec) for container, codec in _CONTAINERS)
+    yield from (_encode(container, codec) for container, codec in _CONTAINERS)
 
 
 def _encode(container: str, codec: str) -> bytes:

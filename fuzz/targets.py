@@ -8,18 +8,15 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from unicodedata import category
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emotion import audio, decoding, text
 from emotion.errors import InputError
-from web.gateway import recordings
-from web.gateway.errors import Failure
 
 CPU_LIMIT = 2.0  # s of the processor for one input
 TOKENIZER = Path("model_repository/preprocess/1/tokenizer.json")  # where `make export` puts it
-MAX_SECONDS = 60.0
 _SENTENCE = re.compile(r"[A-Z][^\n]{10,400}")
 
 
@@ -36,32 +33,18 @@ def check(name: str, data: bytes) -> None:
 
 
 def _audio(data: bytes) -> None:
-    """A file as Triton's audio front-end gets it."""
+    """Decode a file as Triton's audio front-end and the page's gateway do."""
     try:
         waveform = decoding.decode(data)
     except InputError as error:
         assert _SENTENCE.fullmatch(str(error)), str(error)
         return
-    _check_waveform(waveform)
+    assert waveform.dtype == np.float32 and waveform.ndim == 1
+    assert 0 < waveform.size <= (decoding.MAX_SECONDS + 1) * audio.SAMPLE_RATE
+    assert np.isfinite(waveform).all()
     patches = audio.log_mel_patches(waveform)
     assert patches.shape[1:] == audio.PATCH_SHAPE and len(patches) >= 1
     assert np.isfinite(patches).all()
-
-
-def _recording(data: bytes) -> None:
-    """An upload as the page's gateway gets it: what browsers record, too."""
-    try:
-        waveform = recordings.decode(data, MAX_SECONDS)
-    except Failure as failure:
-        assert failure.status == 400 and _SENTENCE.fullmatch(failure.message), failure.message
-        return
-    _check_waveform(waveform)
-
-
-def _check_waveform(waveform: NDArray[np.float32]) -> None:
-    assert waveform.dtype == np.float32 and waveform.ndim == 1
-    assert 0 < waveform.size <= (MAX_SECONDS + 1) * audio.SAMPLE_RATE
-    assert np.isfinite(waveform).all()
 
 
 def _text(data: bytes) -> None:
@@ -73,7 +56,8 @@ def _text(data: bytes) -> None:
         assert _SENTENCE.fullmatch(str(error)), str(error)
         return
     assert text.clean(cleaned) == cleaned
-    assert cleaned == cleaned.strip() and not re.search(r"[^\w\s.,!?'-]|\s\s|_", cleaned)
+    assert cleaned == " ".join(cleaned.split()) and "_" not in cleaned
+    assert all(character.isalnum() or character in " .,!?'-" or category(character)[0] == "M" for character in cleaned)
     assert ids.dtype == np.int64 and ids.ndim == 1 and len(ids) <= _word_piece().max_tokens
     assert bool(len(ids)) == bool(cleaned)
 
@@ -83,4 +67,4 @@ def _word_piece() -> text.WordPiece:
     return text.WordPiece(TOKENIZER)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"audio": _audio, "text": _text, "recording": _recording}
+TARGETS: dict[str, Callable[[bytes], None]] = {"audio": _audio, "text": _text}
