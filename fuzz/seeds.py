@@ -20,8 +20,8 @@ _FILES = (  # libsndfile's formats and subtypes
     ("MP3", "MPEG_LAYER_III"),
 )
 _CONTAINERS = (
-    *(("webm", "libopus"), ("mp4", "libopus"), ("mp4", "aac"), ("mp4", "alac"), ("mov", "pcm_s16le"), ("adts", "aac")),
-    *(("ogg", "flac"), ("matroska", "flac"), ("matroska", "pcm_s16le")),
+    *(("webm", "libopus"), ("matroska", "pcm_s16le"), ("adts", "aac")),
+    *(("mp4", "libopus"), ("mp4", "aac"), ("mp4", "alac"), ("mov", "pcm_s16le")),
 )
 _TEXTS = (
     "I can't believe you did that!",
