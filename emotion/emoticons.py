@@ -195,5 +195,6 @@ def _words(sequence: str) -> str:
     for name in (bare, sequence):
         if entry := EMOJI_DATA.get(name):
             return _SKIN.sub("", str(entry["en"]).strip(":").replace("_", " "))
-    parts = dict.fromkeys(bare.split("\u200d"))
-    return " ".join(_words(part) for part in parts) if len(parts) > 1 else ""
+    if "\u200d" not in bare:
+        return ""
+    return " ".join(_words(part) for part in dict.fromkeys(bare.split("\u200d")))
