@@ -125,7 +125,19 @@ def test_code_of_the_images_runs_on_python_3_10() -> None:
     """NVIDIA's image 24.10 has Python 3.10, 26.09 has 3.12."""
     front_ends = [
         f"emotion/{name}.py"
-        for name in ("labels", "audio", "decoding", "sniffing", "text", "errors", "ragged", "hashing")
+        for name in (
+            "labels",
+            "audio",
+            "decoding",
+            "sniffing",
+            "text",
+            "annotations",
+            "emoticons",
+            "masking",
+            "errors",
+            "ragged",
+            "hashing",
+        )
     ]
     repositories = ["model_repository", "speech_repository"]
     vermin = [str(Path(sys.executable).parent / "vermin"), "--target=3.10-", "--no-tips"]
