@@ -23,7 +23,7 @@ PATCH_FRAMES = 96  # frames: 0.96 s; patches do not overlap
 PATCH_SHAPE = (PATCH_FRAMES, MEL_BANDS)
 PATCH_ELEMENTS = PATCH_FRAMES * MEL_BANDS
 SHORTEST = (PATCH_FRAMES - 1) * HOP + WINDOW  # samples that one patch needs: 0.975 s
-MAX_TAIL = 0.25  # share of the sound that may be lost with the incomplete tail behind the last patch
+MAX_TAIL = 1 / 3  # share of the sound that may be lost with the incomplete tail behind the last patch
 
 
 @cache

@@ -23,7 +23,7 @@ MIN_STEADY_LEVEL = -40.0  # dB of full scale: the same for a recording of steady
 STEADY_SPREAD = 6.0  # dB between the 10th and the 90th percentile of the active frames
 EDGE = 4800  # samples around the frames of sound in which its first and last sample are looked for: 0.3 s
 EDGE_RANGE = 19.0  # dB below the active level that these samples reach: an amplitude twice that of SOUND_RANGE
-MARGIN = 1600  # samples that are kept before the first sound and behind the last one: 0.1 s
+MARGIN = 800  # samples that are kept before the first sound and behind the last one: 50 ms
 NO_SOUND = f"no sound above {MIN_LEVEL:g} dB of full scale, or nothing but steady noise or clicks"  # in error messages
 SMALLEST_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
 
