@@ -4,6 +4,8 @@ A few bytes can describe codebooks of millions of numbers: FFmpeg takes 235 MiB 
 are counted here first (Vorbis I specification, section 3.2.1).
 """
 
+from functools import lru_cache
+
 from emotion.errors import InputError
 
 MAX_VALUES = 1 << 18  # entries x dimensions over all codebooks; libvorbis writes 90,000 at most
@@ -14,6 +16,7 @@ class _Broken(Exception):
     """The headers are not what they should be."""
 
 
+@lru_cache(maxsize=16)  # an encoder writes the same ones into every file
 def check_headers(extradata: bytes) -> None:
     """Count what the codebooks of a stream hold.
 
