@@ -195,8 +195,8 @@ class Learner(lightning.LightningModule):
                     bar.advance(task)
             self.model.train(training)
             ordered = [rows[index] for index in range(len(utterances))]
-            columns = (torch.stack(column) for column in zip(*ordered, strict=True))
-            self._cached_embeddings[utterances] = TensorDataset(*columns)
+            joined = (torch.stack(column) for column in zip(*ordered, strict=True))
+            self._cached_embeddings[utterances] = TensorDataset(*joined)
         return self._cached_embeddings[utterances]
 
     # -- steps

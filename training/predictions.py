@@ -230,7 +230,7 @@ def calibrate(model: EmotionModel, utterances: Utterances, views: Collection[str
         probabilities = answers.probabilities[view][rows]
         right = probabilities.argmax(axis=1) == answers.truth[rows]
         # contradicted answers are unsure anyway: those that nothing contradicts are to be calibrated
-        weights = 1 - contradiction(*_alone(answers, view)).numpy()[rows]
+        weights = 1.0 - contradiction(*_alone(answers, view)).numpy()[rows]
         head.confidence[VIEWS.index(view)] = torch.tensor(fit_confidence(probabilities.max(axis=1), right, weights))
 
 

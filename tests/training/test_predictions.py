@@ -55,7 +55,7 @@ def ask(model: EmotionModel, tokenizer: WordPiece, row: Utterance) -> dict[str, 
     """One utterance, as it is served."""
     patches = torch.zeros(0, 96, 64)
     if row.audio is not None:
-        patches = torch.from_numpy(audio.log_mel_patches(decoding.decode(row.audio.read_bytes())))
+        patches = torch.from_numpy(audio.sound_patches(decoding.decode(row.audio.read_bytes())))
     ids = torch.from_numpy(tokenizer.encode(text.clean(row.text or "")))[None]
     counts = torch.tensor([len(patches)])
     with torch.inference_mode():
@@ -161,7 +161,8 @@ def calibrated(answers: Predictions, views: tuple[str, ...], monkeypatch: pytest
     monkeypatch.setattr(training.predictions, "embed", lambda model, utterances: embeddings)
     rows = [Utterance(str(n), None, "text", EMOTIONS[truth]) for n, truth in enumerate(answers.truth)]
     model = Answering(answers)
-    calibrate(model, Utterances(rows, Recordings(np.empty(0, np.float32), {}), [np.zeros(0)] * len(rows)), views)  # type: ignore[arg-type]
+    tokens = [np.zeros(0, np.int64)] * len(rows)
+    calibrate(model, Utterances(rows, Recordings(np.empty(0, np.float32), {}), tokens), views)  # type: ignore[arg-type]
     return model.head
 
 

@@ -94,17 +94,18 @@ async def analyze(
         answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left)
         return answer, time.perf_counter()
 
-    async def ask_window(part: Any) -> tuple[EmotionResult | None, float]:
+    async def ask_window(part: Any) -> tuple[dict[str, float] | None, float]:
         try:
-            return await ask(part, None, rate)
+            voice, done = await ask(part, None, rate)
+            return voice.probabilities, done
         except NoSpeech:
             return None, time.perf_counter()
 
     rate = None if waveform is None else SAMPLE_RATE
     parts = [] if waveform is None else [waveform[start:end] for start, end in windows]
     try:
-        (answer, answered), *voices = await asyncio.gather(
-            ask(waveform, text or None, rate, transcribe=transcribe), *map(ask_window, parts)
+        (answer, answered), voices = await asyncio.gather(
+            ask(waveform, text or None, rate, transcribe=transcribe), asyncio.gather(*map(ask_window, parts))
         )
     except EmotionError as error:
         raise from_client(error) from None
@@ -119,8 +120,8 @@ async def analyze(
         text_probabilities=answer.text_probabilities,
         seconds=None if waveform is None else len(waveform) / SAMPLE_RATE,
         timeline=[
-            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=voice and voice.probabilities)
-            for (a, b), (voice, _) in zip(windows, voices, strict=True)
+            Window(start=a / SAMPLE_RATE, end=b / SAMPLE_RATE, probabilities=probabilities)
+            for (a, b), (probabilities, _) in zip(windows, voices, strict=True)
         ],
         checkpoint=answer.checkpoint,
         untrained=list(answer.untrained),
