@@ -18,6 +18,23 @@ SAID = {
     "excitement": "I'm so excited, this is the best day ever!",
 }
 
+EMOJI = {
+    "neutral": "😐 🤔",
+    "frustration": "😤 🙄 😒 😩",
+    "anger": "😡 😠 🤬 👿 🖕",
+    "sadness": "😭 😢 😞 😔 🙁 ☹️ 💔",
+    "excitement": "😂 🤣 😀 😄 😁 🥳 🎉 🤩 😍 😊",
+}
+CARRIERS = ("I'm fine {}", "ok {}", "{}", "He called me today {}", "See you tomorrow {}")
+MASKED = (
+    "f*** you",
+    "this is bullsh*t",
+    "what the f**k is wrong with you",
+    "you b*tch",
+    "shut the f*ck up",
+    "you a**hole",
+)
+
 
 @pytest.fixture(scope="module")
 def client(repository: Path) -> Iterator[EmotionClient]:
@@ -41,6 +58,20 @@ def test_it_reads(client: EmotionClient, emotion: str) -> None:
     answer = client.analyze(text=SAID[emotion])
     assert answer.label == emotion
     assert answer.untrained == ()
+
+
+def test_emoji_beside_calm_words_are_named_mostly(client: EmotionClient) -> None:
+    wanted = [
+        (carrier.format(one), emotion) for emotion in EMOJI for one in EMOJI[emotion].split() for carrier in CARRIERS
+    ]
+    assert len(wanted) == 28 * len(CARRIERS)
+    wrong = [text for text, emotion in wanted if client.analyze(text=text).label != emotion]
+    assert len(wrong) <= 0.25 * len(wanted), wrong
+
+
+def test_masked_swearing_is_anger_or_frustration(client: EmotionClient) -> None:
+    missed = [text for text in MASKED if client.analyze(text=text).label not in ("anger", "frustration")]
+    assert len(missed) <= len(MASKED) / 4, missed
 
 
 def test_it_hears_nobody_frustrated(client: EmotionClient, recordings: dict[str, bytes]) -> None:

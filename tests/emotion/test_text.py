@@ -1,10 +1,13 @@
 """The text front-end."""
 
 import re
+import time
 
 import emoji
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from emotion.checkpoint import Checkpoint
@@ -180,6 +183,42 @@ def test_clean_annotations_are_taken_out(raw: str, cleaned: str) -> None:
 )
 def test_clean_entities_and_format_characters_and_marks(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
+
+
+# texts of one kind that a regular expression could take a time for that grows with the square of their length
+@pytest.mark.parametrize(
+    "piece", ["*", "([{<", "[a", "<a ", "*a", "&#", "&amp;", ":(", "(a:", "f*", "f*k ", "@#", "a_", "D:", "😭 "]
+)
+def test_clean_takes_time_in_proportion_to_the_text(piece: str) -> None:
+    def seconds(length: int) -> float:
+        text = (piece * length)[:length]
+        start = time.process_time()
+        clean(text)
+        return time.process_time() - start
+
+    short, long = (min(seconds(length) for _ in range(3)) for length in (8_000, 64_000))
+    assert long < 24 * short + 0.05  # 8 times as long; 64 times the time if it were quadratic
+
+
+PIECES = [
+    *"abcdhkpstuxfDOTX .,!?'-_*#@$%&;:()[]{}<>/|^~+=135\n",
+    "f*ck",
+    "&#39;",
+    "&lt;",
+    "(sighs)",
+    "😭",
+    "\u0301",
+    "म",
+    "\u0941",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+@settings(max_examples=500, deadline=None, database=None, derandomize=True)
+def test_clean_leaves_cleaned_text_as_it_is(raw: str) -> None:
+    cleaned = clean(raw)
+    assert clean(cleaned) == cleaned
+    assert len(cleaned) <= 18 * len(raw)  # what is replaced becomes a few words
 
 
 @pytest.mark.parametrize(
