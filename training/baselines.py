@@ -64,12 +64,13 @@ def _run(
 ) -> Metrics:
     ids = np.array([each.id for each in utterances])
     truth = np.array([EMOTIONS.index(each.emotion) for each in utterances])
-    answers, truths = [], []
+    answers, truths, speakers = [], [], []
     for split in folds:
         train, test = np.isin(ids, split.train), np.isin(ids, split.test)
         answers.append(classifier().fit(features[train], truth[train]).predict(features[test]))
         truths.append(truth[test])
-    return of_decisions(np.concatenate(truths), np.concatenate(answers))
+        speakers += [each.speaker for each, tested in zip(utterances, test, strict=True) if tested]
+    return of_decisions(np.concatenate(truths), np.concatenate(answers), speakers=speakers)
 
 
 def _egemaps(utterances: Sequence[Utterance], recordings: Recordings) -> NDArray[np.float64]:

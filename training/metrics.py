@@ -1,5 +1,6 @@
 """How good a set of answers is: accuracy, F1, recall, confusions, calibration, each figure with its uncertainty."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from training.predictions import Predictions
 
 BINS = 15  # of the top probability, equally wide; Guo et al., 2017
 RESAMPLES = 1000
+MIN_SPEAKERS = 5  # from which intervals are those of new speakers
 SURE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
 TOLERANCE = 0.01  # of a row's sum: fp16 graphs round
 _LABELS = range(len(EMOTIONS))
@@ -85,6 +87,7 @@ class Metrics:
         confusion: truth by decision, in the order of EMOTIONS.
         calibration: None for a classifier without probabilities.
         sure: None where the confidence of the answers is not known.
+        resampled: what the intervals' bootstrap draws, "speakers" or "utterances".
     """
 
     n: int
@@ -97,6 +100,7 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     calibration: Calibration | None
     sure: SureAnswers | None = None
+    resampled: str = "utterances"
 
     def as_dict(self) -> dict[str, Any]:
         """The same as dictionaries, lists and numbers, fit for JSON: no NaN."""
@@ -133,18 +137,22 @@ def of_view(predictions: Predictions, view: str, seed: int = 0) -> Metrics | Non
     sure = None
     if view in predictions.confidence:
         sure = _sure(predictions.confidence[view][present], decided == truth)
-    return _judge(truth, decided, seed, int(np.count_nonzero(~present)), calibration, sure)
+    speakers = [speaker for speaker, there in zip(predictions.speakers, present, strict=True) if there]
+    return _judge(truth, decided, speakers, seed, int(np.count_nonzero(~present)), calibration, sure)
 
 
-def of_decisions(truth: NDArray[np.int64], decided: NDArray[np.int64], seed: int = 0) -> Metrics:
+def of_decisions(
+    truth: NDArray[np.int64], decided: NDArray[np.int64], seed: int = 0, speakers: Sequence[str | None] = ()
+) -> Metrics:
     """Judge a classifier that gives no probabilities, such as a baseline.
 
     Args:
         truth: int64 [n], n > 0, indices into EMOTIONS.
         decided: int64 [n], the same.
         seed: of the bootstrap.
+        speakers: of the utterances, where they are known.
     """
-    return _judge(truth, decided, seed, 0, None)
+    return _judge(truth, decided, speakers, seed, 0, None)
 
 
 def answered(predictions: Predictions, view: str) -> NDArray[np.bool_]:
@@ -155,6 +163,7 @@ def answered(predictions: Predictions, view: str) -> NDArray[np.bool_]:
 def _judge(
     truth: NDArray[np.int64],
     decided: NDArray[np.int64],
+    speakers: Sequence[str | None],
     seed: int,
     absent: int,
     calibration: Calibration | None,
@@ -162,7 +171,15 @@ def _judge(
 ) -> Metrics:
     confusion = confusion_matrix(truth, decided, labels=_LABELS)
     values = _summaries(confusion)
-    low, high = np.percentile(_summaries(_resample(confusion, seed)), (2.5, 97.5), axis=0)
+    known = sorted({speaker for speaker in speakers if speaker is not None})
+    by_speaker = len(known) >= MIN_SPEAKERS and None not in speakers
+    if by_speaker:
+        said = np.array(speakers)
+        parts = [confusion_matrix(truth[said == each], decided[said == each], labels=_LABELS) for each in known]
+        samples = _resample_speakers(np.stack(parts), seed)
+    else:
+        samples = _resample(confusion, seed)
+    low, high = np.percentile(_summaries(samples), (2.5, 97.5), axis=0)
     accuracy, weighted_f1, macro_f1, uar = (
         Estimate(*figures) for figures in np.stack([values, low, high], axis=1).tolist()
     )
@@ -172,7 +189,9 @@ def _judge(
         for emotion, precision, recall, f1, support in zip(EMOTIONS, *table, strict=True)
     }
     counts = tuple(map(tuple, confusion.tolist()))
-    return Metrics(truth.size, absent, accuracy, weighted_f1, macro_f1, uar, classes, counts, calibration, sure)
+    resampled = "speakers" if by_speaker else "utterances"
+    summaries = (accuracy, weighted_f1, macro_f1, uar)
+    return Metrics(truth.size, absent, *summaries, classes, counts, calibration, sure, resampled)
 
 
 def _defined(figure: np.float64) -> float | None:
@@ -207,6 +226,17 @@ def _resample(confusion: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     n = confusion.sum()
     draws = np.random.default_rng(seed).multinomial(n, confusion.ravel() / n, RESAMPLES)
     return draws.reshape(RESAMPLES, *confusion.shape)
+
+
+def _resample_speakers(confusions: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return confusion matrices of bootstrap samples that draw speakers: [speakers, 5, 5] -> [RESAMPLES, 5, 5].
+
+    A speaker's utterances are alike, so intervals for new speakers need whole speakers drawn with replacement.
+    """
+    count = len(confusions)
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    samples: NDArray[np.int64] = np.tensordot(draws, confusions, axes=1)
+    return samples
 
 
 def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> Calibration:

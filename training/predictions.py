@@ -36,6 +36,7 @@ class Predictions:
         styles: "improvised", "scripted" or None for each utterance.
         confidence: float64 [n] of the answer ("fused"), and of those that audio or text alone would get; 0 where there
             is none. Views whose confidence is not known are left out.
+        speakers, groups: of each utterance, None where they are not known.
     """
 
     ids: list[str]
@@ -43,6 +44,13 @@ class Predictions:
     probabilities: dict[str, NDArray[np.float64]]
     styles: list[str | None]
     confidence: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    speakers: list[str | None] = field(default_factory=list)
+    groups: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Fill in that speakers and groups are not known where none are given."""
+        self.speakers = self.speakers or [None] * len(self.ids)
+        self.groups = self.groups or [None] * len(self.ids)
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
@@ -57,6 +65,8 @@ class Predictions:
                 for view in VIEWS
                 if all(view in part.confidence for part in parts)
             },
+            [speaker for part in parts for speaker in part.speakers],
+            [group for part in parts for group in part.groups],
         )
 
     def select(self, chosen: NDArray[np.bool_]) -> "Predictions":
@@ -72,6 +82,8 @@ class Predictions:
             {view: rows[places] for view, rows in self.probabilities.items()},
             [self.styles[place] for place in places],
             {view: values[places] for view, values in self.confidence.items()},
+            [self.speakers[place] for place in places],
+            [self.groups[place] for place in places],
         )
 
     def save(self, path: Path) -> None:
@@ -82,6 +94,8 @@ class Predictions:
             "probabilities": {view: rows.tolist() for view, rows in self.probabilities.items()},
             "styles": self.styles,
             "confidence": {view: values.tolist() for view, values in self.confidence.items()},
+            "speakers": self.speakers,
+            "groups": self.groups,
         }
         write_atomically(path, json.dumps(record) + "\n")
 
@@ -95,6 +109,8 @@ class Predictions:
             {view: np.array(rows) for view, rows in record["probabilities"].items()},
             record["styles"],
             {view: np.array(values) for view, values in record["confidence"].items()},
+            record["speakers"],
+            record["groups"],
         )
 
     def without(self, modality: str) -> "Predictions":
@@ -107,7 +123,7 @@ class Predictions:
         left = self.probabilities[other]
         probabilities = dict.fromkeys(VIEWS, left) | {modality: np.zeros_like(left)}
         known = {"fused": self.confidence[other], other: self.confidence[other]} if other in self.confidence else {}
-        return Predictions(self.ids, self.truth, probabilities, self.styles, known)
+        return replace(self, probabilities=probabilities, confidence=known)
 
 
 @dataclass(frozen=True)
@@ -247,7 +263,7 @@ def at_temperatures(predictions: Predictions, temperatures: Mapping[str, float])
         if view != "fused":
             alone = rows & ~decided["fused"]
             cooled["fused"][alone] = cooled[view][alone]
-    return Predictions(predictions.ids, predictions.truth, cooled, predictions.styles)
+    return replace(predictions, probabilities=cooled, confidence={})
 
 
 def decided_by(predictions: Predictions) -> dict[str, NDArray[np.bool_]]:
@@ -272,5 +288,10 @@ def _views(answer: EmotionResult) -> dict[str, list[float]]:
 def _beside(utterances: Sequence[Utterance], probabilities: dict[str, NDArray[np.float64]]) -> Predictions:
     truth = np.array([EMOTIONS.index(utterance.emotion) for utterance in utterances], np.int64)
     return Predictions(
-        [utterance.id for utterance in utterances], truth, probabilities, [utterance.style for utterance in utterances]
+        [utterance.id for utterance in utterances],
+        truth,
+        probabilities,
+        [utterance.style for utterance in utterances],
+        speakers=[utterance.speaker for utterance in utterances],
+        groups=[utterance.group for utterance in utterances],
     )

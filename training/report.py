@@ -103,6 +103,7 @@ class Figures:
         views: the answers as they are served, with temperatures.
         uncalibrated: the same answers before temperatures, where they are known.
         improvised: of the improvised utterances, where the corpus tells styles.
+        groups: by group of speakers, where the corpus tells them.
         survival: the fused model on utterances with both modalities, as they are and with one taken away, beside the
             unimodal models on the same utterances; empty where that was not tried.
         folds: by the fold's name.
@@ -113,6 +114,7 @@ class Figures:
     views: Judged
     uncalibrated: Judged | None
     improvised: Judged | None
+    groups: dict[str, Judged]
     survival: dict[str, Metrics | None]
     folds: dict[str, Judged]
     baselines: dict[str, Metrics]
@@ -216,6 +218,7 @@ def _figures(
     if not any(views.values()):
         raise TrainingError("there is nothing to report: the model gave no answer to any test utterance")
     audio, text = metrics.answered(predictions, "audio"), metrics.answered(predictions, "text")
+    groups = np.array(predictions.groups, object)
     improvised = np.array([style == "improvised" for style in predictions.styles])
     ids = np.array(predictions.ids)
     return Figures(
@@ -227,6 +230,7 @@ def _figures(
         views=views,
         uncalibrated=None if uncalibrated is None else _judge(uncalibrated),
         improvised=_judge(predictions.select(improvised)) if improvised.any() else None,
+        groups={group: _judge(predictions.select(groups == group)) for group in sorted(set(filter(None, groups)))},
         survival=_survival(predictions.select(audio & text), without_audio, without_text),
         folds={fold.name: _judge(predictions.select(np.isin(ids, fold.test_ids))) for fold in run.folds},
         baselines=dict(baselines),

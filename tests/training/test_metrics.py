@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,30 @@ def test_intervals_cover_the_true_accuracy() -> None:
         interval = metrics.of_decisions(truth, decided, trial).accuracy
         covered += interval.low <= 0.7 <= interval.high
     assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_intervals_of_speakers_cover_the_accuracy_over_all_speakers() -> None:
+    random = np.random.default_rng(0)
+    covered = {"speakers": 0, "utterances": 0}
+    for trial in range(100):
+        skill = np.clip(random.normal(0.7, 0.15, 12), 0, 1).repeat(30)  # of 12 speakers with 30 utterances each
+        truth = random.integers(0, 5, skill.size)
+        decided = np.where(random.random(skill.size) < skill, truth, (truth + 1) % 5)
+        named = [f"s{place // 30}" for place in range(skill.size)]
+        for speakers in (named, []):
+            found = metrics.of_decisions(truth, decided, trial, speakers)
+            covered[found.resampled] += found.accuracy.low <= 0.695 <= found.accuracy.high
+    assert covered["speakers"] >= 85 > covered["utterances"]
+
+
+def test_few_or_unknown_speakers_are_not_resampled() -> None:
+    answers = predictions([0, 1] * 10, confident([0, 0] * 10))
+    few: list[str | None] = ["a", "b", "c", "d"] * 5
+    for speakers in (few, [*map(str, range(19)), None]):
+        found = metrics.of_view(replace(answers, speakers=speakers), "fused")
+        assert found is not None and found.resampled == "utterances"
+    found = metrics.of_view(replace(answers, speakers=["a", "b", "c", "d", "e"] * 4), "fused")
+    assert found is not None and found.resampled == "speakers"
 
 
 def test_intervals_narrow_with_more_utterances() -> None:

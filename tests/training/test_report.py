@@ -206,6 +206,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     predictions, deprived = answers(seed=1), answers(seed=5)
     predictions.probabilities["audio"][:10] = 0
     predictions.styles[:] = ["improvised", "scripted"] * 30
+    predictions.groups[:] = ["female", "male", None] * 20
     path = report.write(
         tmp_path_factory.mktemp("run"),
         record(fold("session-1", predictions), corpus="iemocap"),
@@ -228,6 +229,17 @@ def test_improvised_utterances_alone(everything: Everything) -> None:
     right = predictions.probabilities["text"][::2].argmax(1) == predictions.truth[::2]
     assert everything.figures["improvised"]["text"]["n"] == 30
     assert everything.figures["improvised"]["text"]["accuracy"]["value"] == pytest.approx(right.mean())
+
+
+def test_figures_by_group_of_speakers(everything: Everything) -> None:
+    predictions = everything.predictions
+    right = predictions.probabilities["text"].argmax(1) == predictions.truth
+    assert set(everything.figures["groups"]) == {"female", "male"}
+    for place, group in enumerate(("female", "male")):
+        found = everything.figures["groups"][group]["text"]
+        assert found["n"] == 20
+        assert found["accuracy"]["value"] == pytest.approx(right[place::3].mean())
+    assert "Female, text" in everything.page.text
 
 
 def test_calibration_before_and_after(everything: Everything) -> None:

@@ -25,6 +25,8 @@ LETTERS = {  # the initial of the German word
     "E": "disgust",
     "A": "anxiety",
 }
+# of the publisher's list of speakers
+GROUPS = dict.fromkeys(("08", "09", "13", "14", "16"), "female") | dict.fromkeys(("03", "10", "11", "12", "15"), "male")
 KEPT = {"neutral": "neutral", "anger": "anger", "sadness": "sadness", "happiness": "excitement"}
 
 _NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<letter>[WFNTLEA])[a-z]?")
@@ -65,6 +67,7 @@ def read(release: Release, happy: str) -> Corpus:
             speaker=speaker,
             dialogue=sentence,
             style="scripted",
+            group=GROUPS.get(speaker),
             labels=(emotion,),
         )
         if emotion == "happiness" and happy == "drop":

@@ -29,6 +29,7 @@ class Utterance:
     dialogue: str | None = None
     style: str | None = None  # one of STYLES
     split: str | None = None  # the corpus's published split, one of SPLITS
+    group: str | None = None  # of the speaker, such as "female": figures are given by group
     labels: tuple[str, ...] = ()  # as published, such as GoEmotions' 28; empty where the reader does not keep them
 
 
