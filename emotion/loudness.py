@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 FRAME = 320  # samples: 20 ms; levels are measured in frames that do not overlap
 RUMBLE_DEGREE = 7  # of the polynomials that are taken out of a frame: they hold a DC offset and mains hum
 ACTIVITY_MARGIN = 15.9  # dB between the active level and the quietest active frame: M of ITU-T P.56, method B
-TARGET_LEVEL = -17.0  # dB of full scale: the median active level of EmoDB's recordings
+TARGET_LEVEL = -20.5  # dB of full scale: the median active level of EmoDB's recordings
 MAX_GAIN = 40.0  # dB, up or down
-SOUND_RANGE = 25.0  # dB below the active level in which a frame is sound
+SOUND_RANGE = 21.0  # dB below the active level in which a frame is sound
 SOUND_FRAMES = 3  # consecutive frames that make a sound (60 ms); a click is shorter
 MIN_LEVEL = -60.0  # dB of full scale: the lowest active level of a recording that has sound
 MIN_STEADY_LEVEL = -40.0  # dB of full scale: the same for a recording of steady level, which is noise or hum
 STEADY_SPREAD = 6.0  # dB between the 10th and the 90th percentile of the active frames
 EDGE = 4800  # samples around the frames of sound in which its first and last sample are looked for: 0.3 s
-EDGE_RANGE = 19.0  # dB below the active level that these samples reach: an amplitude twice that of SOUND_RANGE
+EDGE_RANGE = 15.0  # dB below the active level that these samples reach: an amplitude twice that of SOUND_RANGE
 MARGIN = 800  # samples that are kept before the first sound and behind the last one: 50 ms
 NO_SOUND = f"no sound above {MIN_LEVEL:g} dB of full scale, or nothing but steady noise or clicks"  # in error messages
 SMALLEST_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
@@ -38,9 +38,10 @@ class Sound(NamedTuple):
 def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     """Return the part of a waveform that has sound, at one level.
 
-    The active speech level is that of ITU-T P.56, method B, on the powers of frames instead of an envelope: the mean
-    power of the active frames, the quietest of which lies ACTIVITY_MARGIN below that mean. Silence around speech does
-    not change it. The gain that brings it to TARGET_LEVEL is bounded by MAX_GAIN, so that faint noise stays faint.
+    Frames are active as in ITU-T P.56, method B, with the powers of frames for its envelope: the quietest lies
+    ACTIVITY_MARGIN below their mean power. Silence around speech does not change which they are. The active level here
+    is their median power, because clipping lowers the mean. The gain that brings it to TARGET_LEVEL is bounded by
+    MAX_GAIN, so that faint noise stays faint.
     The waveform is filled up with zeros where it has less than MARGIN around the sound: the same recording then gives
     the same patches, whether it starts with silence or not.
 
@@ -54,7 +55,8 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     powers = frame_powers(waveform)
     if powers.size < SOUND_FRAMES:
         return None
-    power, active = _active(powers)
+    active = _active(powers)
+    power = float(active[active.size // 2])
     level = _decibels(power)
     spread = _decibels(active[active.size // 10] / active[active.size * 9 // 10])
     if level < (MIN_STEADY_LEVEL if spread < STEADY_SPREAD else MIN_LEVEL):
@@ -96,13 +98,12 @@ def _polynomials() -> NDArray[np.float32]:
     return np.ascontiguousarray(np.linalg.qr(legendre)[0], np.float32)
 
 
-def _active(powers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean power of the active frames, and the power of each, descending."""
+def _active(powers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the powers of the active frames, descending: all within ACTIVITY_MARGIN below their mean."""
     powers = np.sort(powers)[::-1]
     means = np.cumsum(powers) / np.arange(1, powers.size + 1)
     (candidates,) = np.nonzero(means <= powers * 10 ** (ACTIVITY_MARGIN / 10))
-    last = candidates[-1]  # the loudest frame alone is a candidate, so there always is one
-    return float(means[last]), powers[: last + 1]
+    return powers[: candidates[-1] + 1]  # the loudest frame alone is a candidate, so there always is one
 
 
 def _bounds(waveform: NDArray[np.float32], begin: int, end: int, amplitude: float) -> tuple[int, int]:
