@@ -76,11 +76,12 @@ def ask(client: EmotionClient) -> dict[str, EmotionResult]:
 
 
 def table(answers: dict[str, EmotionResult]) -> Table:
-    """One row per utterance: the answer, with "untrained" beside it where it is, and the shares; 80 columns wide."""
+    """One row per utterance: the answer, with "unsure" or "untrained" below it where it is, and the shares."""
     result = Table("utterance", "answer", *EMOTIONS, "ms", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name, answer in answers.items():
         shares = (f"{answer.probabilities[emotion]:.1%}" for emotion in EMOTIONS)
-        label = f"{answer.label}\n[yellow]untrained[/]" if answer.untrained else answer.label
+        label = answer.label if answer.is_confident else f"{answer.label}\n[dim]unsure[/]"
+        label = f"{answer.label}\n[yellow]untrained[/]" if answer.untrained else label
         result.add_row(name, label, *shares, f"{answer.timings.request:.0f}")
     untrained = {part: None for answer in answers.values() for part in answer.untrained}
     if untrained:

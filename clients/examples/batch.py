@@ -8,6 +8,7 @@ import argparse
 import numpy as np
 import tritonclient.grpc as triton
 
+CONFIDENT = 0.9  # nine in ten of such answers are meant to be right
 LINES = (
     "I can't believe it, we won!",
     "Fine. See you at nine.",
@@ -28,7 +29,7 @@ def tensor(name: str, values: list[bytes]) -> triton.InferInput:
 
 
 def main() -> None:
-    """Print the most probable emotion of each line."""
+    """Print the most probable emotion of each line, with a question mark where the answer is not confident."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
     options = parser.parse_args()
@@ -38,11 +39,15 @@ def main() -> None:
         answer = client.infer(
             "emotion",
             inputs=[tensor("AUDIO", [b""] * len(texts)), tensor("TEXT", texts)],
-            outputs=[triton.InferRequestedOutput("PROBABILITIES", class_count=1)],
+            outputs=[
+                triton.InferRequestedOutput("PROBABILITIES", class_count=1),
+                triton.InferRequestedOutput("CONFIDENCE"),
+            ],
         )
-    for line, [entry] in zip(LINES, answer.as_numpy("PROBABILITIES"), strict=True):
+    rows = zip(LINES, answer.as_numpy("PROBABILITIES"), answer.as_numpy("CONFIDENCE"), strict=True)
+    for line, [entry], [confidence] in rows:
         probability, _, label = entry.decode().split(":")
-        print(f"{label:12} {float(probability):6.1%}  {line}")
+        print(f"{label:12} {'' if confidence >= CONFIDENT else '?':1} {float(probability):6.1%}  {line}")
 
 
 if __name__ == "__main__":

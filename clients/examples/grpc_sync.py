@@ -15,7 +15,7 @@ def tensor(name: str, value: bytes) -> triton.InferInput:
 
 
 def main() -> None:
-    """Print the five emotions of one utterance, most probable first."""
+    """Print the five emotions of one utterance, most probable first, and how likely the first is right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
     parser.add_argument("--text", default="", help="transcript (default: none)")
@@ -30,12 +30,16 @@ def main() -> None:
                 tensor("TEXT", options.text.encode()),
             ],
             # the classification extension: the server sorts and names the probabilities
-            outputs=[triton.InferRequestedOutput("PROBABILITIES", class_count=5)],
+            outputs=[
+                triton.InferRequestedOutput("PROBABILITIES", class_count=5),
+                triton.InferRequestedOutput("CONFIDENCE"),
+            ],
             client_timeout=30.0,
         )
     for entry in answer.as_numpy("PROBABILITIES")[0]:
         probability, _, label = entry.decode().split(":")
         print(f"{label:12} {float(probability):6.1%}")
+    print(f"{'confidence':12} {answer.as_numpy('CONFIDENCE')[0, 0]:6.1%}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def tensor(name: str, value: bytes) -> triton.InferInput:
 
 
 def main() -> None:
-    """Print the five emotions of one utterance and which checkpoint answered."""
+    """Print the five emotions of one utterance, the confidence, and the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", default="localhost:8000", metavar="HOST:PORT")
     parser.add_argument("--text", default="", help="transcript (default: none)")
@@ -30,6 +30,7 @@ def main() -> None:
         answer = client.infer("emotion", inputs=[tensor("AUDIO", audio), tensor("TEXT", options.text.encode())])
     for label, probability in zip(EMOTIONS, answer.as_numpy("PROBABILITIES")[0], strict=True):
         print(f"{label:12} {probability:6.1%}")
+    print(f"{'confidence':12} {answer.as_numpy('CONFIDENCE')[0, 0]:6.1%}")
     print("checkpoint  ", json.loads(answer.as_numpy("CHECKPOINT")[0, 0]))
 
 

@@ -24,10 +24,12 @@ def test_grpc_and_http_agree_with_the_client(server: Any, clips: dict[Path, str]
     shown = {name: f"{value:.1%}" for name, value in expected.probabilities.items()}
     grpc = run("grpc_sync.py", clip, "--text", text, "--endpoint", server.grpc_url)
     http = run("http_sync.py", clip, "--text", text, "--endpoint", server.http_url)
-    assert dict(line.split() for line in grpc.splitlines()) == shown
+    confidence = f"{expected.confidence:.1%}"
+    assert dict(line.split() for line in grpc.splitlines()) == {**shown, "confidence": confidence}
     assert grpc.split()[0] == expected.label
     assert dict(line.split() for line in http.splitlines()[:5]) == shown
-    assert expected.checkpoint in http.splitlines()[5]
+    assert http.splitlines()[5].split() == ["confidence", confidence]
+    assert expected.checkpoint in http.splitlines()[6]
 
 
 def test_models_alone_agree_with_the_ensemble(server: Any, clips: dict[Path, str]) -> None:
