@@ -21,8 +21,6 @@ SOUND_FRAMES = 3  # consecutive frames that make a sound (60 ms); a click is sho
 MIN_LEVEL = -60.0  # dB of full scale: the lowest active level of a recording that has sound
 MIN_STEADY_LEVEL = -40.0  # dB of full scale: the same for a recording of steady level, which is noise or hum
 STEADY_SPREAD = 6.0  # dB between the 10th and the 90th percentile of the active frames
-EDGE = 4800  # samples around the frames of sound in which its first and last sample are looked for: 0.3 s
-EDGE_RANGE = 15.0  # dB below the active level that these samples reach: an amplitude twice that of SOUND_RANGE
 MARGIN = 800  # samples that are kept before the first sound and behind the last one: 50 ms
 NO_SOUND = f"no sound above {MIN_LEVEL:g} dB of full scale, or nothing but steady noise or clicks"  # in error messages
 SMALLEST_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
@@ -52,7 +50,13 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
         None if no SOUND_FRAMES consecutive frames are louder than SOUND_RANGE below the active level, if the active
         level is below MIN_LEVEL, or if it is below MIN_STEADY_LEVEL and hardly varies.
     """
-    powers = frame_powers(waveform)
+    highest, lowest = int(waveform.argmax()), int(waveform.argmin())
+    peak = highest if waveform[highest] >= -waveform[lowest] else lowest
+    in_front = -peak % FRAME  # a frame starts at the peak, so that silence in front does not move frames against speech
+    frames = -(-(in_front + waveform.size) // FRAME)
+    padded = np.zeros(MARGIN + frames * FRAME + MARGIN, np.float32)
+    padded[MARGIN + in_front :][: waveform.size] = waveform
+    powers = frame_powers(padded[MARGIN:-MARGIN])
     if powers.size < SOUND_FRAMES:
         return None
     active = _active(powers)
@@ -66,16 +70,11 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     (first_frames,) = np.nonzero(loud[:-2] & loud[1:-1] & loud[2:])
     if not first_frames.size:
         return None
-    amplitude = 10 ** ((level - EDGE_RANGE) / 20)
-    begin, end = _bounds(waveform, first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME, amplitude)
-    gain = np.float32(10 ** (max(-MAX_GAIN, min(MAX_GAIN, TARGET_LEVEL - level)) / 20))
-    inside = waveform[max(begin, 0) : end]
-    before = max(-begin, 0)
-    sound = np.empty(end - begin, np.float32)
-    sound[:before] = 0
-    np.multiply(inside, gain, out=sound[before : before + inside.size])
-    sound[before + inside.size :] = 0
-    return Sound(sound, first_frames * FRAME + SOUND_FRAMES * FRAME // 2 - begin)
+    begin, end = first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME + 2 * MARGIN
+    sound = padded[begin:end]
+    sound *= np.float32(10 ** (max(-MAX_GAIN, min(MAX_GAIN, TARGET_LEVEL - level)) / 20))
+    middles = MARGIN + (first_frames - first_frames[0]) * FRAME + SOUND_FRAMES * FRAME // 2
+    return Sound(sound, middles)
 
 
 def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -104,21 +103,6 @@ def _active(powers: NDArray[np.float64]) -> NDArray[np.float64]:
     means = np.cumsum(powers) / np.arange(1, powers.size + 1)
     (candidates,) = np.nonzero(means <= powers * 10 ** (ACTIVITY_MARGIN / 10))
     return powers[: candidates[-1] + 1]  # the loudest frame alone is a candidate, so there always is one
-
-
-def _bounds(waveform: NDArray[np.float32], begin: int, end: int, amplitude: float) -> tuple[int, int]:
-    """Move the bounds of the sound from the grid of frames to samples that reach an amplitude, and add the margin.
-
-    Without this, silence whose length is not a multiple of FRAME would move the grid of patches.
-    """
-    before, behind = max(begin - EDGE, 0), max(end - SOUND_FRAMES * FRAME, 0)
-    head = np.abs(waveform[before : begin + SOUND_FRAMES * FRAME]) >= amplitude
-    tail = np.abs(waveform[behind : end + EDGE]) >= amplitude
-    if head.any():
-        begin = before + int(head.argmax())
-    if tail.any():
-        end = behind + tail.size - int(tail[::-1].argmax())
-    return begin - MARGIN, end + MARGIN
 
 
 def _decibels(power: float) -> float:
