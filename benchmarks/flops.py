@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.workload import Utterance
-from emotion.audio import HOP, PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE, WINDOW
+from emotion.audio import PATCH_SHAPE
 from emotion.model import TEXT_EMBEDDING, FusionHead, VGGish
 
 
@@ -48,7 +48,7 @@ class Flops:
     def needed(self, utterances: Sequence[Utterance]) -> dict[str, int]:
         """Return what each model needs for all of them, without any padding."""
         return {
-            "vggish": self.patch * sum(patches(each.seconds) for each in utterances),
+            "vggish": self.patch * sum(each.patches for each in utterances),
             "bert": sum(self.token * each.tokens + self.pair * each.tokens**2 + self.text for each in utterances),
             "fusion": self.head * len(utterances),
         }
@@ -61,12 +61,6 @@ class Flops:
         tokens = [each.tokens for each in batch]
         attention = self.pair * len(batch) * max(tokens) ** 2
         return self.needed(batch) | {"bert": self.token * sum(tokens) + attention + self.text * len(batch)}
-
-
-def patches(seconds: float) -> int:
-    """Patches of an utterance; see emotion.audio.log_mel_patches."""
-    samples = round(seconds * SAMPLE_RATE)
-    return max(1, (1 + (samples - WINDOW) // HOP) // PATCH_FRAMES) if samples else 0
 
 
 def _head(hidden: int) -> int:

@@ -1,4 +1,4 @@
-"""What the audio front-end costs: decoding, resampling and log-mel of a 3 s clip.
+"""What the audio front-end costs: decoding, resampling, levelling and log-mel of a 3 s clip.
 
 `python -m benchmarks.frontend` prints the medians by file format. It runs in a process of its own with one thread, as
 a process of the stage `preprocess` does.
@@ -55,7 +55,7 @@ def _median(data: bytes) -> float:
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        audio.log_mel_patches(decoding.decode(data))
+        audio.sound_patches(decoding.decode(data))
         times.append(1e3 * (time.perf_counter() - start))
     return median(times)
 

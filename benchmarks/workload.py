@@ -38,12 +38,14 @@ class Utterance:
         text: the words; "" where absent.
         seconds: of audio; 0.0 where absent.
         tokens: WordPieces of the text, [CLS] and [SEP] included; 0 where absent.
+        patches: that the front-end makes of the audio; 0 where absent.
     """
 
     audio: bytes
     text: str
     seconds: float
     tokens: int
+    patches: int
 
     @property
     def kind(self) -> str:
@@ -119,22 +121,24 @@ def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Pat
     utterances = []
     for row, start in enumerate(starts.random((len(seconds), 2))):
         samples = round(seconds[row] * audio.SAMPLE_RATE)
+        first = int(start[0] * len(recordings))
+        cut = recordings.take(np.arange(first, first + samples), mode="wrap")  # their beginning follows their end
         utterances.append(
             Utterance(
-                audio=_wav(recordings, int(start[0] * len(recordings)), samples) if samples else b"",
+                audio=_wav(cut) if samples else b"",
                 text=_sentence(words, int(start[1] * len(words)), int(tokens[row])) if tokens[row] else "",
                 seconds=samples / audio.SAMPLE_RATE,
                 tokens=int(tokens[row]),
+                patches=len(audio.sound_patches(cut * np.float32(1 / 32768))) if samples else 0,
             )
         )
     return utterances
 
 
-def _wav(recordings: NDArray[np.int16], start: int, samples: int) -> bytes:
-    """A WAV file of so many samples from `start` on; after the end of the recordings comes their beginning."""
+def _wav(samples: NDArray[np.int16]) -> bytes:
+    """Return a WAV file of the samples."""
     file = io.BytesIO()
-    cut = recordings.take(np.arange(start, start + samples), mode="wrap")
-    soundfile.write(file, cut, audio.SAMPLE_RATE, "PCM_16", format="WAV")
+    soundfile.write(file, samples, audio.SAMPLE_RATE, "PCM_16", format="WAV")
     return file.getvalue()
 
 

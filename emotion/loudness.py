@@ -44,7 +44,7 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     the same patches, whether it starts with silence or not.
 
     Args:
-        waveform: float32 [n], mono at 16 kHz.
+        waveform: float32 [n], n >= 1, mono at 16 kHz.
 
     Returns:
         None if no SOUND_FRAMES consecutive frames are louder than SOUND_RANGE below the active level, if the active

@@ -76,7 +76,7 @@ def front_ends(data: bytes, sentence: str, tokenizer: text.WordPiece) -> Utteran
     """
     patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
     if data:
-        patches = audio.log_mel_patches(decoding.decode(data))
+        patches = audio.sound_patches(decoding.decode(data))
     return Utterance(patches, tokenizer.encode(text.clean(sentence)))
 
 
@@ -121,7 +121,7 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
     nothing = np.empty((0, *audio.PATCH_SHAPE), np.float32)
     return [
         Utterance(
-            audio.log_mel_patches(waveform) if len(waveform) else nothing,
+            audio.sound_patches(waveform) if len(waveform) else nothing,
             tokenizer.encode(text.clean(sentence)),
         )
         for waveform, sentence in mixed_speech(count)

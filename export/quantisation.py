@@ -25,7 +25,6 @@ LARGEST_ACTIVATION = 127  # eight bits, around a zero point of 128
 
 CALIBRATION_UTTERANCES = 48
 CALIBRATION_SECONDS = (1.0, 6.0)
-CALIBRATION_GAIN = (-20.0, 6.0)  # dB: other microphones and other rooms than the examples'
 SEED = 7
 
 
@@ -87,8 +86,7 @@ def _calibration_patches() -> Iterable[NDArray[np.float32]]:
     for _ in range(CALIBRATION_UTTERANCES):
         samples = int(random.uniform(*CALIBRATION_SECONDS) * audio.SAMPLE_RATE)
         start = random.integers(len(speech) - samples)
-        gain = np.float32(10 ** (random.uniform(*CALIBRATION_GAIN) / 20))
-        yield audio.log_mel_patches(np.clip(speech[start : start + samples] * gain, -1, 1))
+        yield audio.sound_patches(speech[start : start + samples])
 
 
 class _Patches(CalibrationDataReader):  # type: ignore[misc]

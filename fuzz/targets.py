@@ -42,8 +42,8 @@ def _audio(data: bytes) -> None:
     assert waveform.dtype == np.float32 and waveform.ndim == 1
     assert 0 < waveform.size <= (decoding.MAX_SECONDS + 1) * audio.SAMPLE_RATE
     assert np.isfinite(waveform).all()
-    patches = audio.log_mel_patches(waveform)
-    assert patches.shape[1:] == audio.PATCH_SHAPE and len(patches) >= 1
+    patches = audio.sound_patches(waveform)
+    assert patches.dtype == np.float32 and patches.shape[1:] == audio.PATCH_SHAPE
     assert np.isfinite(patches).all()
 
 

@@ -90,7 +90,7 @@ def test_served_answers_equal_the_pytorch_model(
     word_piece = text.WordPiece(checkpoint.tokenizer)
     worst = 0.0
     for (data, sentence), answer in zip(mixed, alone, strict=True):
-        patches = audio.log_mel_patches(decoding.decode(data)) if data else np.empty((0, 96, 64), np.float32)
+        patches = audio.sound_patches(decoding.decode(data)) if data else np.empty((0, 96, 64), np.float32)
         ids = word_piece.encode(text.clean(sentence.decode()))
         expected = parity.eager(checkpoint, parity.Utterance(patches, ids))
         worst = max(worst, *(float(np.abs(answer[name] - expected[name]).max()) for name in OUTPUTS))

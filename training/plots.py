@@ -32,6 +32,7 @@ from emotion.audio import (
 from emotion.decoding import decode
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
+from emotion.loudness import NO_SOUND, find_sound
 from training.metrics import Calibration
 
 PATCH_SECONDS = PATCH_FRAMES * HOP / SAMPLE_RATE  # 0.96 s
@@ -174,7 +175,8 @@ def spectrograms(examples: Mapping[str, NDArray[np.float32]]) -> str:
     """Log-mel spectrograms, one below the other on the same scales.
 
     Args:
-        examples: title -> waveform, float32 [n], mono at 16 kHz. The first SHOWN_PATCHES patches of each are drawn.
+        examples: title -> waveform, float32 [n], mono at 16 kHz, as `find_sound` returns it. The first SHOWN_PATCHES
+            patches of each are drawn.
     """
     patches = {title: log_mel_patches(waveform)[:SHOWN_PATCHES] for title, waveform in examples.items()}
     loudest = max(float(each.max()) for each in patches.values())
@@ -195,7 +197,7 @@ def recording(waveform: NDArray[np.float32], title: str) -> Figure:
     """Draw a waveform above the log-mel patches that VGGish receives of it.
 
     Args:
-        waveform: float32 [n], mono at 16 kHz.
+        waveform: float32 [n], mono at 16 kHz, as `find_sound` returns it.
         title: of the figure.
     """
     from librosa.display import waveshow  # takes 2 s to import
@@ -291,8 +293,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("picture", type=Path, metavar="PICTURE", help="the PNG file to write")
     arguments = parser.parse_args(argv)
     try:
-        waveform = decode(arguments.recording.read_bytes())
-        recording(waveform, arguments.recording.name).savefig(arguments.picture, dpi=100, format="png")
+        sound = find_sound(decode(arguments.recording.read_bytes()))
+        if sound is None:
+            raise InputError(f"{arguments.recording} has {NO_SOUND}; choose another recording")
+        recording(sound.waveform, arguments.recording.name).savefig(arguments.picture, dpi=100, format="png")
     except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

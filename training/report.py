@@ -18,6 +18,7 @@ from rich.table import Table
 
 from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
+from emotion.loudness import find_sound
 from training import metrics, plots
 from training.corpora.release import write_atomically
 from training.corpora.table import Utterance
@@ -166,8 +167,8 @@ def example_recordings(utterances: Iterable[Utterance], recordings: Recordings) 
     """Choose the recording of median length of each emotion.
 
     Returns:
-        title ("anger: Ses01F_impro01_F000, 3.2 s") -> waveform, float32 [n] at 16 kHz; nothing for an emotion without
-        recordings.
+        title ("anger: Ses01F_impro01_F000, 3.2 s") -> waveform, float32 [n] at 16 kHz, as `find_sound` returns it;
+        nothing for an emotion without recordings.
     """
     spoken: dict[str, list[tuple[int, str, NDArray[np.float32]]]] = {emotion: [] for emotion in EMOTIONS}
     for utterance in utterances:
@@ -178,7 +179,8 @@ def example_recordings(utterances: Iterable[Utterance], recordings: Recordings) 
     for emotion, found in spoken.items():
         if found:
             samples, id_, waveform = sorted(found, key=lambda each: each[:2])[len(found) // 2]
-            examples[f"{emotion}: {id_}, {samples / SAMPLE_RATE:.1f} s"] = waveform
+            if sound := find_sound(waveform):
+                examples[f"{emotion}: {id_}, {samples / SAMPLE_RATE:.1f} s"] = sound.waveform
     return examples
 
 

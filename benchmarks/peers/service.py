@@ -42,10 +42,10 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def log_mel(encoded: str) -> NDArray[np.float32]:
-    """Log-mel patches of a request's audio, float32 [patches, 96, 64]; none where it is absent."""
+    """Log-mel patches of a request's audio, float32 [patches, 96, 64]; none where it is absent or has no sound."""
     if not encoded:
         return np.empty((0, *audio.PATCH_SHAPE), np.float32)
-    return audio.log_mel_patches(decoding.decode(base64.b64decode(encoded)))
+    return audio.sound_patches(decoding.decode(base64.b64decode(encoded)))
 
 
 class PaddedWordPiece:

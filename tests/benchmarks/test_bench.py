@@ -11,7 +11,7 @@ import pytest
 
 import benchmarks.__main__
 from benchmarks import bench, results
-from benchmarks.flops import Flops, patches
+from benchmarks.flops import Flops
 from benchmarks.workload import Utterance
 
 ROOT = Path(__file__).parent.parent.parent
@@ -24,7 +24,7 @@ def test_flops_of_known_models(tmp_path: Path) -> None:
     flops = Flops.of(tmp_path)
     assert flops.patch == pytest.approx(1.73e9, rel=0.01)
     assert flops.token == pytest.approx(0.17e9, rel=0.01)
-    short, long = Utterance(b"RIFF", "so", 1.0, 10), Utterance(b"", "so it is", 0.0, 100)
+    short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
     both, one, other = flops.needed([short, long]), flops.needed([short]), flops.needed([long])
     assert both == {model: one[model] + other[model] for model in one}
     assert (both["vggish"], other["vggish"]) == (flops.patch, 0)
@@ -34,12 +34,7 @@ def test_flops_of_known_models(tmp_path: Path) -> None:
     assert padded == both | {"bert": both["bert"] + flops.pair * (100**2 - 10**2)}
     # a batch without any audio, or any text, skips the encoder
     assert flops.spent([long])["vggish"] == 0
-    assert flops.spent([Utterance(b"RIFF", "", 1.0, 0)])["bert"] == flops.text
-
-
-@pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (0.3, 1), (0.975, 1), (1.93, 1), (1.935, 2), (3.0, 3)])
-def test_patches_are_the_front_ends(seconds: float, count: int) -> None:
-    assert patches(seconds) == count
+    assert flops.spent([Utterance(b"RIFF", "", 1.0, 0, 1)])["bert"] == flops.text
 
 
 def test_quick_run_is_complete(

@@ -51,7 +51,7 @@ def test_every_utterance_is_run_once_in_batches_in_order(tokenizer: Path, models
 
 
 def test_what_can_not_be_read_ends_the_run(tokenizer: Path) -> None:
-    broken = workload.Utterance(audio=b"not audio", text="", seconds=1.0, tokens=0)
+    broken = workload.Utterance(audio=b"not audio", text="", seconds=1.0, tokens=0, patches=1)
     way = roofline._batches(cast("list[parity.OnnxModels]", [Recorder(), Recorder()]), 1)
     with pytest.raises(InputError):
         roofline.cost(way, [broken, *workload.mixed(3, tokenizer)], WordPiece(tokenizer))

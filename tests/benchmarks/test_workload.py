@@ -9,7 +9,8 @@ import soundfile
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.workload import describe, lengths, mixed, uniform
-from emotion import text
+from emotion import decoding, text
+from emotion.audio import sound_patches
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,8 @@ def test_utterances_have_the_length_they_say(tokenizer: Path) -> None:
             assert info.frames / 16_000 == utterance.seconds
             samples, _ = soundfile.read(io.BytesIO(utterance.audio))
             assert np.abs(samples).max() > 0.01  # speech, not silence
+        samples = decoding.decode(utterance.audio) if utterance.audio else np.empty(0, np.float32)
+        assert len(sound_patches(samples)) == utterance.patches
     figures = describe(utterances)
     assert (figures["count"], figures["audio_only"], figures["text_only"]) == (100, 10, 10)
     assert figures["seconds_max"] == max(utterance.seconds for utterance in utterances)

@@ -73,7 +73,7 @@ def test_preprocess_emits_what_the_front_ends_give(
 ) -> None:
     data, sentence = recordings["austen-0880.flac"], "so it is"
     emitted = preprocess(client, (data, sentence.encode()), (b"", b"no"))
-    patches = audio.log_mel_patches(decoding.decode(data))
+    patches = audio.sound_patches(decoding.decode(data))
     ids = text.WordPiece(checkpoint.tokenizer).encode(text.clean(sentence))
     assert emitted["PATCH_COUNT"].tolist() == [[len(patches)], [0]]
     assert emitted["TOKEN_COUNT"].tolist() == [[len(ids)], [3]]

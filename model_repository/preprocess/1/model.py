@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emotion import audio, decoding, text
 from emotion.errors import InputError
+from emotion.loudness import NO_SOUND
 from emotion.ragged import pad_rows
 from stages.admission import Admission
 from stages.requests import bytes_rows, respond_per_request
@@ -29,7 +30,7 @@ class TritonPythonModel:
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
         self.max_seconds = float(config["parameters"]["max_audio_seconds"]["string_value"])
-        audio.log_mel_patches(np.zeros(audio.SHORTEST, np.float32))
+        audio.sound_patches(np.sin(np.arange(audio.SHORTEST, dtype=np.float32)))
         self.admission = Admission(processes=sum(int(group["count"]) for group in config["instance_group"]))
         self.waker = BatcherWaker(config)
 
@@ -62,12 +63,20 @@ class TritonPythonModel:
         }
 
     def front_ends(self, data: bytes, sentence: bytes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the patches [patches, 96, 64] and ids [tokens] of one utterance; an absent modality has none."""
+        """Return the patches [patches, 96, 64] and ids [tokens] of one utterance; an absent modality has none.
+
+        A recording without sound counts as absent audio.
+        """
         ids = self.word_piece.encode(text.clean(text.decode(sentence)))  # first: it costs the least
+        patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
         if data:
-            return audio.log_mel_patches(decoding.decode(data, self.max_seconds)), ids
-        if len(ids):
-            return np.empty((0, *audio.PATCH_SHAPE), np.float32), ids
+            patches = audio.sound_patches(decoding.decode(data, self.max_seconds))
+        if len(patches) or len(ids):
+            return patches, ids
+        if data and sentence:
+            raise InputError(f"AUDIO has {NO_SOUND}, and TEXT has no word left after cleaning; send speech or words")
+        if data:
+            raise InputError(f"AUDIO has {NO_SOUND}; check that the microphone is not muted, or send TEXT")
         if sentence:
             raise InputError("TEXT has no letter or digit left after cleaning, and AUDIO is empty; send words or audio")
         raise InputError("AUDIO and TEXT are both empty; send at least one of them")

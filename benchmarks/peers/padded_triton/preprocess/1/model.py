@@ -30,7 +30,7 @@ class TritonPythonModel:
         data, sentence = bytes_rows(request, "AUDIO")[0], bytes_rows(request, "TEXT")[0]
         patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
         if data:
-            patches = audio.log_mel_patches(decoding.decode(data))
+            patches = audio.sound_patches(decoding.decode(data))
         ids, mask = self.word_piece.encode(text.decode(sentence))
         return {
             "PATCHES": at_least_one(patches)[None],  # Triton's backends cannot batch a tensor without elements
