@@ -7,7 +7,6 @@ from runs import tone
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
 from training import augmentation
 from training.augmentation import (
-    GAIN,
     LONGEST_TIME_MASK,
     MASKS,
     NOISE,
@@ -36,12 +35,10 @@ def pitch(waveform: np.ndarray) -> float:  # type: ignore[type-arg]
     return float(spectrum.argmax()) * SAMPLE_RATE / waveform.size
 
 
-def only(monkeypatch: pytest.MonkeyPatch, speed: bool = False, gain: bool = False, noise: bool = False) -> None:
+def only(monkeypatch: pytest.MonkeyPatch, speed: bool = False, noise: bool = False) -> None:
     """Switch the others off."""
     if not speed:
         monkeypatch.setattr(augmentation, "SPEEDS", (1.0,))
-    if not gain:
-        monkeypatch.setattr(augmentation, "GAIN", (0.0, 0.0))
     if not noise:
         monkeypatch.setattr(augmentation, "NOISE", (200.0, 200.0))
 
@@ -116,12 +113,6 @@ def test_vary_waveform_with_both_depends_on_the_random_state_alone() -> None:
     first, again, other = (vary_waveform(TONE, np.random.default_rng(seed), 0.1, 2) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert first.size != other.size
-
-
-def test_gain_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch, gain=True)
-    gains = [decibels(rms(vary_waveform(TONE, np.random.default_rng(seed))) / rms(TONE)) for seed in range(200)]
-    assert GAIN[0] - 0.01 <= min(gains) < GAIN[0] + 1 and GAIN[1] - 1 < max(gains) <= GAIN[1] + 0.01
 
 
 def test_noise_within_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from emotion import audio, decoding
 from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.checkpoint import minilm
 from emotion.labels import EMOTIONS
+from emotion.loudness import find_sound
 from emotion.text import WordPiece, clean
 from training.corpora import Utterance
 from training.data import (
@@ -91,10 +92,12 @@ def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utte
         assert any(not torch.equal(a.patches, b.patches) for a, b in zip(alone, others, strict=True))
 
 
-def test_without_augmentation_a_segment_is_three_seconds_of_the_recording_as_they_are(utterances: Utterances) -> None:
+def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(utterances: Utterances) -> None:
     path = utterances.utterances[0].audio
     assert path is not None
-    waveform = utterances.recordings[path]
+    sound = find_sound(utterances.recordings[path])
+    assert sound is not None
+    waveform = sound.waveform
     assert waveform.size > SEGMENT
     starts = []
     for epoch in range(12):
@@ -103,7 +106,7 @@ def test_without_augmentation_a_segment_is_three_seconds_of_the_recording_as_the
         random = np.random.default_rng((1, epoch, 0))
         random.random()  # whether a modality is dropped is drawn first
         start = int(random.integers(waveform.size - SEGMENT + 1))
-        np.testing.assert_array_equal(patches, audio.log_mel_patches(waveform[start : start + SEGMENT]))
+        np.testing.assert_array_equal(patches, audio.sound_patches(waveform[start : start + SEGMENT]))
         starts.append(start)
     assert max(starts) - min(starts) > waveform.size / 4  # from anywhere
 
@@ -115,6 +118,17 @@ def test_a_short_recording_keeps_its_patches_but_one_at_most(utterances: Utteran
     for epoch in range(5):
         np.testing.assert_array_equal(segments(utterances, epoch=epoch, augment=False)[2].patches, short)
         assert len(segments(utterances, epoch=epoch)[2].patches) >= 1
+
+
+def test_a_segment_in_a_long_pause_becomes_the_whole_recording(tmp_path: Path) -> None:
+    path = tmp_path / "pause.wav"
+    word, pause = tone(300, 0.5), np.zeros(20 * SAMPLE_RATE, np.float32)
+    soundfile.write(path, np.concatenate([word, pause, word]), SAMPLE_RATE)
+    recordings, _ = decode_all([path], tmp_path / "cache")
+    whole = Utterances([Utterance("pause", path, None, "neutral")], recordings, [np.empty(0, np.int64)])
+    for epoch in range(5):
+        assert len(segments(whole, epoch=epoch, augment=False)[0].patches)
+        assert len(segments(whole, epoch=epoch)[0].patches)
 
 
 def test_modality_dropout_takes_one_at_the_given_rate_and_never_both(utterances: Utterances) -> None:
@@ -152,7 +166,7 @@ def test_whole_utterances_are_what_is_served(utterances: Utterances, tokenizer: 
         if utterance.audio is None:
             assert example.patches.shape == (0, *PATCH_SHAPE) and example.patches.dtype == np.float32
         else:
-            served = audio.log_mel_patches(decoding.decode(utterance.audio.read_bytes()))
+            served = audio.sound_patches(decoding.decode(utterance.audio.read_bytes()))
             np.testing.assert_array_equal(example.patches, served)
         np.testing.assert_array_equal(example.tokens, tokenizer.encode(clean(utterance.text or "")))
         assert same(example, utterances[index])  # from memory

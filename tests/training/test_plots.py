@@ -4,20 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from runs import tone
 
 from emotion.audio import log_mel_patches
 from emotion.decoding import decode
+from emotion.loudness import find_sound
 from training.plots import main, recording
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "speech" / "austen-0880.flac"
 
 
 def test_recording_shows_every_patch_and_the_dropped_tail() -> None:
-    waveform = decode(EXAMPLE.read_bytes())
+    sound = find_sound(decode(EXAMPLE.read_bytes()))
+    assert sound is not None
+    waveform = sound.waveform
     patches = log_mel_patches(waveform)
     upper, lower, _scale = recording(waveform, "a title").axes
-    assert [text.get_text() for text in lower.texts] == ["patch 1", "patch 2", "patch 3", "dropped"]
+    assert [text.get_text() for text in lower.texts] == ["patch 1", "patch 2", "dropped"]
     drawn = lower.collections[0].get_array()
     assert drawn is not None
     np.testing.assert_array_equal(np.asarray(drawn), patches.reshape(-1, 64).T)
@@ -34,7 +38,7 @@ def test_main_writes_a_png(tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("content", "expected"), [(None, "No such file"), (b"no audio", "not an audio file")])
+@pytest.mark.parametrize(("content", "expected"), [(None, "No such file"), (b"no audio", "AUDIO is text")])
 def test_main_of_what_is_no_recording_says_so(
     content: bytes | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,3 +47,9 @@ def test_main_of_what_is_no_recording_says_so(
     assert main([str(tmp_path / "a.wav"), str(tmp_path / "picture.png")]) == 1
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "picture.png").exists()
+
+
+def test_main_of_silence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    assert main([str(tmp_path / "a.wav"), str(tmp_path / "picture.png")]) == 1
+    assert "has no sound above" in capsys.readouterr().err

@@ -77,15 +77,17 @@ def test_another_set_has_a_cache_of_its_own(paths: list[Path], tmp_path: Path) -
 
 
 def test_unreadable_ones_are_named_with_the_reason(paths: list[Path], tmp_path: Path) -> None:
-    truncated, text, empty = tmp_path / "truncated.wav", tmp_path / "text.wav", tmp_path / "empty.wav"
+    truncated, text, empty, silent = (tmp_path / f"{name}.wav" for name in ("truncated", "text", "empty", "silent"))
     truncated.write_bytes(paths[1].read_bytes()[:20_000])
     text.write_text("not a recording")
     empty.touch()
+    soundfile.write(silent, np.zeros(SAMPLE_RATE), SAMPLE_RATE)
     for _ in range(2):  # the cache remembers
-        found, unreadable = decode_all([truncated, text, empty, *paths], tmp_path / "cache")
-        assert set(unreadable) == {truncated, text, empty}
+        found, unreadable = decode_all([truncated, text, empty, silent, *paths], tmp_path / "cache")
+        assert set(unreadable) == {truncated, text, empty, silent}
+        assert unreadable[silent].startswith("has no sound above -60 dB")
         assert "truncated WAV file" in unreadable[truncated]
-        assert "not an audio file" in unreadable[text]
+        assert "is text" in unreadable[text]
         for path in paths:
             np.testing.assert_array_equal(found[path], decoding.decode(path.read_bytes()))
 

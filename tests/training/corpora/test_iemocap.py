@@ -183,8 +183,8 @@ def test_utterances_shorter_than_a_patch_and_long_ones_are_kept(rows: dict[str, 
     waveforms = [decoding.decode(row.audio.read_bytes()) for row in rows.values() if row.audio]
     short = [waveform for waveform in waveforms if waveform.size < audio.SHORTEST]
     assert len(short) == 5
-    assert {len(audio.log_mel_patches(waveform)) for waveform in short} == {1}
-    assert max(len(audio.log_mel_patches(waveform)) for waveform in waveforms) >= 10
+    assert {len(audio.sound_patches(waveform)) for waveform in short} == {1}
+    assert max(len(audio.sound_patches(waveform)) for waveform in waveforms) >= 10
 
 
 def test_release_is_found_from_the_folder_above(iemocap_release: Release, corpus: Corpus) -> None:
