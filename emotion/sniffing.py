@@ -75,7 +75,7 @@ def _name_text(data: bytes) -> str | None:
         return "XML or HTML; send the audio file itself"
     if re.match(rb"b['\"]", head):
         return "the text that Python shows of bytes; send the bytes themselves"
-    words = b"".join(head.strip(b"\"'").split())
+    words = b"".join(head.strip(b"\"'").splitlines())
     if len(words) >= MIN_ENCODED and _HEX.fullmatch(words[: len(words) // 2 * 2]):
         return "hexadecimal text; send the bytes that it stands for"
     if _BASE64.fullmatch(words) and (kind := _inside(words)) is not None:

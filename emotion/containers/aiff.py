@@ -5,6 +5,7 @@ import struct
 from emotion.containers.sizes import available, tolerance
 from emotion.errors import InputError
 
+MAX_CHUNKS = 1000
 _WIDTHS = {b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1}  # bytes of a sample where its bits say something else
 _LINEAR = (b"NONE", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64", *_WIDTHS)
 
@@ -16,7 +17,9 @@ def repair_aiff(data: bytes) -> bytes:
         InputError: a chunk or samples are missing, or two files are joined.
     """
     common, at = b"", 12
-    while at + 8 <= len(data):
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            break
         name, size = struct.unpack_from(">4sI", data, at)
         if name == b"COMM":
             common = common or data[at + 8 : at + 8 + size]

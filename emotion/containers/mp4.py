@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from emotion.errors import InputError
 
 MAX_PACKETS = 200_000  # of all tracks; a minute of Opus in packets of 2.5 ms has 24,000
+MAX_BOXES = 10_000  # at the top level; a minute in fragments of a packet each has 5,600 (AAC)
 MAX_EDITS = 64  # entries of an edit list: FFmpeg's index has every packet once for each
 MAX_FRAMES = 60 * 384_000  # of PCM, where each counts as a packet
 _TOP_LEVEL = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
@@ -63,7 +64,9 @@ def check_index(packets: Iterable[tuple[int, int]], length: int) -> None:
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield the name, the start and the end of each box at the top level."""
     at = 0
-    while at < len(data):
+    for _ in range(MAX_BOXES):
+        if at >= len(data):
+            return
         if len(data) - at < 8:
             if data[at:].strip(b"\0\r\n"):
                 yield b"", at, len(data) + 1
@@ -79,6 +82,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             raise InputError(f"AUDIO is a damaged MP4 file: no box begins at byte {at}; send it whole")
         yield name, at, at + size
         at += size
+    raise InputError(f"AUDIO is an MP4 file of over {MAX_BOXES} boxes; send one utterance at a time")
 
 
 def _check_counts(box: bytes, length: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from emotion.errors import InputError
 
 DECODER_DELAY = 529  # samples that an MP3 decoder is late (LAME's technical FAQ; FFmpeg's libavformat/mp3dec.c)
+MAX_TAGS = 16  # before the first frame; some programs add another instead of changing one
 MAX_STRAY_BYTES = 1 << 16  # behind the last frame, or zeros before the first
 
 # bit rates in kbit/s by index (ISO/IEC 11172-3 and 13818-3): layer III and layer II of MPEG-1, both of MPEG-2 and 2.5
@@ -127,9 +128,7 @@ def frames(data: bytes, header: Header) -> Iterator[Frame]:
 
 def first_frame(data: bytes, header: Header) -> int | None:
     """Return where the first frame begins: past tags and zeros, where others follow; None where there is none."""
-    at = after_id3(data)
-    while data[at : at + 1] == b"\0":
-        at += 1
+    at = len(data) - len(data[after_id3(data) :].lstrip(b"\0"))
     seen, following = _row(data, at, header)
     if seen and following > len(data) - 128:  # few, the last of which is cut or before a tag
         return at
@@ -139,8 +138,8 @@ def first_frame(data: bytes, header: Header) -> int | None:
 def after_id3(data: bytes) -> int:
     """Return how long the ID3v2 tags are that a file begins with."""
     at = 0
-    while (after := _skip_id3(data, at)) > at:
-        at = after
+    for _ in range(MAX_TAGS):
+        at = _skip_id3(data, at)
     return at
 
 

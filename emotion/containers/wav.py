@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from emotion.containers.sizes import available, tolerance
 from emotion.errors import InputError
 
+MAX_CHUNKS = 1000
 MPEG_TAGS = (0x50, 0x55)  # format tags of MPEG audio: layers I and II, and layer III
 _LINEAR_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, floating point, A-law, mu-law, extensible: a block is one sample per channel
 _UNREADABLE = {0x45: "G.726", 0x64: "G.726", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA", 0x162: "WMA", 0x2000: "AC-3"}
@@ -56,7 +57,9 @@ class _Riff:
     def chunks(self, at: int) -> Iterator[_Chunk]:
         """Yield the chunks from `at` on; the last may go on behind the end."""
         header = 24 if self.is_w64 else 8
-        while at + header <= len(self.data):
+        for _ in range(MAX_CHUNKS):
+            if at + header > len(self.data):
+                return
             name, body = self.data[at : at + 4], at + header
             if self.is_w64:  # the size counts the header; chunks begin at multiples of 8
                 size = max(0, int(struct.unpack_from("<Q", self.data, at + 16)[0]) - header)
@@ -68,6 +71,7 @@ class _Riff:
                     following += size & 1
             yield _Chunk(name, body, size, following)
             at = following
+        raise InputError(f"AUDIO is a WAV file of over {MAX_CHUNKS} chunks; write it anew")
 
     def are_chunks(self, at: int) -> bool:
         """Tell whether chunks begin at `at`: one that is known, or some that end where the file does."""

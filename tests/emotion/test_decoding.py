@@ -4,6 +4,7 @@ import base64
 import io
 import random
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -326,6 +327,25 @@ def test_more_planes_than_pyav_bears_are_rejected() -> None:
     assert "at most 8 are accepted in compressed files" in refusal(encode(voices, "OGG", "VORBIS"))
 
 
+def test_many_small_parts_are_rejected_in_a_moment(files: dict[str, bytes]) -> None:
+    """4 MiB each: a loop over all parts would take a second or more."""
+    wav, opus, ebml = files["WAV PCM_16"], files["OGG OPUS"], b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff"
+    for begin, part in (
+        (wav[:36], b"junk\0\0\0\0"),
+        (wav, b"junk\0\0\0\0"),
+        (b"FORM\0\0\0\0AIFF", b"junk\0\0\0\0"),
+        (b"", b"ID3\x04\0\0\0\0\0\0"),
+        (b"", b"\0"),
+        (opus, opus[: opus.index(b"OggS", 4)]),
+        (files["mp4"], b"\0\0\0\x08free"),
+        (ebml, b"\xec\x80"),
+    ):
+        data = begin + part * ((4 << 20) // len(part))
+        before = time.process_time()
+        refusal(data)
+        assert time.process_time() - before < 1
+
+
 # --- cuts
 
 
@@ -406,6 +426,7 @@ def test_stereo_has_one_level_in_every_format(
         (b"/home/anna/recordings/hello.wav", "the name of a file"),
         (b"C:\\recordings\\hello there.mp3", "the name of a file"),
         (b"https://example.com/hello.wav?x=1", "the name of a file"),
+        (b"so angry " * 50, "text; send the bytes of an audio file, or the text as TEXT"),
         ("Ich bin so wütend!".encode(), "text; send the bytes of an audio file, or the text as TEXT"),
         (b"#!AMR\n" + bytes(100), "AMR"),
         (b"#!AMR-WB\n" + bytes(100), "AMR"),
