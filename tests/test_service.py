@@ -156,7 +156,7 @@ def test_http_answers_the_same(server: Triton, mixed: list[Row], alone: list[dic
         np.testing.assert_allclose(answer.as_numpy(name), alone[0][name], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize("name", OUTPUTS[:3])
 def test_classification_extension_returns_labels(
     client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]], name: str
 ) -> None:
@@ -195,6 +195,8 @@ BAD: dict[str, tuple[Row, str]] = {
     "NUL": ((b"", b"he\0llo"), "NUL character"),
     "1 MB of text": ((b"", b"word " * 200_000), "1000000 bytes; at most 16384"),
     "too many tokens": ((b"", b"word " * 600), "602 tokens; at most 512"),
+    "silence": ((wav(SECOND), b""), "AUDIO has no sound above -60 dB of full scale"),
+    "silence and a text without words": ((wav(SECOND), b"..."), "and TEXT has no word left after cleaning"),
     "nothing left of the text": ((b"", b"[LAUGHTER] ..."), "no letter or digit left"),
 }
 
@@ -234,6 +236,43 @@ def test_text_of_nothing_counts_as_absent_beside_audio(client: grpc.InferenceSer
     with_text, without = infer(client, (wav(TONE), b"[LAUGHTER]")), infer(client, (wav(TONE), b""))
     for name in OUTPUTS:
         np.testing.assert_array_equal(with_text[name], without[name])
+
+
+SILENCES = {
+    "digital silence": np.zeros(48_000, np.float32),
+    "0.1 s of digital silence": np.zeros(1_600, np.float32),
+    "noise at -80 dB": (np.random.default_rng(0).standard_normal(48_000) * 1e-4).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", SILENCES)
+def test_silence_with_a_text_leaves_the_answer_of_the_text(client: grpc.InferenceServerClient, name: str) -> None:
+    silence = wav(SILENCES[name])
+    for sentence in (b"I hate you", b"so it is"):
+        with_silence, without = infer(client, (silence, sentence)), infer(client, (b"", sentence))
+        for output in OUTPUTS:
+            np.testing.assert_allclose(with_silence[output], without[output], atol=1e-5)
+    with pytest.raises(InferenceServerException, match="AUDIO has no sound above -60 dB"):
+        infer(client, (silence, b""))
+
+
+def test_level_and_silence_around_speech_change_no_answer(
+    client: grpc.InferenceServerClient, recordings: dict[str, bytes]
+) -> None:
+    faint = SILENCES["noise at -80 dB"]
+    for name, data in recordings.items():
+        waveform = decoding.decode(data)
+        expected = infer(client, (data, b""))["PROBABILITIES"][0]
+        gained = {f"{gain:+} dB": waveform * np.float32(10 ** (gain / 20)) for gain in (-18, -12, 12)}  # +12 dB clips
+        padded = {
+            "1 s of silence before": np.concatenate([SECOND, waveform]),
+            "0.77 s of silence behind": np.concatenate([waveform, SECOND[:12_345]]),
+            "3 s of faint noise around": np.concatenate([faint, waveform, faint]),
+        }
+        for change, changed in (gained | padded).items():
+            found = infer(client, (wav(changed), b""))["PROBABILITIES"][0]
+            assert found.argmax() == expected.argmax(), f"{name}, {change}: {expected} became {found}"
+            assert np.abs(found - expected).max() < 0.15, f"{name}, {change}: {expected} became {found}"
 
 
 def wrong_shape() -> list[grpc.InferInput]:

@@ -102,3 +102,13 @@ def test_served_confidence_is_a_probability(server: Any, clips: dict[Any, str]) 
         assert 0 < result.confidence < 1
         assert result.is_confident == (result.confidence >= 0.9)
         assert result.status == ("ok" if result.is_confident else "unsure")
+
+
+def test_served_silence_leaves_the_answer_of_the_text(server: Any) -> None:
+    with EmotionClient(server.grpc_url) as client:
+        silent, text = client.analyze(np.zeros(32_000), "so it is", rate=16_000), client.analyze(text="so it is")
+        with pytest.raises(NoSpeech, match=r"^AUDIO has no sound above "):
+            client.analyze(np.zeros(32_000), rate=16_000)
+    assert (silent.status, silent.audio_probabilities) == ("no_speech", None)
+    assert silent.probabilities == pytest.approx(text.probabilities, abs=1e-5)
+    assert silent.confidence == pytest.approx(text.confidence, abs=1e-5)

@@ -1,6 +1,7 @@
 """The gateway's API over real HTTP, in front of a real Triton."""
 
 import asyncio
+import io
 import select
 import socket
 import tempfile
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 from emotion_client import EMOTIONS, EmotionClient
+from numpy.typing import NDArray
 
 from emotion import audio, decoding
 from serving import Triton
@@ -79,6 +83,24 @@ def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes
         for before, after in pairwise(windows):
             assert before["start"] < after["start"] <= before["end"]
         assert all(sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-5) for window in windows)
+
+
+def test_silence_is_no_speech_and_leaves_gaps_in_the_timeline(address: str, clip: bytes) -> None:
+    speech = decoding.decode(clip)[: 3 * audio.SAMPLE_RATE]
+
+    def wav(waveform: NDArray[np.float32]) -> bytes:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, waveform, audio.SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        return buffer.getvalue()
+
+    silence = np.zeros(4 * audio.SAMPLE_RATE, np.float32)
+    assert "microphone" in problem(analyze(address, wav(silence)), 400, "no_speech")
+    answer = analyze(address, wav(silence), "so it is").json()
+    assert (answer["status"], answer["audio_probabilities"]) == ("no_speech", None)
+    answer = analyze(address, wav(np.concatenate([speech, silence])), "so it is").json()
+    assert answer["status"] in ("ok", "unsure") and answer["audio_probabilities"] is not None
+    heard = [window["probabilities"] is not None for window in answer["timeline"]]
+    assert heard[0] and not heard[-1]
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.1, 0), (3.0, 0), (3.1, 2), (4.5, 2), (4.6, 3), (60, 39)])
