@@ -13,13 +13,15 @@ import pytest
 import soundfile
 from emotion_client import EmotionClient, EmotionError, EmotionResult, InvalidInput
 from google.protobuf import text_format
+from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.web import word_error_rate
+from emotion.decoding import decode
 from serving import Triton
 from serving.repository import SPEECH_REPOSITORY
-from stages.asr import Recogniser, RecognitionError
+from stages.asr import MIN_LOG_PROBABILITY, Recogniser, RecognitionError, Transcript
 
 ROOT = Path(__file__).parent.parent.parent
 VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
@@ -31,10 +33,26 @@ def client(speech_server: Triton) -> Iterator[EmotionClient]:
         yield client
 
 
-def silence(seconds: float) -> bytes:
+HISS = np.random.default_rng(0).standard_normal(48_000).astype(np.float32) * np.float32(0.1)
+
+
+def wav(samples: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.zeros(int(16_000 * seconds), np.float32), 16_000, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, samples, 16_000, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def silence(seconds: float) -> bytes:
+    return wav(np.zeros(int(16_000 * seconds), np.float32))
+
+
+def ask(client: grpc.InferenceServerClient, model: str, audio: bytes, *outputs: str) -> dict[str, NDArray[Any]]:
+    """All outputs of a model for a recording, or those named."""
+    tensor = grpc.InferInput("AUDIO", [1, 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[audio]], object))
+    wanted = [grpc.InferRequestedOutput(name) for name in outputs] or None
+    answer = client.infer(model, [tensor], outputs=wanted, client_timeout=60)
+    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
 
 def same(left: EmotionResult, right: EmotionResult) -> None:
@@ -59,23 +77,52 @@ def test_answer_is_that_of_the_audio_with_its_transcript(client: EmotionClient, 
 
 def test_any_of_the_outputs_can_be_asked_for_alone(speech_server: Triton) -> None:
     """Triton leaves out the outputs of an ensemble that nobody asks for, and must not leave out what a step needs."""
-    audio = grpc.InferInput("AUDIO", [1, 1], "BYTES")
-    audio.set_data_from_numpy(np.array([[silence(0.1)]], object))
-    outputs = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "TRANSCRIPT", "CHECKPOINT")
+    outputs = [output.name for output in config("emotion_speech").output]
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
-        for count in range(1, len(outputs) + 1):
+        for count in (1, 2, len(outputs)):
             for names in combinations(outputs, count):
-                wanted = [grpc.InferRequestedOutput(name) for name in names]
-                answer = client.infer("emotion_speech", [audio], outputs=wanted, client_timeout=60)
-                assert {output.name for output in answer.get_response().outputs} == set(names)
+                assert set(ask(client, "emotion_speech", wav(HISS), *names)) == set(names)
 
 
-def test_silence_has_no_transcript_and_the_voice_decides(client: EmotionClient) -> None:
-    for seconds in (0.1, 3.0, 35.0):
-        answer = client.analyze(silence(seconds), transcribe=True)
-        assert answer.transcript == ""
-        assert answer.text_probabilities is None
-        same(answer, client.analyze(silence(seconds)))
+def test_transcript_of_speech_says_how_sure_it_is(speech_server: Triton, recordings: dict[str, bytes]) -> None:
+    with grpc.InferenceServerClient(speech_server.grpc_url) as client:
+        for data in recordings.values():
+            found = ask(client, "emotion_speech", data)
+            assert found["UNDERSTOOD"].dtype == np.bool_ and found["UNDERSTOOD"].item()
+            assert -0.5 < found["TRANSCRIPT_LOG_PROBABILITY"].item() < 0
+            assert 0 <= found["NO_SPEECH_PROBABILITY"].item() < 0.3
+            assert (found["LANGUAGE"].item(), found["LANGUAGE_PROBABILITY"].item()) == (b"en", 1.0)
+
+
+def test_speech_that_is_not_understood_is_not_judged(speech_server: Triton, recordings: dict[str, bytes]) -> None:
+    backwards = decode(recordings["austen-0920.flac"])[::-1]
+    with grpc.InferenceServerClient(speech_server.grpc_url) as client:
+        found = ask(client, "emotion_speech", wav(backwards))
+        assert found["TRANSCRIPT"].item() and not found["UNDERSTOOD"].item()
+        assert found["TRANSCRIPT_LOG_PROBABILITY"].item() < MIN_LOG_PROBABILITY
+        assert not found["TEXT_PROBABILITIES"].any()
+        np.testing.assert_array_equal(found["PROBABILITIES"], found["AUDIO_PROBABILITIES"])
+        assert ask(client, "transcribe", wav(backwards))["TEXT"].item() == b""
+
+
+def test_sound_without_speech_has_no_transcript_and_the_voice_decides(speech_server: Triton) -> None:
+    with grpc.InferenceServerClient(speech_server.grpc_url) as client:
+        found = ask(client, "emotion_speech", wav(HISS))
+        assert (found["TRANSCRIPT"].item(), found["LANGUAGE"].item(), found["UNDERSTOOD"].item()) == (b"", b"", False)
+        assert (found["TRANSCRIPT_LOG_PROBABILITY"].item(), found["NO_SPEECH_PROBABILITY"].item()) == (0.0, 1.0)
+        np.testing.assert_array_equal(found["PROBABILITIES"], found["AUDIO_PROBABILITIES"])
+
+
+@pytest.mark.parametrize("seconds", [0.1, 3.0, 35.0])
+def test_silence_is_refused(client: EmotionClient, seconds: float) -> None:
+    with pytest.raises(InvalidInput, match="AUDIO has no sound above"):
+        client.analyze(silence(seconds), transcribe=True)
+
+
+def test_level_changes_no_transcript(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    waveform = decode(recordings["austen-0890.flac"])
+    heard = {client.analyze(wav(waveform * gain), transcribe=True).transcript for gain in (0.125, 1.0)}
+    assert len(heard) == 1
 
 
 def test_what_is_not_speech_is_one_sentence(client: EmotionClient, recordings: dict[str, bytes]) -> None:
@@ -122,6 +169,20 @@ def test_server_without_recognition_says_so(server: Triton) -> None:
 def test_model_that_is_none_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(RecognitionError, match="give a directory in CTranslate2's format"):
         Recogniser(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("transcript", "understood"),
+    [
+        (Transcript("so it is", -0.3, 0.05, "en", 1.0), True),
+        (Transcript("so it is", -1.1, 0.05, "en", 1.0), False),
+        (Transcript("so it is", -0.3, 0.7, "en", 1.0), False),
+        (Transcript("so so so so", -0.3, 0.05, "en", 1.0, repeats=True), False),
+        (Transcript(), False),
+    ],
+)
+def test_understood_follows_the_thresholds_of_whisper(transcript: Transcript, understood: bool) -> None:
+    assert transcript.understood == understood
 
 
 def test_language_that_is_unknown_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT, and the same as TEXT."""
+"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT and how sure it is, and TEXT: the transcript if it was understood."""
 
 import json
 from typing import Any
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from emotion import audio, decoding
 from emotion.errors import InputError
+from emotion.loudness import find_sound
 from stages import cpu_quota
-from stages.asr import Recogniser
+from stages.asr import Recogniser, Transcript
 from stages.requests import bytes_rows, respond_per_request
 from stages.wakeup import BatcherWaker
 
@@ -38,13 +39,26 @@ class TritonPythonModel:
             return respond_per_request(requests, self.tensors)
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
-        """Return TRANSCRIPT and TEXT, the same BYTES [n, 1] of UTF-8, for a request of n utterances."""
-        transcripts = [self.transcript(data) for data in bytes_rows(request, "AUDIO")]
-        column = np.array(transcripts, np.object_)[:, None]
-        return {"TRANSCRIPT": column, "TEXT": column}
+        """Return the output tensors for a request of n utterances, each [n, 1].
 
-    def transcript(self, data: bytes) -> bytes:
-        """What is said in one encoded file."""
+        TRANSCRIPT, TEXT and LANGUAGE BYTES of UTF-8; TRANSCRIPT_LOG_PROBABILITY, NO_SPEECH_PROBABILITY and
+        LANGUAGE_PROBABILITY float32; UNDERSTOOD bool.
+        """
+        found = [self.transcript(data) for data in bytes_rows(request, "AUDIO")]
+        columns = {
+            "TRANSCRIPT": np.array([each.text.encode() for each in found], np.object_),
+            "TEXT": np.array([each.text.encode() if each.understood else b"" for each in found], np.object_),
+            "UNDERSTOOD": np.array([each.understood for each in found]),
+            "TRANSCRIPT_LOG_PROBABILITY": np.array([each.log_probability for each in found], np.float32),
+            "NO_SPEECH_PROBABILITY": np.array([each.no_speech_probability for each in found], np.float32),
+            "LANGUAGE": np.array([each.language.encode() for each in found], np.object_),
+            "LANGUAGE_PROBABILITY": np.array([each.language_probability for each in found], np.float32),
+        }
+        return {name: column[:, None] for name, column in columns.items()}
+
+    def transcript(self, data: bytes) -> Transcript:
+        """Return what is said in one encoded file; Whisper makes up words for silence and never gets it."""
         if not data:
             raise InputError("AUDIO is empty; send speech, or send text to the model `emotion`")
-        return self.recogniser.transcribe(decoding.decode(data, self.max_seconds)).encode()
+        sound = find_sound(decoding.decode(data, self.max_seconds))
+        return self.recogniser.transcribe(sound.waveform) if sound else Transcript()
