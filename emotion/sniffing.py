@@ -92,7 +92,7 @@ def _name_text(data: bytes) -> str | None:
         return "JSON; send the bytes of the audio file itself"
     if _PATH.fullmatch(text):
         return "the name of a file or its address; send the bytes of the file itself"
-    return "text; send the bytes of an audio file, or the text as TEXT"
+    return "text, not an audio file; send the bytes of one, or the text as TEXT"
 
 
 def _inside(words: bytes) -> str | None:

@@ -180,14 +180,14 @@ SECOND = np.zeros(16_000, np.float32)
 TONE = np.sin(np.arange(32_000) / 8).astype(np.float32)
 BAD: dict[str, tuple[Row, str]] = {
     "both empty": ((b"", b""), "AUDIO and TEXT are both empty"),
-    "not audio": ((b"these are words, not audio", b"hello"), "AUDIO is not an audio file that can be read"),
+    "not audio": ((b"these are words, not audio", b"hello"), "AUDIO is text, not an audio file"),
     "truncated WAV": ((wav(TONE)[:20_000], b""), "truncated WAV"),
     "truncated FLAC": ((wav(TONE, kind="FLAC")[:5_000], b""), "truncated or damaged FLAC"),
     "truncated MP3": ((wav(TONE, kind="MP3", subtype="MPEG_LAYER_III")[:3_000], b""), "truncated MP3"),
     "zero samples": ((wav(SECOND[:0]), b"hello"), "zero samples"),
     "NaN": ((wav(SECOND * np.nan, subtype="FLOAT"), b""), "NaN or infinite"),
     "Inf": ((wav(SECOND + np.inf, subtype="FLOAT"), b""), "NaN or infinite"),
-    "header lie": ((header_lie(wav(TONE)), b""), "header promises more than it holds"),
+    "header lie": ((header_lie(wav(TONE)), b""), "its header promises 10000000 bytes of samples"),
     "10 minutes": ((wav(np.zeros(9_600_000, np.float32), kind="FLAC"), b""), "at most 60 s are accepted"),
     "1 Hz": ((wav(SECOND[:40], rate=1), b""), "sample rate of 1 Hz"),
     "10 MHz": ((wav(SECOND, rate=10_000_000), b""), "sample rate of 10000000 Hz"),

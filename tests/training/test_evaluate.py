@@ -116,7 +116,7 @@ def test_an_endpoint_where_nobody_is(checkpoint_directory: Path, manifest: Path,
 def test_a_recording_that_cannot_be_read(checkpoint_directory: Path, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.wav").write_text("nothing")
     manifest = write_manifest(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "emotion": "anger"}])
-    with pytest.raises(TrainingError, match=r"a\.wav is not an audio file"):
+    with pytest.raises(TrainingError, match=r"a\.wav is text, not an audio file"):
         ask(checkpoint_directory, manifest, tmp_path / "out", cache)
 
 

@@ -155,7 +155,7 @@ def test_deadline_is_passed_on(gateway: Gateway, clip: bytes) -> None:
         ({"text": "a\0b"}, "NUL"),
         ({"audio": b""}, "recording is empty"),
         ({"audio": b"not audio"}, "not an audio file"),
-        ({"audio": b"\x1a\x45\xdf\xa3 not a film"}, "can't be decoded"),
+        ({"audio": b"\x1a\x45\xdf\xa3 not a film"}, "truncated WebM file"),
     ],
 )
 def test_unusable_input_gets_one_sentence(address: str, fields: dict[str, Any], words: str) -> None:
