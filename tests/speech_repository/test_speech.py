@@ -21,7 +21,7 @@ from benchmarks.web import word_error_rate
 from emotion.decoding import decode
 from serving import Triton
 from serving.repository import SPEECH_REPOSITORY
-from stages.asr import MIN_LOG_PROBABILITY, Recogniser, RecognitionError, Transcript
+from stages.asr import Recogniser, RecognitionError, Transcript
 
 ROOT = Path(__file__).parent.parent.parent
 VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
@@ -95,14 +95,15 @@ def test_transcript_of_speech_says_how_sure_it_is(speech_server: Triton, recordi
 
 
 def test_speech_that_is_not_understood_is_not_judged(speech_server: Triton, recordings: dict[str, bytes]) -> None:
-    backwards = decode(recordings["austen-0920.flac"])[::-1]
+    """Speech played backwards: Whisper makes up words that it does not believe in, or repeats itself."""
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
-        found = ask(client, "emotion_speech", wav(backwards))
-        assert found["TRANSCRIPT"].item() and not found["UNDERSTOOD"].item()
-        assert found["TRANSCRIPT_LOG_PROBABILITY"].item() < MIN_LOG_PROBABILITY
-        assert not found["TEXT_PROBABILITIES"].any()
-        np.testing.assert_array_equal(found["PROBABILITIES"], found["AUDIO_PROBABILITIES"])
-        assert ask(client, "transcribe", wav(backwards))["TEXT"].item() == b""
+        for name in ("austen-0880.flac", "austen-0920.flac"):
+            backwards = wav(decode(recordings[name])[::-1])
+            found = ask(client, "emotion_speech", backwards)
+            assert found["TRANSCRIPT"].item() and not found["UNDERSTOOD"].item(), found
+            assert not found["TEXT_PROBABILITIES"].any()
+            np.testing.assert_array_equal(found["PROBABILITIES"], found["AUDIO_PROBABILITIES"])
+            assert ask(client, "transcribe", backwards)["TEXT"].item() == b""
 
 
 def test_sound_without_speech_has_no_transcript_and_the_voice_decides(speech_server: Triton) -> None:
