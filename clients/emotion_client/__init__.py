@@ -11,7 +11,16 @@ from emotion_client.errors import (
     Unavailable,
     Unreachable,
 )
-from emotion_client.types import EMOTIONS, Emotion, EmotionResult, Priority, Status, Timings, Utterance
+from emotion_client.types import (
+    EMOTIONS,
+    Emotion,
+    EmotionResult,
+    Priority,
+    Status,
+    Timings,
+    TranscriptConfidence,
+    Utterance,
+)
 
 __all__ = [
     "EMOTIONS",
@@ -28,6 +37,7 @@ __all__ = [
     "Priority",
     "Status",
     "Timings",
+    "TranscriptConfidence",
     "Unavailable",
     "Unreachable",
     "Utterance",

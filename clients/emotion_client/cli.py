@@ -107,4 +107,6 @@ def _table(results: Mapping[str, EmotionResult]) -> str:
 
 def _note(result: EmotionResult) -> str:
     heard = "" if result.transcript is None else f'  "{result.transcript}"'
+    if result.transcript and result.transcript_confidence and not result.transcript_confidence.understood:
+        heard += " (not understood: the voice alone is judged)"
     return heard + (f"  untrained: {', '.join(result.untrained)}" if result.untrained else "")

@@ -21,7 +21,16 @@ from emotion_client.breaker import Breaker
 from emotion_client.channel import TLS, connection
 from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_outage
 from emotion_client.hedging import Budget, is_final
-from emotion_client.types import EMOTIONS, Audio, EmotionResult, Priority, Status, Timings, Utterance
+from emotion_client.types import (
+    EMOTIONS,
+    Audio,
+    EmotionResult,
+    Priority,
+    Status,
+    Timings,
+    TranscriptConfidence,
+    Utterance,
+)
 
 _MODEL, _SPEECH_MODEL = "emotion", "emotion_speech"
 _OUTPUTS: tuple[str, ...] = (
@@ -30,6 +39,14 @@ _OUTPUTS: tuple[str, ...] = (
     "TEXT_PROBABILITIES",
     "CONFIDENCE",
     "CHECKPOINT",
+)
+_SPEECH_OUTPUTS: tuple[str, ...] = (
+    "TRANSCRIPT",
+    "UNDERSTOOD",
+    "TRANSCRIPT_LOG_PROBABILITY",
+    "NO_SPEECH_PROBABILITY",
+    "LANGUAGE",
+    "LANGUAGE_PROBABILITY",
 )
 _PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's levels
 _PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
@@ -89,7 +106,7 @@ class _Client:
         inputs = [_tensor("AUDIO", b"" if utterance.audio is None else encode(utterance.audio, utterance.rate))]
         model, outputs = _MODEL, _OUTPUTS
         if utterance.transcribe:
-            model, outputs = _SPEECH_MODEL, (*_OUTPUTS, "TRANSCRIPT")
+            model, outputs = _SPEECH_MODEL, (*_OUTPUTS, *_SPEECH_OUTPUTS)
         else:
             inputs.append(_tensor("TEXT", _utf8(utterance.text or "")))
         seconds = self._deadline if deadline is None else _checked(deadline)
@@ -111,7 +128,7 @@ class _Client:
         self._hedges.answered()
         fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
         checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
-        transcript = answer.as_numpy("TRANSCRIPT")
+        transcript, transcript_confidence = _transcript(answer)
         assert fused is not None  # a softmax is never all zero
         if any(math.isnan(probability) for probability in fused.values()):
             raise EmotionError(
@@ -129,11 +146,12 @@ class _Client:
             probabilities=fused,
             audio_probabilities=audio,
             text_probabilities=text,
-            transcript=None if transcript is None else transcript[0, 0].decode(),
+            transcript=transcript,
             request_id=answer.get_response().id,
             checkpoint=checkpoint["digest"],
             untrained=tuple(checkpoint["untrained"]),
             timings=Timings(prepare=request.prepared, request=1e3 * (time.perf_counter() - request.sent)),
+            transcript_confidence=transcript_confidence,
         )
 
     def _second_attempt(self, request: _Request, error: InferenceServerException) -> _Request:
@@ -412,6 +430,23 @@ def _tensor(name: str, value: bytes) -> triton.InferInput:
     tensor = triton.InferInput(name, [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
     return tensor
+
+
+def _transcript(answer: triton.InferResult) -> tuple[str, TranscriptConfidence] | tuple[None, None]:
+    """Return what the server recognised and how sure it is, or nothing where it was not asked to."""
+    if answer.as_numpy("TRANSCRIPT") is None:
+        return None, None
+    text, understood, log_probability, no_speech, language, language_probability = (
+        answer.as_numpy(name)[0, 0] for name in _SPEECH_OUTPUTS
+    )
+    confidence = TranscriptConfidence(
+        understood=bool(understood),
+        log_probability=float(log_probability),
+        no_speech_probability=float(no_speech),
+        language=language.decode(),
+        language_probability=float(language_probability),
+    )
+    return text.decode(), confidence
 
 
 def _by_name(probabilities: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float] | None:

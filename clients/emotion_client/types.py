@@ -46,6 +46,25 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptConfidence:
+    """How sure the server's speech recognition is of a transcript.
+
+    Attributes:
+        understood: whether the transcript was judged. Where it was not, the answer rests on the voice alone.
+        log_probability: mean natural logarithm of the probabilities of the transcript's tokens; 0.0 without words.
+        no_speech_probability: that nobody speaks; 1.0 without words.
+        language: a code such as "en", detected where the server's model knows several; "" without words.
+        language_probability: of the language; 1.0 where the server was told it, 0.0 without words.
+    """
+
+    understood: bool
+    log_probability: float
+    no_speech_probability: float
+    language: str
+    language_probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class EmotionResult:
     """The answer to one utterance.
 
@@ -58,12 +77,13 @@ class EmotionResult:
             text alone; else "ok" where the answer is confident, "unsure" where it is not.
         probabilities: by emotion, in the order of EMOTIONS; they sum to 1. Audio and text taken together.
         audio_probabilities: what the audio alone says; None where the utterance had no audio, or no sound in it.
-        text_probabilities: what the text alone says; None where the utterance had no text.
+        text_probabilities: what the text alone says; None where the utterance had no text, or none was understood.
         transcript: what the server recognised, "" where nobody spoke; None where it was not asked to.
         request_id: the request's name in the server's log and trace.
         checkpoint: digest of the weights that answered.
         untrained: parts of the model whose weights were never trained: not empty means that the answer means nothing.
         timings: where the time went.
+        transcript_confidence: how sure the server is of `transcript`; None where it was not asked for one.
     """
 
     label: str
@@ -78,6 +98,7 @@ class EmotionResult:
     checkpoint: str
     untrained: tuple[str, ...]
     timings: Timings
+    transcript_confidence: TranscriptConfidence | None = None
 
 
 Emotion = EmotionResult  # deprecated: the name until version 0.2, kept for a release

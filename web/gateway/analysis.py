@@ -47,6 +47,7 @@ class Analysis(BaseModel):
     transcript: str | None = Field(
         description="what was recognised, empty where nobody spoke; null where text was given, or nothing is recognised"
     )
+    understood: bool | None = Field(description="whether the transcript is judged; null where there is none")
     text: str = Field(description="that the answer rests on", examples=["I can't believe that it's over."])
     label: str = Field(description="the most probable emotion", examples=["sadness"])
     confidence: float = Field(description="calibrated probability that the label is right", examples=[0.83], ge=0, le=1)
@@ -109,9 +110,11 @@ async def analyze(
         )
     except EmotionError as error:
         raise from_client(error) from None
+    understood = answer.transcript_confidence.understood if answer.transcript_confidence else None
     return Analysis(
         transcript=answer.transcript,
-        text=answer.transcript if answer.transcript is not None else text,
+        understood=understood,
+        text=text if answer.transcript is None else answer.transcript if understood else "",
         label=answer.label,
         confidence=answer.confidence,
         status=answer.status,

@@ -9,6 +9,7 @@ const fused = { neutral: 0.08, frustration: 0.13, anger: 0.05, sadness: 0.7, exc
 const words = { ...fused, sadness: 0.3, neutral: 0.48 };
 const answer: Analysis = {
   transcript: null,
+  understood: null,
   text: "so it is",
   label: "sadness",
   confidence: 0.93,
@@ -74,7 +75,7 @@ test("views are toggled", async () => {
 });
 
 test("a corrected transcript goes with the same recording", async () => {
-  analyses = [json({ ...answer, transcript: "so it is", audio_probabilities: fused }), json(answer)];
+  analyses = [json({ ...answer, transcript: "so it is", understood: true, audio_probabilities: fused }), json(answer)];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
   const transcript = await screen.findByLabelText("What was heard");
@@ -87,10 +88,18 @@ test("a corrected transcript goes with the same recording", async () => {
 });
 
 test("silence says that the voice alone decides", async () => {
-  analyses = [json({ ...answer, transcript: "", text: "", audio_probabilities: fused, text_probabilities: null })];
+  analyses = [json({ ...answer, transcript: "", understood: false, text: "", audio_probabilities: fused, text_probabilities: null })];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
   expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
+});
+
+test("words that were not understood are shown but not judged", async () => {
+  const voice = { transcript: "Ten luck and lead", understood: false, text: "", audio_probabilities: fused, text_probabilities: null };
+  analyses = [json({ ...answer, ...voice })];
+  render(<App />);
+  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
+  expect(await screen.findByText(/“Ten luck and lead” was heard, but not clearly enough/)).toBeInTheDocument();
 });
 
 test("an unsure answer names the two emotions that are most probable", async () => {

@@ -4,6 +4,8 @@ import type { Emotion, Probabilities, Status } from "./emotions";
 
 export interface Analysis {
   transcript: string | null;
+  /** Whether the transcript is judged; null where there is none. */
+  understood: boolean | null;
   text: string;
   label: Emotion;
   confidence: number;

@@ -81,6 +81,12 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
   );
 }
 
+/** What is known of words that the answer does not rest on. */
+function heard(transcript: string | null) {
+  if (transcript === null) return "The words are not known";
+  return transcript ? `“${transcript}” was heard, but not clearly enough` : "No words were recognised";
+}
+
 /** The words, to be corrected. */
 function Words({ job, analysis, busy, limit, onJob }: Props) {
   const [text, setText] = useState(analysis.text);
@@ -97,8 +103,7 @@ function Words({ job, analysis, busy, limit, onJob }: Props) {
       <label htmlFor={id}>{analysis.transcript === null ? "The words" : "What was heard"}</label>
       {job.audio && !analysis.text && (
         <p className="note">
-          {analysis.transcript === null ? "The words are not known" : "No words were recognised"}: the answer rests on the voice
-          alone. You can write the words here.
+          {heard(analysis.transcript)}: the answer rests on the voice alone. You can write the words here.
         </p>
       )}
       <textarea id={id} rows={2} maxLength={limit} value={text} onChange={(event) => setText(event.target.value)} />
