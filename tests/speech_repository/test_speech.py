@@ -106,6 +106,18 @@ def test_speech_that_is_not_understood_is_not_judged(speech_server: Triton, reco
             assert ask(client, "transcribe", backwards)["TEXT"].item() == b""
 
 
+def test_client_carries_how_sure_the_recogniser_is(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    data = recordings["austen-0920.flac"]
+    clear, backwards = (client.analyze(each, transcribe=True) for each in (data, wav(decode(data)[::-1])))
+    assert clear.transcript_confidence is not None and backwards.transcript_confidence is not None
+    assert clear.transcript_confidence.understood and clear.text_probabilities
+    assert -0.5 < clear.transcript_confidence.log_probability < 0
+    assert (clear.transcript_confidence.language, clear.transcript_confidence.language_probability) == ("en", 1.0)
+    assert backwards.transcript and not backwards.transcript_confidence.understood
+    assert backwards.text_probabilities is None and backwards.probabilities == backwards.audio_probabilities
+    assert client.analyze(data).transcript_confidence is None
+
+
 def test_sound_without_speech_has_no_transcript_and_the_voice_decides(speech_server: Triton) -> None:
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
         found = ask(client, "emotion_speech", wav(HISS))

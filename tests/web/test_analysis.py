@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from emotion_client import EMOTIONS, EmotionResult, NoSpeech, Timings
+from emotion_client import EMOTIONS, EmotionResult, NoSpeech, Timings, TranscriptConfidence
 
 from emotion.audio import SAMPLE_RATE
 from web.gateway.analysis import Analysis, analyze
@@ -39,6 +39,28 @@ def recording(*seconds: tuple[float, float]) -> bytes:
 
 def ask(data: bytes, text: str = "") -> Analysis:
     return asyncio.run(analyze(Hearing(), data, text, False, 60, 10))  # type: ignore[arg-type]
+
+
+class Recognising:
+    """Stands for the client of a server that recognises words, and understands them or not."""
+
+    def __init__(self, understood: bool) -> None:
+        self.confidence = TranscriptConfidence(understood, -0.3 if understood else -1.4, 0.1, "en", 1.0)
+
+    async def analyze(self, audio: Any, text: str | None, rate: int | None, **options: Any) -> EmotionResult:
+        words = SHARES if self.confidence.understood else None
+        timings = Timings(1, 1)
+        return EmotionResult(
+            "neutral", 0.4, False, "unsure", SHARES, SHARES, words, "ten luck", "r", "0", (), timings, self.confidence
+        )
+
+
+@pytest.mark.parametrize("understood", [True, False])
+def test_words_that_were_not_understood_are_no_text(understood: bool) -> None:
+    client = Recognising(understood)
+    found = asyncio.run(analyze(client, recording((0.5, 2.0)), "", True, 60, 10))  # type: ignore[arg-type]
+    assert (found.transcript, found.understood) == ("ten luck", understood)
+    assert found.text == ("ten luck" if understood else "")
 
 
 def test_a_window_without_sound_has_no_probabilities_and_the_others_stay() -> None:
