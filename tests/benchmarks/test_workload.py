@@ -39,8 +39,9 @@ def test_utterances_have_the_length_they_say(tokenizer: Path) -> None:
             assert info.frames / 16_000 == utterance.seconds
             samples, _ = soundfile.read(io.BytesIO(utterance.audio))
             assert np.abs(samples).max() > 0.01  # speech, not silence
-        samples = decoding.decode(utterance.audio) if utterance.audio else np.empty(0, np.float32)
-        assert len(sound_patches(samples)) == utterance.patches
+            assert len(sound_patches(decoding.decode(utterance.audio))) == utterance.patches >= 1
+        else:
+            assert utterance.patches == 0
     figures = describe(utterances)
     assert (figures["count"], figures["audio_only"], figures["text_only"]) == (100, 10, 10)
     assert figures["seconds_max"] == max(utterance.seconds for utterance in utterances)

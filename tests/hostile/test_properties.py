@@ -155,6 +155,15 @@ def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None
     assert patches.dtype == np.float32 and np.isfinite(patches).all()
 
 
+@settings(max_examples=80)
+@given(st.integers(1, 80_000), st.floats(0, decoding.MAX_PEAK))
+def test_sound_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
+    waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
+    found = audio.sound_patches(waveform)
+    assert found.shape[1:] == PATCH_SHAPE and found.dtype == np.float32 and np.isfinite(found).all()
+    assert len(found) <= 1 + len(audio.log_mel_patches(waveform))
+
+
 @settings(max_examples=30)
 @given(st.integers(SHORTEST, 60_000), st.integers(0, 50_000))
 def test_patches_know_nothing_of_what_comes_later(count: int, more: int) -> None:

@@ -128,6 +128,7 @@ def test_code_of_the_images_runs_on_python_3_10() -> None:
         for name in (
             "labels",
             "audio",
+            "loudness",
             "decoding",
             "sniffing",
             "text",
