@@ -144,7 +144,7 @@ def over_gateway(address: str) -> Iterator[Ask]:
             response = client.post("/api/analyze", files=fields | {"text": (None, case.text)})
             seconds, found = time.monotonic() - begun, response.json()
             if response.status_code != 200:
-                outcome = "refused" if found["code"] == "unusable" else str(found["code"])
+                outcome = "refused" if found["code"] in ("unusable", "no_speech") else str(found["code"])
                 return Answer(outcome, found["message"], seconds)
             return Answer("answered", "", seconds, np.array(list(found["probabilities"].values()), np.float32))
 
