@@ -2,8 +2,8 @@
 
     python tests/training/iemocap_release.py DIRECTORY
 
-Emotion can be heard (rate, pitch, melody and loudness) and read (a vocabulary of its own, among words that all share),
-so that a model of either modality can learn it. It says nothing about how well a model does on people.
+Emotion can be heard (rate, pitch, melody, loudness and vocal effort) and read (a vocabulary of its own, among words
+that all share), so that a model of either modality can learn it. It says nothing about how well a model does on people.
 
 What a reader has to cope with, as in the real release:
 - ratings and comments between label lines; folders beside the label files that give the same utterances
@@ -26,6 +26,7 @@ import numpy as np
 import soundfile
 import soxr
 from numpy.random import Generator
+from numpy.typing import NDArray
 from speech import synthesise
 
 SAMPLE_RATE = 16_000  # Hz
@@ -74,6 +75,7 @@ class Manner:
     sentences: tuple[str, ...]
 
 
+MIDDLE_VOLUME = 80  # of the manners below
 MANNERS = {
     "neu": Manner(
         *(165, 40, 40, 50),
@@ -275,6 +277,14 @@ def _fill(sentence: str, thing: int, when: int) -> str:
     return sentence.format(thing=THINGS[thing % len(THINGS)], when=TIMES[when % len(TIMES)])
 
 
+def _with_effort(waveform: NDArray[np.float32], volume: int) -> NDArray[np.float32]:
+    """Tilt the spectrum as a speaker's effort does: soft voices are dull and loud ones bright, whatever the level."""
+    tilt = np.float32(np.clip((volume - MIDDLE_VOLUME) / MIDDLE_VOLUME, -0.9, 0.9))
+    tilted: NDArray[np.float32] = waveform.copy()
+    tilted[1:] -= tilt * waveform[:-1]
+    return tilted / np.float32(1 + abs(tilt))
+
+
 def _speak(folder: Path, number: int, dialogue: str, cast: list[tuple[str, str, str]], random: Generator) -> list[Turn]:
     """Write the recordings of one dialogue (RIFF, PCM 16 bit, mono, 16 kHz)."""
     directory = folder / f"Session{number}" / "sentences" / "wav" / dialogue
@@ -294,7 +304,7 @@ def _speak(folder: Path, number: int, dialogue: str, cast: list[tuple[str, str, 
             pitch_range=min(100, manner.pitch_range + int(random.integers(-5, 6))),
             volume=manner.volume + int(random.integers(-8, 9)),
         )
-        waveform = soxr.resample(waveform, rate, SAMPLE_RATE)
+        waveform = _with_effort(soxr.resample(waveform, rate, SAMPLE_RATE), manner.volume)
         soundfile.write(directory / f"{name}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
         end = clock + len(waveform) / SAMPLE_RATE
         turns.append(
