@@ -431,7 +431,7 @@ def test_stereo_has_one_level_in_every_format(
         (b"#!AMR\n" + bytes(100), "AMR"),
         (b"#!AMR-WB\n" + bytes(100), "AMR"),
         (b"caff\0\1\0\0" + bytes(100), "CAF"),
-        (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(100), "WMA"),
+        (bytes.fromhex("30 26 b2 75 8e 66 cf 11 a6 d9 00 aa 00 62 ce 6c") + bytes(100), "WMA"),
         (b"RIFF\0\0\0\0AVI LIST" + bytes(100), "AVI"),
         (b"PK\x03\x04" + bytes(100), "a ZIP archive"),
         (b"\x93NUMPY\x01\x00" + bytes(100), "a NumPy array"),
