@@ -102,12 +102,21 @@ test("words that were not understood are shown but not judged", async () => {
   expect(await screen.findByText(/“Ten luck and lead” was heard, but not clearly enough/)).toBeInTheDocument();
 });
 
-test("an unsure answer names the two emotions that are most probable", async () => {
-  analyses = [json({ ...answer, confidence: 0.4, status: "unsure" })];
+test("an unsure answer names two emotions that are about as probable", async () => {
+  const probabilities = { neutral: 0.1, frustration: 0.3, anger: 0.1, sadness: 0.45, excitement: 0.05 };
+  analyses = [json({ ...answer, probabilities, confidence: 0.4, status: "unsure" })];
   render(<App />);
   await type("so it is");
   expect(await screen.findByRole("heading", { name: "unsure: sadness or frustration", level: 2 })).toHaveFocus();
   expect(screen.getByRole("heading", { name: "unsure: sadness or frustration", level: 3 })).toBeInTheDocument();
+});
+
+test("an unsure answer names one emotion that is far more probable than the others", async () => {
+  const probabilities = { neutral: 0.06, frustration: 0.05, anger: 0.01, sadness: 0.86, excitement: 0.02 };
+  analyses = [json({ ...answer, probabilities, confidence: 0.8, status: "unsure" })];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByRole("heading", { name: "unsure, perhaps sadness", level: 2 })).toHaveFocus();
 });
 
 test("a recording without sound says that the words alone decide", async () => {

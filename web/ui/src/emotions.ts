@@ -30,10 +30,19 @@ export function strongest(probabilities: Probabilities | null): string {
   return `${emotion} ${percent(probabilities[emotion])}`;
 }
 
-/** What an answer comes to, in a word or two: "sadness", "unsure: sadness or anger", "no speech heard". */
+/** Share of the most probable emotion's probability from which the second one is named beside it. */
+const RIVAL = 0.5;
+
+/**
+ * What an answer comes to, in a few words: "sadness", "unsure: sadness or anger", "unsure, perhaps sadness",
+ * "no speech heard".
+ */
 export function verdict(status: Status | undefined, label: Emotion, probabilities: Probabilities): string {
   if (status === "no_speech") return "no speech heard";
-  return status === "unsure" ? `unsure: ${ranked(probabilities).slice(0, 2).join(" or ")}` : label;
+  if (status !== "unsure") return label;
+  const [first, second] = ranked(probabilities) as [Emotion, Emotion];
+  const isClose = probabilities[second] >= RIVAL * probabilities[first];
+  return isClose ? `unsure: ${first} or ${second}` : `unsure, perhaps ${first}`;
 }
 
 /** The most probable first. */
