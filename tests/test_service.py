@@ -21,7 +21,7 @@ from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
 from export import parity
 from serving import Triton
-from tests.conftest import Administrator
+from tests.conftest import HAS_NATIVE_ONNXRUNTIME, Administrator
 
 OUTPUTS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE")
 MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
@@ -119,13 +119,17 @@ def test_mixed_lengths_batch_together(
         rows = [client.get_inference_statistics(name, as_json=True)["model_stats"][0] for name in names]
         return np.array([[int(row["inference_count"]), int(row["execution_count"])] for row in rows])
 
-    before = executions()
-    with ThreadPoolExecutor(len(mixed)) as pool:
-        together = list(pool.map(lambda row: infer(client, row), mixed))
-    requests, runs = (executions() - before).T
-    assert (requests == 64).all()
-    # `fusion` starts with the first request of a batch that is answered: its executions are short and not bounded
-    assert (runs[:2] <= 16).all(), f"{runs} executions of vggish, bert and fusion for 64 requests"
+    rounds = []
+    for _ in range(3):  # `fusion` starts with the first answered request of a batch: 34 executions were seen once
+        before = executions()
+        with ThreadPoolExecutor(len(mixed)) as pool:
+            together = list(pool.map(lambda row: infer(client, row), mixed))
+        requests, runs = (executions() - before).T
+        assert (requests == 64).all()
+        assert (runs[:2] <= 16).all(), f"{runs} executions of vggish, bert and fusion for 64 requests"
+        rounds.append(runs[2])
+    # a native backend answers a batch request by request, and the idle `fusion` starts with the first
+    assert HAS_NATIVE_ONNXRUNTIME or np.median(rounds) <= 32, f"{rounds} executions of fusion for 64 requests"
     for one, other in zip(alone, together, strict=True):
         for name in OUTPUTS:
             np.testing.assert_allclose(other[name], one[name], atol=1e-5)
