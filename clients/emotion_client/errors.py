@@ -74,7 +74,7 @@ def from_triton(error: InferenceServerException, endpoints: str, model: str, dea
         case "RESOURCE_EXHAUSTED" if _TOO_LARGE.search(sentence):
             return InvalidInput(
                 f"the request is larger than {endpoints} accepts ({reason}): send a shorter recording, or a "
-                "compressed one (FLAC, OGG, MP3)"
+                "compressed one (FLAC, MP3, Ogg, M4A or WebM)"
             )
         case "RESOURCE_EXHAUSTED":
             return Unavailable(f"{endpoints} refuses, as a quota is used up ({reason}): try again later")

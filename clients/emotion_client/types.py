@@ -70,8 +70,8 @@ class EmotionResult:
 
     Attributes:
         label: the most probable emotion.
-        confidence: calibrated probability that the label is right, 0 to 1. It is 0.5 or less where two emotions are as
-            probable as each other, or where the audio or the text contradicts the label.
+        confidence: calibrated probability that the label is right, 0 to 1. It is 0.5 or less where two emotions are
+            equally probable, or where the audio or the text alone puts another emotion 0.5 or more above the label.
         is_confident: whether `confidence` reaches the client's `confident_from`.
         status: "no_speech" where audio was sent in which the server found no sound, so that the answer rests on the
             text alone; else "ok" where the answer is confident, "unsure" where it is not.

@@ -52,7 +52,7 @@ class Analysis(BaseModel):
     label: str = Field(description="the most probable emotion", examples=["sadness"])
     confidence: float = Field(description="calibrated probability that the label is right", examples=[0.83], ge=0, le=1)
     status: Literal["ok", "unsure", "no_speech"] = Field(
-        description="ok: right nine times in ten; unsure: less often; no_speech: the recording has no sound, and the "
+        description="ok: confidence of at least 0.9; unsure: less; no_speech: the recording has no sound, and the "
         "answer rests on the text alone"
     )
     probabilities: Probabilities
