@@ -77,9 +77,9 @@ def log_mel_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
 def sound_patches(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the patches of a waveform that serving and training give to VGGish.
 
-    The waveform is brought to one level and rid of the silence around it first (`emotion.loudness`), and patches
-    without sound are left out. A tail that holds more than MAX_TAIL of the sound gives one more patch, which ends where
-    the sound ends.
+    `emotion.loudness` first brings the waveform to one level and cuts the silence around it. Patches without sound are
+    left out. If the tail behind the last patch holds more than MAX_TAIL of the sound, one more patch is added. It ends
+    where the waveform ends, and may overlap the patch before it.
 
     Args:
         waveform: float32 [n], n >= 1, mono at 16 kHz.

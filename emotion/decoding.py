@@ -1,7 +1,8 @@
 """Decode an encoded audio file to a mono waveform at 16 kHz: all of it, or an error that says what is wrong.
 
-libsndfile decodes WAV, AIFF, AU and FLAC, FFmpeg (PyAV) everything else. FFmpeg is never asked what a file is, for it
-knows formats that name other files. `emotion.containers` tells whether a file is whole.
+libsndfile decodes WAV, AIFF, AU and FLAC. FFmpeg (PyAV) decodes everything else, MP3 in WAV, and FLAC whose header has
+no length. FFmpeg never probes the format, because some of its formats open other files. `emotion.containers` tells
+whether a file is whole.
 """
 
 import io

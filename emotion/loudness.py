@@ -9,13 +9,13 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 FRAME = 320  # samples: 20 ms; levels are measured in frames that do not overlap
 RUMBLE_DEGREE = 7  # of the polynomials that are taken out of a frame: they hold a DC offset and mains hum
 ACTIVITY_MARGIN = 15.9  # dB between the active level and the quietest active frame: M of ITU-T P.56, method B
 TARGET_LEVEL = -20.5  # dB of full scale: the median active level of EmoDB's recordings
-MAX_GAIN = 40.0  # dB, up or down
 SOUND_RANGE = 21.0  # dB below the active level in which a frame is sound
 SOUND_FRAMES = 3  # consecutive frames that make a sound (60 ms); a click is shorter
 MIN_LEVEL = -60.0  # dB of full scale: the lowest active level of a recording that has sound
@@ -38,8 +38,9 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
 
     Frames are active as in ITU-T P.56, method B, with the powers of frames for its envelope: the quietest lies
     ACTIVITY_MARGIN below their mean power. Silence around speech does not change which they are. The active level here
-    is their median power, because clipping lowers the mean. The gain that brings it to TARGET_LEVEL is bounded by
-    MAX_GAIN, so that faint noise stays faint.
+    is their median power, because clipping lowers the mean. One gain brings it to TARGET_LEVEL. MIN_LEVEL bounds that
+    gain, so that faint noise is not amplified.
+
     The waveform is filled up with zeros where it has less than MARGIN around the sound: the same recording then gives
     the same patches, whether it starts with silence or not.
 
@@ -66,13 +67,12 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     if level < (MIN_STEADY_LEVEL if spread < STEADY_SPREAD else MIN_LEVEL):
         return None
     threshold = power * 10 ** (-SOUND_RANGE / 10)
-    loud = powers >= threshold
-    (first_frames,) = np.nonzero(loud[:-2] & loud[1:-1] & loud[2:])
+    (first_frames,) = np.nonzero(sliding_window_view(powers >= threshold, SOUND_FRAMES).all(axis=1))
     if not first_frames.size:
         return None
     begin, end = first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME + 2 * MARGIN
     sound = padded[begin:end]
-    sound *= np.float32(10 ** (max(-MAX_GAIN, min(MAX_GAIN, TARGET_LEVEL - level)) / 20))
+    sound *= np.float32(10 ** ((TARGET_LEVEL - level) / 20))
     middles = MARGIN + (first_frames - first_frames[0]) * FRAME + SOUND_FRAMES * FRAME // 2
     return Sound(sound, middles)
 

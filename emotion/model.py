@@ -71,7 +71,8 @@ class Fusion(nn.Module):
 
     p_a and p_t are the calibrated probabilities of the views; fully connected layers make s [2] and r [5] from both
     embeddings. Their last layer begins at zero, so a new fusion is the sum of the views' logarithms: Bayes' rule for
-    two independent observations. FLOOR keeps one view from ruling a class out that it never met in training.
+    two independent observations and equal priors, apart from FLOOR. FLOOR keeps a view from ruling out a class that it
+    never met in training.
 
     Where both views give one label at least AGREED, that is the fused label, whatever was learnt. Any other class has
     at most 1 - AGREED in either view, so each logarithm is at least ln(0.65 / 0.45) = 0.367 higher for the label. The

@@ -15,7 +15,7 @@ from emotion.emoticons import spell_out_emoji, spell_out_emoticons
 from emotion.errors import InputError
 from emotion.masking import replace_bleeps, unmask
 
-MAX_BYTES = 16 * 1024  # refused before any work is spent; no utterance of 512 WordPieces comes near it
+MAX_BYTES = 16 * 1024  # rejected before any work is done; no utterance of 512 WordPieces comes near it
 
 # Characters that people type for an apostrophe. Quotation marks and dashes end as spaces: here it costs less.
 _PLAIN = str.maketrans(
@@ -116,7 +116,7 @@ class WordPiece:
         """
         Args:
             path: the tokenizer.json file.
-            max_tokens: the encoder's number of positions; longer texts are refused rather than cut.
+            max_tokens: the encoder's number of positions; longer texts are rejected, not cut.
         """
         self._tokenizer = Tokenizer.from_file(str(Path(path)))
         self._tokenizer.no_padding()

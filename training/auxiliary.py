@@ -1,7 +1,7 @@
-"""Auxiliary heads: what the encoders also learn to predict in training. They are not part of a checkpoint.
+"""Auxiliary heads: extra outputs that train the encoders and are not saved in a checkpoint.
 
-Two kinds of targets teach more than five labels do: the labels as published, which tell more emotions apart and which
-more utterances have, and the features of a teacher, a network that was trained on far more speech.
+They have two kinds of targets. The published labels name more emotions than five and cover more utterances. The
+features of a teacher come from a network that was trained on far more speech.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def label_targets(utterances: Sequence[Utterance]) -> NDArray[np.float32]:
     names = sorted({label for utterance in utterances for label in utterance.labels})
     if not names:
         raise TrainingError(
-            "--auxiliary-weight needs labels as published, which are read from goemotions and emodb alone; leave it out"
+            "--auxiliary-weight needs published labels, which only goemotions and emodb have; leave it out"
         )
     targets = np.zeros((len(utterances), len(names)), np.float32)
     for row, utterance in enumerate(utterances):
@@ -43,7 +43,7 @@ class AuxiliaryHeads(nn.Module):
     Args:
         labels: float32 [n, labels], as from `label_targets`, or None.
         features: float32 [n, features], the teacher's, or None. Rows of utterances without audio are not read.
-        label_weight, feature_weight: of the two losses.
+        label_weight, feature_weight: weights of the two losses.
     """
 
     labels: Tensor | None

@@ -72,7 +72,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         audio_lr=3e-4,
         batch_size=16,
         auxiliary_weight=0.5,
-        teacher=str(_whisper()),
+        teacher=str(whisper_directory()),
         averaging=0.99,
     )
     fit(audio, runs / "audio", cache, None, True, console)
@@ -97,7 +97,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
     console.print(str(compact(runs / "fusion" / "published" / "checkpoint", target, RANK)))
 
 
-def _whisper() -> Path:
+def whisper_directory() -> Path:
     """Return the directory of Whisper tiny.en in the package of requirements/whisper.txt.
 
     Raises:

@@ -153,7 +153,9 @@ def gather(settings: Settings, start: Path, cache: Path, console: Console) -> Ma
         console.print(f"[yellow]skipped {name_some(str(path) for path in unreadable)}: not readable as audio[/]")
         kept = tuple(each for each in corpus.utterances if each.audio not in unreadable)
         others = tuple(each for each in corpus.others if each.audio not in unreadable)
-        dropped = {**corpus.dropped, "recording can't be decoded": len(corpus.utterances) - len(kept)}
+        dropped = dict(corpus.dropped)
+        if lost := len(corpus.utterances) - len(kept):
+            dropped["recording can't be decoded"] = lost
         corpus = replace(corpus, utterances=kept, dropped=dropped, others=others)
     console.print(account(corpus), highlight=False)
     checkpoint = checkpoints.load(start)
@@ -242,9 +244,10 @@ def _auxiliary_heads(settings: Settings, train: Utterances, cache: Path) -> Auxi
     if settings.teacher is not None:
         from training import teacher  # faster-whisper and CTranslate2 are not needed otherwise
 
-        rows, paths = zip(
-            *((row, each.audio) for row, each in enumerate(train.utterances) if each.audio is not None), strict=True
-        )
+        spoken = [(row, each.audio) for row, each in enumerate(train.utterances) if each.audio is not None]
+        if not spoken:
+            raise TrainingError("--teacher needs recordings, and the training set has none; leave it out")
+        rows, paths = zip(*spoken, strict=True)
         found = teacher.standardise(teacher.features(settings.teacher, paths, train.recordings, cache))
         features = np.zeros((len(train), found.shape[1]), np.float32)
         features[list(rows)] = found

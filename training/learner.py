@@ -57,7 +57,11 @@ def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Return the update of an exponential moving average whose decay rises from 0.1, so that the start is forgotten."""
+    """Return the update of an exponential moving average.
+
+    The decay after n updates is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so that
+    the first weights are soon forgotten.
+    """
 
     def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         rising = min(decay, (1 + float(updates)) / (10 + float(updates)))
@@ -92,7 +96,7 @@ class Learner(lightning.LightningModule):
         self.freeze_epochs = settings.epochs if settings.only_fusion else settings.freeze_epochs
         self.register_buffer("weights", class_weights(train.targets, settings.class_weight_power), persistent=False)
         self.parts = self._choose_parts()
-        # in a list, so that torch does not register the parameters a second time
+        # a list hides the parameters from torch, which would register them twice
         self._trained = [
             nn.ParameterList(parameter for parameters, _ in self.parts.values() for parameter in parameters)
         ]
@@ -146,7 +150,7 @@ class Learner(lightning.LightningModule):
         return self.current_epoch < self.freeze_epochs
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Segments, or, while the encoders rest, their embeddings of the whole utterances, computed once."""
+        """Return segments, or embeddings of the whole utterances while the encoders are frozen."""
         settings = self.settings
         if self.frozen:
             embeddings = self._embeddings(self.train_set)
@@ -167,13 +171,13 @@ class Learner(lightning.LightningModule):
         return training_batches(segments, settings.batch_size, settings.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Whole utterances, or, while the encoders rest, their embeddings."""
+        """Return whole utterances, or their embeddings while the encoders are frozen."""
         if self.frozen:
             return DataLoader(self._embeddings(self.validation_set), EVALUATION_BATCH)
         return evaluation_batches(self.validation_set, EVALUATION_BATCH)
 
     def _embeddings(self, utterances: Utterances) -> TensorDataset:
-        """(audio, has audio, mean of the tokens, has text, target) of every utterance, computed once."""
+        """Return a dataset of (audio, has audio, mean of the tokens, has text, target) of each utterance."""
         if utterances not in self._cached_embeddings:
             loader = evaluation_batches(utterances, EVALUATION_BATCH)
             rows: dict[int, tuple[Tensor, ...]] = {}
@@ -228,7 +232,7 @@ class Learner(lightning.LightningModule):
         return loss
 
     def _embed(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Audio embeddings, has audio, text embeddings, has text and targets of a batch, whichever loader it is of."""
+        """Return the audio embeddings, has audio, text embeddings, has text and targets of a batch of either loader."""
         if self.frozen:
             audio, has_audio, tokens, has_text, target = batch
             return audio, has_audio, self.model.head.text_projection(tokens), has_text, target
@@ -340,7 +344,7 @@ class Learner(lightning.LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Only what is trained: the rest is in the start, and VGGish alone has 288 MB."""
+        """Keep only what is trained and its moving average: VGGish alone has 288 MB."""
         trained = {id(p) for parameters, _ in self.parts.values() for p in parameters}
         names = {name for name, p in self.named_parameters() if id(p) in trained or name.startswith("averaged.")}
         names.add("averaged.n_averaged")

@@ -14,7 +14,7 @@ from training.predictions import Predictions
 
 BINS = 15  # of the top probability, equally wide; Guo et al., 2017
 RESAMPLES = 1000
-MIN_SPEAKERS = 5  # from which intervals are those of new speakers
+MIN_SPEAKERS = 5  # with fewer, the bootstrap draws utterances instead of speakers
 SURE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
 TOLERANCE = 0.01  # of a row's sum: fp16 graphs round
 _LABELS = range(len(EMOTIONS))

@@ -59,10 +59,12 @@ class Settings:
         f"{MAX_PITCH_SHIFT:g} semitones up or down",
     )
     auxiliary_weight: float = _setting(
-        0.0, "weight of a second loss, on the labels as published, which also trains on other emotions; 0: off"
+        0.0, "weight of the loss on the published labels, which also trains on utterances of other emotions; 0: off"
     )
     teacher: str | None = _setting(
-        None, "Whisper model whose encoder VGGish learns from: a directory in CTranslate2's format or a hub name", str
+        None,
+        "Whisper model whose features VGGish learns to predict: a directory in CTranslate2's format or a hub name",
+        str,
     )
     teacher_weight: float = _setting(1.0, "weight of the loss against the teacher's features")
     averaging: float = _setting(
@@ -87,6 +89,11 @@ class Settings:
                 raise TrainingError(f"{option} is {value:g}; 0 (off) to {largest:g}{unit} is accepted")
             if value and not self.augment:
                 raise TrainingError(f"{option} has no effect with --no-augment; leave out one of the two")
+        if self.only_fusion and (self.auxiliary_weight or self.teacher is not None):
+            raise TrainingError(
+                "--auxiliary-weight and --teacher have no effect with --only-fusion, which trains no encoder; leave "
+                "them out"
+            )
         if not 0 <= self.averaging < 1:
             raise TrainingError(f"--averaging is {self.averaging:g}; 0 (off) to below 1 is accepted")
         for name in ("auxiliary_weight", "teacher_weight"):

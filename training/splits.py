@@ -103,7 +103,8 @@ def kinds(corpus: Corpus) -> tuple[str, ...]:
 def others(corpus: Corpus, split: Split, kind: str) -> tuple[str, ...]:
     """Return the ids of the corpus's other utterances that may train an auxiliary head in a fold.
 
-    None of them is of a speaker, session or published part that validates or tests.
+    For the kinds "speaker", "session" and "published", none of them belongs to a speaker, session or part that
+    validates or tests. For "random", all of them are returned.
 
     Args:
         corpus: its `others` have labels beyond the five emotions.

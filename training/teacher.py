@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emotion import audio
 from training.errors import TrainingError
 from training.progress import progress
+from training.recordings import VERSION as DECODED
 from training.recordings import Recordings
 
 VERSION = 1  # of the features
@@ -33,7 +34,7 @@ def features(model: str, paths: Sequence[Path], recordings: Recordings, cache: P
     Raises:
         TrainingError: the model cannot be loaded.
     """
-    key = hashlib.sha256(repr((VERSION, model)).encode())
+    key = hashlib.sha256(repr((VERSION, DECODED, model)).encode())
     for path in paths:
         status = path.stat()
         key.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())

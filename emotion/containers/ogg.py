@@ -77,7 +77,7 @@ def _pages(data: bytes) -> Iterator[_Page]:
         body = at + _HEADER.size + (data[at + 26] if at + 26 < len(data) else 0)
         segments = data[at + _HEADER.size : body]
         end = body + sum(segments)
-        if len(data) < body or len(data) < at + _HEADER.size or len(data) < end:
+        if len(data) < max(at + _HEADER.size, end):
             raise InputError("AUDIO is a truncated Ogg file: its last page is cut; send it whole")
         _, _, flags, _, stream, number, checksum, _ = _HEADER.unpack_from(data, at)
         if _checksum(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != checksum:

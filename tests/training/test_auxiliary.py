@@ -8,7 +8,7 @@ import torch
 from runs import tone
 
 from stages.asr import MIRRORS
-from training import teacher
+from training import demo, teacher
 from training.auxiliary import AuxiliaryHeads, label_targets
 from training.corpora import Utterance
 from training.errors import TrainingError
@@ -25,7 +25,7 @@ def test_label_targets_share_a_row_evenly_and_leave_unlabelled_rows_zero() -> No
 
 
 def test_label_targets_without_any_label_are_rejected() -> None:
-    with pytest.raises(TrainingError, match="--auxiliary-weight needs labels as published"):
+    with pytest.raises(TrainingError, match="--auxiliary-weight needs published labels"):
         label_targets([row("a"), row("b")])
 
 
@@ -38,6 +38,12 @@ def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
     both = heads.loss(rows, audio, has, text, has)
     torch.testing.assert_close(both, heads.loss(rows, audio, has, text, no) + heads.loss(rows, audio, no, text, has))
     assert heads.loss(rows, audio, no, text, no).item() == 0
+    heads.feature_weight = 0.0
+    of_labels = heads.loss(rows, audio, has, text, has)
+    heads.label_weight, heads.feature_weight = 0.5, 2.0
+    weighted = heads.loss(rows, audio, has, text, has)
+    torch.testing.assert_close(weighted, 0.5 * of_labels + 2.0 * (both - of_labels))
+    heads.label_weight, heads.feature_weight = 1.0, 1.0
     unlabelled = torch.tensor([False, False, True])
     assert heads.loss(rows, audio, no, text, unlabelled).item() == 0
 
@@ -52,15 +58,17 @@ def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> No
         places[str(path)] = (start, waveform.size)
         start += waveform.size
     recordings = Recordings(np.concatenate(waveforms), places)
-    package = pytest.importorskip(MIRRORS["tiny.en"], reason="requirements/whisper.txt is not installed")
-    model = str(Path(package.__path__[0]) / "model")
+    assert MIRRORS["tiny.en"] == demo.WHISPER_PACKAGE
+    model = str(demo.whisper_directory())
     found = teacher.features(model, paths, recordings, tmp_path / "cache")
     assert found.shape == (3, 768) and found.dtype == np.float32 and np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert np.abs(found[0] - found[2]).max() > 0.1
     kept = teacher.features(model, paths, Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
     np.testing.assert_array_equal(kept, found)
-    np.testing.assert_allclose(teacher.standardise(found).mean(axis=0), 0, atol=1e-2)
+    standardised = teacher.standardise(found)
+    np.testing.assert_allclose(standardised.mean(axis=0), 0, atol=1e-2)
+    np.testing.assert_allclose(standardised.std(axis=0)[found.std(axis=0) > 1e-3], 1, atol=1e-2)
 
 
 def test_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
 from training.data import OTHER, Batch, Utterances, collate, tokenise
 from training.errors import TrainingError
-from training.learner import MONITOR, WARM_UP, Learner, class_weights
+from training.learner import MONITOR, WARM_UP, Learner, _moving_average, class_weights
 from training.recordings import Recordings
 from training.settings import Settings
 
@@ -297,6 +297,12 @@ def test_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
     before = loss()
     fit(teaching)
     assert loss() < 0.7 * before
+
+
+def test_moving_average_decay_rises_to_its_limit() -> None:
+    update, average, current = _moving_average(0.9), torch.tensor([1.0]), torch.tensor([2.0])
+    assert update(average, current, 1).item() == pytest.approx(1 + 9 / 11)
+    assert update(average, current, 1000).item() == pytest.approx(1.1)
 
 
 def test_averaged_weights_are_validated_and_saved(model: EmotionModel) -> None:

@@ -46,6 +46,8 @@ def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
         (["--time-stretch", "nan"], "--time-stretch is nan"),
         (["--pitch-shift", "5"], r"--pitch-shift is 5; 0 \(off\) to 4 semitones is accepted"),
         (["--pitch-shift", "2", "--no-augment"], "--pitch-shift has no effect with --no-augment"),
+        (["--only-fusion", "--teacher", "tiny.en"], "--teacher have no effect with --only-fusion"),
+        (["--only-fusion", "--auxiliary-weight", "1"], "--auxiliary-weight and --teacher have no effect"),
         (["--averaging", "1"], r"--averaging is 1; 0 \(off\) to below 1 is accepted"),
         (["--averaging", "nan"], "--averaging is nan"),
         (["--auxiliary-weight", "-1"], r"--auxiliary-weight is -1; 0 \(off\) or more is accepted"),

@@ -238,3 +238,11 @@ def test_others_of_a_published_split_are_those_of_its_training_part() -> None:
     corpus = Corpus("mine", tuple(rows), {}, others)
     (fold,) = splits.make(corpus, "published")
     assert set(splits.others(corpus, fold, "published")) == {row.id for row in others if row.split == "train"}
+
+
+def test_others_of_a_random_split_all_train() -> None:
+    corpus = corpus_of(4)
+    others = tuple(replace(row, id=f"other-{row.id}", emotion="") for row in corpus.utterances)
+    corpus = replace(corpus, others=others)
+    fold = splits.make(corpus, "random")[0]
+    assert splits.others(corpus, fold, "random") == tuple(row.id for row in others)

@@ -6,7 +6,6 @@ Two layouts are read: the publisher's folder `wav`, with names such as 03a01Fa.w
 
 import csv
 import re
-from dataclasses import replace
 from pathlib import Path
 
 from training.corpora.release import Release, files, name_some, read_text
@@ -71,7 +70,7 @@ def read(release: Release, happy: str) -> Corpus:
             labels=(emotion,),
         )
         if emotion == "happiness" and happy == "drop":
-            table.drop(HAPPINESS_DROPPED, replace(utterance, emotion=""))
+            table.drop(HAPPINESS_DROPPED, utterance)
         elif emotion not in KEPT:
             table.drop(f"{emotion} is not among the five emotions", utterance)
         else:

@@ -4,7 +4,6 @@ A row is kept when all its labels stand for one and the same of the five emotion
 labels, which can train an auxiliary head.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from training.corpora.release import Release, read_text
@@ -74,7 +73,7 @@ def read(release: Release, happy: str) -> Corpus:
             utterance = Utterance(comment.strip(), None, text, emotion, split=split, labels=row)
             reason = _reason_to_drop(set(row), happy)
             if reason:
-                table.drop(reason, replace(utterance, emotion=""))
+                table.drop(reason, utterance)
             else:
                 table.keep(utterance)
     return table.corpus()

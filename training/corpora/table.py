@@ -84,7 +84,7 @@ class Collector:
         """
         self._dropped[reason] += 1
         if other is not None and (other.audio is not None or clean(other.text or "")):
-            self._others.append(other)
+            self._others.append(replace(other, emotion=""))
 
     def keep(self, utterance: Utterance) -> None:
         """Add an utterance. A text that is empty after cleaning counts as absent; without audio it is dropped."""
