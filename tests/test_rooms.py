@@ -28,6 +28,7 @@ FRONT_ENDS = [
         "labels",
         "audio",
         "decoding",
+        "loudness",
         "text",
         "annotations",
         "emoticons",

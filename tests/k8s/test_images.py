@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.test_rooms import FRONT_ENDS
+
 ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 CAPTURED: dict[str, Any] = {"capture_output": True, "text": True}
@@ -123,25 +125,9 @@ def test_gpu_image_build_stops_at_missing_libraries_but_not_at_the_drivers(line:
 
 def test_code_of_the_images_runs_on_python_3_10() -> None:
     """NVIDIA's image 24.10 has Python 3.10, 26.09 has 3.12."""
-    front_ends = [
-        f"emotion/{name}.py"
-        for name in (
-            "labels",
-            "audio",
-            "loudness",
-            "decoding",
-            "sniffing",
-            "text",
-            "annotations",
-            "emoticons",
-            "masking",
-            "errors",
-            "ragged",
-            "hashing",
-        )
-    ]
+    front_ends = [str(path.relative_to(ROOT)) for pattern in FRONT_ENDS for path in ROOT.glob(pattern)]
     repositories = ["model_repository", "speech_repository"]
     vermin = [str(Path(sys.executable).parent / "vermin"), "--target=3.10-", "--no-tips"]
-    command = [*vermin, *front_ends, "emotion/containers", "stages", "serving", *repositories, "docker/requirements.py"]
+    command = [*vermin, *front_ends, "stages", "serving", *repositories, "docker/requirements.py"]
     done = subprocess.run(command, cwd=ROOT, check=False, **CAPTURED)
     assert done.returncode == 0, done.stdout

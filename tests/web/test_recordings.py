@@ -46,7 +46,7 @@ def test_files_are_decoded_as_they_are_served(recordings: dict[str, bytes]) -> N
         (b"", "The recording is empty."),
         (b"PK\x03\x04" + bytes(1000), "The recording is a ZIP archive"),
         (b"\x1a\x45\xdf\xa3" + bytes(1000), "The recording is a truncated WebM file"),
-        (b"\0\0\0\x18ftypmp42" + bytes(1000), "The recording is a"),
+        (b"\0\0\0\x18ftypmp42" + bytes(1000), "The recording is a truncated MP4 file"),
         (b"\xff\xf1" + bytes(1000), "The recording"),
     ],
 )
