@@ -121,7 +121,10 @@ def run(
             lines = done.stderr.strip().splitlines()
             reason = lines[-1].removeprefix("error: ") if lines else f"exit status {done.returncode}"
             raise BenchmarkError(f"Locust failed: {reason}")
-        return _read(samples, rate)
+        found = _read(samples, rate)
+    if not len(found.start):
+        raise BenchmarkError("no request was due in that time: give more seconds, or a higher rate")
+    return found
 
 
 def check_host(host: str) -> str:

@@ -87,6 +87,7 @@ class Run:
     awaited: float = math.inf  # requests still to be answered
     random: np.random.Generator = field(default_factory=np.random.default_rng)
     samples: list[Sample] = field(default_factory=list)
+    ready: bool = False  # whether utterances and connections are there
 
 
 run = Run()
@@ -223,7 +224,8 @@ class Course(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         runner: Any = self.runner
         options = runner.environment.parsed_options
-        seconds = self.get_run_time()
+        # Locust asks while _begin waits for the server, which is no part of the run
+        seconds = self.get_run_time() if run.ready else 0.0
         if options.run_time and seconds >= options.run_time:
             return None
         users = runner.worker_count if options.rate else math.ceil(options.num_users * level(options, seconds))
@@ -282,6 +284,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         # sent to workers with the other options
         options.workers, options.seconds = runner.worker_count, options.run_time or math.inf
     if isinstance(runner, MasterRunner):
+        run.ready = True  # its workers prepare their own
         return
     seed = options.seed + runner.worker_index
     count, tokenizer = options.requests or ENDLESS, Path(options.tokenizer)
@@ -305,7 +308,8 @@ def _begin(environment: Environment, **_: Any) -> None:
     run.awaited = options.requests or math.inf
     run.items = iter(items) if options.requests else itertools.cycle(items)
     course: Any = environment.shape_class
-    course.reset_time()  # what was done here is no part of the run
+    course.reset_time()
+    run.ready = True
 
 
 def _connect(host: str, options: Any) -> None:

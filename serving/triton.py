@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import random
 import re
 import secrets
 import shutil
@@ -39,6 +40,7 @@ from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]
 
+ANY_PORTS = range(10_240, 32_768)  # Linux gives those above to outgoing connections, perhaps before Triton is there
 READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
 EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; Kubernetes kills after 30 by default
 # s, plus or minus a tenth, after which gRPC asks a client to connect anew (calls under way are finished first): clients
@@ -384,18 +386,21 @@ def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
     sockets: list[socket.socket] = []
     try:
         for protocol, port in wanted.items():
-            probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-            sockets.append(probe)
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                probe.listen()  # or SO_REUSEADDR would let two protocols have one port
-            except (OSError, OverflowError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
+            for candidate in [port] if port else random.sample(ANY_PORTS, 100):
+                probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+                sockets.append(probe)
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, candidate))
+                    probe.listen()  # or SO_REUSEADDR would let two protocols have one port
+                    break
+                except (OSError, OverflowError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
+            else:
                 raise TritonError(
                     f"{protocol} port {port} on {host} can't be used ({reason}); choose another with "
                     f"--{protocol.lower()}-port, or 0 for any free one"
-                ) from None
+                )
             found[protocol] = probe.getsockname()[1]
     finally:
         for probe in sockets:

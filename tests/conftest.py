@@ -86,7 +86,9 @@ def launching(
 def launched(repository: Path, module: str = "serving", *arguments: str) -> Iterator[tuple[psutil.Popen, str]]:
     """`launching`, once the process is ready, and the line that says so."""
     with launching(repository, module, *arguments) as (process, ready):
-        yield process, next(ready)
+        line = next(ready, None)
+        assert line is not None, f"{module} ended before it was ready: {process.stderr.read()}"
+        yield process, line
 
 
 def errors(launcher: psutil.Popen) -> Iterator[str]:

