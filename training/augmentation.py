@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
 
 SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch together, as resampling does
+UNCHANGED = SPEEDS.index(1.0)
 NOISE = (15.0, 45.0)  # dB of signal over white noise
 MASKS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
 VOCODER_WINDOW = 1024  # samples: 64 ms separates the harmonics of voices down to 62.5 Hz (four bins of a Hann window)
@@ -18,12 +19,18 @@ LONGEST_TIME_MASK = 16  # frames
 WIDEST_BAND_MASK = 12  # mel bands
 
 
+def change_speed(waveform: NDArray[np.float32], speed: float) -> NDArray[np.float32]:
+    """Change tempo and pitch of a waveform together, by resampling: float32 [n] -> float32 [about n / speed]."""
+    if speed == 1.0:
+        return waveform
+    changed: NDArray[np.float32] = soxr.resample(waveform, SAMPLE_RATE, SAMPLE_RATE / speed, quality="QQ")
+    return changed
+
+
 def vary_waveform(
     waveform: NDArray[np.float32], random: Generator, time_stretch: float = 0.0, pitch_shift: float = 0.0
 ) -> NDArray[np.float32]:
-    """Draw another speed, tempo, pitch and noise for a waveform.
-
-    Speed is resampling, which changes tempo and pitch together. Tempo and pitch alone take a phase vocoder.
+    """Draw another tempo, pitch and noise for a waveform. Tempo and pitch take a phase vocoder.
 
     Args:
         waveform: float32 [n], mono at 16 kHz.
@@ -32,11 +39,8 @@ def vary_waveform(
         pitch_shift: largest change of pitch at the same tempo, in semitones up or down. 0 is off.
 
     Returns:
-        float32 [about n / (speed * tempo)].
+        float32 [round(n / tempo)].
     """
-    speed = random.choice(SPEEDS)
-    if speed != 1.0:
-        waveform = soxr.resample(waveform, SAMPLE_RATE, SAMPLE_RATE / speed, quality="QQ")
     if time_stretch:
         waveform = stretch_time(waveform, random.uniform(1 - time_stretch, 1 + time_stretch))
     if pitch_shift:

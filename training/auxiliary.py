@@ -42,7 +42,8 @@ class AuxiliaryHeads(nn.Module):
 
     Args:
         labels: float32 [n, labels], as from `label_targets`, or None.
-        features: float32 [n, features], the teacher's, or None. Rows of utterances without audio are not read.
+        features: float32 [speeds, n, features], the teacher's of the recordings at each of the augmentation's SPEEDS,
+            or None. Rows of utterances without audio are not read.
         label_weight, feature_weight: weights of the two losses.
     """
 
@@ -64,13 +65,16 @@ class AuxiliaryHeads(nn.Module):
             self.audio_labels = nn.Linear(AUDIO_EMBEDDING, labels.shape[1])
             self.text_labels = nn.Linear(TEXT_EMBEDDING, labels.shape[1])
         if features is not None:
-            self.audio_features = nn.Linear(AUDIO_EMBEDDING, features.shape[1])
+            self.audio_features = nn.Linear(AUDIO_EMBEDDING, features.shape[2])
 
-    def loss(self, row: Tensor, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
+    def loss(
+        self, row: Tensor, speed: Tensor, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor
+    ) -> Tensor:
         """Return the weighted sum of the losses of a batch.
 
         Args:
             row: int64 [batch], the utterances' places in the training set.
+            speed: int64 [batch], index into SPEEDS.
             audio: [batch, 128], text: [batch, 256]: embeddings.
             has_audio, has_text: bool [batch].
         """
@@ -86,5 +90,5 @@ class AuxiliaryHeads(nn.Module):
                     losses.append(self.label_weight * cross_entropy(head(embedding[present]), targets[present]))
         if self.features is not None and has_audio.any():
             predicted = self.audio_features(audio[has_audio])
-            losses.append(self.feature_weight * mse_loss(predicted, self.features[row[has_audio]]))
+            losses.append(self.feature_weight * mse_loss(predicted, self.features[speed, row][has_audio]))
         return torch.stack(losses).sum()

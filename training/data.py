@@ -15,7 +15,7 @@ from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
-from training.augmentation import load_vocoder, mask_patches, vary_waveform
+from training.augmentation import SPEEDS, UNCHANGED, change_speed, load_vocoder, mask_patches, vary_waveform
 from training.corpora.table import Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
@@ -32,6 +32,7 @@ class Example(NamedTuple):
     row: int  # in its set
     patches: NDArray[np.float32]  # [n, 96, 64]; n = 0 without audio
     tokens: NDArray[np.int64]  # [n]; n = 0 without text
+    speed: int  # index into SPEEDS: how fast the recording is played
     target: int  # index into EMOTIONS, or OTHER
 
 
@@ -43,6 +44,7 @@ class Batch(NamedTuple):
     patch_counts: Tensor  # int64 [batch]
     input_ids: Tensor  # int64 [batch, longest]
     attention_mask: Tensor  # int64 [batch, longest]
+    speed: Tensor  # int64 [batch]
     target: Tensor  # int64 [batch]
 
 
@@ -81,7 +83,7 @@ class Utterances(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         if index not in self._patches:
             self._patches[index] = self._log_mel(index)
-        return Example(index, self._patches[index], self.tokens[index], int(self.targets[index]))
+        return Example(index, self._patches[index], self.tokens[index], UNCHANGED, int(self.targets[index]))
 
     def _log_mel(self, index: int) -> NDArray[np.float32]:
         path = self.utterances[index].audio
@@ -125,18 +127,22 @@ class Segments(Dataset[Example]):
         if has_audio and has_text and random.random() < self.modality_dropout:
             has_audio = bool(random.random() < 0.5)
             has_text = not has_audio
-        patches = no_patches()
+        patches, speed = no_patches(), UNCHANGED
         if path is not None and has_audio:
-            patches = self._patches(self.source.recordings[path], random)
-        return Example(index, patches, tokens if has_text else tokens[:0], int(self.source.targets[index]))
+            if self.augment:
+                speed = int(random.integers(len(SPEEDS)))
+            patches = self._patches(self.source.recordings[path], SPEEDS[speed], random)
+        return Example(index, patches, tokens if has_text else tokens[:0], speed, int(self.source.targets[index]))
 
-    def _patches(self, recording: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+    def _patches(
+        self, recording: NDArray[np.float32], speed: float, random: np.random.Generator
+    ) -> NDArray[np.float32]:
         sound = find_sound(recording)
         if sound is None:
             return no_patches()
         waveform = _segment(sound.waveform, random)
         if self.augment:
-            waveform = vary_waveform(waveform, random, self.time_stretch, self.pitch_shift)
+            waveform = vary_waveform(change_speed(waveform, speed), random, self.time_stretch, self.pitch_shift)
         patches = audio.sound_patches(waveform)
         if not len(patches):  # the segment lies in a long pause
             patches = audio.sound_patches(sound.waveform)
@@ -174,6 +180,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         torch.tensor([len(example.patches) for example in examples]),
         torch.from_numpy(input_ids),
         torch.from_numpy(attention_mask),
+        torch.tensor([example.speed for example in examples]),
         torch.tensor([example.target for example in examples]),
     )
 

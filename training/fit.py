@@ -244,13 +244,13 @@ def _auxiliary_heads(settings: Settings, train: Utterances, cache: Path) -> Auxi
     if settings.teacher is not None:
         from training import teacher  # faster-whisper and CTranslate2 are not needed otherwise
 
-        spoken = [(row, each.audio) for row, each in enumerate(train.utterances) if each.audio is not None]
+        spoken = {row: each.audio for row, each in enumerate(train.utterances) if each.audio is not None}
         if not spoken:
             raise TrainingError("--teacher needs recordings, and the training set has none; leave it out")
-        rows, paths = zip(*spoken, strict=True)
-        found = teacher.standardise(teacher.features(settings.teacher, paths, train.recordings, cache))
-        features = np.zeros((len(train), found.shape[1]), np.float32)
-        features[list(rows)] = found
+        by_path = teacher.features(settings.teacher, train.recordings, cache)
+        found = teacher.standardise(np.stack([by_path[path] for path in spoken.values()], axis=1))
+        features = np.zeros((len(found), len(train), found.shape[2]), np.float32)
+        features[:, list(spoken)] = found
     if labels is None and features is None:
         return None
     torch.manual_seed(settings.seed)

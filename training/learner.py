@@ -220,7 +220,8 @@ class Learner(lightning.LightningModule):
         logits = self.model.head(audio, has_audio, text, has_text)
         loss = self._loss(logits, has_audio, has_text, target)
         if self.auxiliary is not None and not self.frozen:
-            loss = loss + self.auxiliary.loss(Batch(*batch).row, audio, has_audio, text, has_text)
+            whole = Batch(*batch)
+            loss = loss + self.auxiliary.loss(whole.row, whole.speed, audio, has_audio, text, has_text)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in epoch {self.current_epoch + 1}; the epochs before it are saved: "

@@ -22,11 +22,21 @@ VERSION = 2  # of the cache's layout and of the decoder's output
 
 
 class Recordings:
-    """Waveforms by path: float32 [n], mono, 16 kHz, read from disk only where they are touched."""
+    """Waveforms by path: float32 [n], mono, 16 kHz, read from disk only where they are touched.
 
-    def __init__(self, waveforms: NDArray[np.float32], places: dict[str, tuple[int, int]]) -> None:
+    Attributes:
+        key: a hash of the files, for what is computed from them and kept.
+    """
+
+    def __init__(self, waveforms: NDArray[np.float32], places: dict[str, tuple[int, int]], key: str = "") -> None:
         self._waveforms = waveforms
         self._places = places
+        self.key = key
+
+    @property
+    def paths(self) -> list[Path]:
+        """All recordings."""
+        return [Path(name) for name in self._places]
 
     def __getitem__(self, path: Path) -> NDArray[np.float32]:
         start, length = self._places[str(path)]
@@ -48,14 +58,15 @@ def decode_all(paths: Iterable[Path], cache: Path) -> tuple[Recordings, dict[Pat
     for path in paths:
         status = path.stat()
         key.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    data = cache / f"recordings-{key.hexdigest()[:16]}.f32"
+    name = key.hexdigest()[:16]
+    data = cache / f"recordings-{name}.f32"
     index = data.with_suffix(".json")
     if not index.exists():
         _decode(paths, data, index)
     found = json.loads(index.read_text())
     waveforms = np.memmap(data, np.float32, "r") if data.stat().st_size else np.empty(0, np.float32)
-    places = {name: (start, length) for name, (start, length) in found["places"].items()}
-    return Recordings(waveforms, places), {Path(name): reason for name, reason in found["unreadable"].items()}
+    places = {path: (start, length) for path, (start, length) in found["places"].items()}
+    return Recordings(waveforms, places, name), {Path(path): reason for path, reason in found["unreadable"].items()}
 
 
 def _decode(paths: list[Path], data: Path, index: Path) -> None:

@@ -9,6 +9,7 @@ from runs import tone
 
 from stages.asr import MIRRORS
 from training import demo, teacher
+from training.augmentation import SPEEDS, UNCHANGED, change_speed
 from training.auxiliary import AuxiliaryHeads, label_targets
 from training.corpora import Utterance
 from training.errors import TrainingError
@@ -32,20 +33,20 @@ def test_label_targets_without_any_label_are_rejected() -> None:
 def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
     torch.manual_seed(0)
     labels = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
-    heads = AuxiliaryHeads(labels, np.zeros((3, 4), np.float32), 1.0, 1.0)
-    audio, text, rows = torch.randn(3, 128), torch.randn(3, 256), torch.arange(3)
+    heads = AuxiliaryHeads(labels, np.zeros((5, 3, 4), np.float32), 1.0, 1.0)
+    audio, text, rows = torch.randn(3, 128), torch.randn(3, 256), (torch.arange(3), torch.arange(3))
     has, no = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
-    both = heads.loss(rows, audio, has, text, has)
-    torch.testing.assert_close(both, heads.loss(rows, audio, has, text, no) + heads.loss(rows, audio, no, text, has))
-    assert heads.loss(rows, audio, no, text, no).item() == 0
+    both = heads.loss(*rows, audio, has, text, has)
+    torch.testing.assert_close(both, heads.loss(*rows, audio, has, text, no) + heads.loss(*rows, audio, no, text, has))
+    assert heads.loss(*rows, audio, no, text, no).item() == 0
     heads.feature_weight = 0.0
-    of_labels = heads.loss(rows, audio, has, text, has)
+    of_labels = heads.loss(*rows, audio, has, text, has)
     heads.label_weight, heads.feature_weight = 0.5, 2.0
-    weighted = heads.loss(rows, audio, has, text, has)
+    weighted = heads.loss(*rows, audio, has, text, has)
     torch.testing.assert_close(weighted, 0.5 * of_labels + 2.0 * (both - of_labels))
     heads.label_weight, heads.feature_weight = 1.0, 1.0
     unlabelled = torch.tensor([False, False, True])
-    assert heads.loss(rows, audio, no, text, unlabelled).item() == 0
+    assert heads.loss(*rows, audio, no, text, unlabelled).item() == 0
 
 
 def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> None:
@@ -57,21 +58,26 @@ def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> No
     for path, waveform in zip(paths, waveforms, strict=True):
         places[str(path)] = (start, waveform.size)
         start += waveform.size
-    recordings = Recordings(np.concatenate(waveforms), places)
+    recordings = Recordings(np.concatenate(waveforms), places, "three")
     assert MIRRORS["tiny.en"] == demo.WHISPER_PACKAGE
     model = str(demo.whisper_directory())
-    found = teacher.features(model, paths, recordings, tmp_path / "cache")
-    assert found.shape == (3, 768) and found.dtype == np.float32 and np.isfinite(found).all()
+    by_path = teacher.features(model, recordings, tmp_path / "cache")
+    found = np.array([by_path[path] for path in paths])
+    assert found.shape == (3, len(SPEEDS), 768) and found.dtype == np.float32 and np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert np.abs(found[0] - found[2]).max() > 0.1
-    kept = teacher.features(model, paths, Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
-    np.testing.assert_array_equal(kept, found)
+    slow = Recordings(change_speed(waveforms[2], SPEEDS[0]), {"slow": (0, -1)}, "slow")
+    heard = teacher.features(model, slow, tmp_path / "cache")[Path("slow")]
+    assert np.abs(heard[UNCHANGED] - found[2, 0]).mean() < 0.1 * np.abs(heard[UNCHANGED] - found[2, UNCHANGED]).mean()
+    silent = Recordings(np.empty(0, np.float32), places, "three")
+    for path, rows in teacher.features(model, silent, tmp_path / "cache").items():
+        np.testing.assert_array_equal(rows, by_path[path])
     standardised = teacher.standardise(found)
-    np.testing.assert_allclose(standardised.mean(axis=0), 0, atol=1e-2)
-    np.testing.assert_allclose(standardised.std(axis=0)[found.std(axis=0) > 1e-3], 1, atol=1e-2)
+    np.testing.assert_allclose(standardised.mean(axis=(0, 1)), 0, atol=1e-2)
+    np.testing.assert_allclose(standardised.std(axis=(0, 1))[found.std(axis=(0, 1)) > 1e-3], 1, atol=1e-2)
 
 
 def test_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match=r"--teacher .*: no Whisper model can be loaded \(.+\); give a directory"):
-        teacher.features(str(tmp_path), [], Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
+        teacher.features(str(tmp_path), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")

@@ -14,6 +14,8 @@ from emotion.checkpoint import minilm
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from emotion.text import WordPiece, clean
+from training import data
+from training.augmentation import SPEEDS, UNCHANGED, change_speed
 from training.corpora import Utterance
 from training.data import (
     SEGMENT,
@@ -90,6 +92,27 @@ def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utte
     plain = list(training_batches(segments(utterances), 2, 0))
     for others in (plain, next_epoch):
         assert any(not torch.equal(a.patches, b.patches) for a, b in zip(alone, others, strict=True))
+
+
+def test_a_segment_is_played_at_the_speed_that_it_names(
+    utterances: Utterances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "vary_waveform", lambda waveform, *_: waveform)
+    monkeypatch.setattr(data, "mask_patches", lambda patches, _: patches)
+    monkeypatch.setattr(data, "_segment", lambda waveform, _: waveform)
+    path = utterances.utterances[1].audio
+    assert path is not None
+    sound = find_sound(utterances.recordings[path])
+    assert sound is not None
+    speeds = set()
+    for epoch in range(30):
+        example = segments(utterances, epoch=epoch)[1]
+        if len(example.patches):  # or its audio was left out
+            expected = audio.sound_patches(change_speed(sound.waveform, SPEEDS[example.speed]))
+            np.testing.assert_array_equal(example.patches, expected)
+            speeds.add(example.speed)
+    assert speeds == set(range(len(SPEEDS)))
+    assert utterances[1].speed == UNCHANGED
 
 
 def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(utterances: Utterances) -> None:

@@ -18,6 +18,7 @@ from emotion.checkpoint import minilm, seeded_vggish
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, FusionHead, Logits, VGGish
 from emotion.text import WordPiece
+from training.augmentation import SPEEDS
 from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
 from training.data import OTHER, Batch, Utterances, collate, tokenise
@@ -283,7 +284,7 @@ def test_other_utterances_train_the_encoders_by_the_auxiliary_loss_alone(model: 
 
 
 def test_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
-    features = np.random.default_rng(1).standard_normal((4, 8)).astype(np.float32)
+    features = np.random.default_rng(1).standard_normal((1, 4, 8)).repeat(len(SPEEDS), 0).astype(np.float32)
     heads = AuxiliaryHeads(None, features, 0.0, 1.0)
     teaching = learner(model, "aaaa", heads, epochs=8, audio_lr=3e-4, head_lr=1e-2)
     batch = Batch(*collate([teaching.train_set[index] for index in range(4)]))
@@ -292,7 +293,9 @@ def test_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
         with torch.inference_mode():
             audio = model.eval().embed_audio(batch.patches, batch.patch_counts)
             text = model.embed_text(batch.input_ids, batch.attention_mask)
-            return heads.loss(batch.row, audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0).item()
+            return heads.loss(
+                batch.row, batch.speed, audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0
+            ).item()
 
     before = loss()
     fit(teaching)
