@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from training.augmentation import SPEEDS, UNCHANGED, change_speed, load_vocoder, mask_patches, vary_waveform
-from training.corpora.table import Utterance
+from training.corpora import Corpus, Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
 
@@ -88,6 +89,21 @@ class Utterances(Dataset[Example]):
     def _log_mel(self, index: int) -> NDArray[np.float32]:
         path = self.utterances[index].audio
         return no_patches() if path is None else audio.sound_patches(self.recordings[path])
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What all folds share."""
+
+    corpus: Corpus
+    recordings: Recordings
+    tokenizer: text.WordPiece
+
+    def part(self, ids: Sequence[str]) -> Utterances:
+        """Return the utterances of these ids as tensors, those of other emotions last."""
+        wanted = set(ids)
+        chosen = [each for each in (*self.corpus.utterances, *self.corpus.others) if each.id in wanted]
+        return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
 
 
 class Segments(Dataset[Example]):

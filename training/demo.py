@@ -47,41 +47,42 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
     Raises:
         TrainingError, CheckpointError: what the user can mend.
     """
-    text = Settings(
-        "goemotions",
-        str(goemotions),
-        split="published",
-        seed=SEED,
-        precision=PRECISION,
-        epochs=4,
-        lora_rank=RANK,
-        text_lr=5e-4,
-        class_weight_power=0.25,
-        auxiliary_weight=0.5,
-        averaging=0.998,
-    )
-    fit(text, runs / "text", cache, None, True, console)
     audio = Settings(
         "emodb",
         str(emodb),
         split="speaker",
         folds=5,
-        start=str(runs / "text" / "published" / "checkpoint"),
         seed=SEED,
         precision=PRECISION,
-        epochs=20,
-        patience=20,
+        epochs=60,
+        patience=60,
         lora_rank=RANK,
         audio_lr=3e-4,
-        batch_size=16,
+        batch_size=8,  # a fold has about 240 clips: few updates an epoch
         auxiliary_weight=0.5,
         teacher=str(whisper_directory()),
-        averaging=0.99,
+        averaging=0.995,
     )
     fit(audio, runs / "audio", cache, None, True, console)
-
     spoken = corpora.load("emodb", emodb, cache=cache)
     fold = splits.make(spoken, "speaker", audio.folds, SEED)[0]
+    text = Settings(
+        "goemotions",
+        str(goemotions),
+        split="published",
+        start=str(directory_of(runs / "audio", fold) / "checkpoint"),
+        seed=SEED,
+        precision=PRECISION,
+        epochs=3,
+        lora_rank=RANK,
+        text_lr=5e-4,
+        class_weight_power=0.1,
+        label_smoothing=0.1,
+        auxiliary_weight=0.5,
+        averaging=0.998,
+    )
+    fit(text, runs / "text", cache, None, True, console)
+
     pairs = runs / "pairs.jsonl"
     write_atomically(
         pairs, _pairs(spoken.utterances, fold, corpora.load("goemotions", goemotions, cache=cache).utterances)
@@ -90,9 +91,8 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         "manifest",
         str(pairs),
         split="published",
-        start=str(directory_of(runs / "audio", fold) / "checkpoint"),
+        start=str(runs / "text" / "published" / "checkpoint"),
         seed=SEED,
-        precision=PRECISION,
         epochs=12,
         only_fusion=True,
         class_weight_power=0.0,

@@ -11,6 +11,8 @@ A run is a directory:
         checkpoint/                 the best epoch's, calibrated on validation: ready to export
         predictions.json            its answers to the test utterances
 
+Where speakers are known, the folds are calibrated on each other's validation answers in the end.
+
 Each step is skipped where its result is there, so that the same command resumes a run that was stopped.
 """
 
@@ -26,7 +28,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,34 +49,20 @@ from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import baselines, corpora, low_rank, splits
 from training.auxiliary import AuxiliaryHeads, label_targets
-from training.corpora import Corpus, account
+from training.corpora import account
 from training.corpora.release import name_some, write_atomically
-from training.data import Utterances, tokenise
+from training.data import Materials, Utterances
 from training.errors import TrainingError
 from training.learner import LARGEST_GRADIENT, MONITOR, Learner
 from training.metrics import Metrics
-from training.predictions import Predictions, at_temperatures, calibrate, predict
-from training.recordings import Recordings, decode_all
+from training.predictions import Embedded, Predictions, at_temperatures, calibrate, predict
+from training.recordings import decode_all
 from training.report import Fold, RunRecord, example_recordings, summary_table, write
 from training.settings import Settings
+from training.shared_calibration import calibrate_folds
 from training.splits import Split
 
 PACKAGES = ("torch", "transformers", "lightning", "librosa", "scikit-learn", "numpy")
-
-
-@dataclass(frozen=True)
-class Materials:
-    """What all folds share."""
-
-    corpus: Corpus
-    recordings: Recordings
-    tokenizer: WordPiece
-
-    def part(self, ids: Sequence[str]) -> Utterances:
-        """Return the utterances of these ids as tensors, those of other emotions last."""
-        wanted = set(ids)
-        chosen = [each for each in (*self.corpus.utterances, *self.corpus.others) if each.id in wanted]
-        return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
 
 
 def fit(
@@ -110,6 +98,7 @@ def fit(
         console.rule(f"{split.name} ({number} of {len(chosen)})")
         train_fold(settings, split, materials, start, directory_of(output, split), cache)
     done = [split for split in folds if (directory_of(output, split) / "result.json").exists()]
+    calibrate_folds([(split, directory_of(output, split)) for split in done], materials)
     compared = baselines.judge(materials.corpus, done, materials.recordings) if with_baselines else []
     page = _report(settings, materials, done, len(folds), compared, output)
     console.print(f"report: {page}")
@@ -207,7 +196,7 @@ def train_fold(
     learner.swap_averaged()
     low_rank.merge(model)
 
-    calibrate(model, validation, taught)
+    calibrate([Embedded.by(model, validation)], taught)
     predictions = predict(model, materials.part(split.test)) if split.test else None
     config = _trained(checkpoint.config, learner, materials.corpus.name)
     with _writing(directory / "checkpoint"):
@@ -223,6 +212,8 @@ def train_fold(
                 MONITOR: chosen[MONITOR],
                 "chosen_epoch": chosen["epoch"],
                 "history": learner.history,
+                "taught": taught,
+                "calibrated_on": [split.name],
                 "temperatures": config.temperatures,
                 "confidence": config.confidence,
                 "digest": checkpoints.digest(directory / "checkpoint"),

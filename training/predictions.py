@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,26 +161,40 @@ def embed(model: EmotionModel, utterances: Utterances) -> Embeddings:
         return Embeddings(*(torch.cat(parts)[order] for parts in zip(*columns, strict=True)))
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """Utterances that a model's encoders have embedded, and the model's head."""
+
+    head: FusionHead
+    embeddings: Embeddings
+    utterances: Sequence[Utterance]
+
+    @classmethod
+    def by(cls, model: EmotionModel, utterances: Utterances) -> "Embedded":
+        """Embed whole utterances on the model's device; its dropout is switched off."""
+        return cls(model.head, embed(model, utterances), utterances.utterances)
+
+    def answers(self) -> Predictions:
+        """Return what the head answers, with the temperatures and the confidence that it has now."""
+        audio, has_audio, text, has_text = (getattr(self.embeddings, each.name) for each in fields(Embeddings))
+        with torch.inference_mode():
+            logits = self.head(audio, has_audio, text, has_text)
+        probabilities = {}
+        for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
+            values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
+            probabilities[view] = values * present.cpu().numpy()[:, None]
+        answers = _beside(self.utterances, probabilities)
+        coefficients = self.head.confidence.double().cpu()
+        for view in VIEWS:
+            views = _alone(answers, view)
+            sure = confidence(*views, coefficients).numpy()
+            answers.confidence[view] = sure * answers.probabilities[view].any(axis=1)
+        return answers
+
+
 def predict(model: EmotionModel, utterances: Utterances) -> Predictions:
     """The model's answers to whole utterances, on the device that it is on; its dropout is switched off."""
-    return _answers(model.head, embed(model, utterances), utterances.utterances)
-
-
-def _answers(head: FusionHead, embeddings: Embeddings, utterances: Sequence[Utterance]) -> Predictions:
-    """What the head answers to embedded utterances."""
-    has_audio, has_text = embeddings.has_audio, embeddings.has_text
-    with torch.inference_mode():
-        logits = head(embeddings.audio, has_audio, embeddings.text, has_text)
-    probabilities = {}
-    for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
-        values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
-        probabilities[view] = values * present.cpu().numpy()[:, None]
-    answers = _beside(utterances, probabilities)
-    coefficients = head.confidence.double().cpu()
-    for view in VIEWS:
-        views = _alone(answers, view)
-        answers.confidence[view] = confidence(*views, coefficients).numpy() * answers.probabilities[view].any(axis=1)
-    return answers
+    return Embedded.by(model, utterances).answers()
 
 
 def _alone(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tensor]:
@@ -220,34 +234,40 @@ def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Prediction
     return replace(_beside(utterances, probabilities), confidence={"fused": confidences})
 
 
-def calibrate(model: EmotionModel, utterances: Utterances, views: Collection[str]) -> None:
-    """Fit the temperatures and the confidence of a model's head on utterances that it was not trained on.
+def calibrate(sets: Sequence[Embedded], views: Collection[str]) -> None:
+    """Fit temperatures and confidence on utterances that the models were not trained on.
 
     The fused view weighs the calibrated views, so its own temperature is fitted after theirs, and the confidence last.
 
     Args:
-        model: its head is changed in place.
+        sets: their heads are changed in place, and all get the same temperatures and the same confidence.
         views: those of VIEWS to fit; the others keep what they have.
     """
-    head = model.head
-    embeddings = embed(model, utterances)
+
+    def answer() -> Predictions:
+        return Predictions.join([each.answers() for each in sets])
+
+    def set_all(name: str, view: str, value: Tensor) -> None:
+        for each in sets:
+            getattr(each.head, name)[VIEWS.index(view)] = value
+
     for view in views:
-        head.temperature[VIEWS.index(view)] = 1.0
+        set_all("temperature", view, torch.tensor(1.0))
     for chosen in (("audio", "text"), ("fused",)):
-        answers = _answers(head, embeddings, utterances.utterances)
+        answers = answer()
         for view in set(chosen) & set(views):
             rows = decided_by(answers)[view]
             # the logarithms of probabilities are logits
             logits = _logits(answers.probabilities[view][rows])
-            head.temperature[VIEWS.index(view)] = fit_temperature(logits, answers.truth[rows])
-    answers = _answers(head, embeddings, utterances.utterances)
+            set_all("temperature", view, torch.tensor(fit_temperature(logits, answers.truth[rows])))
+    answers = answer()
     for view in views:
         rows = decided_by(answers)[view]
         probabilities = answers.probabilities[view][rows]
         right = probabilities.argmax(axis=1) == answers.truth[rows]
         # contradicted answers are unsure anyway: those that nothing contradicts are to be calibrated
         weights = 1.0 - contradiction(*_alone(answers, view)).numpy()[rows]
-        head.confidence[VIEWS.index(view)] = torch.tensor(fit_confidence(probabilities.max(axis=1), right, weights))
+        set_all("confidence", view, torch.tensor(fit_confidence(probabilities.max(axis=1), right, weights)))
 
 
 def at_temperatures(predictions: Predictions, temperatures: Mapping[str, float]) -> Predictions:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import training.predictions
 from emotion import audio, decoding, text
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
@@ -17,7 +16,7 @@ from emotion.text import WordPiece
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora import Utterance
 from training.data import Utterances, tokenise
-from training.predictions import Embeddings, Predictions, at_temperatures, calibrate, decided_by, predict
+from training.predictions import Embedded, Embeddings, Predictions, at_temperatures, calibrate, decided_by, predict
 from training.recordings import Recordings
 
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
@@ -138,37 +137,37 @@ def synthetic(n: int = 400) -> Predictions:
     return Predictions([str(number) for number in range(n)], truth, values, [None] * n)
 
 
-class Answering(torch.nn.Module):
-    """Stands for a model whose views have given logits at temperature 1; the fused ones are those of the others."""
+def answering(answers: Predictions) -> FusionHead:
+    """A head whose views have given logits at temperature 1; the fused ones are those of the others."""
+    logits = {view: torch.from_numpy(np.log(np.maximum(answers.probabilities[view], 1e-30))) for view in VIEWS}
 
-    def __init__(self, answers: Predictions) -> None:
-        super().__init__()
-        logits = {view: torch.from_numpy(np.log(np.maximum(answers.probabilities[view], 1e-30))) for view in VIEWS}
+    class Head(FusionHead):
+        def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> Logits:
+            given = [logits[view] / self.temperature[VIEWS.index(view)] for view in VIEWS]
+            alone = torch.where(has_audio[:, None], given[1], given[2])
+            return Logits(torch.where((has_audio & has_text)[:, None], given[0], alone), *given[1:])
 
-        class Head(FusionHead):
-            def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> Logits:
-                given = [logits[view] / self.temperature[VIEWS.index(view)] for view in VIEWS]
-                alone = torch.where(has_audio[:, None], given[1], given[2])
-                return Logits(torch.where((has_audio & has_text)[:, None], given[0], alone), *given[1:])
-
-        self.head = Head(4)
+    return Head(4)
 
 
-def calibrated(answers: Predictions, views: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> FusionHead:
-    """The head of such a model, calibrated on the truth of the answers."""
+def embedded(answers: Predictions) -> Embedded:
+    """Utterances with the answers' truth, and such a head."""
     has_audio, has_text = (torch.from_numpy(answers.probabilities[view].any(1)) for view in ("audio", "text"))
     embeddings = Embeddings(torch.zeros(0), has_audio, torch.zeros(0), has_text)
-    monkeypatch.setattr(training.predictions, "embed", lambda model, utterances: embeddings)
     rows = [Utterance(str(n), None, "text", EMOTIONS[truth]) for n, truth in enumerate(answers.truth)]
-    model = Answering(answers)
-    tokens = [np.zeros(0, np.int64)] * len(rows)
-    calibrate(model, Utterances(rows, Recordings(np.empty(0, np.float32), {}), tokens), views)  # type: ignore[arg-type]
-    return model.head
+    return Embedded(answering(answers), embeddings, rows)
 
 
-def test_calibrate_fits_each_view_on_what_it_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def calibrated(answers: Predictions, views: tuple[str, ...]) -> FusionHead:
+    """The head, calibrated on the truth of the answers."""
+    chosen = embedded(answers)
+    calibrate([chosen], views)
+    return chosen.head
+
+
+def test_calibrate_fits_each_view_on_what_it_alone_decides() -> None:
     answers = synthetic()
-    head = calibrated(answers, VIEWS, monkeypatch)
+    head = calibrated(answers, VIEWS)
     rows = {"fused": slice(0, 200), "audio": slice(0, 300), "text": np.r_[0:200, 300:400]}
     for view, temperature in zip(VIEWS, head.temperature.tolist(), strict=True):
         expected = fit_temperature(np.log(answers.probabilities[view][rows[view]]), answers.truth[rows[view]])
@@ -181,10 +180,21 @@ def test_calibrate_fits_each_view_on_what_it_alone_decides(monkeypatch: pytest.M
         assert pair == pytest.approx(expected_pair, abs=1e-4)
 
 
-def test_calibrate_leaves_views_that_were_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    head = calibrated(synthetic(), ("text",), monkeypatch)
+def test_calibrate_leaves_views_that_were_not_asked_for() -> None:
+    head = calibrated(synthetic(), ("text",))
     assert head.temperature.tolist()[:2] == [1.0, 1.0] and head.temperature[2] > 1.5
     assert head.confidence.tolist()[:2] == [[1.0, 0.0]] * 2 and head.confidence[2].tolist() != [1.0, 0.0]
+
+
+def test_calibrate_fits_several_sets_as_if_they_were_one() -> None:
+    answers = synthetic()
+    odd = np.arange(len(answers.ids)) % 2 == 1
+    parts = [embedded(answers.select(chosen)) for chosen in (odd, ~odd)]
+    calibrate(parts, VIEWS)
+    whole = calibrated(answers, VIEWS)
+    for part in parts:
+        torch.testing.assert_close(part.head.temperature, whole.temperature)
+        torch.testing.assert_close(part.head.confidence, whole.confidence, rtol=1e-3, atol=1e-3)
 
 
 def test_no_decision_changes() -> None:
