@@ -21,7 +21,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -96,8 +96,7 @@ def load(directory: str | Path) -> Checkpoint:
     load_tensors(vggish, directory / "vggish.safetensors")
     head = FusionHead(text_encoder.config.hidden_size)
     load_tensors(head, directory / "fusion.safetensors")
-    head.temperature.copy_(temperature(config))
-    head.confidence.copy_(confidence(config))
+    set_calibration(head, config)
     model = EmotionModel(vggish, text_encoder, head).eval()
     return Checkpoint(model, config, encoder_directory / "tokenizer.json", digest(directory))
 
@@ -138,6 +137,25 @@ def save(
         save_file(_contiguous(model.head), staging / "fusion.safetensors")
         (staging / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
         (staging / "model_card.md").write_text(_model_card(model, config) if model_card is None else model_card)
+
+
+def set_calibration(head: FusionHead, config: CheckpointConfig) -> None:
+    """Give a head the temperatures and the confidence of a configuration.
+
+    Raises:
+        CheckpointError: they can't be used.
+    """
+    head.temperature.copy_(temperature(config))
+    head.confidence.copy_(confidence(config))
+
+
+def with_calibration(config: CheckpointConfig, head: FusionHead) -> CheckpointConfig:
+    """Return a configuration with the temperatures and the confidence of a head."""
+    return replace(
+        config,
+        temperatures=dict(zip(VIEWS, head.temperature.tolist(), strict=True)),
+        confidence=dict(zip(VIEWS, head.confidence.tolist(), strict=True)),
+    )
 
 
 def temperature(config: CheckpointConfig) -> Tensor:

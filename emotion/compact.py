@@ -152,8 +152,7 @@ def expand(compacted: str | Path, target: str | Path) -> None:
                 tensor += _restored(stored, name, tensor.shape, path)
     head = FusionHead(bert.config.hidden_size)
     load_tensors(head, path, {name.removeprefix("fusion."): tensor for name, tensor in update.items()})
-    head.temperature.copy_(checkpoints.temperature(config))
-    head.confidence.copy_(checkpoints.confidence(config))
+    checkpoints.set_calibration(head, config)
     ordinary = {own.name: getattr(config, own.name) for own in fields(CheckpointConfig)} | {"format": FORMAT}
     model = EmotionModel(vggish, bert, head).eval()
     checkpoints.save(target, model, CheckpointConfig(**ordinary), tokenizer, card)

@@ -63,14 +63,14 @@ def show_server(console: Console, server: Triton) -> None:
 
 
 def ask(client: EmotionClient) -> dict[str, EmotionResult]:
-    """Two recordings with their transcripts, one without, one sentence without audio."""
+    """One German sentence said in anger and in joy, an English recording with its transcript, and a text alone."""
     with (SPEECH / "transcripts.tsv").open(newline="") as file:
         transcripts = dict(csv.reader(file, delimiter="\t"))
-    both, other, alone = "austen-0890.flac", "austen-0930.flac", "austen-0870.flac"
+    both = "austen-0890.flac"
     return {
+        "angry voice": client.analyze(SPEECH / "emodb-08a01Wa.flac"),
+        "joyful voice": client.analyze(SPEECH / "emodb-08a01Fd.flac"),
         "0890 with text": client.analyze(SPEECH / both, transcripts[both]),
-        "0930 with text": client.analyze(SPEECH / other, transcripts[other]),
-        "0870 alone": client.analyze(SPEECH / alone),
         "text alone": client.analyze(text=TEXT_ALONE),
     }
 

@@ -48,7 +48,7 @@ def test_make_demo(repository: Path) -> None:
     command = ["make", "demo", f"REPOSITORY={repository}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    for line in ("Triton 2.51.0", "against eager PyTorch", "alone against in a batch", "0870 alone", "text alone"):
+    for line in ("Triton 2.51.0", "against eager PyTorch", "alone against in a batch", "joyful voice", "text alone"):
         assert line in done.stdout
     assert done.stdout.count(" READY") == 6
     assert "untrained" not in done.stdout

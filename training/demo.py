@@ -54,8 +54,8 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         folds=5,
         seed=SEED,
         precision=PRECISION,
-        epochs=60,
-        patience=60,
+        epochs=30,
+        patience=30,
         lora_rank=RANK,
         audio_lr=3e-4,
         batch_size=8,  # a fold has about 240 clips: few updates an epoch

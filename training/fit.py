@@ -357,15 +357,14 @@ def _trained(config: CheckpointConfig, learner: Learner, corpus: str) -> Checkpo
         if name in learner.parts
     }
     changed = taught | ({"fusion"} if learner.parts else set())  # every part trains something of the head's file
+    calibrated = checkpoints.with_calibration(config, learner.model.head)
     return replace(
-        config,
+        calibrated,
         untrained=[part for part in config.untrained if part not in taught],
         sources={
             part: f"{source}, trained on {corpus}" if part in changed else source
             for part, source in config.sources.items()
         },
-        temperatures=dict(zip(VIEWS, learner.model.head.temperature.tolist(), strict=True)),
-        confidence=dict(zip(VIEWS, learner.model.head.confidence.tolist(), strict=True)),
     )
 
 

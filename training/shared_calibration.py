@@ -7,11 +7,9 @@ validation speakers are tested here is left out, so that nothing is fitted on te
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from emotion import checkpoint as checkpoints
-from emotion.model import VIEWS
 from training.corpora.release import write_atomically
 from training.data import Materials
 from training.predictions import Embedded, calibrate, predict
@@ -50,14 +48,8 @@ def calibrate_folds(folds: Sequence[tuple[Split, Path]], materials: Materials) -
         calibrate([validated[place] for _, place in helpers.values()], result["taught"])
 
         trained = checkpoints.load(directory / "checkpoint")
-        head, fitted = trained.model.head, validated[directory].head
-        head.temperature.copy_(fitted.temperature)
-        head.confidence.copy_(fitted.confidence)
-        config = replace(
-            trained.config,
-            temperatures=dict(zip(VIEWS, head.temperature.tolist(), strict=True)),
-            confidence=dict(zip(VIEWS, head.confidence.tolist(), strict=True)),
-        )
+        config = checkpoints.with_calibration(trained.config, validated[directory].head)
+        checkpoints.set_calibration(trained.model.head, config)
         checkpoints.save(directory / "checkpoint", trained.model, config, trained.tokenizer)
         if split.test:
             predict(trained.model, materials.part(split.test)).save(directory / "predictions.json")

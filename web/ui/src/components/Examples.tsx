@@ -4,15 +4,20 @@ import leisure from "../../../../examples/speech/austen-0870.flac?url";
 import disposed from "../../../../examples/speech/austen-0880.flac?url";
 import selfish from "../../../../examples/speech/austen-0890.flac?url";
 import amiable from "../../../../examples/speech/austen-0930.flac?url";
+import angry from "../../../../examples/speech/emodb-08a01Wa.flac?url";
+import happy from "../../../../examples/speech/emodb-08a01Fd.flac?url";
 import transcripts from "../../../../examples/speech/transcripts.tsv?raw";
 
+const SENTENCES: Record<string, string> = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
+const GERMAN = "Der Lappen liegt auf dem Eisschrank. (The cloth is on the refrigerator.)";
 const CLIPS = [
-  { name: "ill-disposed", file: "austen-0880.flac", url: disposed },
-  { name: "rather selfish", file: "austen-0890.flac", url: selfish },
-  { name: "made amiable", file: "austen-0930.flac", url: amiable },
-  { name: "then leisure", file: "austen-0870.flac", url: leisure },
+  { name: "in anger", words: GERMAN, url: angry },
+  { name: "in joy", words: GERMAN, url: happy },
+  { name: "ill-disposed", words: SENTENCES["austen-0880.flac"], url: disposed },
+  { name: "rather selfish", words: SENTENCES["austen-0890.flac"], url: selfish },
+  { name: "made amiable", words: SENTENCES["austen-0930.flac"], url: amiable },
+  { name: "then leisure", words: SENTENCES["austen-0870.flac"], url: leisure },
 ];
-const SENTENCES = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
 
 interface Props {
   busy: boolean;
@@ -35,15 +40,18 @@ export function Examples({ busy, onJob, onFailure }: Props) {
     <div className="examples">
       <h3>Or try an example</h3>
       <ul>
-        {CLIPS.map(({ name, file, url }) => (
+        {CLIPS.map(({ name, words, url }) => (
           <li key={name}>
             <button type="button" disabled={busy} onClick={() => void take(name, url)}>
-              “{name}” <small>{SENTENCES[file]}</small>
+              “{name}” <small>{words}</small>
             </button>
           </li>
         ))}
       </ul>
-      <small>Jane Austen, Sense and Sensibility, read by a volunteer for LibriVox; public domain.</small>
+      <small>
+        English: Jane Austen, Sense and Sensibility, read by a volunteer for LibriVox; public domain. German: an actress of
+        the Berlin Database of Emotional Speech; CC0.
+      </small>
     </div>
   );
 }
