@@ -14,7 +14,8 @@ opens Locust's web page; with these it runs without, in the repository's root al
 A host grpc://HOST:PORT is called through EmotionClient, http://HOST:PORT with a peer's JSON: POST /analyze with
 {"audio": base64, "text": str}. In a closed loop a user sends the next utterance when the last is answered; in an open
 loop utterances are sent when they are due, whatever has become of those before, and latency counts from then. Locust's
-"response size" is the size of the utterance that was sent, since every answer has the same few bytes.
+"response size" is the size of the utterance that was sent, since every answer has the same few bytes. The time of a run
+starts when utterances and connection are ready; with --master it includes what the workers need for that.
 """
 
 # mypy: allow-untyped-decorators, allow-untyped-calls, disable-error-code="import-untyped"

@@ -135,8 +135,27 @@ def save(
         shutil.copyfile(tokenizer, encoder_directory / "tokenizer.json")
         save_file(_contiguous(model.vggish), staging / "vggish.safetensors")
         save_file(_contiguous(model.head), staging / "fusion.safetensors")
-        (staging / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
+        (staging / "config.json").write_text(_as_json(config))
         (staging / "model_card.md").write_text(_model_card(model, config) if model_card is None else model_card)
+
+
+def replace_config(directory: Path, config: CheckpointConfig) -> None:
+    """Write the config.json of a checkpoint anew, whole or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or refuses.
+    """
+    scratch = directory / ".config.json.partial"
+    try:
+        scratch.write_text(_as_json(config))
+        scratch.replace(directory / "config.json")
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise CheckpointError(f"{directory / 'config.json'} can't be written: {error.strerror}") from None
+
+
+def _as_json(config: CheckpointConfig) -> str:
+    return json.dumps(asdict(config), indent=2) + "\n"
 
 
 def set_calibration(head: FusionHead, config: CheckpointConfig) -> None:

@@ -68,8 +68,8 @@ def ask(client: EmotionClient) -> dict[str, EmotionResult]:
         transcripts = dict(csv.reader(file, delimiter="\t"))
     both = "austen-0890.flac"
     return {
-        "angry voice": client.analyze(SPEECH / "emodb-08a01Wa.flac"),
-        "joyful voice": client.analyze(SPEECH / "emodb-08a01Fd.flac"),
+        "angry voice": client.analyze(SPEECH / "emodb-08a02Wc.flac"),
+        "joyful voice": client.analyze(SPEECH / "emodb-08a02Fe.flac"),
         "0890 with text": client.analyze(SPEECH / both, transcripts[both]),
         "text alone": client.analyze(text=TEXT_ALONE),
     }

@@ -40,7 +40,8 @@ from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]
 
-ANY_PORTS = range(10_240, 32_768)  # Linux gives those above to outgoing connections, perhaps before Triton is there
+# below Linux's default range for outgoing connections (32768 to 60999), which could take a port before Triton does
+FREE_PORTS = range(10_240, 32_768)
 READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
 EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; Kubernetes kills after 30 by default
 # s, plus or minus a tenth, after which gRPC asks a client to connect anew (calls under way are finished first): clients
@@ -386,7 +387,7 @@ def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
     sockets: list[socket.socket] = []
     try:
         for protocol, port in wanted.items():
-            for candidate in [port] if port else random.sample(ANY_PORTS, 100):
+            for candidate in [port] if port else random.SystemRandom().sample(FREE_PORTS, 100):
                 probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
                 sockets.append(probe)
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

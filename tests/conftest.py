@@ -87,7 +87,8 @@ def launched(repository: Path, module: str = "serving", *arguments: str) -> Iter
     """`launching`, once the process is ready, and the line that says so."""
     with launching(repository, module, *arguments) as (process, ready):
         line = next(ready, None)
-        assert line is not None, f"{module} ended before it was ready: {process.stderr.read()}"
+        if line is None:
+            pytest.fail(f"{module} ended before it was ready: {process.communicate(timeout=30)[1]}")
         yield process, line
 
 

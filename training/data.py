@@ -161,7 +161,7 @@ class Segments(Dataset[Example]):
             waveform = vary_waveform(change_speed(waveform, speed), random, self.time_stretch, self.pitch_shift)
         patches = audio.sound_patches(waveform)
         if not len(patches):  # the segment lies in a long pause
-            patches = audio.sound_patches(sound.waveform)
+            patches = audio.sound_patches(change_speed(sound.waveform, speed))
         return mask_patches(patches, random) if self.augment else patches
 
 

@@ -1,8 +1,8 @@
 """`python -m training.demo --goemotions DIR --emodb DIR`: makes checkpoints/demo from its two corpora.
 
-    text     MiniLM, low-rank, on GoEmotions and the 28 labels of its other comments
     audio    a seeded VGGish, low-rank in its large matrices, on EmoDB, its other labels and the features of Whisper's
              encoder: five folds for the figures; the first goes on
+    text     MiniLM, low-rank, on GoEmotions and the 28 labels of its other comments
     fusion   the fusion layers alone, on made pairs: a recording and a text that carry the same label
     compact  what training changed, small enough for git
 

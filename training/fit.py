@@ -11,7 +11,8 @@ A run is a directory:
         checkpoint/                 the best epoch's, calibrated on validation: ready to export
         predictions.json            its answers to the test utterances
 
-Where speakers are known, the folds are calibrated on each other's validation answers in the end.
+At the end of each call all finished folds are calibrated together (training/shared_calibration.py), so a fold's
+checkpoint is final when the last fold is trained.
 
 Each step is skipped where its result is there, so that the same command resumes a run that was stopped.
 """
@@ -55,7 +56,7 @@ from training.data import Materials, Utterances
 from training.errors import TrainingError
 from training.learner import LARGEST_GRADIENT, MONITOR, Learner
 from training.metrics import Metrics
-from training.predictions import Embedded, Predictions, at_temperatures, calibrate, predict
+from training.predictions import EmbeddedUtterances, Predictions, at_temperatures, calibrate, predict
 from training.recordings import decode_all
 from training.report import Fold, RunRecord, example_recordings, summary_table, write
 from training.settings import Settings
@@ -196,7 +197,7 @@ def train_fold(
     learner.swap_averaged()
     low_rank.merge(model)
 
-    calibrate([Embedded.by(model, validation)], taught)
+    calibrate([EmbeddedUtterances.from_model(model, validation)], taught)
     predictions = predict(model, materials.part(split.test)) if split.test else None
     config = _trained(checkpoint.config, learner, materials.corpus.name)
     with _writing(directory / "checkpoint"):

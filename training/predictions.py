@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,7 @@ def embed(model: EmotionModel, utterances: Utterances) -> Embeddings:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedUtterances:
     """Utterances that a model's encoders have embedded, and the model's head."""
 
     head: FusionHead
@@ -170,15 +170,15 @@ class Embedded:
     utterances: Sequence[Utterance]
 
     @classmethod
-    def by(cls, model: EmotionModel, utterances: Utterances) -> "Embedded":
+    def from_model(cls, model: EmotionModel, utterances: Utterances) -> "EmbeddedUtterances":
         """Embed whole utterances on the model's device; its dropout is switched off."""
         return cls(model.head, embed(model, utterances), utterances.utterances)
 
     def answers(self) -> Predictions:
         """Return what the head answers, with the temperatures and the confidence that it has now."""
-        audio, has_audio, text, has_text = (getattr(self.embeddings, each.name) for each in fields(Embeddings))
+        has_audio, has_text = self.embeddings.has_audio, self.embeddings.has_text
         with torch.inference_mode():
-            logits = self.head(audio, has_audio, text, has_text)
+            logits = self.head(self.embeddings.audio, has_audio, self.embeddings.text, has_text)
         probabilities = {}
         for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
             values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
@@ -194,7 +194,7 @@ class Embedded:
 
 def predict(model: EmotionModel, utterances: Utterances) -> Predictions:
     """The model's answers to whole utterances, on the device that it is on; its dropout is switched off."""
-    return Embedded.by(model, utterances).answers()
+    return EmbeddedUtterances.from_model(model, utterances).answers()
 
 
 def _alone(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tensor]:
@@ -234,7 +234,7 @@ def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Prediction
     return replace(_beside(utterances, probabilities), confidence={"fused": confidences})
 
 
-def calibrate(sets: Sequence[Embedded], views: Collection[str]) -> None:
+def calibrate(sets: Sequence[EmbeddedUtterances], views: Collection[str]) -> None:
     """Fit temperatures and confidence on utterances that the models were not trained on.
 
     The fused view weighs the calibrated views, so its own temperature is fitted after theirs, and the confidence last.

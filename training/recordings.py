@@ -25,7 +25,7 @@ class Recordings:
     """Waveforms by path: float32 [n], mono, 16 kHz, read from disk only where they are touched.
 
     Attributes:
-        key: a hash of the files, for what is computed from them and kept.
+        key: hash of the files' paths, sizes and times, to cache what is computed from them.
     """
 
     def __init__(self, waveforms: NDArray[np.float32], places: dict[str, tuple[int, int]], key: str = "") -> None:

@@ -24,7 +24,8 @@ LONGEST = 30.0  # s: what Whisper's encoder takes at a time; the rest of a longe
 def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDArray[np.float32]]:
     """Return the teacher's features of each recording at each speed of the augmentation.
 
-    The teacher hears the recording as fast as VGGish does, so that its features are true of what VGGish hears.
+    The teacher hears the whole recording at the speed of the augmented segment, without noise, time stretch or pitch
+    shift.
 
     Args:
         model: a directory in CTranslate2's format, or a name of faster-whisper's, such as tiny.en, from the hub.
@@ -56,6 +57,11 @@ def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDAr
 
 
 def _load(model: str) -> WhisperModel:
+    """Load the Whisper model.
+
+    Raises:
+        TrainingError: it cannot be loaded.
+    """
     try:
         return WhisperModel(model, device="cpu", compute_type="float32")
     except Exception as error:  # of the hub, of CTranslate2, of the file system: they have no common base class

@@ -116,19 +116,19 @@ def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
     assert found.start[-1] - found.start[0] < 2.5
 
 
-class Late(socketserver.ThreadingTCPServer):
+class DelayingProxy(socketserver.ThreadingTCPServer):
     """Forwards connections to a port of this machine, but keeps what was sent on each back for two seconds."""
 
     daemon_threads = True
 
     def __init__(self, port: int) -> None:
         self.port = port
-        super().__init__(("127.0.0.1", 0), Forwarding)
+        super().__init__(("127.0.0.1", 0), DelayedConnection)
 
 
-class Forwarding(socketserver.BaseRequestHandler):
+class DelayedConnection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        assert isinstance(self.server, Late)
+        assert isinstance(self.server, DelayingProxy)
         time.sleep(2)
         with socket.create_connection(("127.0.0.1", self.server.port)) as target:
             threading.Thread(target=self.copy, args=(target, self.request), daemon=True).start()
@@ -143,15 +143,15 @@ class Forwarding(socketserver.BaseRequestHandler):
 
 
 def test_time_begins_when_the_server_has_answered(server: Triton, tokenizer: Path) -> None:
-    with Late(int(server.grpc_url.rpartition(":")[2])) as late:
+    with DelayingProxy(int(server.grpc_url.rpartition(":")[2])) as late:
         threading.Thread(target=late.serve_forever, daemon=True).start()
         found = load.run(f"grpc://127.0.0.1:{late.server_address[1]}", tokenizer, seconds=1, rate=20.0)
         late.shutdown()
     assert found.answered.sum() > 5
 
 
-def test_no_request_in_time_is_said(server: Triton, tokenizer: Path) -> None:
-    with pytest.raises(BenchmarkError, match="no request was due in that time"):
+def test_run_without_a_due_request_is_an_error(server: Triton, tokenizer: Path) -> None:
+    with pytest.raises(BenchmarkError, match="no request was due within the run of 1 s"):
         load.run(f"grpc://{server.grpc_url}", tokenizer, seconds=1, rate=0.001)
 
 

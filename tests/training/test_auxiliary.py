@@ -33,14 +33,18 @@ def test_label_targets_without_any_label_are_rejected() -> None:
 def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
     torch.manual_seed(0)
     labels = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
-    heads = AuxiliaryHeads(labels, np.zeros((5, 3, 4), np.float32), 1.0, 1.0)
-    audio, text, rows = torch.randn(3, 128), torch.randn(3, 256), (torch.arange(3), torch.arange(3))
+    features = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
+    heads = AuxiliaryHeads(labels, features, 1.0, 1.0)
+    audio, text, rows = torch.randn(3, 128), torch.randn(3, 256), (torch.arange(3), torch.tensor([4, 0, 2]))
     has, no = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
     both = heads.loss(*rows, audio, has, text, has)
     torch.testing.assert_close(both, heads.loss(*rows, audio, has, text, no) + heads.loss(*rows, audio, no, text, has))
     assert heads.loss(*rows, audio, no, text, no).item() == 0
     heads.feature_weight = 0.0
     of_labels = heads.loss(*rows, audio, has, text, has)
+    heard = features[[4, 0, 2], [0, 1, 2]]
+    of_features = torch.nn.functional.mse_loss(heads.audio_features(audio), torch.from_numpy(heard))
+    torch.testing.assert_close(both - of_labels, of_features)
     heads.label_weight, heads.feature_weight = 0.5, 2.0
     weighted = heads.loss(*rows, audio, has, text, has)
     torch.testing.assert_close(weighted, 0.5 * of_labels + 2.0 * (both - of_labels))
@@ -66,7 +70,8 @@ def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> No
     assert found.shape == (3, len(SPEEDS), 768) and found.dtype == np.float32 and np.isfinite(found).all()
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert np.abs(found[0] - found[2]).max() > 0.1
-    slow = Recordings(change_speed(waveforms[2], SPEEDS[0]), {"slow": (0, -1)}, "slow")
+    slowed = change_speed(waveforms[2], SPEEDS[0])
+    slow = Recordings(slowed, {"slow": (0, slowed.size)}, "slow")
     heard = teacher.features(model, slow, tmp_path / "cache")[Path("slow")]
     assert np.abs(heard[UNCHANGED] - found[2, 0]).mean() < 0.1 * np.abs(heard[UNCHANGED] - found[2, UNCHANGED]).mean()
     silent = Recordings(np.empty(0, np.float32), places, "three")

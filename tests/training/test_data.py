@@ -154,6 +154,25 @@ def test_a_segment_in_a_long_pause_becomes_the_whole_recording(tmp_path: Path) -
         assert len(segments(whole, epoch=epoch)[0].patches)
 
 
+def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
+    utterances: Utterances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "mask_patches", lambda patches, _: patches)
+    monkeypatch.setattr(data, "_segment", lambda waveform, _: np.zeros_like(waveform))
+    path = utterances.utterances[1].audio
+    assert path is not None
+    sound = find_sound(utterances.recordings[path])
+    assert sound is not None
+    changed = 0
+    for epoch in range(10):
+        example = segments(utterances, epoch=epoch)[1]
+        if len(example.patches):  # or its audio was left out
+            expected = audio.sound_patches(change_speed(sound.waveform, SPEEDS[example.speed]))
+            np.testing.assert_array_equal(example.patches, expected)
+            changed += example.speed != UNCHANGED
+    assert changed
+
+
 def test_modality_dropout_takes_one_at_the_given_rate_and_never_both(utterances: Utterances) -> None:
     epochs = 1500
     lost = {"audio": 0, "text": 0}

@@ -16,7 +16,15 @@ from emotion.text import WordPiece
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora import Utterance
 from training.data import Utterances, tokenise
-from training.predictions import Embedded, Embeddings, Predictions, at_temperatures, calibrate, decided_by, predict
+from training.predictions import (
+    EmbeddedUtterances,
+    Embeddings,
+    Predictions,
+    at_temperatures,
+    calibrate,
+    decided_by,
+    predict,
+)
 from training.recordings import Recordings
 
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
@@ -150,12 +158,12 @@ def answering(answers: Predictions) -> FusionHead:
     return Head(4)
 
 
-def embedded(answers: Predictions) -> Embedded:
+def embedded(answers: Predictions) -> EmbeddedUtterances:
     """Utterances with the answers' truth, and such a head."""
     has_audio, has_text = (torch.from_numpy(answers.probabilities[view].any(1)) for view in ("audio", "text"))
     embeddings = Embeddings(torch.zeros(0), has_audio, torch.zeros(0), has_text)
     rows = [Utterance(str(n), None, "text", EMOTIONS[truth]) for n, truth in enumerate(answers.truth)]
-    return Embedded(answering(answers), embeddings, rows)
+    return EmbeddedUtterances(answering(answers), embeddings, rows)
 
 
 def calibrated(answers: Predictions, views: tuple[str, ...]) -> FusionHead:

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from emotion import checkpoint as checkpoints
 from emotion.labels import EMOTIONS
@@ -14,7 +17,8 @@ from emotion.text import WordPiece
 from training import splits
 from training.corpora import Corpus, Utterance
 from training.data import Materials
-from training.predictions import Embedded, Predictions, calibrate
+from training.errors import TrainingError
+from training.predictions import EmbeddedUtterances, Predictions, calibrate
 from training.recordings import Recordings
 from training.shared_calibration import calibrate_folds
 from training.splits import Split
@@ -35,11 +39,16 @@ def materials(checkpoint_directory: Path) -> Materials:
 
 
 def trained(materials: Materials, checkpoint: Path, run: Path) -> list[tuple[Split, Path]]:
-    """The directories of three folds, as training leaves them."""
+    """The directories of three folds, as training leaves them, each with a head of its own."""
     folds = []
-    for split in splits.make(materials.corpus, "speaker", None, 1):
+    for number, split in enumerate(splits.make(materials.corpus, "speaker", None, 1)):
         directory = run / split.name
         shutil.copytree(checkpoint, directory / "checkpoint", copy_function=os.link)
+        head = directory / "checkpoint" / "fusion.safetensors"
+        tensors = load_file(head)
+        tensors["text_head.3.bias"] = 3 * torch.eye(5)[number]
+        head.unlink()
+        save_file(tensors, head)
         result = {"taught": ["text"], "calibrated_on": [split.name], "digest": "", "temperatures": {}, "confidence": {}}
         (directory / "result.json").write_text(json.dumps(result))
         folds.append((split, directory))
@@ -50,16 +59,20 @@ def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
     materials: Materials, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
     folds = trained(materials, checkpoint_directory, tmp_path)
-    calibrate_folds(folds, materials)
     # the first tests ann and validates on ben, the second tests ben and validates on cem, the third validates on ann
     helping = {"speaker ann": [0, 1], "speaker ben": [1, 2], "speaker cem": [0, 2]}
-    model = checkpoints.load(checkpoint_directory).model
-    for split, directory in folds:
+    models = [checkpoints.load(directory / "checkpoint").model for _, directory in folds]
+    calibrate_folds(folds, materials)
+    for number, (split, directory) in enumerate(folds):
         result = json.loads((directory / "result.json").read_text())
-        helpers = [folds[number][0] for number in helping[split.name]]
-        assert result["calibrated_on"] == [helper.name for helper in helpers]
-        expected = [Embedded.by(model, materials.part(helper.validation)) for helper in helpers]
+        helpers = helping[split.name]
+        assert result["calibrated_on"] == [folds[helper][0].name for helper in helpers]
+        expected = [
+            EmbeddedUtterances.from_model(models[helper], materials.part(folds[helper][0].validation))
+            for helper in helpers
+        ]
         calibrate(expected, ["text"])
+        model = models[number]
         found = checkpoints.load(directory / "checkpoint")
         np.testing.assert_allclose(found.model.head.temperature, model.head.temperature, rtol=1e-4)
         np.testing.assert_allclose(found.model.head.confidence, model.head.confidence, atol=1e-3)
@@ -67,7 +80,7 @@ def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
         assert result["temperatures"]["text"] != 1 and result["temperatures"]["audio"] == 1
         answers = Predictions.load(directory / "predictions.json")
         assert answers.ids == list(split.test)
-        own = Embedded.by(found.model, materials.part(split.test)).answers()
+        own = EmbeddedUtterances.from_model(found.model, materials.part(split.test)).answers()
         np.testing.assert_allclose(answers.probabilities["text"], own.probabilities["text"], atol=1e-6)
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -75,13 +88,24 @@ def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
-def test_without_known_speakers_a_fold_keeps_its_own_calibration(
+@pytest.mark.parametrize("unknown", ["ann-", "ann-house"])
+def test_where_a_speaker_is_unknown_a_fold_keeps_its_own_calibration(
+    materials: Materials, checkpoint_directory: Path, tmp_path: Path, unknown: str
+) -> None:
+    folds = trained(materials, checkpoint_directory, tmp_path)
+    rows = tuple(
+        replace(each, speaker=None) if each.id.startswith(unknown) else each for each in materials.corpus.utterances
+    )
+    calibrate_folds(folds, replace(materials, corpus=Corpus("three", rows, {})))
+    calibrated = [json.loads((directory / "result.json").read_text())["calibrated_on"] for _, directory in folds]
+    # ann is tested in the first fold, which gets no help, and validates in the third, which gives none
+    assert calibrated == [["speaker ann"], ["speaker ben"], ["speaker ann", "speaker cem"]]
+
+
+def test_a_fold_of_an_earlier_version_is_rejected(
     materials: Materials, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
     folds = trained(materials, checkpoint_directory, tmp_path)
-    unknown = tuple(Utterance(each.id, None, each.text, each.emotion) for each in materials.corpus.utterances)
-    materials = Materials(Corpus("three", unknown, {}), materials.recordings, materials.tokenizer)
-    calibrate_folds(folds, materials)
-    for split, directory in folds:
-        assert json.loads((directory / "result.json").read_text())["calibrated_on"] == [split.name]
-        assert not (directory / "predictions.json").exists()
+    (folds[0][1] / "result.json").write_text("{}")
+    with pytest.raises(TrainingError, match="was trained by an earlier version"):
+        calibrate_folds(folds, materials)

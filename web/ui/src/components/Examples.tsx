@@ -4,19 +4,19 @@ import leisure from "../../../../examples/speech/austen-0870.flac?url";
 import disposed from "../../../../examples/speech/austen-0880.flac?url";
 import selfish from "../../../../examples/speech/austen-0890.flac?url";
 import amiable from "../../../../examples/speech/austen-0930.flac?url";
-import angry from "../../../../examples/speech/emodb-08a01Wa.flac?url";
-import happy from "../../../../examples/speech/emodb-08a01Fd.flac?url";
+import angry from "../../../../examples/speech/emodb-08a02Wc.flac?url";
+import happy from "../../../../examples/speech/emodb-08a02Fe.flac?url";
 import transcripts from "../../../../examples/speech/transcripts.tsv?raw";
 
 const SENTENCES: Record<string, string> = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
-const GERMAN = "Der Lappen liegt auf dem Eisschrank. (The cloth is on the refrigerator.)";
+const GERMAN = "German: “Das will sie am Mittwoch abgeben” (she will hand it in on Wednesday)";
 const CLIPS = [
-  { name: "in anger", words: GERMAN, url: angry },
-  { name: "in joy", words: GERMAN, url: happy },
-  { name: "ill-disposed", words: SENTENCES["austen-0880.flac"], url: disposed },
-  { name: "rather selfish", words: SENTENCES["austen-0890.flac"], url: selfish },
-  { name: "made amiable", words: SENTENCES["austen-0930.flac"], url: amiable },
-  { name: "then leisure", words: SENTENCES["austen-0870.flac"], url: leisure },
+  { name: "An angry voice", words: GERMAN, url: angry },
+  { name: "A joyful voice", words: GERMAN, url: happy },
+  { name: "“ill-disposed”", words: SENTENCES["austen-0880.flac"], url: disposed },
+  { name: "“rather selfish”", words: SENTENCES["austen-0890.flac"], url: selfish },
+  { name: "“made amiable”", words: SENTENCES["austen-0930.flac"], url: amiable },
+  { name: "“then leisure”", words: SENTENCES["austen-0870.flac"], url: leisure },
 ];
 
 interface Props {
@@ -43,7 +43,7 @@ export function Examples({ busy, onJob, onFailure }: Props) {
         {CLIPS.map(({ name, words, url }) => (
           <li key={name}>
             <button type="button" disabled={busy} onClick={() => void take(name, url)}>
-              “{name}” <small>{words}</small>
+              {name} <small>{words}</small>
             </button>
           </li>
         ))}
