@@ -1,7 +1,8 @@
 """Emoji and emoticons as English words, so that a text encoder that has no pieces for them reads their tone.
 
 An emoji's words are its official name (CLDR, from the package `emoji`), or those of a table here where that name hides
-its tone: 😤 is "face with steam from nose". Neighbours of one meaning are written once: a row of 😭 is "crying".
+its tone: 😤 is "face with steam from nose". Many say "very": beside a calm sentence the encoder hardly reads a mere
+"annoyed". Neighbours of one meaning are written once: a row of 😭 is "sad and crying".
 """
 
 import re
@@ -12,32 +13,32 @@ from emoji import EMOJI_DATA
 
 _MEANING = {
     # anger
-    "😠": "angry",
+    "😠": "very angry",
     "😡": "very angry",
-    "🤬": "angry swearing",
+    "🤬": "very angry swearing",
     "👿": "very angry",
     "💢": "angry",
     "😾": "angry cat",
     "🖕": "fuck you",
     # frustration
-    "😤": "annoyed",
-    "😒": "annoyed",
-    "🙄": "annoyed rolling eyes",
-    "😣": "struggling and annoyed",
-    "😖": "struggling and annoyed",
-    "😩": "weary and annoyed",
-    "😫": "tired and annoyed",
+    "😤": "very annoyed",
+    "😒": "very annoyed",
+    "🙄": "very annoyed rolling eyes",
+    "😣": "struggling and very annoyed",
+    "😖": "struggling and very annoyed",
+    "😩": "weary and very annoyed",
+    "😫": "tired and very annoyed",
     "🤦": "annoyed facepalm",
     "👎": "disappointed thumbs down",
     # sadness
-    "😭": "crying",
+    "😭": "sad and crying",
     "😢": "sad and crying",
     "😿": "crying cat",
     "😞": "sad and disappointed",
-    "😔": "sad",
-    "🙁": "sad",
+    "😔": "very sad",
+    "🙁": "very sad",
     "☹": "very sad",
-    "😥": "sad",
+    "😥": "very sad",
     "😓": "sad and worried",
     "🥺": "sad and pleading",
     "🥲": "smiling with sad tears",
@@ -49,14 +50,14 @@ _MEANING = {
     "😁": "happy grinning",
     "😆": "laughing happily",
     "😅": "laughing and relieved",
-    "😂": "laughing with joy",
-    "🤣": "laughing with joy",
+    "😂": "happy laughing",
+    "🤣": "happy laughing",
     "😹": "laughing cat",
     "😊": "happy smiling",
     "☺": "happy smiling",
     "😇": "smiling angel",
-    "😍": "happy and in love",
-    "🥰": "happy and in love",
+    "😍": "very happy and in love",
+    "🥰": "very happy and in love",
     "😻": "happy cat in love",
     "😘": "kiss with love",
     "🤩": "excited and amazed",
