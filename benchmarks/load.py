@@ -123,7 +123,7 @@ def run(
             raise BenchmarkError(f"Locust failed: {reason}")
         found = _read(samples, rate)
     if not len(found.start):
-        raise BenchmarkError(f"no request was due within the run of {seconds} s: make it longer, or the rate higher")
+        raise BenchmarkError("no request was due within the run: make it longer, or the rate higher")
     return found
 
 

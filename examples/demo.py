@@ -66,11 +66,11 @@ def ask(client: EmotionClient) -> dict[str, EmotionResult]:
     """One German sentence said in anger and in joy, an English recording with its transcript, and a text alone."""
     with (SPEECH / "transcripts.tsv").open(newline="") as file:
         transcripts = dict(csv.reader(file, delimiter="\t"))
-    both = "austen-0890.flac"
+    english = "austen-0890.flac"
     return {
         "angry voice": client.analyze(SPEECH / "emodb-08a02Wc.flac"),
         "joyful voice": client.analyze(SPEECH / "emodb-08a02Fe.flac"),
-        "0890 with text": client.analyze(SPEECH / both, transcripts[both]),
+        "voice and text": client.analyze(SPEECH / english, transcripts[english]),
         "text alone": client.analyze(text=TEXT_ALONE),
     }
 

@@ -1,4 +1,4 @@
-"""The recordings and transcripts of examples/speech, which gates, calibration and load tests are cut from."""
+"""The recordings of examples/speech that have a transcript, which gates, calibration and load tests are cut from."""
 
 import csv
 from pathlib import Path
@@ -18,5 +18,5 @@ def transcripts() -> dict[str, str]:
 
 
 def waveform() -> NDArray[np.float32]:
-    """All recordings end to end, float32 [n] at 16 kHz."""
+    """All recordings that have a transcript, end to end, float32 [n] at 16 kHz."""
     return np.concatenate([decoding.decode((SPEECH / name).read_bytes()) for name in transcripts()])
