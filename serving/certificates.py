@@ -13,7 +13,7 @@ from pathlib import Path
 
 FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # of tritonserver
 SPREAD = 3600.0  # s within which the replicas of a server start anew; certificates are renewed days before their end
-POLL_INTERVAL_S = 5.0  # between two checks of the files
+POLL_INTERVAL_S = 2.0  # between two checks of the files
 
 
 class Renewal:

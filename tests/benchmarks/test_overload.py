@@ -77,11 +77,12 @@ def test_recovery_is_counted_from_the_end_of_the_flood(monkeypatch: pytest.Monke
 def test_a_real_one(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(overload, "CAPACITY_REQUESTS", 32)
     monkeypatch.setattr(overload, "LEVELS", (5.0,))
     monkeypatch.setattr(overload, "FLOODS", ("bulk",))
     plot = tmp_path / "overload.png"
-    overload.run(argparse.Namespace(repository=repository, seconds=4.0, rounds=1, deadline=2.0, plot=plot))
+    overload.run(argparse.Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0, plot=plot))
     printed = capsys.readouterr().out
-    assert "5 x bulk for 4 s beside 0.5 x interactive" in printed
+    assert "5 x bulk for 3 s beside 0.5 x interactive" in printed
     assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))
     assert plot.stat().st_size > 10_000

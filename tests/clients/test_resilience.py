@@ -18,16 +18,28 @@ from tritonclient.grpc import service_pb2
 
 from serving.triton import free_ports
 from tests.clients.conftest import Refusing
-from tests.conftest import launched, launching, running_triton, stage
+from tests.conftest import launched, running_triton, stage
 
 CALLERS = 16
 
 
+@pytest.fixture(scope="module")
+def unharmed(repository: Path) -> Iterator[tuple[psutil.Popen, str]]:
+    """A server that no test breaks: process and endpoint."""
+    with launched(repository) as (process, ready):
+        yield process, endpoint_of(ready)
+
+
 @pytest.fixture
-def servers(repository: Path) -> Iterator[list[tuple[psutil.Popen, str]]]:
-    """Two: process and endpoint of each."""
-    with launching(repository) as (one, ready), launching(repository) as (other, also_ready):
-        yield [(process, next(line).split()[2].rstrip(",")) for process, line in ((one, ready), (other, also_ready))]
+def servers(repository: Path, unharmed: tuple[psutil.Popen, str]) -> Iterator[list[tuple[psutil.Popen, str]]]:
+    """Two servers, process and endpoint of each; the first may be broken."""
+    with launched(repository) as (process, ready):
+        yield [(process, endpoint_of(ready)), unharmed]
+
+
+def endpoint_of(ready: str) -> str:
+    """Return HOST:PORT of gRPC from the line that says that a server is ready."""
+    return ready.split()[2].rstrip(",")
 
 
 @contextmanager
@@ -86,7 +98,7 @@ def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, 
     ports = [word for name, port in found.items() for word in (f"--{name}-port", str(port))]
     with ExitStack() as servers:
         launcher, ready = servers.enter_context(launched(repository, "serving", *ports))
-        with callers([ready.split()[2].rstrip(",")], clip) as (_, failures):
+        with callers([endpoint_of(ready)], clip) as (_, failures):
             family = [launcher, *launcher.children(recursive=True)]
             shared = {region.path for region in family[1].memory_maps() if region.path.startswith("/dev/shm/triton")}
             killed = time.monotonic()

@@ -36,6 +36,7 @@ class Server:
     """`python -m serving` as a pod runs it."""
 
     def __init__(self, repository: Path, host: str, port: int, log: Path) -> None:
+        self.host, self.port = host, port
         command = [sys.executable, "-m", "serving", "--repository", str(repository), "--drain", str(LIMIT)]
         ports = ["--host", host, "--grpc-port", str(port), "--http-port", "0", "--metrics-port", "0"]
         with log.open("w") as errors:
@@ -61,16 +62,30 @@ class Server:
         self.process.wait()
 
 
-@pytest.fixture
-def servers(repository: Path, tmp_path: Path) -> Iterator[list[Server]]:
-    port = free_ports(HOSTS[0], {"gRPC": 0})["gRPC"]  # the same for both, as pods have it
-    started = [Server(repository, host, port, tmp_path / host) for host in HOSTS]
+@pytest.fixture(scope="module")
+def all_servers() -> Iterator[list[Server]]:
+    """Every server that was started; the last two may still run."""
+    started: list[Server] = []
     yield started
     for server in started:
         if server.process.poll() is None:
             server.kill()
         assert server.process.stdout is not None
         server.process.stdout.close()
+
+
+@pytest.fixture
+def servers(repository: Path, all_servers: list[Server], tmp_path: Path) -> list[Server]:
+    """Two servers: those of the test before where they still run, else new ones in their place."""
+    running = {server.host: server for server in all_servers if server.process.poll() is None}
+    ports = {server.port for server in running.values()}
+    # the same port for both, as pods have it
+    port = ports.pop() if ports else free_ports(HOSTS[0], {"gRPC": 0})["gRPC"]
+    for host in HOSTS:
+        if host not in running:
+            running[host] = Server(repository, host, port, tmp_path / host)
+            all_servers.append(running[host])
+    return [running[host] for host in HOSTS]
 
 
 class Name(BaseResolver):  # type: ignore[misc]
