@@ -32,18 +32,24 @@ def _window() -> NDArray[np.float32]:
     return (0.5 - 0.5 * np.cos(2 * np.pi / WINDOW * np.arange(WINDOW))).astype(np.float32)
 
 
+def mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return frequencies on HTK's mel scale, 1127 ln(1 + f / 700)."""
+    return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+
+def mel_edges() -> NDArray[np.float64]:
+    """Return where mel filters begin, have their centres and end, in mel: float64 [MEL_BANDS + 2]."""
+    return np.linspace(mel(MEL_RANGE[0]), mel(MEL_RANGE[1]), MEL_BANDS + 2)
+
+
 @cache
 def _mel_matrix() -> NDArray[np.float32]:
     """Mel filters, float32 [FFT // 2 + 1, MEL_BANDS]: triangles that are linear in mel (not in Hz) and not normalised.
 
-    HTK's scale, 1127 ln(1 + f / 700). The DC row is zero, as in HTK.
+    The DC row is zero, as in HTK.
     """
-
-    def mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
-
     bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
-    edges = np.linspace(mel(MEL_RANGE[0]), mel(MEL_RANGE[1]), MEL_BANDS + 2)
+    edges = mel_edges()
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     weights = np.maximum(0.0, np.minimum((bins - lower) / (centre - lower), (upper - bins) / (upper - centre)))
     weights[0] = 0.0

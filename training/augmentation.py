@@ -1,4 +1,4 @@
-"""Augmentation of training audio: speed, tempo, pitch and noise on the waveform, masks on the log-mel patches.
+"""Augmentation of training audio: speed, tempo, pitch and noise on the waveform, vocal tract and masks on the patches.
 
 There is no random gain: the front-end brings every recording to one level (`emotion.loudness`).
 """
@@ -8,11 +8,12 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
+from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, mel, mel_edges
 
 SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch together, as resampling does
 UNCHANGED = SPEEDS.index(1.0)
 NOISE = (15.0, 45.0)  # dB of signal over white noise
+VOCAL_TRACT = 0.2  # largest logarithm of the factor of all frequencies: 0.82 to 1.22 times
 MASKS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
 VOCODER_WINDOW = 1024  # samples: 64 ms separates the harmonics of voices down to 62.5 Hz (four bins of a Hann window)
 LONGEST_TIME_MASK = 16  # frames
@@ -82,6 +83,29 @@ def load_vocoder() -> None:
     Otherwise each worker spends about 3 s of CPU time on it in every epoch.
     """
     shift_pitch(np.zeros(VOCODER_WINDOW, np.float32), 1.0)
+
+
+def vary_vocal_tract(patches: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:
+    """Draw another length of the speaker's vocal tract, at the same tempo: [n, 96, 64] -> the same shape.
+
+    Vocal tract length perturbation (Jaitly and Hinton, 2013), here on log-mel bands: each band takes the value that the
+    speaker had at the band's frequency times one factor, interpolated between bands.
+    """
+    return scale_frequencies(patches, float(np.exp(random.uniform(-VOCAL_TRACT, VOCAL_TRACT))))
+
+
+def scale_frequencies(patches: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Divide all frequencies of log-mel patches by a factor: [n, 96, 64] -> the same shape.
+
+    Bands whose source lies outside of VGGish's range take the value of the outermost band.
+    """
+    centres = mel_edges()[1:-1]
+    hertz = 700.0 * np.expm1(centres / 1127.0)  # the inverse of emotion.audio.mel
+    source = np.interp(mel(hertz * factor), centres, np.arange(MEL_BANDS))
+    below = np.minimum(source.astype(np.int64), MEL_BANDS - 2)
+    share = (source - below).astype(np.float32)
+    scaled: NDArray[np.float32] = patches[..., below] * (1 - share) + patches[..., below + 1] * share
+    return scaled
 
 
 def mask_patches(patches: NDArray[np.float32], random: Generator) -> NDArray[np.float32]:

@@ -16,7 +16,15 @@ from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
-from training.augmentation import SPEEDS, UNCHANGED, change_speed, load_vocoder, mask_patches, vary_waveform
+from training.augmentation import (
+    SPEEDS,
+    UNCHANGED,
+    change_speed,
+    load_vocoder,
+    mask_patches,
+    vary_vocal_tract,
+    vary_waveform,
+)
 from training.corpora import Corpus, Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
@@ -162,7 +170,7 @@ class Segments(Dataset[Example]):
         patches = audio.sound_patches(waveform)
         if not len(patches):  # the segment lies in a long pause
             patches = audio.sound_patches(change_speed(sound.waveform, speed))
-        return mask_patches(patches, random) if self.augment else patches
+        return mask_patches(vary_vocal_tract(patches, random), random) if self.augment else patches
 
 
 def no_patches() -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ class Settings:
     class_weight_power: float = _setting(0.5, "class weights: 0 none, 1 inverse frequency, 0.5 its square root")
     label_smoothing: float = _setting(0.0, "share of the target spread over all classes")
     modality_dropout: float = _setting(0.2, "share of training utterances that lose their audio or their text")
-    augment: bool = _setting(True, "speed, gain, noise and SpecAugment on training audio")
+    augment: bool = _setting(True, "speed, noise, vocal tract length and SpecAugment on training audio")
     time_stretch: float = _setting(
         0.0, f"with --augment: largest change of tempo at the same pitch, 0 (off) to {MAX_TIME_STRETCH}; 0.1 is ±10 %%"
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from runs import tone
 
-from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE
+from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, log_mel_patches
 from training import augmentation
 from training.augmentation import (
     LONGEST_TIME_MASK,
@@ -14,6 +14,7 @@ from training.augmentation import (
     VOCODER_WINDOW,
     WIDEST_BAND_MASK,
     change_speed,
+    scale_frequencies,
     shift_pitch,
     stretch_time,
     vary_waveform,
@@ -136,6 +137,33 @@ def test_masks_within_sizes() -> None:
         rest = patch & ~patch.all(axis=1, keepdims=True) & ~patch.all(axis=0, keepdims=True)
         assert not rest.any()
     assert len({tuple(row) for row in changed.all(axis=2)}) > 50  # other masks in each patch
+
+
+@pytest.mark.parametrize("factor", [0.82, 0.9, 1.1, 1.22])
+def test_scale_frequencies_is_as_if_the_tone_had_another_pitch(factor: float) -> None:
+    """A tone at f then lies in the band of f / factor."""
+    scaled = scale_frequencies(log_mel_patches(tone(1000, 2.0)), factor)
+    expected = log_mel_patches(tone(1000 / factor, 2.0))
+    assert scaled.shape == expected.shape and scaled.dtype == np.float32
+    assert abs(int(scaled.mean(axis=(0, 1)).argmax()) - int(expected.mean(axis=(0, 1)).argmax())) <= 1
+    assert scaled.max() == pytest.approx(expected.max(), abs=0.5)
+
+
+def test_scale_frequencies_by_1_changes_nothing_and_by_others_stays_finite() -> None:
+    patches = log_mel_patches(TONE)
+    np.testing.assert_allclose(scale_frequencies(patches, 1.0), patches, atol=1e-4)
+    for factor in (0.5, 2.0):
+        assert np.isfinite(scale_frequencies(patches, factor)).all()
+    assert scale_frequencies(patches[:0], 1.1).shape == patches[:0].shape
+
+
+def test_vocal_tract_follows_the_random_numbers_and_stays_in_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors: list[float] = []
+    monkeypatch.setattr(augmentation, "scale_frequencies", lambda patches, factor: factors.append(factor))
+    for seed in (*range(500), 0):
+        augmentation.vary_vocal_tract(log_mel_patches(TONE), np.random.default_rng(seed))
+    assert factors[0] == factors[-1]
+    assert 0.81 < min(factors) < 0.84 and 1.19 < max(factors) < 1.23
 
 
 def test_masks_follow_the_random_numbers() -> None:

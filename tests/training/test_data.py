@@ -98,7 +98,8 @@ def test_a_segment_is_played_at_the_speed_that_it_names(
     utterances: Utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data, "vary_waveform", lambda waveform, *_: waveform)
-    monkeypatch.setattr(data, "mask_patches", lambda patches, _: patches)
+    for name in ("vary_vocal_tract", "mask_patches"):
+        monkeypatch.setattr(data, name, lambda patches, _: patches)
     monkeypatch.setattr(data, "_segment", lambda waveform, _: waveform)
     path = utterances.utterances[1].audio
     assert path is not None
@@ -157,7 +158,8 @@ def test_a_segment_in_a_long_pause_becomes_the_whole_recording(tmp_path: Path) -
 def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
     utterances: Utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "mask_patches", lambda patches, _: patches)
+    for name in ("vary_vocal_tract", "mask_patches"):
+        monkeypatch.setattr(data, name, lambda patches, _: patches)
     monkeypatch.setattr(data, "_segment", lambda waveform, _: np.zeros_like(waveform))
     path = utterances.utterances[1].audio
     assert path is not None
