@@ -124,6 +124,7 @@ class Admission:
     def __init__(
         self,
         processes: int = 1,
+        default_timeout_s: float = MAX_WAIT_S,
         read: Callable[[], QueueSnapshot] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -131,10 +132,12 @@ class Admission:
 
         Args:
             processes: of the stage.
+            default_timeout_s: how long the caller of a request without a timeout is assumed to wait.
             read: replaces the reading of Triton's metrics in tests, which call `observe` themselves.
             clock: replaces time.monotonic in tests.
         """
         self._processes = processes
+        self._default_timeout_s = default_timeout_s
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
@@ -151,7 +154,7 @@ class Admission:
         """Count a request as admitted, or reject it.
 
         Args:
-            timeout: us that its caller waits; 0 where the request does not say.
+            timeout: us that its caller waits; 0 if the request has no timeout.
             bulk: whether interactive requests go before it.
 
         Raises:
@@ -173,12 +176,14 @@ class Admission:
                 ahead = sum((queued + newest.behind(model)) * each for model, each in self._speed.bottleneck.items())
                 # those ahead, the batches that are running, and its own way through the models
                 needed = ahead + self._speed.batch + self._speed.passage
-                limit = min(MAX_WAIT_S, MARGIN * timeout / 1e6) if timeout else MAX_WAIT_S
-                if needed > limit:
-                    raise BusyError(
-                        f"the server is busy: an answer would take about {needed:.1f} s, and the caller waits "
-                        f"{timeout / 1e6 or MAX_WAIT_S:.1f} s; try again later"
+                waits = timeout / 1e6 or self._default_timeout_s
+                if needed > min(MAX_WAIT_S, MARGIN * waits):
+                    caller = (
+                        f"the caller waits {waits:.1f} s; try again later"
+                        if timeout
+                        else f"a request without a timeout may take {waits:g} s; try again later, or send a timeout"
                     )
+                    raise BusyError(f"the server is busy: an answer would take about {needed:.1f} s, and {caller}")
             self._admitted[bulk] += 1
 
     def observe(self) -> None:

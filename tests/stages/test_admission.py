@@ -13,6 +13,7 @@ from emotion.errors import BusyError
 from serving import Triton
 from stages.admission import (
     MAX_AGE_S,
+    MAX_WAIT_S,
     MIN_UTTERANCES,
     MODELS,
     WINDOW_S,
@@ -61,9 +62,9 @@ class Server:
         return QueueSnapshot(self.now, self.queued, {"vggish": self.behind, "bert": self.bert, "fusion": 0}, work)
 
 
-def learnt(server: Server, processes: int = 1) -> Admission:
+def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
     """One that has seen the server at work for WINDOW_S."""
-    admission = Admission(processes, read=server.read, clock=server.clock)
+    admission = Admission(processes, default_timeout_s, read=server.read, clock=server.clock)
     for _ in range(int(WINDOW_S) + 1):
         admission.observe()
         server.now += 1
@@ -109,7 +110,15 @@ def test_check_of_an_answer_that_would_come_too_late_rejects_with_the_times() ->
         for _ in range(200):
             admission.check(2_000_000, bulk=False)
     admission.check(30_000_000, bulk=False)
-    admission.check(0, bulk=False)  # 30 s, as the queues have it
+
+
+def test_check_without_a_timeout_assumes_the_default_one() -> None:
+    """4.05 s x 0.7 hold as many as in the next test; the message says how to be given longer."""
+    server = Server(behind=1)
+    admission = learnt(server, default_timeout_s=4.05)
+    assert admitted(admission, 0) == 46
+    with pytest.raises(BusyError, match=r"and a request without a timeout may take 4\.05 s; .*, or send a timeout$"):
+        admission.check(0, bulk=False)
 
 
 def test_check_counts_those_admitted_since_the_last_snapshot() -> None:

@@ -29,9 +29,13 @@ class TritonPythonModel:
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
-        self.max_seconds = float(config["parameters"]["max_audio_seconds"]["string_value"])
+        parameters = {name: float(value["string_value"]) for name, value in config["parameters"].items()}
+        self.max_seconds = parameters["max_audio_seconds"]
         audio.sound_patches(np.sin(np.arange(audio.SHORTEST, dtype=np.float32)))
-        self.admission = Admission(processes=sum(int(group["count"]) for group in config["instance_group"]))
+        self.admission = Admission(
+            processes=sum(int(group["count"]) for group in config["instance_group"]),
+            default_timeout_s=parameters["default_timeout_seconds"],
+        )
         self.waker = BatcherWaker(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
