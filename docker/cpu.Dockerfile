@@ -46,7 +46,7 @@ COPY speech_repository speech_repository
 ENV PATH=/opt/emoserve/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1
 USER 1000
-EXPOSE 8000 8001 8002
+EXPOSE 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 ENTRYPOINT ["python", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]

@@ -51,7 +51,7 @@ RUN ldconfig \
     && python3 -c "import emotion.decoding, emotion.text, serving, stages.admission" \
     && rm /tmp/libraries
 USER 1000
-EXPOSE 8000 8001 8002
+EXPOSE 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 # NVIDIA's entry point sets up CUDA's forward compatibility where the node's driver is older than the image's CUDA

@@ -38,8 +38,14 @@ def main() -> int:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="IPv4 or IPv6 address to bind to, or its name; 0.0.0.0 for all IPv4 addresses, :: for all IPv6 addresses "
-        "(default: 127.0.0.1)",
+        help="IPv4 or IPv6 address that gRPC and metrics bind to, or its name; 0.0.0.0 for all IPv4 addresses, :: for "
+        "all IPv6 addresses (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--expose-http",
+        action="store_true",
+        help="bind HTTP to --host too, and not to loopback alone; in Triton before 25.08 a caller without any key can "
+        "crash the server over HTTP (docs/security.md)",
     )
     parser.add_argument(
         "--config",
@@ -91,11 +97,14 @@ def main() -> int:
         with contextlib.ExitStack() as running:
             with StartProgress(server):
                 running.enter_context(server)
+            listeners = "listening" if server.expose_http else "gRPC and metrics listen"
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"
-                + (f" (listening on {server.host})" if server.host in addresses.LOOPBACK else ""),
+                + (f" ({listeners} on {server.host})" if server.host in addresses.LOOPBACK else ""),
                 flush=True,
             )
+            if warning := server.http_warning:
+                print(f"warning: {warning}", file=sys.stderr, flush=True)
             if server.manifest:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)

@@ -1,5 +1,6 @@
 """IP addresses: how each part of Triton wants them written, and where this machine reaches what is bound to them."""
 
+import ipaddress
 import socket
 
 from serving.installation import TritonError
@@ -31,6 +32,13 @@ def url(host: str, port: int) -> str:
     """Return host:port where this machine reaches a server bound to `host`, with an IPv6 address in brackets."""
     host = LOOPBACK.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def loopback(address: str) -> str:
+    """Return an IP address if it is a loopback address, else the loopback address of its family."""
+    if ipaddress.ip_address(address).is_loopback:
+        return address
+    return "::1" if ":" in address else "127.0.0.1"
 
 
 def for_http(address: str) -> str:

@@ -35,7 +35,7 @@ REJECTED = {
     "grpc-address": (_ANY, "use --host, before the --"),
     "grpc-port": (_ANY, "use --grpc-port, before the --"),
     "grpc-restricted-protocol": ("(?!model-config:).*", _KEYS),
-    "http-address": (_ANY, "use --host, before the --"),
+    "http-address": (_ANY, "use --host and --expose-http, before the --"),
     "http-port": (_ANY, "use --http-port, before the --"),
     "http-restricted-api": ("(?!model-config:).*", _KEYS),
     "load-model": (_ANY, _MODELS),

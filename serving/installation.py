@@ -13,6 +13,7 @@ WHEEL_RELEASE = "24.10"  # of Triton, in nvidia-pytriton 0.7.0
 RELEASE_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"  # set in NVIDIA's images
 PARALLEL_CONFIG = "parallel"  # of the ensemble `emotion`: two steps of a request at a time
 PARALLEL_RELEASE = "26.05"  # the first that survives it (github.com/triton-inference-server/core/pull/483)
+HTTP_RELEASE = "25.08"  # the first whose HTTP server bounds a request's size, chunks and JSON depth (CVE-2025-23310)
 OUR_BACKENDS = Path(__file__).parent / "backends"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SHELL_SAFE = re.compile(r"[\w/.,:+@%=-]+", re.ASCII)
@@ -87,6 +88,17 @@ def check_release(installation: Installation, config: str | None) -> None:
             "it crashes where one of two steps of a request fails; leave out --config, or put a newer tritonserver on "
             "PATH"
         )
+
+
+def http_warning(installation: Installation) -> str | None:
+    """Return why HTTP of this Triton must not be open to strangers; None if the release is known to be safe."""
+    if installation.release is not None and installation.release >= HTTP_RELEASE:
+        return None
+    release = f"Triton {installation.release}" if installation.release else f"A Triton older than {HTTP_RELEASE}"
+    return (
+        f"HTTP is exposed. {release} can be crashed by one HTTP request without any key (CVE-2025-23310, "
+        "CVE-2025-23311). Let callers reach it only through the proxy of docs/security.md."
+    )
 
 
 def _libpython() -> Path:

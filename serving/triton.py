@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -28,6 +28,7 @@ from serving.installation import (
     check_release,
     environment,
     find_triton,
+    http_warning,
     is_shell_safe,
     prepare_backends,
     shell_safe,
@@ -77,6 +78,7 @@ class Triton:
         arguments: Sequence[str] = (),
         speech: bool = False,
         admin_key: str | None = None,
+        expose_http: bool = False,
     ) -> None:
         """
         Args:
@@ -90,6 +92,8 @@ class Triton:
             arguments: further tritonserver flags, passed on as they are.
             speech: whether to serve `emotion_speech` too, which recognises what is said.
             admin_key: opens administration and statistics to those who send it; None makes one up.
+            expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as two requests without a key
+                end Triton 24.10 (CVE-2025-23310).
         """
         self.repository = Path(repository)
         self.config = config
@@ -98,7 +102,9 @@ class Triton:
         self.arguments = tuple(arguments)
         self.speech = speech
         self._repositories = (self.repository, SPEECH_REPOSITORY) if speech else (self.repository,)
+        self.expose_http = expose_http
         self._admin_key = admin_key or secrets.token_urlsafe(32)
+        self.http_warning: str | None = None  # what is wrong with the exposed HTTP
         self.manifest: dict[str, Any] | None = None
         self.loaded: set[str] = set()  # models, by name; grows during the start
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
@@ -112,7 +118,12 @@ class Triton:
     @property
     def http_url(self) -> str:
         """host:port of HTTP, as this machine reaches it; an IPv6 address is in brackets."""
-        return addresses.url(self.host, self._ports["HTTP"])
+        return addresses.url(self._http_host, self._ports["HTTP"])
+
+    @property
+    def _http_host(self) -> str:
+        """The address that HTTP is bound to."""
+        return self.host if self.expose_http else addresses.loopback(self.host)
 
     @property
     def grpc_url(self) -> str:
@@ -154,8 +165,10 @@ class Triton:
             check_speech()
         installation = find_triton()
         check_release(installation, config)
+        if self.expose_http:
+            self.http_warning = http_warning(installation)
         self.host = addresses.resolve(self.host)
-        self._ports = free_ports(self.host, self._ports)
+        self._ports = free_ports(self.host, self._ports, {"HTTP": self._http_host})
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
@@ -181,7 +194,7 @@ class Triton:
             *(f"--model-repository={repository}" for repository in repositories),
             f"--backend-directory={backends}",
             f"--cache-directory={installation.caches}",
-            f"--http-address={addresses.for_http(self.host)}",
+            f"--http-address={addresses.for_http(self._http_host)}",
             f"--http-port={self._ports['HTTP']}",
             f"--grpc-address={addresses.for_grpc(self.host)}",
             f"--grpc-port={self._ports['gRPC']}",
@@ -377,8 +390,13 @@ def _state(process: psutil.Process) -> str:
         return str(psutil.STATUS_DEAD)
 
 
-def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
-    """The ports to use by protocol: each the one wanted, or any free one where that is 0.
+def free_ports(host: str, wanted: dict[str, int], other_hosts: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Return the ports to use by protocol: each the one wanted, or any free one where that is 0.
+
+    Args:
+        host: the IP address to bind to.
+        wanted: ports by protocol.
+        other_hosts: addresses of the protocols that are bound to another one than `host`.
 
     Raises:
         TritonError: a port is taken. Triton itself would share its gRPC port with another server in silence.
@@ -387,19 +405,20 @@ def free_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
     sockets: list[socket.socket] = []
     try:
         for protocol, port in wanted.items():
+            address = (other_hosts or {}).get(protocol, host)
             for candidate in [port] if port else random.SystemRandom().sample(FREE_PORTS, 100):
-                probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+                probe = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
                 sockets.append(probe)
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind((host, candidate))
+                    probe.bind((address, candidate))
                     probe.listen()  # or SO_REUSEADDR would let two protocols have one port
                     break
                 except (OSError, OverflowError) as error:
                     reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
             else:
                 raise TritonError(
-                    f"{protocol} port {port} on {host} can't be used ({reason}); choose another with "
+                    f"{protocol} port {port} on {address} can't be used ({reason}); choose another with "
                     f"--{protocol.lower()}-port, or 0 for any free one"
                 )
             found[protocol] = probe.getsockname()[1]

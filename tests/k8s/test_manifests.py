@@ -31,7 +31,8 @@ CUSTOM = {  # without a schema here
     "keda.sh/v1alpha1": {"ScaledObject", "TriggerAuthentication"},
     "monitoring.coreos.com/v1": {"PodMonitor", "PrometheusRule", "ServiceMonitor"},
 }
-PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}  # of python -m serving
+PORTS = {"grpc": 8001, "metrics": 8002}  # of python -m serving; HTTP listens on loopback alone
+PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 Object = dict[str, Any]
 
@@ -140,8 +141,14 @@ def test_ports_agree(overlay: Path) -> None:
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == PORTS
     for pod in pods(overlay):
         for one in pod["spec"]["containers"]:
-            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                assert probe not in one or one[probe]["httpGet"]["port"] in ports(pod)
+            for name in PROBES & set(one):
+                probe = one[name]
+                if "httpGet" in probe:
+                    assert probe["httpGet"]["port"] in ports(pod)
+                elif "grpc" in probe:
+                    assert probe["grpc"] == {"port": PORTS["grpc"]}
+                else:
+                    assert "127.0.0.1:8000" in probe["exec"]["command"][-1]
     for service in of_kind(overlay, "Service"):
         for port in service["spec"]["ports"]:
             for pod in selected(overlay, {"matchLabels": service["spec"]["selector"]}):
@@ -159,7 +166,6 @@ def test_ports_agree(overlay: Path) -> None:
 
 @every_overlay
 def test_every_port_can_be_reached(overlay: Path) -> None:
-    """Where Triton speaks TLS, its HTTP has none: nobody but the kubelet may come."""
     for pod in pods(overlay):
         allowed = {
             port["port"]
@@ -168,8 +174,25 @@ def test_every_port_can_be_reached(overlay: Path) -> None:
             for rule in policy["spec"].get("ingress", [])
             for port in rule["ports"]
         }
-        plain = "--grpc-use-ssl=1" not in pod["spec"]["containers"][0].get("args", [])
-        assert allowed == set(ports(pod)) - (set() if plain else {"http"})
+        assert allowed == set(ports(pod))
+
+
+@every_overlay
+def test_http_of_triton_is_reached_through_the_proxy_alone(overlay: Path) -> None:
+    """Two requests without a key end Triton 24.10 (CVE-2025-23310)."""
+    assert "--expose-http" not in triton(overlay).get("args", [])
+    for pod in pods(overlay):
+        assert 8000 not in ports(pod).values()
+
+
+@every_overlay
+def test_probes_of_a_server_with_tls_do_without_it(overlay: Path) -> None:
+    """The kubelet's gRPC probes know no TLS."""
+    container = triton(overlay)
+    encrypted = "--grpc-use-ssl=1" in container.get("args", [])
+    assert {
+        set(container[probe]) & {"grpc", "exec", "httpGet"} == {"exec" if encrypted else "grpc"} for probe in PROBES
+    } == {True}
 
 
 @every_overlay
@@ -288,13 +311,17 @@ def test_there_is_time_to_drain(overlay: Path) -> None:
     (settings,) = (one for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"])
     drain = int(settings["data"]["EMOSERVE_DRAIN"])
     assert drain > 1.1 * CONNECTION_AGE + 30  # gRPC's clients then look a name up again
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + EXIT_TIMEOUT + 10
+    pauses = {
+        one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        for one in pod["spec"]["containers"]
+    }
+    assert len(pauses) == 1  # a proxy in the pod goes on as long as Triton does
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= pauses.pop() + drain + EXIT_TIMEOUT + 10
 
 
 @every_overlay
 def test_a_busy_server_is_not_killed(overlay: Path) -> None:
     probe = triton(overlay)["livenessProbe"]
-    assert probe["httpGet"]["path"] == "/v2/health/live"
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
     startup = triton(overlay)["startupProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 300

@@ -52,12 +52,13 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(overlay: str, secrets: Path, repository: Path) -> Iterator[str]:
     """`python -m serving` with the arguments of the overlay's container: its gRPC as HOST:PORT."""
-    arguments = [MOUNTS.sub(f"{secrets}/", one) for one in triton(OVERLAYS / overlay)["args"]]
+    container = triton(OVERLAYS / overlay)
+    arguments = [MOUNTS.sub(f"{secrets}/", one) for one in container["args"]]
     with serving(repository, secrets / f"{overlay}.log", *arguments) as server:
         ready = re.search(r"gRPC (\S+), HTTP (\S+),", server.ready)
         assert ready
-        with urllib.request.urlopen(f"http://{ready[2]}/v2/health/ready", timeout=10) as answer:  # as probes do
-            assert answer.status == 200
+        probe = [word.replace("127.0.0.1:8000", ready[2]) for word in container["readinessProbe"]["exec"]["command"]]
+        subprocess.run([sys.executable, *probe[1:]], check=True, timeout=30)
         yield ready[1]
 
 

@@ -113,6 +113,12 @@ def test_what_callers_and_probes_need_is_open(server: Triton, path: str) -> None
     assert ask(server, path)[0] == 200
 
 
+def test_grpc_health_service_says_ready_as_probes_of_kubernetes_ask(server: Triton) -> None:
+    with grpc.insecure_channel(server.grpc_url) as channel:
+        answer = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
+    assert answer == b"\x08\x01"  # HealthCheckResponse(status=SERVING)
+
+
 def test_nothing_listens_beyond_this_machine(server: Triton) -> None:
     """Where no address was given."""
     sockets = psutil.Process(server.pid).net_connections("inet")

@@ -18,6 +18,7 @@ from emotion_client import EmotionClient
 
 from serving import Triton, TritonError
 from serving.addresses import resolve
+from serving.installation import Installation, http_warning
 from stages.loopback import get
 from stages.triton_metrics import METRICS_URL
 from tests.conftest import ROOT
@@ -156,6 +157,38 @@ def test_launch_with_temporary_files_in_a_path_with_spaces_is_rejected(
 )
 def test_url_of_each_kind_of_address_is_one_that_this_machine_reaches(tmp_path: Path, host: str, grpc_url: str) -> None:
     assert Triton(tmp_path, host=host).grpc_url == grpc_url
+
+
+@pytest.mark.parametrize(
+    ("host", "http_url"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000"),
+        ("127.0.0.2", "127.0.0.2:8000"),
+        ("0.0.0.0", "127.0.0.1:8000"),
+        ("192.0.2.1", "127.0.0.1:8000"),
+        ("::", "[::1]:8000"),
+        ("fd00::2", "[::1]:8000"),
+    ],
+)
+def test_http_listens_on_loopback_unless_it_is_exposed(tmp_path: Path, host: str, http_url: str) -> None:
+    server = Triton(tmp_path, host=host)
+    assert server.http_url == http_url
+    exposed = Triton(tmp_path, host=host, expose_http=True)
+    assert exposed.http_url == exposed.grpc_url.replace("8001", "8000")
+
+
+@pytest.mark.parametrize(
+    ("release", "warning"),
+    [
+        ("24.10", "HTTP is exposed. Triton 24.10 can be crashed by one HTTP request"),
+        (None, "HTTP is exposed. A Triton older than 25.08 can be crashed by one HTTP request"),
+        ("25.08", None),
+        ("26.09", None),
+    ],
+)
+def test_exposed_http_of_a_vulnerable_release_is_warned_of(release: str | None, warning: str | None) -> None:
+    found = http_warning(Installation(Path(), Path(), Path(), release=release))
+    assert found is None if warning is None else found is not None and found.startswith(warning)
 
 
 @pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("[::1]", "::1"), ("::", "::")])

@@ -169,9 +169,10 @@ def test_untrained_parts_are_named_by_the_command_and_in_answers(repository: Pat
 def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
     repository: Path, tmp_path: Path, scratch: Path
 ) -> None:
-    with serving(repository, tmp_path / "errors", "--log-level", "info") as served:
+    with serving(repository, tmp_path / "errors", "--log-level", "info", "--expose-http") as served:
         assert_ends_cleanly(served, signal.SIGINT, scratch)
         shown = served.errors.read_text()
+        assert "\nwarning: HTTP is exposed. " in shown
         assert re.search(r"^I\d{4} .*Started GRPCInferenceService at 127\.0\.0\.1:\d+", shown, re.MULTILINE)
         assert re.search(r"^\| emotion +\| 1 +\| READY", shown, re.MULTILINE)
         assert "CudaDriverHelper" not in shown
