@@ -8,7 +8,7 @@ A run is a directory:
         split.json                  who trained, validated, tested
         state/                      Lightning's checkpoints: last.ckpt to resume from, best.ckpt
         tensorboard/
-        checkpoint/                 the best epoch's, calibrated on validation: ready to export
+        checkpoint/                 the chosen epoch's, calibrated on validation: ready to export
         predictions.json            its answers to the test utterances
 
 At the end of each call all finished folds are calibrated together (training/shared_calibration.py), so a fold's
@@ -165,14 +165,17 @@ def train_fold(
     cache: Path,
     callbacks: Sequence[Callback] = (),
 ) -> float:
-    """Train, choose the best epoch, calibrate it, answer the test utterances, write the checkpoint.
+    """Train, choose an epoch, calibrate it, answer the test utterances, write the checkpoint.
+
+    Of averaged weights the last epoch is chosen, else the best one. The best of many epochs on a few dozen validation
+    utterances is partly luck, and what is calibrated on the same utterances is then too sure.
 
     Args:
         cache: where the teacher's features are kept.
         callbacks: of the search for settings, beside our own.
 
     Returns:
-        The best epoch's macro F1 on validation.
+        The chosen epoch's macro F1 on validation.
     """
     result = directory / "result.json"
     if result.exists():
@@ -192,7 +195,8 @@ def train_fold(
     for view in taught:
         model.head.temperature[VIEWS.index(view)] = 1.0
     seconds = _train(learner, settings, directory, callbacks)
-    state = torch.load(directory / "state" / "best.ckpt", map_location="cpu", weights_only=False)
+    name = "last.ckpt" if settings.averaging else "best.ckpt"
+    state = torch.load(directory / "state" / name, map_location="cpu", weights_only=False)
     learner.load_state_dict(state["state_dict"], strict=False)
     learner.swap_averaged()
     low_rank.merge(model)
@@ -205,7 +209,7 @@ def train_fold(
     if predictions is not None:
         predictions.save(directory / "predictions.json")
     # max finds the first of equals, as Lightning keeps it
-    chosen = max(learner.history, key=lambda epoch: epoch[MONITOR])
+    chosen = learner.history[-1] if settings.averaging else max(learner.history, key=lambda epoch: epoch[MONITOR])
     write_atomically(
         result,
         json.dumps(

@@ -283,10 +283,13 @@ class TestKilled:
         same(tmp_path / "killed", tmp_path / "whole")
         shutil.rmtree(tmp_path / "killed")
 
+    @pytest.mark.parametrize(("averaging", "chosen"), [("0", 1), ("0.5", 2)])
     def test_a_training_that_had_stopped_early_stays_stopped(
-        self, sayings: Path, checkpoint_directory: Path, tmp_path: Path
+        self, sayings: Path, checkpoint_directory: Path, tmp_path: Path, averaging: str, chosen: int
     ) -> None:
+        """The best epoch is chosen, or the last one of averaged weights."""
         options = ["--patience", "1", "--epochs", "9", "--text-lr", "1e-9", "--head-lr", "1e-9"]  # learns nothing
+        options += ["--averaging", averaging]
         command = quick(sayings, checkpoint_directory, tmp_path / "run", *options)
         killed(command, BEFORE_THE_RESULT)
         state = torch.load(tmp_path / "run" / "random-1" / "state" / "last.ckpt", weights_only=False)
@@ -294,7 +297,7 @@ class TestKilled:
         done = forked(*command)
         assert done.returncode == 0, done.stderr
         result = json.loads((tmp_path / "run" / "random-1" / "result.json").read_text())
-        assert len(result["history"]) == 2 and result["chosen_epoch"] == 1
+        assert len(result["history"]) == 2 and result["chosen_epoch"] == chosen
 
 
 def test_interrupted_it_says_how_to_go_on(
