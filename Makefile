@@ -76,6 +76,9 @@ sbom: build/audit/installed  ## everything that is pinned, as CycloneDX in build
 export: $(VENV)/installed $(CHECKPOINT)/config.json  ## export CHECKPOINT into REPOSITORY (PRECISION=fp32|fp16|int8)
 	$(BIN)/python -m export $(CHECKPOINT) --repository $(REPOSITORY) --precision $(PRECISION)
 
+%/config.json:
+	@echo "error: there is no checkpoint in $*; train one (docs/training.md), or leave CHECKPOINT out to take the demo checkpoint" >&2; exit 1
+
 serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports 8000 (HTTP), 8001 (gRPC), 8002 (metrics); ARGS="--grpc-port 9001"
 	$(BIN)/python -m serving --repository $(REPOSITORY) $(ARGS)
 

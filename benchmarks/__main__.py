@@ -1,4 +1,4 @@
-"""`python -m benchmarks run|roofline|peers|soak|overload|faults|tune|web|scaling|capacity|gpu-check|compare`."""
+"""`python -m benchmarks COMMAND`; `--help` lists the commands."""
 
 import argparse
 import os
@@ -6,13 +6,30 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
+from emotion.extras import needing
 
-from benchmarks import bench, capacity, compare, faults, gpu_check, overload, report, results, scaling, soak, tune, web
-from benchmarks.errors import BenchmarkError
-from benchmarks.peers import PEERS
-from emotion.checkpoint import CheckpointError
-from serving import TritonError
+with needing("make install-bench"):
+    from rich.console import Console
+
+    from benchmarks import (
+        bench,
+        capacity,
+        compare,
+        faults,
+        gpu_check,
+        leavers,
+        overload,
+        report,
+        results,
+        scaling,
+        soak,
+        tune,
+        web,
+    )
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.peers import PEERS
+    from emotion.checkpoint import CheckpointError
+    from serving import TritonError
 
 RESULTS = Path(__file__).parent / "results"
 ROOFLINE = bench.Plan(command="python -m benchmarks roofline", rounds=7, requests=256)
@@ -41,6 +58,9 @@ def main() -> int:
     flooding = commands.add_parser("overload", help="more than it can answer: goodput, refusals, recovery, priorities")
     overload.add_arguments(flooding)
     flooding.set_defaults(run=overload.run)
+    leaving = commands.add_parser("leavers", help="callers who leave before their answer, and what is computed in vain")
+    leavers.add_arguments(leaving)
+    leaving.set_defaults(run=leavers.run)
     breaking = commands.add_parser("faults", help="faults under a steady load, and what becomes of the requests")
     faults.add_arguments(breaking)
     breaking.set_defaults(run=faults.run)

@@ -9,16 +9,26 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers.utils import logging as transformers_logging
+from emotion.extras import needing
 
-from emotion import checkpoint as checkpoints
-from emotion.checkpoint import Checkpoint, CheckpointError
-from emotion.labels import EMOTIONS
-from export import accuracy, parity, runtimes
-from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
-from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
+with needing("make install"):
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from transformers.utils import logging as transformers_logging
+
+    from emotion import checkpoint as checkpoints
+    from emotion.checkpoint import Checkpoint, CheckpointError
+    from emotion.labels import EMOTIONS
+    from export import accuracy, parity, runtimes
+    from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
+    from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
 
 
 def export(
@@ -95,7 +105,9 @@ def export(
 
 
 def main() -> int:
-    """Exit status 0 when exported, 1 when the checkpoint is wrong or the gate stays shut."""
+    """Exit status 0 when exported, 1 when the checkpoint is wrong, the gate stays shut or nothing can be written, 130
+    when interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint for Triton.")
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
     parser.add_argument("--repository", type=Path, default=TEMPLATE, metavar="DIR", help="model repository to write to")
@@ -120,6 +132,17 @@ def main() -> int:
     except (CheckpointError, parity.ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        place = error.filename or arguments.repository
+        print(
+            f"error: {place} can't be written ({error.strerror or error}); make room, or choose another directory with "
+            "--repository, and export again",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; repeat the command to export", file=sys.stderr)
+        return 130
     for comparison in comparisons:
         print(f"{comparison.name}: {comparison.difference:.1e} (tolerance {comparison.tolerance:g})")
     print(f"exported {arguments.checkpoint} ({arguments.precision}) to {arguments.repository}")

@@ -4,10 +4,13 @@ Everything is written to a directory beside the repository first. Then each file
 (export.json) is removed before the first move and written after the last, so that a half-done exchange is never served.
 """
 
+import fcntl
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +30,40 @@ def model_file(repository: Path, model: str, precision: str) -> Path:
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """An empty directory on the repository's file system; whatever is left in it at the end is removed."""
-    directory = repository.resolve().parent / f".{repository.name}.export"
-    shutil.rmtree(directory, ignore_errors=True)  # of an export that was killed
-    directory.mkdir(parents=True)
+    """Yield an empty directory on the repository's file system, and remove it with what is left in it at the end.
+
+    Each export has a directory of its own, so that two at once do not disturb each other. It is locked as long as its
+    process lives; those of exports that were killed are removed.
+    """
+    parent, prefix = repository.resolve().parent, f".{repository.name}.export-"
+    parent.mkdir(parents=True, exist_ok=True)
+    with _locked(parent):
+        for left in parent.glob(f"{prefix}*"):
+            with suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+                shutil.rmtree(left, ignore_errors=True)
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = os.open(directory, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+@contextmanager
+def _locked(directory: Path, flags: int = 0) -> Iterator[None]:
+    """Hold the lock of a directory, which the kernel releases when its process ends."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
-    """Move the staged files into the repository.
+    """Move the staged files into the repository. Of two exports at once, the later one waits, and then wins.
 
     Hand-written files (configurations, Python stages) are copied to a repository that lacks them, and left alone in one
     that has them. Files of another checkpoint are removed: precisions of one checkpoint live side by side, those of two
@@ -47,24 +72,26 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
     Args:
         manifest: completed here with the files' SHA-256, and with the other precisions of the same checkpoint.
     """
-    _copy_hand_written(repository)
-    previous = read_manifest(repository)
-    (repository / MANIFEST).unlink(missing_ok=True)
-    kept: dict[str, str] = {}
-    if previous and previous["checkpoint"] == manifest["checkpoint"]:
-        kept = previous["files"]
-        manifest["parity"] = previous["parity"] | manifest["parity"]
-    elif previous:
-        for name in previous["files"]:
-            (repository / name).unlink(missing_ok=True)
-    files = {path.relative_to(staged).as_posix(): digest(path) for path in staged.rglob("*") if path.is_file()}
-    for name in files:
-        (repository / name).parent.mkdir(parents=True, exist_ok=True)
-        (staged / name).replace(repository / name)
-    manifest["files"] = dict(sorted((kept | files).items()))
-    path = staged / MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
-    path.replace(repository / MANIFEST)
+    repository.mkdir(parents=True, exist_ok=True)
+    with _locked(repository):
+        _copy_hand_written(repository)
+        previous = read_manifest(repository)
+        (repository / MANIFEST).unlink(missing_ok=True)
+        kept: dict[str, str] = {}
+        if previous and previous["checkpoint"] == manifest["checkpoint"]:
+            kept = previous["files"]
+            manifest["parity"] = previous["parity"] | manifest["parity"]
+        elif previous:
+            for name in previous["files"]:
+                (repository / name).unlink(missing_ok=True)
+        files = {path.relative_to(staged).as_posix(): digest(path) for path in staged.rglob("*") if path.is_file()}
+        for name in files:
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).replace(repository / name)
+        manifest["files"] = dict(sorted((kept | files).items()))
+        path = staged / MANIFEST
+        path.write_text(json.dumps(manifest, indent=2) + "\n")
+        path.replace(repository / MANIFEST)
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:

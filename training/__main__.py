@@ -4,19 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from transformers.utils import logging as transformers_logging
+from emotion.extras import needing
 
-from emotion import checkpoint as checkpoints
-from emotion.checkpoint import CheckpointError
-from emotion.text import WordPiece
-from training import corpora, settings
-from training.corpora import figures
-from training.corpora.table import HAPPY
-from training.errors import TrainingError
-from training.evaluate import evaluate
-from training.fit import fit
-from training.tune import tune
+with needing("make install-training"):
+    from rich.console import Console
+    from transformers.utils import logging as transformers_logging
+
+    from emotion import checkpoint as checkpoints
+    from emotion.checkpoint import CheckpointError
+    from emotion.text import WordPiece
+    from training import corpora, settings
+    from training.corpora import figures
+    from training.corpora.table import HAPPY
+    from training.errors import TrainingError
+    from training.evaluate import evaluate
+    from training.fit import fit
+    from training.tune import tune
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,19 +19,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-from transformers.utils import logging as transformers_logging
+from emotion.extras import needing
 
-from emotion.checkpoint import CheckpointError
-from emotion.compact import compact
-from emotion.labels import EMOTIONS
-from training import corpora, splits
-from training.corpora import Utterance
-from training.corpora.release import write_atomically
-from training.errors import TrainingError
-from training.fit import directory_of, fit
-from training.settings import Settings
+with needing("make install-training"):
+    import numpy as np
+    from rich.console import Console
+    from transformers.utils import logging as transformers_logging
+
+    from emotion.checkpoint import CheckpointError
+    from emotion.compact import compact
+    from emotion.labels import EMOTIONS
+    from training import corpora, splits
+    from training.corpora import Utterance
+    from training.corpora.release import write_atomically
+    from training.errors import TrainingError
+    from training.fit import directory_of, fit
+    from training.settings import Settings
 
 RANK = 32
 SEED = 1

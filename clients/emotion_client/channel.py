@@ -1,7 +1,5 @@
 """How the channel to the server is set up: addresses, load balancing, retries, keep-alive, proxies, TLS."""
 
-import contextlib
-import ipaddress
 import json
 import re
 import socket
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emotion_client.errors import InvalidInput
+from emotion_client.network import is_on_this_machine
 
 _ENDPOINT = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
 _UNLIMITED = (1 << 31) - 1  # bytes, gRPC's largest
@@ -85,7 +84,7 @@ def connection(endpoints: Sequence[str], tls: TLS | None, retries: bool = True) 
     arguments: dict[str, Any] = {"url": _target(endpoints), "channel_args": list(CHANNEL_ARGS)}
     if not retries:
         arguments["channel_args"].append(("grpc.enable_retries", 0))
-    if all(_on_this_machine(endpoint) for endpoint in endpoints):
+    if all(is_on_this_machine(endpoint) for endpoint in endpoints):
         arguments["channel_args"].append(("grpc.enable_http_proxy", 0))  # http_proxy is for others
     if tls is None:
         return arguments
@@ -121,13 +120,6 @@ def _split(endpoint: str) -> tuple[str, str]:
     if match is None or not 0 < int(match["port"]) < 1 << 16:
         raise InvalidInput(f"endpoint {endpoint!r} is not HOST:PORT, such as localhost:8001 (the server's gRPC port)")
     return match["host"].strip("[]"), match["port"]
-
-
-def _on_this_machine(endpoint: str) -> bool:
-    host = endpoint.rpartition(":")[0].strip("[]")
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _address(host: str, port: str, family: socket.AddressFamily) -> str | None:

@@ -50,6 +50,7 @@ _SPEECH_OUTPUTS: tuple[str, ...] = (
 )
 _PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's levels
 _PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
+_CLOSED = "this client was closed: make another one"
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
 
 
@@ -93,10 +94,18 @@ class _Client:
         self._priority, self._retries = _PRIORITIES[priority], retries
         self._connection = connection(self._endpoints, tls, retries)
         self._breaker, self._hedges = Breaker(), Budget()
+        self._closed = False
 
     def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
         """Check and encode. Raises InvalidInput for what the server need not see, CircuitOpen in an outage."""
         start = time.perf_counter()
+        if self._closed:
+            raise EmotionError(_CLOSED)
+        if not isinstance(utterance, Utterance):
+            raise InvalidInput(
+                f"utterances must be of the class Utterance, not {type(utterance).__name__}: "
+                'give Utterance(audio="clip.flac"), or Utterance(text="...")'
+            )
         if utterance.audio is None and not utterance.text:
             raise InvalidInput("neither audio nor text was given: give at least one")
         if utterance.audio is None and utterance.rate is not None:
@@ -170,7 +179,7 @@ class _Client:
         return again if again and self._hedges.take() else None
 
     def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:
-        failure = from_triton(error, ", ".join(self._endpoints), request.arguments["model_name"], request.deadline)
+        failure = from_triton(error, self._endpoints, request.arguments["model_name"], request.deadline)
         if not is_outage(error):
             self._breaker.answered()
         elif self._retries:
@@ -236,7 +245,10 @@ class EmotionClient(_Client):
         Raises:
             InvalidInput, NoSpeech, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
         """
-        request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
+        return self._analyze(Utterance(audio, text, rate, transcribe), request_id, deadline)
+
+    def _analyze(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> EmotionResult:
+        request = self._prepare(utterance, request_id, deadline)
         try:
             try:
                 answer = self._infer(request)
@@ -258,7 +270,7 @@ class EmotionClient(_Client):
 
         def one(utterance: Utterance) -> EmotionResult | EmotionError:
             try:
-                return self.analyze(utterance.audio, utterance.text, utterance.rate, transcribe=utterance.transcribe)
+                return self._analyze(utterance, None, None)
             except EmotionError as error:
                 return error
 
@@ -295,6 +307,7 @@ class EmotionClient(_Client):
 
     def close(self) -> None:
         """Close the channel."""
+        self._closed = True
         self._triton.close()
 
     def __enter__(self) -> Self:
@@ -333,17 +346,20 @@ class AsyncEmotionClient(_Client):
         deadline: float | None = None,
     ) -> EmotionResult:
         """As EmotionClient.analyze."""
+        return await self._analyze(Utterance(audio, text, rate, transcribe), request_id, deadline)
+
+    async def _analyze(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> EmotionResult:
         # in a thread, since reading a file would hold up the loop
-        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
+        request = await asyncio.to_thread(self._prepare, utterance, request_id, deadline)
         try:
             try:
                 answer = await self._infer(request)
             except InferenceServerException as error:
-                again = self._second_attempt(request, error)
+                again = await asyncio.to_thread(self._second_attempt, request, error)
                 await asyncio.sleep(_PAUSE)
                 answer = await self._infer(again)
         except InferenceServerException as error:
-            raise self._failure(request, error) from None
+            raise await asyncio.to_thread(self._failure, request, error) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -360,9 +376,7 @@ class AsyncEmotionClient(_Client):
         async def one(utterance: Utterance) -> EmotionResult | EmotionError:
             async with slots:
                 try:
-                    return await self.analyze(
-                        utterance.audio, utterance.text, utterance.rate, transcribe=utterance.transcribe
-                    )
+                    return await self._analyze(utterance, None, None)
                 except EmotionError as error:
                     return error
 
@@ -399,6 +413,7 @@ class AsyncEmotionClient(_Client):
 
     async def close(self) -> None:
         """Close the channel."""
+        self._closed = True
         await self._triton.close()
 
     async def __aenter__(self) -> Self:

@@ -1,8 +1,11 @@
 """What can go wrong, each with one sentence for people as its message."""
 
 import re
+from collections.abc import Sequence
 
 from tritonclient.utils import InferenceServerException
+
+from emotion_client.network import used_proxy, why_unreachable
 
 _ENSEMBLE = re.compile(r"^(?:in ensemble '[^']*', )+")
 _UNREACHABLE = re.compile(
@@ -54,20 +57,35 @@ def is_outage(error: InferenceServerException) -> bool:
     return unreachable or error.status() == "StatusCode.DEADLINE_EXCEEDED" or is_broken_server(error)
 
 
-def from_triton(error: InferenceServerException, endpoints: str, model: str, deadline: float) -> EmotionError:
-    """The exception to raise for `error`, which a call of `model` at `endpoints` with `deadline` (s) ended in."""
-    sentence = _sentence(error)
+def from_triton(error: InferenceServerException, servers: Sequence[str], model: str, deadline: float) -> EmotionError:
+    """Return the exception to raise for `error`, in which a call of `model` ended.
+
+    Args:
+        servers: the endpoints, HOST:PORT. If the deadline has passed it takes up to 0.1 s to try to connect to each.
+        model: that was called.
+        deadline: s.
+    """
+    sentence, endpoints = _sentence(error), ", ".join(servers)
     reason = sentence.rstrip(".")
     match (error.status() or "").removeprefix("StatusCode."):
         case "INVALID_ARGUMENT":
             return NoSpeech(sentence) if sentence.startswith(_NO_SOUND) else InvalidInput(sentence)
         case "DEADLINE_EXCEEDED":
+            if proxy := used_proxy(servers):
+                return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s ({proxy})")
+            # gRPC tries to connect again until the deadline, and then says nothing of why it could not
+            if cause := why_unreachable(servers):
+                return Unreachable(
+                    f"no server could be reached at {endpoints} within the deadline of {deadline:g} s: {cause}"
+                )
             return DeadlineExceeded(f"no answer from {endpoints} within the deadline of {deadline:g} s")
         case "UNAVAILABLE" if is_outage(error):
             # gRPC chains its reasons with colons, the root cause comes last; after those of TLS, it says OK
             cause = sentence.removesuffix(": OK").rpartition(": ")[2].rstrip("]")
             if "HTTP/2" in cause or (sentence.startswith("connections") and cause == "Socket closed"):
                 cause += "; is it the gRPC port, 8001 by default, and does it speak TLS just as this client?"
+            if proxy := used_proxy(servers):
+                cause += f" ({proxy})"
             return Unreachable(f"no server could be reached at {endpoints}: {cause}")
         case "UNAVAILABLE":
             return Unavailable(sentence)

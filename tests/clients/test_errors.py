@@ -18,9 +18,12 @@ from emotion_client import (
     Unavailable,
     Unreachable,
 )
+from emotion_client.network import used_proxy
 from tritonclient.grpc import service_pb2 as pb
 
 from tests.clients.conftest import Answering, Hanging, Refusing
+
+DEAD = "127.0.0.1:9"  # where nobody listens
 
 # as Triton passes on what a stage raises
 STACK_TRACE = (
@@ -144,6 +147,51 @@ async def test_an_asyncio_client_that_is_closed_under_way(serve: Callable[..., s
     await client.close()
     with pytest.raises(EmotionError, match=r"^the call was cancelled, since this client was closed"):
         await call
+
+
+def test_a_client_that_was_closed_before() -> None:
+    client = EmotionClient(DEAD)
+    client.close()
+    with pytest.raises(EmotionError, match=r"^this client was closed: make another one$"):
+        client.analyze(text="hello")
+
+
+async def test_an_asyncio_client_that_was_closed_before() -> None:
+    client = AsyncEmotionClient(DEAD)
+    await client.close()
+    with pytest.raises(EmotionError, match=r"^this client was closed: make another one$"):
+        await client.analyze(text="hello")
+
+
+async def test_paths_in_place_of_utterances() -> None:
+    with EmotionClient(DEAD) as client:
+        found = client.analyze_many(["a.flac"])  # type: ignore[list-item]
+    async with AsyncEmotionClient(DEAD) as async_client:
+        found += await async_client.analyze_many(["a.flac"])  # type: ignore[list-item]
+    for error in found:
+        assert isinstance(error, InvalidInput)
+        assert str(error).startswith("utterances must be of the class Utterance, not str: give Utterance(audio=")
+
+
+@pytest.mark.parametrize("deadline", [0.05, 0.5])
+async def test_a_closed_port_and_a_deadline_shorter_than_the_retries(deadline: float) -> None:
+    told = rf"^no server could be reached at {DEAD} within the deadline of {deadline} s: Connection refused$"
+    with EmotionClient(DEAD, deadline=deadline) as client, pytest.raises(Unreachable, match=told):
+        client.analyze(text="hello")
+    async with AsyncEmotionClient(DEAD, deadline=deadline) as async_client:
+        with pytest.raises(Unreachable, match=told):
+            await async_client.analyze(text="hello")
+
+
+def test_a_proxy_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", f"http://{DEAD}")
+    told = rf"through the proxy http://{DEAD} of the environment variable https_proxy; .* set no_proxy=192\.0\.2\.1\)$"
+    with EmotionClient("192.0.2.1:8001", deadline=1) as client, pytest.raises(EmotionError, match=told):
+        client.analyze(text="hello")
+    monkeypatch.setenv("no_proxy", "example.com,192.0.2.1")
+    assert used_proxy(["192.0.2.1:8001"]) is None
+    assert used_proxy(["192.0.2.1:8001", "192.0.2.2:8001"]) is not None
+    assert used_proxy(["localhost:8001", "[::1]:8001"]) is None
 
 
 def test_analyze_of_an_answer_of_nan_raises_a_sentence(serve: Callable[..., str]) -> None:

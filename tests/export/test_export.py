@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -351,22 +352,21 @@ def test_a_killed_export_leaves_the_old_one_and_the_next_cleans_up(
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
     command = [sys.executable, "-m", "export", str(checkpoint_directory), "--repository", str(repository)]
-    left = tmp_path / ".repository.export"
     with subprocess.Popen(command, cwd=TEMPLATE.parent, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 240
-            while not list(left.rglob("*.onnx")):
+            while not list(tmp_path.glob(".repository.export-*/**/*.onnx")):
                 assert process.poll() is None, process.stderr.read() if process.stderr else ""
                 assert time.monotonic() < deadline, "no file was exported"
                 time.sleep(0.05)
         finally:
             process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert list(left.rglob("*.onnx"))
+    (left,) = tmp_path.glob(".repository.export-*")
     assert contents(repository) == before
     assert check_repository(repository) is not None
     with staging(repository) as directory:
-        assert directory == left
+        assert not left.exists()
         assert not list(directory.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
@@ -381,6 +381,63 @@ def test_export_of_no_checkpoint_is_one_line(
     assert error.startswith("error: there is no checkpoint directory")
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_export_to_a_place_that_cannot_be_written_is_one_line(
+    narrow: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
+    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", "/proc/repository"])
+    assert export.__main__.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: /proc/.repository.export-") and error.count("\n") == 1
+    assert "can't be written (No such file or directory); make room, or choose another directory" in error
+
+
+def test_export_to_a_full_disk_is_one_line_and_leaves_the_repository_as_it_was(
+    narrow: Checkpoint,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    repository = shutil.copytree(exported, tmp_path / "repository")
+    before = contents(repository)
+    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
+    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a longer file fails as if the disk were full
+    try:
+        assert export.__main__.main() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and "can't be written (File too large)" in last
+    assert contents(repository) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+
+
+def test_interrupted_export_says_so_and_leaves_the_repository_as_it_was(
+    narrow: Checkpoint,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    repository = shutil.copytree(exported, tmp_path / "repository")
+    before = contents(repository)
+    monkeypatch.setattr(export.__main__, "write_models", interrupted)
+    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
+    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
+    assert export.__main__.main() == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; repeat the command to export"
+    assert contents(repository) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 # ---- publishing, with files of a few bytes
@@ -412,6 +469,17 @@ def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
     assert manifest["files"] == {name: sha256(content.encode()) for name, content in (FP32 | FP16).items()}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
     assert (tmp_path / "repository/bert/1/model.onnx").read_text() == "32 bits"
+
+
+def test_two_exports_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Each has a directory of its own, and the later one wins."""
+    repository = tmp_path / "repository"
+    with staging(repository) as first, staging(repository) as second:
+        assert first != second and first.is_dir() and second.is_dir()
+        publish_files(repository, "a", "fp32", FP32)
+        assert first.is_dir() and second.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+    assert published(repository)["checkpoint"] == "a"
 
 
 def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:

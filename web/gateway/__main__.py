@@ -2,13 +2,16 @@
 
 import sys
 
-import uvicorn
-from pydantic import ValidationError
-from pydantic_settings import CliApp
+from emotion.extras import needing
 
-from web.gateway.app import create_app
-from web.gateway.certificates import Https
-from web.gateway.settings import Settings
+with needing("make install-web"):
+    import uvicorn
+    from pydantic import ValidationError
+    from pydantic_settings import CliApp
+
+    from web.gateway.app import create_app
+    from web.gateway.certificates import Https
+    from web.gateway.settings import Settings
 
 
 def main() -> int:

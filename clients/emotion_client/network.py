@@ -1,0 +1,55 @@
+"""What this machine's network says of the servers: which proxy is in use, and whether a server can be connected to."""
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+
+_CONNECT_TIMEOUT_S = 0.1
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # environment variables, in gRPC's order
+_EXCEPTIONS = ("no_grpc_proxy", "no_proxy")
+
+
+def is_on_this_machine(endpoint: str) -> bool:
+    """Return whether HOST:PORT is a loopback address or localhost."""
+    host = _host(endpoint)
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def used_proxy(endpoints: Sequence[str]) -> str | None:
+    """Return a phrase that names the proxy which gRPC takes to these servers, or None if it takes none."""
+    if all(map(is_on_this_machine, endpoints)):
+        return None
+    variable = next((name for name in _PROXIES if os.environ.get(name)), None)
+    if variable is None:
+        return None
+    exceptions = next((os.environ[name] for name in _EXCEPTIONS if os.environ.get(name)), "")
+    suffixes = [each.strip() for each in exceptions.split(",") if each.strip()]
+    hosts = [_host(endpoint) for endpoint in endpoints]
+    if all(any(host.endswith(suffix) for suffix in suffixes) for host in hosts):
+        return None
+    return (
+        f"through the proxy {os.environ[variable]} of the environment variable {variable}; to connect directly, set "
+        f"no_proxy={','.join(hosts)}"
+    )
+
+
+def why_unreachable(endpoints: Sequence[str]) -> str | None:
+    """Return why no server can be connected to, such as "Connection refused"; None if one can, or nothing is known."""
+    reason = None
+    for endpoint in endpoints:
+        try:
+            with socket.create_connection((_host(endpoint), int(endpoint.rpartition(":")[2])), _CONNECT_TIMEOUT_S):
+                return None
+        except TimeoutError:
+            return None  # slow is not unreachable
+        except OSError as error:
+            reason = error.strerror or str(error)
+    return reason
+
+
+def _host(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0].strip("[]")
