@@ -3,6 +3,7 @@
 Components are held to the same, by the overlays beside this file.
 """
 
+import ipaddress
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ VERSION = "1.34"
 CUSTOM = {  # without a schema here
     "azmonitoring.coreos.com/v1": {"PodMonitor"},
     "cert-manager.io/v1": {"Certificate", "Issuer"},
-    "gateway.networking.k8s.io/v1": {"GRPCRoute"},
+    "gateway.networking.k8s.io/v1": {"GRPCRoute", "HTTPRoute"},
     "keda.sh/v1alpha1": {"ScaledObject", "TriggerAuthentication"},
     "monitoring.coreos.com/v1": {"PodMonitor", "PrometheusRule", "ServiceMonitor"},
 }
@@ -207,7 +208,7 @@ def test_routes_lead_to_services(overlay: Path) -> None:
             for path in rule["http"]["paths"]:
                 backend = path["backend"]["service"]
                 assert backend["port"]["name"] in services[backend["name"]]
-    for route in of_kind(overlay, "GRPCRoute"):
+    for route in of_kind(overlay, "GRPCRoute") + of_kind(overlay, "HTTPRoute"):
         for rule in route["spec"]["rules"]:
             assert all(one["port"] in services[one["name"]].values() for one in rule["backendRefs"])
 
@@ -216,8 +217,98 @@ def test_routes_lead_to_services(overlay: Path) -> None:
 def test_methods_that_are_routed_change_nothing(overlay: Path) -> None:
     for route in of_kind(overlay, "GRPCRoute"):
         methods = [one["method"] for rule in route["spec"]["rules"] for one in rule["matches"]]
-        assert {one["service"] for one in methods} == {"inference.GRPCInferenceService"}
-        assert {one["method"] for one in methods} == {"ModelInfer", "ModelMetadata", "ModelReady", "ServerReady"}
+        assert {(one["service"].rpartition(".")[2], one["method"]) for one in methods} == {
+            *(
+                ("GRPCInferenceService", f"Model{name}")
+                for name in ("Infer", "Metadata", "Ready", "Config", "Statistics")
+            ),
+            *(("GRPCInferenceService", f"Server{name}") for name in ("Live", "Ready", "Metadata")),
+            ("Health", "Check"),
+        }
+
+
+@every_overlay
+def test_page_has_one_way_in(overlay: Path) -> None:
+    """An Ingress, or an HTTPRoute with the same paths."""
+    ways = [*of_kind(overlay, "Ingress"), *of_kind(overlay, "HTTPRoute")]
+    assert len(ways) <= 1
+    for route in of_kind(overlay, "HTTPRoute"):
+        (rule,) = route["spec"]["rules"]
+        assert {one["path"]["value"] for one in rule["matches"]} == {"/", "/icon.svg", "/assets", "/api"}
+
+
+@every_overlay
+def test_disk_limit_covers_the_volumes_that_count_against_it(overlay: Path) -> None:
+    """The kubelet evicts a pod whose volumes and containers hold more than its containers' limits together."""
+    for pod in pods(overlay):
+        volumes = [volume["emptyDir"] for volume in pod["spec"].get("volumes", []) if "emptyDir" in volume]
+        needed = sum(size(volume["sizeLimit"]) for volume in volumes if volume.get("medium") != "Memory")
+        limits = [one["resources"].get("limits", {}).get("ephemeral-storage") for one in pod["spec"]["containers"]]
+        if needed:
+            assert sum(map(size, filter(None, limits))) >= needed + size("512Mi")
+
+
+def size(quantity: str) -> int:
+    """Return bytes."""
+    return int(quantity[:-2]) * {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[quantity[-2:]]
+
+
+@every_overlay
+def test_a_gpu_pod_fits_a_node_of_four_cores(overlay: Path) -> None:
+    resources = triton(overlay)["resources"]
+    if "nvidia.com/gpu" in str(resources["limits"]):
+        assert float(resources["requests"]["cpu"]) <= 3
+
+
+@every_overlay
+def test_pods_evict_nobody(overlay: Path) -> None:
+    assert {one["preemptionPolicy"] for one in of_kind(overlay, "PriorityClass")} == {"Never"}
+
+
+@every_overlay
+def test_prometheus_of_a_default_kube_prometheus_stack_finds_what_is_monitored(overlay: Path) -> None:
+    for kind in ("PodMonitor", "PrometheusRule"):
+        for one in of_kind(overlay, kind):
+            assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+
+
+@every_overlay
+@pytest.mark.parametrize(
+    ("where", "peer", "port"),
+    [
+        ("kube-dns", ("kube-system", {"k8s-app": "kube-dns"}), 53),
+        ("NodeLocal DNSCache", "169.254.20.10", 53),
+        ("AKS LocalDNS", "169.254.10.10", 53),
+        ("Cloud DNS of GKE", "169.254.169.254", 53),
+        ("OpenShift", ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}), 5353),
+    ],
+)
+def test_the_gateway_can_ask_for_names(
+    overlay: Path, where: str, peer: tuple[str, dict[str, str]] | str, port: int
+) -> None:
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        if policy["metadata"]["name"] != "web-egress":
+            continue
+        allowed = [
+            entry["protocol"]
+            for rule in policy["spec"]["egress"]
+            if any(admits(one, peer) for one in rule["to"])
+            for entry in rule["ports"]
+            if entry["port"] == port
+        ]
+        assert sorted(allowed) == ["TCP", "UDP"], where
+
+
+def admits(rule: Object, peer: tuple[str, dict[str, str]] | str) -> bool:
+    """Whether an entry of a NetworkPolicy's `to` admits an address, or a pod: its namespace and its labels."""
+    if isinstance(peer, str):
+        return "ipBlock" in rule and ipaddress.ip_address(peer) in ipaddress.ip_network(rule["ipBlock"]["cidr"])
+    namespace, labels = peer
+    return (
+        "namespaceSelector" in rule
+        and matches(rule["namespaceSelector"], {"kubernetes.io/metadata.name": namespace})
+        and matches(rule.get("podSelector", {}), labels)
+    )
 
 
 @every_overlay
