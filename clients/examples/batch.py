@@ -43,6 +43,8 @@ def main() -> None:
                 triton.InferRequestedOutput("PROBABILITIES", class_count=1),
                 triton.InferRequestedOutput("CONFIDENCE"),
             ],
+            client_timeout=30.0,
+            timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
         )
     rows = zip(LINES, answer.as_numpy("PROBABILITIES"), answer.as_numpy("CONFIDENCE"), strict=True)
     for line, [entry], [confidence] in rows:

@@ -27,7 +27,11 @@ def main() -> None:
 
     audio = options.audio.read_bytes() if options.audio else b""  # zero bytes: absent
     with triton.InferenceServerClient(options.endpoint, network_timeout=30.0) as client:
-        answer = client.infer("emotion", inputs=[tensor("AUDIO", audio), tensor("TEXT", options.text.encode())])
+        answer = client.infer(
+            "emotion",
+            inputs=[tensor("AUDIO", audio), tensor("TEXT", options.text.encode())],
+            timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
+        )
     for label, probability in zip(EMOTIONS, answer.as_numpy("PROBABILITIES")[0], strict=True):
         print(f"{label:12} {probability:6.1%}")
     print(f"{'confidence':12} {answer.as_numpy('CONFIDENCE')[0, 0]:6.1%}")

@@ -22,7 +22,7 @@ def infer(client: triton.InferenceServerClient, model: str, **inputs: NDArray[An
     for name, array in inputs.items():
         tensors.append(triton.InferInput(name, [1, *array.shape], np_to_triton_dtype(array.dtype)))
         tensors[-1].set_data_from_numpy(array[None])
-    result = client.infer(model, tensors, client_timeout=30.0)
+    result = client.infer(model, tensors, client_timeout=30.0, timeout=30_000_000)
     return {output.name: result.as_numpy(output.name)[0] for output in result.get_response().outputs}
 
 
