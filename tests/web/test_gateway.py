@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import json
+import re
 import select
 import socket
 import tempfile
@@ -17,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from emotion_client import EMOTIONS, EmotionClient
+from emotion_client import EMOTIONS, AsyncEmotionClient, EmotionClient
 from numpy.typing import NDArray
 
 from emotion import audio, decoding
@@ -294,6 +296,52 @@ def test_nothing_said_is_logged(gateway: Gateway, clip: bytes, capfd: pytest.Cap
         problem(analyze(address, clip, "a secret of mine\0"), 400, "unusable")
     out, err = capfd.readouterr()
     assert "secret" not in out + err
+
+
+def test_request_id_of_the_caller_names_the_request_everywhere(
+    gateway: Gateway, clip: bytes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the answer, in the log, and in the requests to the server."""
+    sent: list[str | None] = []
+    infer = AsyncEmotionClient.analyze
+
+    async def recorded(self: AsyncEmotionClient, *utterance: Any, request_id: str | None = None, **options: Any) -> Any:
+        sent.append(request_id)
+        return await infer(self, *utterance, request_id=request_id, **options)
+
+    monkeypatch.setattr(AsyncEmotionClient, "analyze", recorded)
+    with gateway() as address:
+        response = analyze(address, clip, "words", headers={"X-Request-ID": "order-66"})
+        refused = analyze(address, b"not audio", headers={"X-Request-ID": "order-67"})
+    assert response.headers["X-Request-ID"] == "order-66"
+    assert refused.headers["X-Request-ID"] == "order-67"
+    assert sent == ["order-66", *(f"order-66.{n}" for n in range(1, len(response.json()["timeline"]) + 1))]
+    first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert (first["request_id"], first["status"], first["outcome"]) == ("order-66", 200, "answered")
+    assert (second["request_id"], second["status"], second["outcome"]) == ("order-67", 400, "unusable")
+    assert first["received_bytes"] > len(clip) and first["ms"] > 0
+    assert first["method"] == "POST" and first["path"] == "/api/analyze"
+    assert "127.0.0.1" not in str(first)
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "two words", 'quote"', "ümlaut".encode()])
+def test_request_id_that_cannot_be_used_is_replaced(address: str, given: str | bytes) -> None:
+    headers = {"X-Request-ID": given}
+    found = [httpx.get(f"{address}/api/health", headers=headers).headers["X-Request-ID"] for _ in range(2)]  # type: ignore[dict-item]
+    assert len(set(found)) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in found)
+
+
+def test_request_log_names_what_the_guard_refused_and_can_be_turned_off(
+    gateway: Gateway, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with gateway(api_key="secret") as address:
+        analyze(address, text="words")
+    (entry,) = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (entry["status"], entry["outcome"]) == (401, "key")
+    with gateway(request_log=False) as address:
+        assert "X-Request-ID" in analyze(address, text="words").headers
+    assert capfd.readouterr().out == ""
 
 
 def test_stopping_lets_an_analysis_finish(gateway: Gateway, clip: bytes) -> None:

@@ -72,6 +72,7 @@ async def analyze(
     transcribe: bool,
     max_seconds: float,
     deadline: float,
+    request_id: str,
 ) -> Analysis:
     """Decode and ask the server: for the whole and for every window of the timeline side by side.
 
@@ -81,6 +82,7 @@ async def analyze(
         transcribe: whether to recognise the text.
         max_seconds: of the recording.
         deadline: s, for all of it.
+        request_id: names the request in the server's log and traces; those of the timeline get a number behind it.
 
     Raises:
         Failure: no answer, and why.
@@ -91,13 +93,13 @@ async def analyze(
     left = max(0.001, deadline - (decoded - begun))
     windows = [] if waveform is None else spans(len(waveform))
 
-    async def ask(*utterance: Any, transcribe: bool = False) -> tuple[EmotionResult, float]:
-        answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left)
+    async def ask(name: str, *utterance: Any, transcribe: bool = False) -> tuple[EmotionResult, float]:
+        answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left, request_id=name)
         return answer, time.perf_counter()
 
-    async def ask_window(part: Any) -> tuple[dict[str, float] | None, float]:
+    async def ask_window(number: int, part: Any) -> tuple[dict[str, float] | None, float]:
         try:
-            voice, done = await ask(part, None, rate)
+            voice, done = await ask(f"{request_id}.{number}", part, None, rate)
             return voice.probabilities, done
         except NoSpeech:
             return None, time.perf_counter()
@@ -106,7 +108,8 @@ async def analyze(
     parts = [] if waveform is None else [waveform[start:end] for start, end in windows]
     try:
         (answer, answered), voices = await asyncio.gather(
-            ask(waveform, text or None, rate, transcribe=transcribe), asyncio.gather(*map(ask_window, parts))
+            ask(request_id, waveform, text or None, rate, transcribe=transcribe),
+            asyncio.gather(*(ask_window(number, part) for number, part in enumerate(parts, 1))),
         )
     except EmotionError as error:
         raise from_client(error) from None

@@ -25,6 +25,7 @@ from web.gateway.errors import Failure, Problem, answer, busy, unusable
 from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
 from web.gateway.headers import Headers
 from web.gateway.metrics import Metrics
+from web.gateway.request_log import REQUEST_ID, RequestLog
 from web.gateway.settings import Settings
 
 ANALYZE = "/api/analyze"
@@ -111,8 +112,11 @@ class Gateway:
             self._speech_asked = time.monotonic()
         return self._speech
 
-    async def analyze(self, recording: bytes | None, text: str) -> Analysis:
+    async def analyze(self, recording: bytes | None, text: str, request_id: str) -> Analysis:
         """One analysis, if there is a place for it.
+
+        Args:
+            request_id: names the request in the server's log and traces.
 
         Raises:
             Failure: no answer, and why.
@@ -127,7 +131,7 @@ class Gateway:
         try:
             transcribe = recording is not None and not text and await self.speech()
             found = await analysis.analyze(
-                self.client, recording, text, transcribe, self.settings.max_seconds, self.settings.deadline
+                self.client, recording, text, transcribe, self.settings.max_seconds, self.settings.deadline, request_id
             )
         finally:
             self._in_flight -= 1
@@ -167,6 +171,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.post(ANALYZE, responses=FAILURES, dependencies=key)
     async def analyze(
+        request: Request,
         audio: Annotated[
             UploadFile | None, File(description="a recording: WAV, FLAC, MP3, Ogg, M4A or WebM, of any rate")
         ] = None,
@@ -175,7 +180,8 @@ def create_app(settings: Settings) -> FastAPI:
         ] = "",
     ) -> Analysis:
         """What a recording, a text or both express."""
-        return await gateway.analyze(None if audio is None else await audio.read(), text)
+        recording = None if audio is None else await audio.read()
+        return await gateway.analyze(recording, text, request.state.request_id)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
@@ -184,6 +190,7 @@ def create_app(settings: Settings) -> FastAPI:
     @app.exception_handler(Failure)
     async def failed(request: Request, failure: Failure) -> Response:
         gateway.metrics.refused(failure)
+        request.state.outcome = failure.code
         return answer(failure)
 
     @app.exception_handler(HTTPException)
@@ -218,6 +225,8 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=[KEY_HEADER],
+            allow_headers=[KEY_HEADER, REQUEST_ID],
+            expose_headers=[REQUEST_ID],
         )
+    app.add_middleware(RequestLog, enabled=settings.request_log)  # the last one added is the outermost
     return app

@@ -32,6 +32,7 @@ class Guard:
             body = await self._admit(Headers(scope=scope), receive)
         except Failure as failure:
             self._count(failure)
+            scope.setdefault("state", {})["outcome"] = failure.code
             await answer(failure)(scope, receive, send)
             return
         if body is None:  # the caller left

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     in_flight: int = Field(default=8, gt=0, description="analyses at a time; more are told to try again")
     uploads: int = Field(default=32, gt=0, description="bodies that are received at a time, each held in memory")
     deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
+    request_log: bool = Field(
+        default=True, description="one line of JSON on standard output for each call of the API, without what was said"
+    )
     page: Path = Field(default=PAGE, description="directory of the built page; the API works without it")
 
     @model_validator(mode="after")

@@ -1,0 +1,132 @@
+"""The compose file of one machine: read by a real parser, and its Prometheus run with its own configuration."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from serving import Triton
+from serving.triton import free_ports
+from tests.conftest import ROOT
+
+DOCKER = ROOT / "docker"
+FILES = (DOCKER / "compose.yaml", DOCKER / "compose.gpu.yaml")
+RULES = ROOT / "k8s" / "components" / "monitoring" / "rules.yaml"
+
+
+@pytest.fixture(scope="module", params=[FILES[:1], FILES], ids=["cpu", "gpu"])
+def compose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What podman-compose makes of the files. It asks `podman` for its version and needs no more of it."""
+    programs = tmp_path_factory.mktemp("bin")
+    podman = programs / "podman"
+    podman.write_text("#!/bin/sh\necho podman version 5.2.0\n")
+    podman.chmod(0o755)
+    files = [word for path in request.param for word in ("--file", str(path))]
+    command = [Path(sys.executable).parent / "podman-compose", *files, "--profile", "http", "config"]
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)
+    return found
+
+
+def test_services_listen_on_loopback_and_are_started_again(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == {"models", "triton", "http", "web", "prometheus", "grafana"}
+    for name, service in compose["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        assert name == "models" or service["restart"] == "always"
+        assert re.search(r":[\w.-]*\d", service["image"]) or "build" in service or name == "triton"
+        for needed in service.get("depends_on", {}):
+            assert needed in compose["services"]
+
+
+def test_files_that_are_mounted_and_built_from_are_there(compose: dict[str, Any]) -> None:
+    for config in compose["configs"].values():
+        assert (DOCKER / config["file"]).is_file()
+    for service in compose["services"].values():
+        assert "build" not in service or (ROOT / service["build"]["dockerfile"]).is_file()
+        for mount in service.get("volumes", []):
+            assert mount.split(":")[0] in compose["volumes"]
+        for config in service.get("configs", []):
+            assert config["source"] in compose["configs"]
+
+
+def test_rules_are_those_of_kubernetes() -> None:
+    own = yaml.safe_load((DOCKER / "compose" / "rules.yaml").read_text())
+    assert own == yaml.safe_load(RULES.read_text())["spec"]
+
+
+def test_service_unit_starts_the_command_that_is_documented() -> None:
+    unit = (DOCKER / "systemd" / "emoserve.service").read_text()
+    assert "\nExecStart=/opt/emoserve/.venv/bin/python -m serving\n" in unit
+    assert "\nRestart=always\n" in unit
+    if verify := shutil.which("systemd-analyze"):
+        done = subprocess.run(
+            [verify, "verify", DOCKER / "systemd" / "emoserve.service"], capture_output=True, text=True, check=False
+        )
+        problems = [line for line in done.stderr.splitlines() if "/opt/emoserve/.venv/bin/python" not in line]
+        assert problems == []
+
+
+@pytest.fixture
+def prometheus(
+    speech_server: Triton, address: str, require: Callable[[str], None], tmp_path: Path
+) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """A query of Prometheus, which has the configuration of the compose file, and reads this machine's servers."""
+    require("prometheus")
+    configuration = (DOCKER / "compose" / "prometheus.yaml").read_text()
+    for target, url in (("triton:8002", speech_server.metrics_url), ("web:8080", address.removeprefix("http://"))):
+        assert f'"{target}"' in configuration
+        configuration = configuration.replace(target, url)
+    (tmp_path / "prometheus.yaml").write_text(configuration)
+    shutil.copy(DOCKER / "compose" / "rules.yaml", tmp_path)
+    port = free_ports("127.0.0.1", {"prometheus": 0})["prometheus"]
+    command = [
+        "prometheus",
+        f"--config.file={tmp_path / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+    ]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+
+    def query(expression: str) -> list[dict[str, Any]]:
+        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+            return found
+
+    try:
+        yield query
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_prometheus_reads_triton_and_the_gateway_and_records_signals(
+    prometheus: Callable[[str], list[dict[str, Any]]], address: str
+) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        httpx.post(f"{address}/api/analyze", files={"text": (None, "words for the signals")}, timeout=30)
+        try:
+            up = {one["metric"]["job"]: one["value"][1] for one in prometheus("up")}
+            answered = prometheus("emoserve:requests:rate1m > 0")
+            if up == {"triton": "1", "web": "1"} and answered:
+                break
+        except OSError:  # it is starting
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert answered[0]["metric"]["namespace"] == "emoserve"

@@ -1,0 +1,73 @@
+"""Request ids, and the request log: one line of JSON on standard output for each call of the API.
+
+The log has no address of a caller, and nothing of what was said.
+"""
+
+import json
+import re
+import time
+import uuid
+from datetime import UTC, datetime
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = "X-Request-ID"
+_ACCEPTED = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_API = "/api/"
+
+
+class RequestLog:
+    """ASGI middleware that names each call of the API, in `scope["state"]["request_id"]` and in the answer's header.
+
+    A caller's own X-Request-ID is kept if it has at most 128 letters, digits and `_.:-`, else an id is made up.
+    """
+
+    def __init__(self, app: ASGIApp, enabled: bool) -> None:
+        """Wrap an application.
+
+        Args:
+            enabled: whether calls are logged; they have ids in any case.
+        """
+        self._app, self._enabled = app, enabled
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log what became of it."""
+        if scope["type"] != "http" or not scope["path"].startswith(_API):
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status: int | None = None
+        received, begun = 0, time.monotonic()
+
+        async def count() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
+
+        async def name(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, count, name)
+        finally:
+            if self._enabled:
+                entry = {
+                    "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,  # null: the caller left
+                    "outcome": state.get("outcome", "answered" if status == 200 else None),
+                    "received_bytes": received,
+                    "ms": round(1e3 * (time.monotonic() - begun), 1),
+                }
+                print(json.dumps(entry), flush=True)
