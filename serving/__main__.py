@@ -53,6 +53,12 @@ def main() -> int:
         default=os.environ.get("EMOSERVE_CONFIG"),
         help="take configs/NAME.pbtxt of each model that has it, such as gpu or int8 (default: config.pbtxt)",
     )
+    parser.add_argument(
+        "--open-statistics",
+        action="store_true",
+        help="let everybody who reaches the ports read statistics, as perf_analyzer does; otherwise the admin key is "
+        "needed",
+    )
     parser.add_argument("--speech", action="store_true", help="serve emotion_speech too: it recognises what is said")
     parser.add_argument(
         "--log-level",

@@ -49,7 +49,7 @@ EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; K
 # come to know servers that are new, and leave those that are going
 CONNECTION_AGE = 20
 # What callers need not reach: it is answered only to those who send the key
-ADMINISTRATION = "model-repository,shared-memory,statistics,trace,logging"
+ADMINISTRATION = ("model-repository", "shared-memory", "statistics", "trace", "logging")
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
@@ -79,6 +79,7 @@ class Triton:
         speech: bool = False,
         admin_key: str | None = None,
         expose_http: bool = False,
+        open_statistics: bool = False,
     ) -> None:
         """
         Args:
@@ -94,6 +95,7 @@ class Triton:
             admin_key: opens administration and statistics to those who send it; None makes one up.
             expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as two requests without a key
                 end Triton 24.10 (CVE-2025-23310).
+            open_statistics: whether statistics are read without the key, as perf_analyzer does.
         """
         self.repository = Path(repository)
         self.config = config
@@ -103,6 +105,7 @@ class Triton:
         self.speech = speech
         self._repositories = (self.repository, SPEECH_REPOSITORY) if speech else (self.repository,)
         self.expose_http = expose_http
+        self.open_statistics = open_statistics
         self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.http_warning: str | None = None  # what is wrong with the exposed HTTP
         self.manifest: dict[str, Any] | None = None
@@ -200,8 +203,8 @@ class Triton:
             f"--grpc-port={self._ports['gRPC']}",
             f"--metrics-address={addresses.for_http(self.host)}",
             f"--metrics-port={self._ports['metrics']}",
-            f"--http-restricted-api={ADMINISTRATION}:admin-key={self._admin_key}",
-            f"--grpc-restricted-protocol={ADMINISTRATION}:admin-key={self._admin_key}",
+            f"--http-restricted-api={self._restricted}:admin-key={self._admin_key}",
+            f"--grpc-restricted-protocol={self._restricted}:admin-key={self._admin_key}",
             f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
             "--rate-limit=execution_count",  # the encoders' instance groups say what they share
@@ -322,6 +325,11 @@ class Triton:
             connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self._ports["gRPC"]
             for connection in psutil.Process(self.pid).net_connections("tcp")
         )
+
+    @property
+    def _restricted(self) -> str:
+        """What is answered only to those who send the key, as Triton's flags have it."""
+        return ",".join(name for name in ADMINISTRATION if not (self.open_statistics and name == "statistics"))
 
     @property
     def _region(self) -> str:

@@ -1,6 +1,9 @@
 """The examples run as they stand."""
 
+import base64
+import json
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +50,15 @@ def test_models_alone_accept_an_absent_modality(server: Any, clips: dict[Path, s
     assert vggish == "vggish: 0 patches used, 128 numbers"
     _, bert, *_ = run("models_alone.py", next(iter(clips)), "--endpoint", server.grpc_url).splitlines()
     assert bert == "bert: 0 tokens used, 256 numbers"
+
+
+def test_perf_analyzer_input_is_an_utterance_with_length_prefixes(clips: dict[Path, str]) -> None:
+    clip, text = next(iter(clips.items()))
+    (row,) = json.loads(run("perf_analyzer_input.py", clip, "--text", text))["data"]
+    for name, expected in (("AUDIO", clip.read_bytes()), ("TEXT", text.encode())):
+        data = base64.b64decode(row[name]["b64"])
+        assert struct.unpack("<I", data[:4]) == (len(expected),) and data[4:] == expected
+        assert row[name]["shape"] == [1]
 
 
 def test_snippets_of_the_architecture_page_print_what_it_says(server: Any) -> None:
