@@ -266,6 +266,21 @@ def test_key_is_asked_for(gateway: Gateway, clip: bytes) -> None:
         assert httpx.get(f"{address}/api/health").status_code == 200
 
 
+def test_an_address_that_asks_too_often_is_told_when_to_come_back(gateway: Gateway) -> None:
+    with gateway(rate_limit=12) as address:  # two at once
+        assert [analyze(address, text="words").status_code for _ in range(2)] == [200, 200]
+        response = analyze(address, text="words")
+        assert re.fullmatch(r"You ask too often; please try again in [1-5] s\.", problem(response, 429, "too_often"))
+        assert 1 <= int(response.headers["Retry-After"]) <= 5
+        assert httpx.get(f"{address}/api/health").status_code == 200
+
+
+def test_empty_key_asks_for_none(gateway: Gateway) -> None:
+    """As compose passes on a variable that is not set."""
+    with gateway(api_key="") as address:
+        assert analyze(address, text="words").status_code == 200
+
+
 def test_other_origins_may_call_only_where_configured(gateway: Gateway, address: str) -> None:
     origin = {"Origin": "https://example.org"}
     assert "access-control-allow-origin" not in httpx.get(f"{address}/api/health", headers=origin).headers

@@ -36,6 +36,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "No key, or a wrong one"},
     408: {"model": Problem, "description": "The upload did not arrive in time"},
     413: {"model": Problem, "description": "The upload is too large"},
+    429: {"model": Problem, "description": "Too many from one address (try again after Retry-After)"},
     500: {"model": Problem, "description": "A fault of the server"},
     503: {"model": Problem, "description": "Busy (try again after Retry-After), or the emotion server is away"},
     504: {"model": Problem, "description": "The answer took too long"},

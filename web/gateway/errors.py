@@ -37,6 +37,11 @@ def busy() -> Failure:
     return Failure(503, "busy", "Many people are using this right now; please try again in a moment.", retry_after=2)
 
 
+def too_often(seconds: int) -> Failure:
+    """One caller asks more often than it may."""
+    return Failure(429, "too_often", f"You ask too often; please try again in {seconds} s.", retry_after=seconds)
+
+
 def too_large(limit: int) -> Failure:
     """An upload over the limit."""
     return Failure(413, "too_large", f"The upload is too large; at most {limit / 2**20:g} MiB are accepted.")

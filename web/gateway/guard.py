@@ -1,4 +1,4 @@
-"""What stands before an upload is read: the key, its size, and how many are received at a time."""
+"""What is checked before an upload is read: how often one caller asks, the key, the size, how many come at a time."""
 
 import asyncio
 import secrets
@@ -7,7 +7,8 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.gateway.errors import Failure, answer, busy, too_large
+from web.gateway.errors import Failure, answer, busy, too_large, too_often
+from web.gateway.rate_limit import RateLimit
 from web.gateway.settings import Settings
 
 KEY_HEADER = "X-API-Key"
@@ -22,6 +23,7 @@ class Guard:
         self._app, self._path, self._settings, self._count = app, path, settings, count
         self._limit = settings.max_bytes + FORM_OVERHEAD
         self._receiving = 0
+        self._rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may be analysed, answer the rest."""
@@ -29,7 +31,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._admit(Headers(scope=scope), receive)
+            body = await self._admit(Headers(scope=scope), scope["client"], receive)
         except Failure as failure:
             self._count(failure)
             scope.setdefault("state", {})["outcome"] = failure.code
@@ -45,7 +47,10 @@ class Guard:
 
         await self._app(scope, replay, send)
 
-    async def _admit(self, headers: Headers, receive: Receive) -> bytes | None:
+    async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
+        address = client[0] if client else ""
+        if self._rate_limit and (seconds := self._rate_limit.wait_s(address)):
+            raise too_often(seconds)
         key = self._settings.api_key
         if key and not secrets.compare_digest(headers.get(KEY_HEADER, "").encode(), key.get_secret_value().encode()):
             raise Failure(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")

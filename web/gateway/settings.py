@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     max_characters: int = Field(default=2000, gt=0, description="of a text")
     in_flight: int = Field(default=8, gt=0, description="analyses at a time; more are told to try again")
     uploads: int = Field(default=32, gt=0, description="bodies that are received at a time, each held in memory")
+    rate_limit: float = Field(
+        default=0.0, ge=0, description="analyses a minute from one address, a sixth of them at once; 0: no limit"
+    )
     deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
     request_log: bool = Field(
         default=True, description="one line of JSON on standard output for each call of the API, without what was said"

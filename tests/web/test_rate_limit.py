@@ -1,0 +1,45 @@
+"""How often one caller may ask, on a clock of the test's own."""
+
+import pytest
+
+from web.gateway import rate_limit
+from web.gateway.rate_limit import RateLimit
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("per_minute", "burst"), [(60, 10), (6, 1), (1, 1), (600, 100)])
+def test_wait_is_zero_for_a_burst_and_then_until_the_next_token(per_minute: float, burst: int) -> None:
+    clock = Clock()
+    limit = RateLimit(per_minute, clock)
+    assert [limit.wait_s("a") for _ in range(burst)] == [0] * burst
+    wait = limit.wait_s("a")
+    assert wait == max(1, 60 / per_minute)
+    assert limit.wait_s("b") == 0  # another caller has a bucket of its own
+    clock.now += wait
+    assert limit.wait_s("a") == 0
+
+
+def test_wait_of_a_caller_who_is_rejected_does_not_grow() -> None:
+    clock = Clock()
+    limit = RateLimit(6, clock)
+    assert [limit.wait_s("a") for _ in range(5)] == [0, 10, 10, 10, 10]
+    clock.now += 4
+    assert limit.wait_s("a") == 6
+
+
+def test_callers_who_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
+    limit = RateLimit(1, Clock())
+    for caller in "abcd":
+        assert limit.wait_s(caller) == 0
+    assert limit.wait_s("d") > 0
+    assert limit.wait_s("a") == 0  # forgotten
+    assert len(limit._buckets) == 3
