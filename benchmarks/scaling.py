@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import grpc
 import yaml
 from rich.console import Console
 
@@ -32,6 +33,7 @@ from serving import Triton
 from serving.triton import free_ports
 
 K8S = Path(__file__).parent.parent / "k8s"
+HEALTH_CHECK, SERVING = "/grpc.health.v1.Health/Check", b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 INTERVAL = 5.0  # s from one scrape, and one evaluation of the rules, to the next
 WINDOW = 60.0  # s over which the rules take rates
 LABELS = {"namespace": "emoserve", "pod": "triton-0"}
@@ -53,7 +55,6 @@ class Probe:
         slowest: s.
     """
 
-    path: str
     period: float  # s
     timeout: float  # s
     threshold: int
@@ -62,14 +63,15 @@ class Probe:
     slowest: float = 0.0
     _row: int = field(default=0, repr=False)
 
-    def ask(self, http_url: str, ended: threading.Event) -> None:
-        """Go on asking until the event is set."""
+    def ask(self, grpc_url: str, ended: threading.Event) -> None:
+        """Go on asking gRPC's health service until the event is set, with a new connection each time."""
         while not ended.is_set():
             begun = time.monotonic()
             try:
-                with urllib.request.urlopen(f"http://{http_url}{self.path}", timeout=self.timeout):
-                    self._row = 0
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                with grpc.insecure_channel(grpc_url) as channel:
+                    answer = channel.unary_unary(HEALTH_CHECK)(b"", timeout=self.timeout)
+                self._row = 0 if answer == SERVING else self._row + 1
+            except grpc.RpcError:
                 self._row += 1
             took = time.monotonic() - begun
             self.asked += 1
@@ -105,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         with console.status("what it can answer"):
             capacity = load.run(host, tokenizer, users=USERS, requests=CAPACITY_REQUESTS).throughput
         rate = arguments.overload * capacity
-        asking = [threading.Thread(target=probe.ask, args=(triton.http_url, ended)) for probe in probes.values()]
+        asking = [threading.Thread(target=probe.ask, args=(triton.grpc_url, ended)) for probe in probes.values()]
         for thread in asking:
             thread.start()
         try:
@@ -159,7 +161,6 @@ def read_probes() -> dict[str, Probe]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return {
         name: Probe(
-            container[name]["httpGet"]["path"],
             container[name]["periodSeconds"],
             container[name]["timeoutSeconds"],
             container[name]["failureThreshold"],

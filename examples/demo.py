@@ -68,8 +68,8 @@ def ask(client: EmotionClient) -> dict[str, EmotionResult]:
         transcripts = dict(csv.reader(file, delimiter="\t"))
     english = "austen-0890.flac"
     return {
-        "angry voice": client.analyze(SPEECH / "emodb-08a02Wc.flac"),
-        "joyful voice": client.analyze(SPEECH / "emodb-08a02Fe.flac"),
+        "angry voice": client.analyze(SPEECH / "emodb-08b01Wa.flac"),
+        "joyful voice": client.analyze(SPEECH / "emodb-08b01Fe.flac"),
         "voice and text": client.analyze(SPEECH / english, transcripts[english]),
         "text alone": client.analyze(text=TEXT_ALONE),
     }

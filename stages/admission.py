@@ -16,7 +16,7 @@ from typing import Any
 
 from emotion.errors import BusyError
 from stages.loopback import get
-from stages.triton_metrics import MetricsReader, Values
+from stages.triton_metrics import CANCELED, MetricsReader, Values
 from stages.wakeup import HTTP_URL
 
 QUEUE = "queue"  # the stage in which admitted requests wait
@@ -26,6 +26,11 @@ MAX_AGE_S = 1.0  # of the newest reading; with an older one everything is admitt
 WINDOW_S = 5.0  # over which the models' speed is taken, or longer until MIN_UTTERANCES were answered
 MIN_UTTERANCES = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
+# Callers without a timeout are assumed to wait as long as nobody leaves. More than this share of leaving callers, and
+# the assumption becomes shorter than the present wait, by DECREASE each second; else it grows again, by INCREASE.
+MAX_CANCELED_SHARE = 0.02
+DECREASE, INCREASE = 0.7, 1.02
+MIN_DEFAULT_TIMEOUT_S = 0.5
 MAX_WAIT_S = 30.0  # default_timeout_microseconds of the stages: no request waits longer
 
 
@@ -75,12 +80,14 @@ class QueueSnapshot:
         queued: requests in the stage `queue`, of either priority.
         waiting: requests that wait for each of the models behind it.
         work: of each model.
+        canceled: requests whose callers were found to have left, since the models were loaded.
     """
 
     time: float
     queued: float
     waiting: Mapping[str, float]
     work: Mapping[str, ModelWork]
+    canceled: float = 0.0
 
     @property
     def answered(self) -> float:
@@ -132,12 +139,14 @@ class Admission:
 
         Args:
             processes: of the stage.
-            default_timeout_s: how long the caller of a request without a timeout is assumed to wait.
+            default_timeout_s: how long the caller of a request without a timeout is assumed to wait at most.
             read: replaces the reading of Triton's metrics in tests, which call `observe` themselves.
             clock: replaces time.monotonic in tests.
         """
         self._processes = processes
-        self._default_timeout_s = default_timeout_s
+        self._longest_default_s = default_timeout_s
+        self._default_timeout_s = default_timeout_s  # follows what callers turn out to wait
+        self._needed_s = 0.0  # what the newest request would have taken
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
@@ -176,12 +185,13 @@ class Admission:
                 ahead = sum((queued + newest.behind(model)) * each for model, each in self._speed.bottleneck.items())
                 # those ahead, the batches that are running, and its own way through the models
                 needed = ahead + self._speed.batch + self._speed.passage
+                self._needed_s = needed
                 waits = timeout / 1e6 or self._default_timeout_s
                 if needed > min(MAX_WAIT_S, MARGIN * waits):
                     caller = (
                         f"the caller waits {waits:.1f} s; try again later"
                         if timeout
-                        else f"a request without a timeout may take {waits:g} s; try again later, or send a timeout"
+                        else f"a request without a timeout may take {waits:.1f} s; try again later, or send a timeout"
                     )
                     raise BusyError(f"the server is busy: an answer would take about {needed:.1f} s, and {caller}")
             self._admitted[bulk] += 1
@@ -207,9 +217,25 @@ class Admission:
             left = self._interactive + admitted - (newest.answered - before.answered)
             # no more than are waiting: some were rejected later, or their callers left
             self._interactive = min(max(0.0, left), newest.all_waiting + admitted)
+            self._follow_callers(before, newest)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES:
                 self._speed = speed(oldest, newest)
+
+    def _follow_callers(self, before: QueueSnapshot, newest: QueueSnapshot) -> None:
+        """Assume a shorter wait where callers leave while requests wait, and a longer one where they do not.
+
+        Triton notices that a caller has left only between two steps of its request. A request is computed in vain if
+        its caller leaves after the last queue, so the wait must become shorter than the callers' patience.
+        """
+        seconds = newest.time - before.time
+        left, answered = newest.canceled - before.canceled, newest.answered - before.answered
+        if left > MAX_CANCELED_SHARE * (left + answered) and before.all_waiting:
+            present = max(self._needed_s / MARGIN, MIN_DEFAULT_TIMEOUT_S)
+            shorter = min(self._default_timeout_s, present) * DECREASE**seconds
+            self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, shorter)
+        else:
+            self._default_timeout_s = min(self._longest_default_s, self._default_timeout_s * INCREASE**seconds)
 
     def _keep_observing(self) -> None:
         while True:
@@ -264,7 +290,11 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
         )
 
     return QueueSnapshot(
-        now, waiting(QUEUE), {model: waiting(model) for model in MODELS}, {model: work(model) for model in MODELS}
+        now,
+        waiting(QUEUE),
+        {model: waiting(model) for model in MODELS},
+        {model: work(model) for model in MODELS},
+        sum(values.get((CANCELED, model), 0.0) for model in (QUEUE, *MODELS)),
     )
 
 

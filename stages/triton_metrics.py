@@ -11,6 +11,9 @@ METRICS_URL = "EMOSERVE_METRICS_URL"  # environment variable that serving.Triton
 TIMEOUT_S = 1.0
 _SAMPLE = re.compile(r'(?m)^nv_inference_(\w+){model="([^"]+)",[^}]*} (\S+)')
 
+_CANCELED = re.compile(r'(?m)^nv_inference_request_failure{model="([^"]+)",reason="CANCELED",[^}]*} (\S+)')
+CANCELED = "request_canceled"  # failures for that reason alone
+
 Values = Mapping[tuple[str, str], float]
 
 
@@ -19,10 +22,13 @@ def parse(text: str) -> Values:
 
     Args:
         text: in Prometheus' text format. Samples that differ in further labels only (reasons, versions) are summed.
+            Failures whose reason is CANCELED are also there by themselves, as CANCELED.
     """
     values: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, model, value in _SAMPLE.findall(text):
         values[name, model] += float(value)
+    for model, value in _CANCELED.findall(text):
+        values[CANCELED, model] += float(value)
     return values
 
 

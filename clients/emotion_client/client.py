@@ -101,11 +101,6 @@ class _Client:
         start = time.perf_counter()
         if self._closed:
             raise EmotionError(_CLOSED)
-        if not isinstance(utterance, Utterance):
-            raise InvalidInput(
-                f"utterances must be of the class Utterance, not {type(utterance).__name__}: "
-                'give Utterance(audio="clip.flac"), or Utterance(text="...")'
-            )
         if utterance.audio is None and not utterance.text:
             raise InvalidInput("neither audio nor text was given: give at least one")
         if utterance.audio is None and utterance.rate is not None:
@@ -245,10 +240,7 @@ class EmotionClient(_Client):
         Raises:
             InvalidInput, NoSpeech, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
         """
-        return self._analyze(Utterance(audio, text, rate, transcribe), request_id, deadline)
-
-    def _analyze(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> EmotionResult:
-        request = self._prepare(utterance, request_id, deadline)
+        request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             try:
                 answer = self._infer(request)
@@ -270,7 +262,8 @@ class EmotionClient(_Client):
 
         def one(utterance: Utterance) -> EmotionResult | EmotionError:
             try:
-                return self._analyze(utterance, None, None)
+                given = _checked_utterance(utterance)
+                return self.analyze(given.audio, given.text, given.rate, transcribe=given.transcribe)
             except EmotionError as error:
                 return error
 
@@ -346,11 +339,8 @@ class AsyncEmotionClient(_Client):
         deadline: float | None = None,
     ) -> EmotionResult:
         """As EmotionClient.analyze."""
-        return await self._analyze(Utterance(audio, text, rate, transcribe), request_id, deadline)
-
-    async def _analyze(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> EmotionResult:
         # in a thread, since reading a file would hold up the loop
-        request = await asyncio.to_thread(self._prepare, utterance, request_id, deadline)
+        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
         try:
             try:
                 answer = await self._infer(request)
@@ -376,7 +366,8 @@ class AsyncEmotionClient(_Client):
         async def one(utterance: Utterance) -> EmotionResult | EmotionError:
             async with slots:
                 try:
-                    return await self._analyze(utterance, None, None)
+                    given = _checked_utterance(utterance)
+                    return await self.analyze(given.audio, given.text, given.rate, transcribe=given.transcribe)
                 except EmotionError as error:
                     return error
 
@@ -421,6 +412,16 @@ class AsyncEmotionClient(_Client):
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+def _checked_utterance(utterance: object) -> Utterance:
+    """Return it. Raises InvalidInput for what is none, such as a path."""
+    if not isinstance(utterance, Utterance):
+        raise InvalidInput(
+            f"utterances must be of the class Utterance, not {type(utterance).__name__}: "
+            'give Utterance(audio="clip.flac"), or Utterance(text="...")'
+        )
+    return utterance
 
 
 def _checked(seconds: float, name: str = "deadline") -> float:

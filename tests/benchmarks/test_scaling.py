@@ -18,16 +18,16 @@ from serving.triton import free_ports
 
 def test_probes_and_target_are_those_of_the_manifests() -> None:
     probes = scaling.read_probes()
-    assert probes["livenessProbe"] == Probe("/v2/health/live", 10, 10, 6)
-    assert probes["readinessProbe"].path == "/v2/health/ready"
+    assert probes["livenessProbe"] == Probe(10, 10, 6)
+    assert probes["readinessProbe"] == Probe(5, 5, 3)
     assert scaling.read_target() == 0.5
 
 
 def test_a_probe_counts_failures_in_a_row(server: Triton) -> None:
-    probe = Probe("/v2/health/live", 0.05, 1.0, 3)
+    probe = Probe(0.05, 1.0, 3)
     ended = threading.Event()
-    nobody = f"127.0.0.1:{free_ports('127.0.0.1', {'HTTP': 0})['HTTP']}"
-    for url, asked in ((server.http_url, 3), (nobody, 5), (server.http_url, 3)):
+    nobody = f"127.0.0.1:{free_ports('127.0.0.1', {'gRPC': 0})['gRPC']}"
+    for url, asked in ((server.grpc_url, 3), (nobody, 5), (server.grpc_url, 3)):
         ended.clear()
         thread = threading.Thread(target=probe.ask, args=(url, ended))
         before = probe.asked

@@ -34,7 +34,8 @@ STAGES = re.findall(r'model_name: "(\w+)"', (ROOT / "model_repository" / "emotio
 SPEECH_MODELS = {path.parent.name for path in (ROOT / "speech_repository").glob("*/config.pbtxt")}
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 ELSEWHERE = {  # series that no Triton on this machine has
-    "emoserve_gateway_analyses_total": "the gateway's",  # tests/web/test_compose.py
+    "emoserve_gateway_analyses_total": "the gateway's",
+    "emoserve_gateway_in_flight": "the gateway's",
     "nv_gpu_utilization": "a GPU's",
     "nv_gpu_memory_used_bytes": "a GPU's",
     "nv_gpu_memory_total_bytes": "a GPU's",

@@ -1,5 +1,6 @@
 """Admission: requests that cannot be answered in time are rejected at once, and no others."""
 
+import re
 import threading
 import time
 from collections import Counter
@@ -12,8 +13,11 @@ from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavai
 from emotion.errors import BusyError
 from serving import Triton
 from stages.admission import (
+    DECREASE,
+    INCREASE,
     MAX_AGE_S,
     MAX_WAIT_S,
+    MIN_DEFAULT_TIMEOUT_S,
     MIN_UTTERANCES,
     MODELS,
     WINDOW_S,
@@ -42,6 +46,7 @@ class Server:
     behind: float = 0.0  # before vggish
     bert: float = 0.0
     instances: Instances = ONE
+    canceled: float = 0.0
     fails: bool = False
     now: float = 1000.0
     began: float = 1000.0
@@ -59,7 +64,8 @@ class Server:
             model: ModelWork(done, done, done / 4, done * seconds, self.instances)
             for model, seconds in self.batch_s.items()
         }
-        return QueueSnapshot(self.now, self.queued, {"vggish": self.behind, "bert": self.bert, "fusion": 0}, work)
+        waiting = {"vggish": self.behind, "bert": self.bert, "fusion": 0}
+        return QueueSnapshot(self.now, self.queued, waiting, work, self.canceled)
 
 
 def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
@@ -117,8 +123,44 @@ def test_check_without_a_timeout_assumes_the_default_one() -> None:
     server = Server(behind=1)
     admission = learnt(server, default_timeout_s=4.05)
     assert admitted(admission, 0) == 46
-    with pytest.raises(BusyError, match=r"and a request without a timeout may take 4\.05 s; .*, or send a timeout$"):
+    with pytest.raises(BusyError, match=r"and a request without a timeout may take 4\.\d s; .*, or send a timeout$"):
         admission.check(0, bulk=False)
+
+
+def left(server: Server, admission: Admission, seconds: float, per_second: float) -> float:
+    """Let callers leave for some seconds; return how long the caller of a request without a timeout is given then."""
+    for _ in range(int(10 * seconds)):
+        server.now += 0.1
+        server.canceled += 0.1 * per_second
+        admission.observe()
+    with pytest.raises(BusyError, match="a request without a timeout may take") as error:
+        for _ in range(1000):
+            admission.check(0, bulk=False)
+    return float(re.findall(r"may take (\S+) s", str(error.value))[0])
+
+
+def test_callers_who_leave_shorten_the_timeout_that_is_assumed_for_others() -> None:
+    """The server answers 20/s; 2 % of leaving callers are 0.4/s."""
+    server = Server(queued=50, behind=1)  # 50 utterances of 0.05 s, and 0.5 s: about 3 s
+    admission = learnt(server, default_timeout_s=10.0)
+    admission.check(0, bulk=False)
+    assert left(server, admission, seconds=5, per_second=0.3) == 10.0
+    assert left(server, admission, seconds=1, per_second=10) == pytest.approx(10 * DECREASE, abs=0.1)
+    assert left(server, admission, seconds=20, per_second=10) == MIN_DEFAULT_TIMEOUT_S
+    later = left(server, admission, seconds=30, per_second=0)
+    assert later == pytest.approx(MIN_DEFAULT_TIMEOUT_S * INCREASE**30, abs=0.1)
+    admission.check(30_000_000, bulk=False)  # who sends a timeout gets it
+
+
+def test_callers_who_leave_a_server_where_nobody_waits_change_nothing() -> None:
+    server = Server()
+    admission = learnt(server, default_timeout_s=10.0)
+    for _ in range(50):
+        server.now += 0.1
+        server.canceled += 1
+        admission.observe()
+    server.queued, server.behind = 1000, 1
+    assert left(server, admission, seconds=0.1, per_second=0) == 10.0
 
 
 def test_check_counts_those_admitted_since_the_last_snapshot() -> None:

@@ -34,7 +34,7 @@ def compose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     podman.write_text("#!/bin/sh\necho podman version 5.2.0\n")
     podman.chmod(0o755)
     files = [word for path in request.param for word in ("--file", str(path))]
-    command = [Path(sys.executable).parent / "podman-compose", *files, "--profile", "http", "config"]
+    command = [str(Path(sys.executable).parent / "podman-compose"), *files, "--profile", "http", "config"]
     environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,12 @@ import leisure from "../../../../examples/speech/austen-0870.flac?url";
 import disposed from "../../../../examples/speech/austen-0880.flac?url";
 import selfish from "../../../../examples/speech/austen-0890.flac?url";
 import amiable from "../../../../examples/speech/austen-0930.flac?url";
-import angry from "../../../../examples/speech/emodb-08a02Wc.flac?url";
-import happy from "../../../../examples/speech/emodb-08a02Fe.flac?url";
+import angry from "../../../../examples/speech/emodb-08b01Wa.flac?url";
+import happy from "../../../../examples/speech/emodb-08b01Fe.flac?url";
 import transcripts from "../../../../examples/speech/transcripts.tsv?raw";
 
 const SENTENCES: Record<string, string> = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
-const GERMAN = "German: “Das will sie am Mittwoch abgeben” (she will hand it in on Wednesday)";
+const GERMAN = "German: “Was sind denn das für Tüten, die da unter dem Tisch stehen?” (what are those bags under the table?)";
 const CLIPS = [
   { name: "An angry voice", words: GERMAN, url: angry },
   { name: "A joyful voice", words: GERMAN, url: happy },
