@@ -161,6 +161,25 @@ def test_audit_fails_for_what_is_known_until_it_is_accepted_with_a_reason(tree: 
 
 
 @needs_npm
+def test_audit_prints_what_is_bundled_until_its_day_or_another_version(tree: Path, services: Services) -> None:
+    done = audit(tree, services)
+    assert done.returncode == 0
+    assert re.search(r"^CVE-2025-23310 in nvidia-pytriton==0.7.0, accepted until 2\d{3}-\d\d-\d\d: ", done.stdout, re.M)
+
+    listed = tree / ".ci" / "bundled-vulnerabilities"
+    before = listed.read_text()
+    listed.write_text(re.sub(r"(CVE-2025-23310) \S+", r"\1 2026-01-01", before))
+    done = audit(tree, services)
+    assert done.returncode == 1
+    assert "CVE-2025-23310 in nvidia-pytriton==0.7.0 was accepted until 2026-01-01; judge it again" in done.stderr
+
+    listed.write_text(before.replace("nvidia-pytriton==0.7.0 CVE-2025-23311", "nvidia-pytriton==0.6.0 CVE-2025-23311"))
+    done = audit(tree, services)
+    assert done.returncode == 1
+    assert "nvidia-pytriton==0.6.0 is not pinned any more; judge CVE-2025-23311" in done.stderr
+
+
+@needs_npm
 def test_audit_fails_where_nobody_can_be_asked(tree: Path, services: Services) -> None:
     services.shutdown()
     services.server_close()
