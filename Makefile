@@ -39,7 +39,7 @@ test: $(VENV)/installed-dev  ## all checks and tests, against a real Triton
 	$(MAKE) --jobs=2 lint pytest
 
 pytest: $(VENV)/installed-dev
-	MAKEFLAGS= $(BIN)/python -m pytest -n 3 -m "not full_size and not k8s_deep"
+	MAKEFLAGS= $(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
 
 fuzz: MINUTES ?= 20
 fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES

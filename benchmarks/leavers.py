@@ -183,6 +183,8 @@ class Callers:
                 await client.infer("emotion", self._inputs, client_timeout=patience, **timeout)
         except TimeoutError:
             return "left"
+        except (OSError, IndexError):  # refused, reset, or closed without an answer
+            return "failed"
         except InferenceServerException as error:
             outcomes = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "refused"}
             return outcomes.get(error.status() or "", "failed")

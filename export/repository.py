@@ -5,6 +5,7 @@ Everything is written to a directory beside the repository first. Then each file
 """
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -38,8 +39,8 @@ def staging(repository: Path) -> Iterator[Path]:
     parent, prefix = repository.resolve().parent, f".{repository.name}.export-"
     parent.mkdir(parents=True, exist_ok=True)
     with _locked(parent):
-        for left in parent.glob(f"{prefix}*"):
-            with suppress(BlockingIOError), _locked(left, fcntl.LOCK_NB):
+        for left in parent.glob(f"{glob.escape(prefix)}*"):
+            with suppress(OSError), _locked(left, fcntl.LOCK_NB):
                 shutil.rmtree(left, ignore_errors=True)
         directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = os.open(directory, os.O_RDONLY)

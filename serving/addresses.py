@@ -35,10 +35,8 @@ def url(host: str, port: int) -> str:
 
 
 def loopback(address: str) -> str:
-    """Return an IP address if it is a loopback address, else the loopback address of its family."""
-    if ipaddress.ip_address(address).is_loopback:
-        return address
-    return "::1" if ":" in address else "127.0.0.1"
+    """Return an IP address if it is a loopback address, else 127.0.0.1, which probes and proxies ask."""
+    return address if ipaddress.ip_address(address).is_loopback else "127.0.0.1"
 
 
 def for_http(address: str) -> str:

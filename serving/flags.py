@@ -19,7 +19,10 @@ _MODELS = (
 # flag: the values that are rejected (a regular expression, matched in lower case), and the reason with the remedy
 REJECTED = {
     "allow-grpc": (_FALSE, "clients and draining need gRPC; close its port with a firewall or a NetworkPolicy"),
-    "allow-http": (_FALSE, "probes and batcher wake-ups need HTTP; close its port with a firewall or a NetworkPolicy"),
+    "allow-http": (
+        _FALSE,
+        "the launcher and batcher wake-ups need HTTP; it listens on loopback alone unless --expose-http is given",
+    ),
     "allow-metrics": (_FALSE, "admission and stall detection read the metrics; close their port with a firewall"),
     "allow-sagemaker": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),
     "allow-vertex-ai": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),

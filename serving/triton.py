@@ -93,8 +93,8 @@ class Triton:
             arguments: further tritonserver flags, passed on as they are.
             speech: whether to serve `emotion_speech` too, which recognises what is said.
             admin_key: opens administration and statistics to those who send it; None makes one up.
-            expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as two requests without a key
-                end Triton 24.10 (CVE-2025-23310).
+            expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as one request without a key
+                can crash Triton 24.10 (CVE-2025-23310).
             open_statistics: whether statistics are read without the key, as perf_analyzer does.
         """
         self.repository = Path(repository)

@@ -26,11 +26,13 @@ MAX_AGE_S = 1.0  # of the newest reading; with an older one everything is admitt
 WINDOW_S = 5.0  # over which the models' speed is taken, or longer until MIN_UTTERANCES were answered
 MIN_UTTERANCES = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
-# Callers without a timeout are assumed to wait as long as nobody leaves. More than this share of leaving callers, and
-# the assumption becomes shorter than the present wait, by DECREASE each second; else it grows again, by INCREASE.
-MAX_CANCELED_SHARE = 0.02
+# The timeout that is assumed for requests without one is judged once a second. If requests wait, and more than
+# MAX_CANCELED_SHARE of the callers and at least MIN_CANCELED left, it falls below the present wait, by DECREASE each
+# second; otherwise it grows by INCREASE each second.
+JUDGE_INTERVAL_S = 1.0
+MAX_CANCELED_SHARE, MIN_CANCELED = 0.02, 2
 DECREASE, INCREASE = 0.7, 1.02
-MIN_DEFAULT_TIMEOUT_S = 0.5
+MIN_DEFAULT_TIMEOUT_S = 1.0
 MAX_WAIT_S = 30.0  # default_timeout_microseconds of the stages: no request waits longer
 
 
@@ -146,7 +148,7 @@ class Admission:
         self._processes = processes
         self._longest_default_s = default_timeout_s
         self._default_timeout_s = default_timeout_s  # follows what callers turn out to wait
-        self._needed_s = 0.0  # what the newest request would have taken
+        self._judged: QueueSnapshot | None = None  # the snapshot at which that was last changed
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
@@ -182,10 +184,7 @@ class Admission:
                 queued = min(newest.queued, self._interactive) + self._processes * self._admitted[False]
                 if bulk:
                     queued = newest.queued + self._processes * sum(self._admitted.values())
-                ahead = sum((queued + newest.behind(model)) * each for model, each in self._speed.bottleneck.items())
-                # those ahead, the batches that are running, and its own way through the models
-                needed = ahead + self._speed.batch + self._speed.passage
-                self._needed_s = needed
+                needed = _needed_s(newest, queued, self._speed)
                 waits = timeout / 1e6 or self._default_timeout_s
                 if needed > min(MAX_WAIT_S, MARGIN * waits):
                     caller = (
@@ -217,25 +216,33 @@ class Admission:
             left = self._interactive + admitted - (newest.answered - before.answered)
             # no more than are waiting: some were rejected later, or their callers left
             self._interactive = min(max(0.0, left), newest.all_waiting + admitted)
-            self._follow_callers(before, newest)
+            self._follow_callers(newest)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES:
                 self._speed = speed(oldest, newest)
 
-    def _follow_callers(self, before: QueueSnapshot, newest: QueueSnapshot) -> None:
+    def _follow_callers(self, newest: QueueSnapshot) -> None:
         """Assume a shorter wait where callers leave while requests wait, and a longer one where they do not.
 
         Triton notices that a caller has left only between two steps of its request. A request is computed in vain if
         its caller leaves after the last queue, so the wait must become shorter than the callers' patience.
         """
-        seconds = newest.time - before.time
-        left, answered = newest.canceled - before.canceled, newest.answered - before.answered
-        if left > MAX_CANCELED_SHARE * (left + answered) and before.all_waiting:
-            present = max(self._needed_s / MARGIN, MIN_DEFAULT_TIMEOUT_S)
+        judged = self._judged or newest
+        seconds = newest.time - judged.time
+        if self._judged is not None and seconds < JUDGE_INTERVAL_S:
+            return
+        self._judged = newest
+        seconds = min(seconds, WINDOW_S)  # the last snapshot may be of yesterday
+        left, answered = newest.canceled - judged.canceled, newest.answered - judged.answered
+        leaving = left >= MIN_CANCELED and left > MAX_CANCELED_SHARE * (left + answered)
+        if leaving and newest.all_waiting and self._speed is not None:
+            present = _needed_s(newest, min(newest.queued, self._interactive), self._speed) / MARGIN
+            alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
             shorter = min(self._default_timeout_s, present) * DECREASE**seconds
-            self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, shorter)
+            self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, alone, shorter)
         else:
-            self._default_timeout_s = min(self._longest_default_s, self._default_timeout_s * INCREASE**seconds)
+            self._default_timeout_s *= INCREASE**seconds
+        self._default_timeout_s = min(self._longest_default_s, self._default_timeout_s)
 
     def _keep_observing(self) -> None:
         while True:
@@ -244,6 +251,13 @@ class Admission:
             with contextlib.suppress(OSError):  # the newest snapshot ages
                 self.observe()
             time.sleep(POLL_INTERVAL_S)
+
+
+def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
+    """Return the seconds until the answer of a request behind `queued` others in the stage `queue`."""
+    ahead = sum((queued + newest.behind(model)) * each for model, each in speed.bottleneck.items())
+    # those ahead, the batches that are running, and its own way through the models
+    return ahead + speed.batch + speed.passage
 
 
 def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:

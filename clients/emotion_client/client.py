@@ -375,6 +375,8 @@ class AsyncEmotionClient(_Client):
 
     async def is_ready(self, *, transcribe: bool = False, deadline: float = 2.0) -> bool:
         """Whether the server says within `deadline` s that it takes utterances, or those that are to be transcribed."""
+        if self._closed:
+            return False
         try:
             return await self._triton.is_model_ready(_SPEECH_MODEL if transcribe else _MODEL, client_timeout=deadline)
         except InferenceServerException:

@@ -61,7 +61,8 @@ def from_triton(error: InferenceServerException, servers: Sequence[str], model: 
     """Return the exception to raise for `error`, in which a call of `model` ended.
 
     Args:
-        servers: the endpoints, HOST:PORT. If the deadline has passed it takes up to 0.1 s to try to connect to each.
+        servers: the endpoints, HOST:PORT. If the deadline has passed, it takes up to 0.1 s to try to connect to each
+            that is an IP address.
         model: that was called.
         deadline: s.
     """

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 _CONNECT_TIMEOUT_S = 0.1
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # environment variables, in gRPC's order
@@ -31,16 +32,23 @@ def used_proxy(endpoints: Sequence[str]) -> str | None:
     hosts = [_host(endpoint) for endpoint in endpoints]
     if all(any(host.endswith(suffix) for suffix in suffixes) for host in hosts):
         return None
+    parts = urlsplit(os.environ[variable])
+    address = parts.netloc.rpartition("@")[2] or os.environ[variable].rpartition("@")[2]  # without a password
     return (
-        f"through the proxy {os.environ[variable]} of the environment variable {variable}; to connect directly, set "
+        f"through the proxy {address} of the environment variable {variable}; to connect directly, set "
         f"no_proxy={','.join(hosts)}"
     )
 
 
 def why_unreachable(endpoints: Sequence[str]) -> str | None:
-    """Return why no server can be connected to, such as "Connection refused"; None if one can, or nothing is known."""
+    """Return why no server can be connected to, such as "Connection refused"; None if one can, or nothing is known.
+
+    It tries IP addresses and localhost alone, as looking up a name may take seconds.
+    """
     reason = None
     for endpoint in endpoints:
+        if not _is_address(_host(endpoint)):
+            return None
         try:
             with socket.create_connection((_host(endpoint), int(endpoint.rpartition(":")[2])), _CONNECT_TIMEOUT_S):
                 return None
@@ -49,6 +57,13 @@ def why_unreachable(endpoints: Sequence[str]) -> str | None:
         except OSError as error:
             reason = error.strerror or str(error)
     return reason
+
+
+def _is_address(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return host == "localhost"
 
 
 def _host(endpoint: str) -> str:

@@ -146,6 +146,8 @@ def test_ports_agree(overlay: Path) -> None:
                 probe = one[name]
                 if "httpGet" in probe:
                     assert probe["httpGet"]["port"] in ports(pod)
+                elif "tcpSocket" in probe:
+                    assert probe["tcpSocket"]["port"] in ports(pod)
                 elif "grpc" in probe:
                     assert probe["grpc"] == {"port": PORTS["grpc"]}
                 else:
@@ -180,7 +182,7 @@ def test_every_port_can_be_reached(overlay: Path) -> None:
 
 @every_overlay
 def test_http_of_triton_is_reached_through_the_proxy_alone(overlay: Path) -> None:
-    """Two requests without a key end Triton 24.10 (CVE-2025-23310)."""
+    """One HTTP request without a key can crash Triton 24.10 (CVE-2025-23310)."""
     assert "--expose-http" not in triton(overlay).get("args", [])
     for pod in pods(overlay):
         assert 8000 not in ports(pod).values()
@@ -257,7 +259,7 @@ def size(quantity: str) -> int:
 def test_a_gpu_pod_fits_a_node_of_four_cores(overlay: Path) -> None:
     resources = triton(overlay)["resources"]
     if "nvidia.com/gpu" in str(resources["limits"]):
-        assert float(resources["requests"]["cpu"]) <= 3
+        assert float(resources["requests"]["cpu"]) <= (6 if overlay.name == "aks" else 3)  # whose nodes have 8
 
 
 @every_overlay

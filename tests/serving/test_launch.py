@@ -166,8 +166,9 @@ def test_url_of_each_kind_of_address_is_one_that_this_machine_reaches(tmp_path: 
         ("127.0.0.2", "127.0.0.2:8000"),
         ("0.0.0.0", "127.0.0.1:8000"),
         ("192.0.2.1", "127.0.0.1:8000"),
-        ("::", "[::1]:8000"),
-        ("fd00::2", "[::1]:8000"),
+        ("::", "127.0.0.1:8000"),
+        ("::1", "[::1]:8000"),
+        ("fd00::2", "127.0.0.1:8000"),
     ],
 )
 def test_http_listens_on_loopback_unless_it_is_exposed(tmp_path: Path, host: str, http_url: str) -> None:

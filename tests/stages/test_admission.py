@@ -13,8 +13,8 @@ from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavai
 from emotion.errors import BusyError
 from serving import Triton
 from stages.admission import (
-    DECREASE,
     INCREASE,
+    MARGIN,
     MAX_AGE_S,
     MAX_WAIT_S,
     MIN_DEFAULT_TIMEOUT_S,
@@ -127,40 +127,54 @@ def test_check_without_a_timeout_assumes_the_default_one() -> None:
         admission.check(0, bulk=False)
 
 
-def left(server: Server, admission: Admission, seconds: float, per_second: float) -> float:
-    """Let callers leave for some seconds; return how long the caller of a request without a timeout is given then."""
-    for _ in range(int(10 * seconds)):
-        server.now += 0.1
-        server.canceled += 0.1 * per_second
-        admission.observe()
+def assumed_s(admission: Admission) -> float:
+    """Return how long the caller of a request without a timeout is given."""
     with pytest.raises(BusyError, match="a request without a timeout may take") as error:
         for _ in range(1000):
             admission.check(0, bulk=False)
     return float(re.findall(r"may take (\S+) s", str(error.value))[0])
 
 
+def leave(server: Server, admission: Admission, seconds: int, per_second: int) -> None:
+    """Let whole callers leave for some seconds."""
+    for _ in range(seconds):
+        for tenth in range(10):
+            server.now += 0.1
+            server.canceled += per_second if tenth == 4 else 0
+            admission.observe()
+
+
 def test_callers_who_leave_shorten_the_timeout_that_is_assumed_for_others() -> None:
-    """The server answers 20/s; 2 % of leaving callers are 0.4/s."""
-    server = Server(queued=50, behind=1)  # 50 utterances of 0.05 s, and 0.5 s: about 3 s
+    """About 3 s of requests wait: 50 of 0.05 s, and 0.5 s for the batches that run and the request's own."""
+    server = Server(queued=50, behind=1)
     admission = learnt(server, default_timeout_s=10.0)
-    admission.check(0, bulk=False)
-    assert left(server, admission, seconds=5, per_second=0.3) == 10.0
-    assert left(server, admission, seconds=1, per_second=10) == pytest.approx(10 * DECREASE, abs=0.1)
-    assert left(server, admission, seconds=20, per_second=10) == MIN_DEFAULT_TIMEOUT_S
-    later = left(server, admission, seconds=30, per_second=0)
-    assert later == pytest.approx(MIN_DEFAULT_TIMEOUT_S * INCREASE**30, abs=0.1)
+    leave(server, admission, seconds=2, per_second=10)
+    assert assumed_s(admission) < 3.1 / MARGIN
+    leave(server, admission, seconds=20, per_second=10)
+    shortest = assumed_s(admission)
+    assert MIN_DEFAULT_TIMEOUT_S <= shortest < 1.6
+    leave(server, admission, seconds=30, per_second=0)
+    assert assumed_s(admission) == pytest.approx(shortest * INCREASE**30, rel=0.1)
     admission.check(30_000_000, bulk=False)  # who sends a timeout gets it
 
 
-def test_callers_who_leave_a_server_where_nobody_waits_change_nothing() -> None:
-    server = Server()
+@pytest.mark.parametrize(("queued", "per_second"), [(50, 1), (0, 10)], ids=["one in 20", "nobody waits"])
+def test_few_callers_who_leave_or_an_idle_server_change_nothing(queued: int, per_second: int) -> None:
+    server = Server(queued=queued, behind=min(queued, 1))
     admission = learnt(server, default_timeout_s=10.0)
-    for _ in range(50):
-        server.now += 0.1
-        server.canceled += 1
-        admission.observe()
+    leave(server, admission, seconds=20, per_second=per_second)
     server.queued, server.behind = 1000, 1
-    assert left(server, admission, seconds=0.1, per_second=0) == 10.0
+    admission.observe()
+    assert assumed_s(admission) == 10.0
+
+
+def test_observe_after_a_day_without_requests_goes_on() -> None:
+    server = Server(queued=50, behind=1)
+    admission = learnt(server, default_timeout_s=10.0)
+    server.now += 86_400
+    admission.observe()
+    leave(server, admission, seconds=2, per_second=0)
+    assert assumed_s(admission) == 10.0
 
 
 def test_check_counts_those_admitted_since_the_last_snapshot() -> None:

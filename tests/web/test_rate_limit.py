@@ -3,6 +3,7 @@
 import pytest
 
 from web.gateway import rate_limit
+from web.gateway.guard import caller
 from web.gateway.rate_limit import RateLimit
 
 
@@ -27,6 +28,20 @@ def test_wait_is_zero_for_a_burst_and_then_until_the_next_token(per_minute: floa
     assert limit.wait_s("a") == 0
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("2001:db8:0:1::9", "2001:db8:0:1::/64"),
+        ("", ""),
+        ("unix", "unix"),
+    ],
+)
+def test_caller_of_an_ipv6_address_is_its_network(address: str, expected: str) -> None:
+    assert caller(address) == expected
+
+
 def test_wait_of_a_caller_who_is_rejected_does_not_grow() -> None:
     clock = Clock()
     limit = RateLimit(6, clock)
@@ -38,8 +53,8 @@ def test_wait_of_a_caller_who_is_rejected_does_not_grow() -> None:
 def test_callers_who_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     limit = RateLimit(1, Clock())
-    for caller in "abcd":
-        assert limit.wait_s(caller) == 0
+    for name in "abcd":
+        assert limit.wait_s(name) == 0
     assert limit.wait_s("d") > 0
     assert limit.wait_s("a") == 0  # forgotten
     assert len(limit._buckets) == 3

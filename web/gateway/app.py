@@ -198,6 +198,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def not_served(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400:  # of the form's parser
             return await failed(request, unusable("The form can't be read: send multipart/form-data."))
+        request.state.outcome = "not_served"
         response = answer(Failure(error.status_code, "not_served", f"{error.detail}."))
         response.headers.update(error.headers or {})
         return response
@@ -209,7 +210,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
-        return await failed(request, Failure(500, "fault", "The gateway failed; its log says why."))
+        response = await failed(request, Failure(500, "fault", "The gateway failed; its log says why."))
+        if request_id := getattr(request.state, "request_id", None):  # this answer passes no middleware
+            response.headers[REQUEST_ID] = request_id
+        return response
 
     if settings.page.is_dir():
         # not mounted, for a mount on / would take the API's other methods, too

@@ -1,6 +1,7 @@
 """What is checked before an upload is read: how often one caller asks, the key, the size, how many come at a time."""
 
 import asyncio
+import ipaddress
 import secrets
 from collections.abc import Callable
 
@@ -12,8 +13,20 @@ from web.gateway.rate_limit import RateLimit
 from web.gateway.settings import Settings
 
 KEY_HEADER = "X-API-Key"
+IPV6_NETWORK = 64  # bits: what one IPv6 caller has all addresses of
 TIMEOUT = 60.0  # s for an upload to arrive
 FORM_OVERHEAD = 64 << 10  # bytes of a form beside its file
+
+
+def caller(address: str) -> str:
+    """Return whom an address stands for: itself, or its /64 network for IPv6."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network((found, IPV6_NETWORK), strict=False))
 
 
 class Guard:
@@ -31,7 +44,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._admit(Headers(scope=scope), scope["client"], receive)
+            body = await self._admit(Headers(scope=scope), scope.get("client"), receive)
         except Failure as failure:
             self._count(failure)
             scope.setdefault("state", {})["outcome"] = failure.code
@@ -48,8 +61,7 @@ class Guard:
         await self._app(scope, replay, send)
 
     async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
-        address = client[0] if client else ""
-        if self._rate_limit and (seconds := self._rate_limit.wait_s(address)):
+        if self._rate_limit and (seconds := self._rate_limit.wait_s(caller(client[0] if client else ""))):
             raise too_often(seconds)
         key = self._settings.api_key
         if key and not secrets.compare_digest(headers.get(KEY_HEADER, "").encode(), key.get_secret_value().encode()):
@@ -63,7 +75,9 @@ class Guard:
             async with asyncio.timeout(TIMEOUT):
                 return await self._receive(receive)
         except TimeoutError:
-            raise Failure(408, "late", f"The upload did not arrive within {TIMEOUT:g} s; please try again.") from None
+            raise Failure(
+                408, "slow_upload", f"The upload did not arrive within {TIMEOUT:g} s; please try again."
+            ) from None
         finally:
             self._receiving -= 1
 

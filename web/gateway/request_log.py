@@ -58,6 +58,9 @@ class RequestLog:
 
         try:
             await self._app(scope, count, name)
+        except Exception:  # Starlette answers it outside of all middleware
+            status, state["outcome"] = 500, "fault"
+            raise
         finally:
             if self._enabled:
                 entry = {

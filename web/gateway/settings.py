@@ -13,7 +13,11 @@ class Settings(BaseSettings):
     """The gateway's settings; lists are given as JSON, such as '["triton:8001"]'."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EMOSERVE_", cli_prog_name="python -m web.gateway", cli_kebab_case=True, cli_hide_none_type=True
+        env_prefix="EMOSERVE_",
+        cli_prog_name="python -m web.gateway",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_implicit_flags=True,
     )
 
     endpoints: list[str] = Field(default=["localhost:8001"], description="HOST:PORT of the servers' gRPC")

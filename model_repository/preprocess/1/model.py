@@ -29,12 +29,12 @@ class TritonPythonModel:
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
         self.word_piece = text.WordPiece(directory / "tokenizer.json", checkpoint["max_tokens"])
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
-        parameters = {name: float(value["string_value"]) for name, value in config["parameters"].items()}
-        self.max_seconds = parameters["max_audio_seconds"]
+        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
+        self.max_seconds = float(parameters["max_audio_seconds"])
         audio.sound_patches(np.sin(np.arange(audio.SHORTEST, dtype=np.float32)))
         self.admission = Admission(
             processes=sum(int(group["count"]) for group in config["instance_group"]),
-            default_timeout_s=parameters["default_timeout_seconds"],
+            default_timeout_s=float(parameters["default_timeout_seconds"]),
         )
         self.waker = BatcherWaker(config)
 

@@ -2,7 +2,7 @@ import { type FormEvent, useEffect, useState } from "react";
 
 import { type Failure, setKey } from "../api";
 
-const AGAIN = ["busy", "away", "late", "too_often", "fault"]; // for these, the same may work later
+const AGAIN = ["busy", "away", "late", "slow_upload", "too_often", "fault"]; // for these, the same may work later
 
 interface Props {
   failure: Failure;
