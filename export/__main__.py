@@ -122,8 +122,13 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
     console = Console(stderr=True)
     try:
+        checkpoint = checkpoints.load(arguments.checkpoint)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    try:
         comparisons = export(
-            checkpoints.load(arguments.checkpoint),
+            checkpoint,
             arguments.repository,
             arguments.precision,
             console,
