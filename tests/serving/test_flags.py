@@ -22,7 +22,7 @@ from tests.conftest import ROOT
         ),
         (["--grpc-restricted-protocol", "health:key=secret"], "--grpc-restricted-protocol=health", "model-config"),
         (["--grpc-restricted-protocol=metadata:key=secret"], "--grpc-restricted-protocol=metadata", "clients"),
-        (["--allow-http=False"], "--allow-http=False", "firewall"),
+        (["--allow-http=False"], "--allow-http=False", "loopback"),
         (["--allow-grpc", "off"], "--allow-grpc=off", "firewall"),
         (["--allow-metrics=0"], "--allow-metrics=0", "firewall"),
         (["--allow-met=0"], "--allow-metrics=0", "firewall"),  # Triton takes a flag's beginning for the flag
