@@ -103,14 +103,14 @@ def main() -> int:
         with contextlib.ExitStack() as running:
             with StartProgress(server):
                 running.enter_context(server)
+            if warning := server.http_warning:
+                print(f"warning: {warning}", file=sys.stderr, flush=True)
             listeners = "listening" if server.expose_http else "gRPC and metrics listen"
             print(
                 f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics http://{server.metrics_url}/metrics"
                 + (f" ({listeners} on {server.host})" if server.host in addresses.LOOPBACK else ""),
                 flush=True,
             )
-            if warning := server.http_warning:
-                print(f"warning: {warning}", file=sys.stderr, flush=True)
             if server.manifest:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)

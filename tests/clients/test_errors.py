@@ -184,7 +184,7 @@ async def test_a_closed_port_and_a_deadline_shorter_than_the_retries(deadline: f
 
 
 def test_a_proxy_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", f"http://user:password@{DEAD}")
+    monkeypatch.setenv("https_proxy", f"http://user:word@{DEAD}")  # pragma: allowlist secret
     told = rf"through the proxy {DEAD} of the environment variable https_proxy; .* set no_proxy=192\.0\.2\.1\)$"
     with EmotionClient("192.0.2.1:8001", deadline=1) as client, pytest.raises(EmotionError, match=told):
         client.analyze(text="hello")

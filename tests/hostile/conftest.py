@@ -16,14 +16,14 @@ from tests.conftest import ROOT, running_triton
 from tests.hostile.corpus import Case, utterances
 
 
-@pytest.fixture(scope="package")  # what the hostile make it take of memory is freed before other tests
+@pytest.fixture(scope="module")  # the memory that hostile requests make it take is freed after each file
 def target(repository: Path) -> Iterator[Triton]:
     """Triton serving the exported repository; no other test suffers if it falls."""
     with running_triton(repository, log_level="error") as triton:
         yield triton
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def front(target: Triton) -> Iterator[tuple[psutil.Popen, str]]:
     """The gateway in a process of its own, and its address."""
     port = free_ports("127.0.0.1", {"gateway": 0})["gateway"]

@@ -20,6 +20,8 @@ import yaml
 from serving import Triton
 from serving.triton import free_ports
 from tests.conftest import ROOT
+from tests.web.conftest import running
+from web.gateway.settings import Settings
 
 DOCKER = ROOT / "docker"
 FILES = (DOCKER / "compose.yaml", DOCKER / "compose.gpu.yaml")
@@ -80,14 +82,21 @@ def test_service_unit_starts_the_command_that_is_documented() -> None:
         assert problems == []
 
 
+@pytest.fixture(scope="module")
+def address(server: Triton) -> Iterator[str]:
+    """A gateway before the server that other tests use, too; one with recognition would need another GiB."""
+    with running(Settings(endpoints=[server.grpc_url])) as address:
+        yield address
+
+
 @pytest.fixture
 def prometheus(
-    speech_server: Triton, address: str, require: Callable[[str], None], tmp_path: Path
+    server: Triton, address: str, require: Callable[[str], None], tmp_path: Path
 ) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
     """A query of Prometheus, which has the configuration of the compose file, and reads this machine's servers."""
     require("prometheus")
     configuration = (DOCKER / "compose" / "prometheus.yaml").read_text()
-    for target, url in (("triton:8002", speech_server.metrics_url), ("web:8080", address.removeprefix("http://"))):
+    for target, url in (("triton:8002", server.metrics_url), ("web:8080", address.removeprefix("http://"))):
         assert f'"{target}"' in configuration
         configuration = configuration.replace(target, url)
     (tmp_path / "prometheus.yaml").write_text(configuration)
