@@ -6,9 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from emotion.extras import needing
+from emotion.extras import require_packages
 
-with needing("make install-bench"):
+with require_packages("make install-bench"):
     from rich.console import Console
 
     from benchmarks import (
@@ -58,7 +58,7 @@ def main() -> int:
     flooding = commands.add_parser("overload", help="more than it can answer: goodput, refusals, recovery, priorities")
     overload.add_arguments(flooding)
     flooding.set_defaults(run=overload.run)
-    leaving = commands.add_parser("leavers", help="callers who leave before their answer, and what is computed in vain")
+    leaving = commands.add_parser("leavers", help="callers who leave before their answer, and the work wasted on them")
     leavers.add_arguments(leaving)
     leaving.set_defaults(run=leavers.run)
     breaking = commands.add_parser("faults", help="faults under a steady load, and what becomes of the requests")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks leavers`: callers who leave before their answer, and what is computed in vain for them.
+"""`python -m benchmarks leavers`: callers who leave before their answer, and the work that is wasted on them.
 
 The callers use plain tritonclient, or a bare HTTP connection. They leave in four ways: their gRPC deadline passes, with
 or without Triton's `timeout` in the request; they cancel the gRPC call; they close the HTTP connection. There are two
@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ SECONDS, TOKENS = 3.0, 15  # of every utterance
 CAPACITY_REQUESTS = 192
 USERS = 32
 BURST, BURST_PATIENCE_S = 100, 0.1
+QUIET_S = 2.0  # without a waiting request, after which a run is over
 CONNECTIONS = 8  # of the gRPC callers
 WAYS = ("timeout", "deadline", "cancel", "http")
 TITLES = {
@@ -43,8 +44,6 @@ TITLES = {
     "http": "HTTP connection closed",
 }
 
-Ask = Callable[[], Awaitable[str]]  # asks once; the outcome is "answered", "left", or why it failed
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -53,13 +52,13 @@ class Outcome:
     Attributes:
         sent: requests.
         answered: before their callers left.
-        refused: with UNAVAILABLE, or HTTP's 503.
+        rejected: with UNAVAILABLE, or HTTP's 503.
         computed: utterances that the first ONNX model computed.
     """
 
     sent: int
     answered: int
-    refused: int
+    rejected: int
     computed: int
 
     @property
@@ -108,32 +107,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(outcomes: dict[str, list[Outcome]]) -> None:
-    print(f"{'':<36}     sent answered  refused computed  in vain")
+    print(f"{'':<36}     sent answered rejected computed   wasted")
     for way, turns in outcomes.items():
         figures = [
-            median(getattr(turn, name) for turn in turns) for name in ("sent", "answered", "refused", "computed")
+            median(getattr(turn, name) for turn in turns) for name in ("sent", "answered", "rejected", "computed")
         ]
         row = " ".join(f"{figure:8.0f}" for figure in figures)
         print(f"{TITLES[way]:<36} {row} {median(turn.wasted for turn in turns):8.1%}")
 
 
-def _measured(triton: Triton, calls: Awaitable[list[str]]) -> Outcome:
+def _measured(triton: Triton, calls: Coroutine[Any, Any, list[str]]) -> Outcome:
     """Run the calls, and wait until nothing waits at the server any more."""
-
-    async def all_outcomes() -> list[str]:
-        return await calls
-
     with Sampler(triton) as sampler:
-        outcomes = Counter(asyncio.run(all_outcomes()))
-        read, idle = MetricsReader(f"http://{triton.metrics_url}/metrics"), 0
-        while idle < 4:
-            time.sleep(0.5)
-            waiting = sum(value for (name, _), value in read().items() if name == "pending_request_count")
-            idle = 0 if waiting else idle + 1
+        outcomes = Counter(asyncio.run(calls))
+        read = MetricsReader(f"http://{triton.metrics_url}/metrics")
+        quiet_since = time.monotonic()
+        while time.monotonic() < quiet_since + QUIET_S:
+            time.sleep(0.1)
+            if any(value for (name, _), value in read().items() if name == "pending_request_count"):
+                quiet_since = time.monotonic()
     return Outcome(
         sent=outcomes.total(),
         answered=outcomes["answered"],
-        refused=outcomes["refused"],
+        rejected=outcomes["rejected"],
         computed=sampler.result.models[ONNX_MODELS[0]].requests,
     )
 
@@ -172,7 +168,7 @@ class Callers:
             return list(await asyncio.gather(*calls))
 
     async def _ask(self, way: str, client: Any, patience: float) -> str:
-        """Ask once; return "answered", "refused", "left" or "failed"."""
+        """Ask once; return "answered", "rejected", "left" or "failed"."""
         try:
             if way == "http":
                 return await self._ask_http(patience)
@@ -186,7 +182,7 @@ class Callers:
         except (OSError, IndexError):  # refused, reset, or closed without an answer
             return "failed"
         except InferenceServerException as error:
-            outcomes = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "refused"}
+            outcomes = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "rejected"}
             return outcomes.get(error.status() or "", "failed")
         return "answered"
 
@@ -198,7 +194,7 @@ class Callers:
             status = await asyncio.wait_for(reader.readline(), patience)
         finally:
             writer.close()
-        return {b"200": "answered", b"503": "refused"}.get(status.split()[1], "failed")
+        return {b"200": "answered", b"503": "rejected"}.get(status.split()[1], "failed")
 
 
 class _Clients:

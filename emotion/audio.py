@@ -37,6 +37,11 @@ def mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
     return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
 
+def hertz(mels: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return the frequencies of points on HTK's mel scale: the inverse of `mel`."""
+    return 700.0 * np.expm1(np.asarray(mels) / 1127.0)
+
+
 def mel_edges() -> NDArray[np.float64]:
     """Return where mel filters begin, have their centres and end, in mel: float64 [MEL_BANDS + 2]."""
     return np.linspace(mel(MEL_RANGE[0]), mel(MEL_RANGE[1]), MEL_BANDS + 2)

@@ -1,4 +1,4 @@
-"""What a command says where a package is not installed that it needs."""
+"""Explain on the command line which command installs a missing package."""
 
 import sys
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def needing(command: str) -> Iterator[None]:
-    """End the process with a sentence where the imports in the block find no package.
+def require_packages(command: str) -> Iterator[None]:
+    """End the process with a sentence if an import in the block does not find its package.
 
     Args:
         command: that installs what the block imports, such as "make install-training".

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from emotion.extras import needing
+from emotion.extras import require_packages
 
-with needing("make install"):
+with require_packages("make install"):
     from rich.console import Console
     from rich.progress import (
         BarColumn,

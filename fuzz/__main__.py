@@ -10,12 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from emotion.extras import require_packages
 
-from fuzz.seeds import seeds
-from fuzz.targets import CPU_LIMIT, TARGETS, TOKENIZER
+with require_packages("make fuzz"):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+
+    from fuzz.seeds import seeds
+    from fuzz.targets import CPU_LIMIT, TARGETS, TOKENIZER
 
 KEPT = Path(__file__).parent / "corpus"  # in git: what `--keep` found worth it; tests replay it
 WORK = Path("build/fuzz")  # what was found so far; the next run goes on from there

@@ -224,8 +224,8 @@ class Admission:
     def _follow_callers(self, newest: QueueSnapshot) -> None:
         """Assume a shorter wait where callers leave while requests wait, and a longer one where they do not.
 
-        Triton notices that a caller has left only between two steps of its request. A request is computed in vain if
-        its caller leaves after the last queue, so the wait must become shorter than the callers' patience.
+        Triton notices that a caller has left only between two steps of its request. The work for a request is wasted
+        if its caller leaves after the last queue, so the wait must become shorter than the callers' patience.
         """
         judged = self._judged or newest
         seconds = newest.time - judged.time

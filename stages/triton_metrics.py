@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 METRICS_URL = "EMOSERVE_METRICS_URL"  # environment variable that serving.Triton sets for its stages
 TIMEOUT_S = 1.0
 _SAMPLE = re.compile(r'(?m)^nv_inference_(\w+){model="([^"]+)",[^}]*} (\S+)')
-
 _CANCELED = re.compile(r'(?m)^nv_inference_request_failure{model="([^"]+)",reason="CANCELED",[^}]*} (\S+)')
 CANCELED = "request_canceled"  # failures for that reason alone
 
@@ -22,7 +21,7 @@ def parse(text: str) -> Values:
 
     Args:
         text: in Prometheus' text format. Samples that differ in further labels only (reasons, versions) are summed.
-            Failures whose reason is CANCELED are also there by themselves, as CANCELED.
+            Failures with the reason CANCELED are also returned alone, with the name CANCELED.
     """
     values: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, model, value in _SAMPLE.findall(text):

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from emotion.extras import needing
+from emotion.extras import require_packages
 
-with needing("make install-training"):
+with require_packages("make install-training"):
     from rich.console import Console
     from transformers.utils import logging as transformers_logging
 

@@ -8,7 +8,7 @@ import soxr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, mel, mel_edges
+from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, hertz, mel, mel_edges
 
 SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch together, as resampling does
 UNCHANGED = SPEEDS.index(1.0)
@@ -100,8 +100,7 @@ def scale_frequencies(patches: NDArray[np.float32], factor: float) -> NDArray[np
     Bands whose source lies outside of VGGish's range take the value of the outermost band.
     """
     centres = mel_edges()[1:-1]
-    hertz = 700.0 * np.expm1(centres / 1127.0)  # the inverse of emotion.audio.mel
-    source = np.interp(mel(hertz * factor), centres, np.arange(MEL_BANDS))
+    source = np.interp(mel(hertz(centres) * factor), centres, np.arange(MEL_BANDS))
     below = np.minimum(source.astype(np.int64), MEL_BANDS - 2)
     share = (source - below).astype(np.float32)
     scaled: NDArray[np.float32] = patches[..., below] * (1 - share) + patches[..., below + 1] * share

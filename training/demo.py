@@ -19,9 +19,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion.extras import needing
+from emotion.extras import require_packages
 
-with needing("make install-training"):
+with require_packages("make install-training"):
     import numpy as np
     from rich.console import Console
     from transformers.utils import logging as transformers_logging

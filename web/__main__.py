@@ -9,13 +9,16 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-import uvicorn
+from emotion.extras import require_packages
 
-from serving import Triton, TritonError
-from serving.start_progress import StartProgress
-from serving.triton import free_ports
-from web.gateway.app import create_app
-from web.gateway.settings import PAGE, Settings
+with require_packages("make install-web"):
+    import uvicorn
+
+    from serving import Triton, TritonError
+    from serving.start_progress import StartProgress
+    from serving.triton import free_ports
+    from web.gateway.app import create_app
+    from web.gateway.settings import PAGE, Settings
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 

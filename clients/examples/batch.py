@@ -44,7 +44,7 @@ def main() -> None:
                 triton.InferRequestedOutput("CONFIDENCE"),
             ],
             client_timeout=30.0,
-            timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
+            timeout=30_000_000,  # us: the server drops the request after this time
         )
     rows = zip(LINES, answer.as_numpy("PROBABILITIES"), answer.as_numpy("CONFIDENCE"), strict=True)
     for line, [entry], [confidence] in rows:

@@ -22,7 +22,7 @@ async def emotion(client: triton.InferenceServerClient, audio: Path) -> str:
         inputs=[tensor("AUDIO", audio.read_bytes()), tensor("TEXT", b"")],  # zero bytes: absent
         outputs=[triton.InferRequestedOutput("PROBABILITIES", class_count=1)],
         client_timeout=30.0,
-        timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
+        timeout=30_000_000,  # us: the server drops the request after this time
     )
     probability, _, label = answer.as_numpy("PROBABILITIES")[0, 0].decode().split(":")
     return f"{label} {float(probability):.1%}"

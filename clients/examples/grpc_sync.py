@@ -35,7 +35,7 @@ def main() -> None:
                 triton.InferRequestedOutput("CONFIDENCE"),
             ],
             client_timeout=30.0,
-            timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
+            timeout=30_000_000,  # us: the server drops the request after this time
         )
     for entry in answer.as_numpy("PROBABILITIES")[0]:
         probability, _, label = entry.decode().split(":")

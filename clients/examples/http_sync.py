@@ -30,7 +30,7 @@ def main() -> None:
         answer = client.infer(
             "emotion",
             inputs=[tensor("AUDIO", audio), tensor("TEXT", options.text.encode())],
-            timeout=30_000_000,  # us: the server drops the request then, instead of working for nobody
+            timeout=30_000_000,  # us: the server drops the request after this time
         )
     for label, probability in zip(EMOTIONS, answer.as_numpy("PROBABILITIES")[0], strict=True):
         print(f"{label:12} {probability:6.1%}")

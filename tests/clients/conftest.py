@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+DEAD = "127.0.0.1:1"  # where nobody listens
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from emotion_client import TLS, EmotionClient, EmotionError, EmotionResult, InvalidInput, Unavailable
 
-DEAD = "127.0.0.1:1"
+from tests.clients.conftest import DEAD
+
 # 640 KB: more than gRPC's retry buffer holds by default
 NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
 

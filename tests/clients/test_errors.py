@@ -21,9 +21,7 @@ from emotion_client import (
 from emotion_client.network import used_proxy
 from tritonclient.grpc import service_pb2 as pb
 
-from tests.clients.conftest import Answering, Hanging, Refusing
-
-DEAD = "127.0.0.1:9"  # where nobody listens
+from tests.clients.conftest import DEAD, Answering, Hanging, Refusing
 
 # as Triton passes on what a stage raises
 STACK_TRACE = (

@@ -14,7 +14,9 @@ from tests.conftest import ROOT
         ("training", "rich", "make install-training"),
         ("training.demo", "numpy", "make install-training"),
         ("benchmarks", "rich", "make install-bench"),
+        ("web", "uvicorn", "make install-web"),
         ("web.gateway", "uvicorn", "make install-web"),
+        ("fuzz", "rich", "make fuzz"),
         ("export", "rich", "make install"),
     ],
 )

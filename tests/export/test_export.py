@@ -325,25 +325,38 @@ def perturbed(parts: dict[str, Part], *arguments: Any) -> None:
     write_models(parts | {"bert": bert}, *arguments)
 
 
-def test_a_shut_gate_leaves_the_repository_as_it_was(
+@pytest.fixture
+def failing(
     narrow: Checkpoint,
     exported: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
+) -> Callable[[], tuple[int, str]]:
+    """Run an export over another one: its exit status and its last line. It must leave the other as it was."""
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
-    monkeypatch.setattr(export.__main__, "write_models", perturbed)
     monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
     monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
-    assert export.__main__.main() == 1
-    last = capsys.readouterr().err.splitlines()[-1]
+
+    def run() -> tuple[int, str]:
+        status = export.__main__.main()
+        assert contents(repository) == before
+        assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+        return status, capsys.readouterr().err.splitlines()[-1]
+
+    return run
+
+
+def test_a_shut_gate_leaves_the_repository_as_it_was(
+    failing: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.__main__, "write_models", perturbed)
+    status, last = failing()
+    assert status == 1
     assert last.startswith("error: ONNX against eager PyTorch: TEXT_EMBEDDING differs by 0.0")
     assert "(tolerance 0.0001) on utterance " in last
     assert last.endswith(" tokens)")
-    assert contents(repository) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 def test_a_killed_export_leaves_the_old_one_and_the_next_cleans_up(
@@ -395,49 +408,28 @@ def test_export_to_a_place_that_cannot_be_written_is_one_line(
 
 
 def test_export_to_a_full_disk_is_one_line_and_leaves_the_repository_as_it_was(
-    narrow: Checkpoint,
-    exported: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    failing: Callable[[], tuple[int, str]],
 ) -> None:
-    repository = shutil.copytree(exported, tmp_path / "repository")
-    before = contents(repository)
-    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
-    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a longer file fails as if the disk were full
     try:
-        assert export.__main__.main() == 1
+        status, last = failing()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    last = capsys.readouterr().err.splitlines()[-1]
+    assert status == 1
     assert last.startswith("error: ") and "can't be written (File too large)" in last
-    assert contents(repository) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
 def test_interrupted_export_says_so_and_leaves_the_repository_as_it_was(
-    narrow: Checkpoint,
-    exported: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    failing: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    repository = shutil.copytree(exported, tmp_path / "repository")
-    before = contents(repository)
     monkeypatch.setattr(export.__main__, "write_models", interrupted)
-    monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
-    monkeypatch.setattr(sys, "argv", ["export", "checkpoint", "--repository", str(repository)])
-    assert export.__main__.main() == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; repeat the command to export"
-    assert contents(repository) == before
-    assert [path.name for path in tmp_path.iterdir()] == ["repository"]
+    assert failing() == (130, "interrupted; repeat the command to export")
 
 
 # ---- publishing, with files of a few bytes

@@ -5,7 +5,6 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -112,11 +111,6 @@ def test_http_is_closed(server: Triton, path: str, body: Any, key: dict[str, str
 @pytest.mark.parametrize("path", OPEN)
 def test_what_callers_and_probes_need_is_open(server: Triton, path: str) -> None:
     assert ask(server, path)[0] == 200
-
-
-def test_statistics_can_be_opened_and_nothing_else(tmp_path: Path) -> None:
-    closed, opened = (Triton(tmp_path, open_statistics=choice) for choice in (False, True))
-    assert set(closed._restricted.split(",")) - set(opened._restricted.split(",")) == {"statistics"}
 
 
 def test_grpc_health_service_says_ready_as_probes_of_kubernetes_ask(server: Triton) -> None:

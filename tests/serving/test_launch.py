@@ -15,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from emotion_client import EmotionClient
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from serving import Triton, TritonError
 from serving.addresses import resolve
@@ -55,7 +57,7 @@ def launched(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     config = (served / "emotion" / "config.pbtxt").read_text()
     (served / "emotion" / "config.pbtxt").unlink()
     (served / "emotion" / "config.pbtxt").write_text(f"{config}\nresponse_cache {{ enable: true }}\n")
-    options = ["--repository", "model repository", "--speech", "--host", "::1"]
+    options = ["--repository", "model repository", "--speech", "--host", "::1", "--open-statistics"]
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command = [sys.executable, "-m", "serving", *options, *ports, "--", "--cache-config=local,size=4194304"]
     ours, terminal = pty.openpty()
@@ -98,6 +100,15 @@ def test_launch_on_ipv6_listens_there_alone(launched: Launched) -> None:
     for url in (launched.grpc_url, launched.http_url):
         assert re.fullmatch(r"\[::1\]:\d+", url)
     get(f"http://{launched.http_url}/v2/health/ready", timeout=5)
+
+
+def test_launch_with_open_statistics_opens_them_and_nothing_else(launched: Launched) -> None:
+    assert "model_stats" in get(f"http://{launched.http_url}/v2/models/stats", timeout=5)
+    with InferenceServerClient(launched.grpc_url) as client:
+        assert client.get_inference_statistics().model_stats
+        for closed in (client.get_log_settings, client.get_trace_settings, client.get_model_repository_index):
+            with pytest.raises(InferenceServerException, match="expecting header 'triton-grpc-protocol-admin-key'"):
+                closed()
 
 
 def test_launch_on_ipv6_reaches_admission_and_wakes_batchers(launched: Launched) -> None:

@@ -17,15 +17,15 @@ class Clock:
 
 
 @pytest.mark.parametrize(("per_minute", "burst"), [(60, 10), (6, 1), (1, 1), (600, 100)])
-def test_wait_is_zero_for_a_burst_and_then_until_the_next_token(per_minute: float, burst: int) -> None:
+def test_try_acquire_admits_a_burst_and_then_tells_the_wait_for_the_next_token(per_minute: float, burst: int) -> None:
     clock = Clock()
     limit = RateLimit(per_minute, clock)
-    assert [limit.wait_s("a") for _ in range(burst)] == [0] * burst
-    wait = limit.wait_s("a")
+    assert [limit.try_acquire("a") for _ in range(burst)] == [0] * burst
+    wait = limit.try_acquire("a")
     assert wait == max(1, 60 / per_minute)
-    assert limit.wait_s("b") == 0  # another caller has a bucket of its own
+    assert limit.try_acquire("b") == 0  # another caller has a bucket of its own
     clock.now += wait
-    assert limit.wait_s("a") == 0
+    assert limit.try_acquire("a") == 0
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_caller_of_an_ipv6_address_is_its_network(address: str, expected: str) -
     assert caller(address) == expected
 
 
-def test_wait_of_a_caller_who_is_rejected_does_not_grow() -> None:
+def test_try_acquire_of_a_caller_who_is_rejected_does_not_lengthen_the_wait() -> None:
     clock = Clock()
     limit = RateLimit(6, clock)
-    assert [limit.wait_s("a") for _ in range(5)] == [0, 10, 10, 10, 10]
+    assert [limit.try_acquire("a") for _ in range(5)] == [0, 10, 10, 10, 10]
     clock.now += 4
-    assert limit.wait_s("a") == 6
+    assert limit.try_acquire("a") == 6
 
 
 def test_callers_who_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     limit = RateLimit(1, Clock())
     for name in "abcd":
-        assert limit.wait_s(name) == 0
-    assert limit.wait_s("d") > 0
-    assert limit.wait_s("a") == 0  # forgotten
+        assert limit.try_acquire(name) == 0
+    assert limit.try_acquire("d") > 0
+    assert limit.try_acquire("a") == 0  # forgotten
     assert len(limit._buckets) == 3

@@ -2,9 +2,9 @@
 
 import sys
 
-from emotion.extras import needing
+from emotion.extras import require_packages
 
-with needing("make install-web"):
+with require_packages("make install-web"):
     import uvicorn
     from pydantic import ValidationError
     from pydantic_settings import CliApp

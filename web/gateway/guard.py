@@ -61,7 +61,7 @@ class Guard:
         await self._app(scope, replay, send)
 
     async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
-        if self._rate_limit and (seconds := self._rate_limit.wait_s(caller(client[0] if client else ""))):
+        if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(client[0] if client else ""))):
             raise too_often(seconds)
         key = self._settings.api_key
         if key and not secrets.compare_digest(headers.get(KEY_HEADER, "").encode(), key.get_secret_value().encode()):

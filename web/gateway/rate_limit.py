@@ -1,4 +1,4 @@
-"""How often one caller may ask: a token bucket for each."""
+"""Rate limit of each caller, by token buckets."""
 
 import math
 import time
@@ -24,8 +24,8 @@ class RateLimit:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
 
-    def wait_s(self, caller: str) -> int:
-        """Take a token of a caller.
+    def try_acquire(self, caller: str) -> int:
+        """Take a token of a caller, if there is one.
 
         Returns:
             0 if there was one, else the whole seconds until there is one.
