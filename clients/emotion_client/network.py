@@ -1,4 +1,4 @@
-"""What this machine's network says of the servers: which proxy is in use, and whether a server can be connected to."""
+"""Find out which proxy is used to reach the servers, and why none of them can be connected to."""
 
 import contextlib
 import ipaddress

@@ -290,6 +290,20 @@ def test_snapshot_of_a_real_triton_counts_its_work(
     assert snapshot({}, instances(), 0).queued == 0
 
 
+def test_snapshot_of_a_real_triton_counts_callers_who_left(server: Triton, clip: bytes) -> None:
+    read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstancesReader(server.http_url)()
+    before = snapshot(read(), instances, 0).canceled
+    calls = 40
+    with EmotionClient(server.grpc_url, deadline=0.05, retries=False) as client:
+        answers = client.analyze_many([Utterance(clip, "hello")] * calls, concurrency=calls)
+    left = sum(isinstance(answer, DeadlineExceeded) for answer in answers)
+    assert left > calls / 4
+    end = time.monotonic() + 10
+    while snapshot(read(), instances, 1).canceled == before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def flood(client: EmotionClient, clip: bytes, callers: int, over: threading.Event) -> Counter[str]:
     """What callers get who ask again and again, refused or not."""
 

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from stages.triton_metrics import MetricsReader, parse
+from stages.triton_metrics import CANCELED, MetricsReader, parse
 
 SAMPLE = 'nv_inference_count{model="vggish",version="1"} 3\n'
 
@@ -41,6 +41,20 @@ def endpoint() -> Iterator[HTTPServer]:
 def test_parse_sums_samples_that_differ_in_further_labels() -> None:
     text = SAMPLE + 'nv_inference_count{model="vggish",version="2"} 4\nnv_gpu_count{model="vggish",version="1"} 5\n'
     assert parse(text) == {("count", "vggish"): 7.0}
+
+
+def test_parse_counts_canceled_requests_alone_too() -> None:
+    rows = (("queue", "CANCELED", 4), ("queue", "REJECTED", 2), ("vggish", "CANCELED", 1))
+    text = "".join(
+        f'nv_inference_request_failure{{model="{model}",reason="{reason}",version="1"}} {count}\n'
+        for model, reason, count in rows
+    )
+    assert parse(text) == {
+        ("request_failure", "queue"): 6.0,
+        ("request_failure", "vggish"): 1.0,
+        (CANCELED, "queue"): 4.0,
+        (CANCELED, "vggish"): 1.0,
+    }
 
 
 def test_reading_over_a_connection_that_was_closed_meanwhile_connects_again(endpoint: HTTPServer) -> None:

@@ -21,10 +21,12 @@ import pytest
 import soundfile
 from emotion_client import EMOTIONS, AsyncEmotionClient, EmotionClient
 from numpy.typing import NDArray
+from pydantic_settings import CliApp
 
 from emotion import audio, decoding
 from serving import Triton
 from web.gateway.analysis import spans
+from web.gateway.settings import Settings
 
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
 VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
@@ -338,6 +340,28 @@ def test_request_id_of_the_caller_names_the_request_everywhere(
     assert first["received_bytes"] > len(clip) and first["ms"] > 0
     assert first["method"] == "POST" and first["path"] == "/api/analyze"
     assert "127.0.0.1" not in str(first)
+
+
+def test_fault_of_the_gateway_has_the_request_id_in_answer_and_log(
+    gateway: Gateway, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr("web.gateway.analysis.analyze", broken)
+    with gateway() as address:
+        response = analyze(address, text="words", headers={"X-Request-ID": "order-68"})
+        assert httpx.get(f"{address}/api/nowhere").status_code == 404
+    problem(response, 500, "fault")
+    assert response.headers["X-Request-ID"] == "order-68"
+    entries = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [(entry["status"], entry["outcome"]) for entry in entries] == [(500, "fault"), (404, "not_served")]
+    assert entries[0]["request_id"] == "order-68"
+
+
+def test_request_log_is_an_option_of_the_command() -> None:
+    assert CliApp.run(Settings, cli_args=[]).request_log
+    assert not CliApp.run(Settings, cli_args=["--no-request-log"]).request_log
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "two words", 'quote"', "ümlaut".encode()])
