@@ -132,7 +132,7 @@ $(REPOSITORY)/export.json: | $(VENV)/installed
 	$(MAKE) export
 
 web/ui/dist/index.html: $(shell git ls-files web/ui 2> /dev/null)
-	@command -v npm > /dev/null || { echo "error: npm not found; building the page needs Node.js 20 or newer (https://nodejs.org)" >&2; exit 1; }
+	@command -v npm > /dev/null || { echo "error: npm not found; building the page needs Node.js 22 or newer (https://nodejs.org)" >&2; exit 1; }
 	npm --prefix web/ui ci --no-audit --no-fund
 	npm --prefix web/ui run build
 

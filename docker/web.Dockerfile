@@ -1,7 +1,7 @@
 # The page and its gateway.
 #   docker build --file docker/web.Dockerfile --tag emoserve-web .
 ARG BASE=docker.io/library/debian:12-slim
-ARG NODE=docker.io/library/node:20-slim
+ARG NODE=docker.io/library/node:24-slim
 
 FROM ${NODE} AS page
 WORKDIR /web/ui
