@@ -63,9 +63,16 @@ def containers(overlay: Path) -> Iterator[Object]:
         yield from pod["spec"]["containers"]
 
 
-def triton(overlay: Path) -> Object:
-    (found,) = (one for one in containers(overlay) if one["name"] == "triton")
+def deployment(overlay: Path, name: str) -> Object:
+    (found,) = (one for one in of_kind(overlay, "Deployment") if one["metadata"]["name"] == name)
     return found
+
+
+def triton(overlay: Path) -> Object:
+    """The container of the stable Deployment."""
+    spec = deployment(overlay, "triton")["spec"]["template"]["spec"]
+    (found,) = (one for one in spec["containers"] if one["name"] == "triton")
+    return dict(found)
 
 
 def ports(pod: Object) -> dict[str, int]:
@@ -85,10 +92,11 @@ def selected(overlay: Path, selector: Object) -> list[Object]:
 
 
 def components(overlay: Path) -> set[Path]:
-    """Their directories, with those that they name themselves."""
-    named = yaml.safe_load((overlay / "kustomization.yaml").read_text()).get("components", [])
-    direct = {(overlay / one).resolve() for one in named}
-    return direct.union(*map(components, direct))
+    """Their directories, with those that they, or overlays below this one, name themselves."""
+    kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    direct = {(overlay / one).resolve() for one in kustomization.get("components", [])}
+    below = {overlay / one for one in kustomization.get("resources", []) if (overlay / one).is_dir()}
+    return direct.union(*map(components, direct | below))
 
 
 def test_every_component_is_in_an_overlay() -> None:
@@ -400,9 +408,10 @@ def test_every_mount_has_its_volume(overlay: Path) -> None:
 @every_overlay
 def test_there_is_time_to_drain(overlay: Path) -> None:
     """Waiting until nobody is connected any more, and then for Triton to end."""
-    (pod,) = (pod for pod in pods(overlay) if pod["spec"]["containers"][0]["name"] == "triton")
-    (settings,) = (one for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"])
-    drain = int(settings["data"]["EMOSERVE_DRAIN"])
+    pod = deployment(overlay, "triton")["spec"]["template"]
+    (drain,) = {
+        int(one["data"]["EMOSERVE_DRAIN"]) for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"]
+    }
     assert drain > 1.1 * CONNECTION_AGE + 30  # gRPC's clients then look a name up again
     pauses = {
         one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
