@@ -44,9 +44,10 @@ COPY stages stages
 COPY serving serving
 COPY speech_repository speech_repository
 ENV PATH=/opt/emoserve/bin:$PATH \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    EMOSERVE_TRITON_HOST=0.0.0.0
 USER 1000
 EXPOSE 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
-ENTRYPOINT ["python", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]
+ENTRYPOINT ["python", "-m", "serving", "--repository", "/models"]

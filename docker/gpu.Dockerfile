@@ -42,7 +42,8 @@ COPY speech_repository speech_repository
 # Triton's stub runs the first python3 on PATH, with the packages of its environment
 ENV PATH=/opt/emoserve/bin:/opt/tritonserver/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    EMOSERVE_CONFIG=gpu
+    EMOSERVE_CONFIG=gpu \
+    EMOSERVE_TRITON_HOST=0.0.0.0
 # a library that is missing stops the build here, and not the server later; the driver's come with the node
 RUN ldconfig \
     && ldd /opt/tritonserver/bin/tritonserver /opt/tritonserver/backends/python/triton_python_backend_stub \
@@ -55,4 +56,4 @@ EXPOSE 8001 8002
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v2/health/ready', timeout=4)"]
 # NVIDIA's entry point sets up CUDA's forward compatibility where the node's driver is older than the image's CUDA
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "serving", "--host", "0.0.0.0", "--repository", "/models"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "serving", "--repository", "/models"]

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ipaddress
 import os
 import signal
 import sys
@@ -27,8 +28,9 @@ def main() -> int:
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
         epilog="Arguments after -- go to tritonserver; those that would break the service are rejected. "
-        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN and EMOSERVE_RENEWAL_SPREAD in the environment stand for "
-        "--config, --log-level, --drain and --renewal-spread. EMOSERVE_ADMIN_KEY opens administration and statistics "
+        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN, EMOSERVE_RENEWAL_SPREAD, EMOSERVE_PRIMARY_ADDRESS and "
+        "EMOSERVE_TRITON_HOST in the environment stand for --config, --log-level, --drain, --renewal-spread, "
+        "--primary-address and --host. EMOSERVE_ADMIN_KEY opens administration and statistics "
         "to those who send it; without it nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
@@ -37,9 +39,17 @@ def main() -> int:
     parser.add_argument("--metrics-port", type=int, default=8002, metavar="N", help="default 8002; 0: any free port")
     parser.add_argument(
         "--host",
-        default="127.0.0.1",
+        default=os.environ.get("EMOSERVE_TRITON_HOST", "127.0.0.1"),
         help="IPv4 or IPv6 address that gRPC and metrics bind to, or its name; 0.0.0.0 for all IPv4 addresses, :: for "
-        "all IPv6 addresses (default: 127.0.0.1)",
+        "all IPv6 addresses, over gRPC for all IPv4 addresses, too (default: 127.0.0.1)",
+    )
+    parser.add_argument(
+        "--primary-address",
+        type=ipaddress.ip_address,
+        metavar="ADDRESS",
+        default=os.environ.get("EMOSERVE_PRIMARY_ADDRESS") or None,
+        help="with --host ::, bind metrics to all addresses of the IP family of this one, as Triton's metrics server "
+        "listens on one family only (default: IPv6)",
     )
     parser.add_argument(
         "--expose-http",
@@ -86,6 +96,8 @@ def main() -> int:
     if options["log_level"] not in log.LEVELS:  # argparse checks no defaults
         parser.error(f"EMOSERVE_LOG_LEVEL is {options['log_level']!r} (choose from {', '.join(log.LEVELS)})")
 
+    primary = options.pop("primary_address")
+    options["metrics_host"] = addresses.all_of_family(options["host"], primary and str(primary))
     drain = options.pop("drain")
     renewal = Renewal(options["arguments"], options.pop("renewal_spread"))
     stopping = threading.Event()

@@ -25,7 +25,29 @@ def resolve(host: str) -> str:
             f"--host {host} can't be used ({reason}); give an address of this machine, such as 127.0.0.1, ::1, or "
             "0.0.0.0 for all IPv4 addresses"
         ) from None
-    return str(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])  # where localhost is both, callers try IPv4
+    address = str(
+        min(found, key=lambda one: one[0] != socket.AF_INET)[4][0]
+    )  # where localhost is both, callers try IPv4
+    return "0.0.0.0" if address == "::" and not _has_ipv6() else address
+
+
+def all_of_family(host: str, primary: str | None) -> str:
+    """Return the address that metrics bind to: Triton's metrics server listens on one IP family only.
+
+    Args:
+        host: what gRPC binds to; `::` is both families there.
+        primary: an address of the family on which metrics are asked for, such as a pod's; None is IPv6.
+    """
+    return "0.0.0.0" if host == "::" and primary and ":" not in primary else host
+
+
+def _has_ipv6() -> bool:
+    """Return whether the kernel knows IPv6; some are started without it."""
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def url(host: str, port: int) -> str:

@@ -80,6 +80,7 @@ class Triton:
         admin_key: str | None = None,
         expose_http: bool = False,
         open_statistics: bool = False,
+        metrics_host: str | None = None,
     ) -> None:
         """
         Args:
@@ -96,10 +97,12 @@ class Triton:
             expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as one request without a key
                 can crash Triton 24.10 (CVE-2025-23310).
             open_statistics: whether statistics are read without the key, as perf_analyzer does.
+            metrics_host: the address that metrics bind to; None is `host`.
         """
         self.repository = Path(repository)
         self.config = config
         self.host = host
+        self.metrics_host = metrics_host or host
         self.log_level = log_level
         self.arguments = tuple(arguments)
         self.speech = speech
@@ -136,7 +139,7 @@ class Triton:
     @property
     def metrics_url(self) -> str:
         """host:port of Prometheus metrics (path /metrics), likewise."""
-        return addresses.url(self.host, self._ports["metrics"])
+        return addresses.url(self.metrics_host, self._ports["metrics"])
 
     @property
     def admin_headers(self) -> dict[str, str]:
@@ -170,8 +173,8 @@ class Triton:
         check_release(installation, config)
         if self.expose_http:
             self.http_warning = http_warning(installation)
-        self.host = addresses.resolve(self.host)
-        self._ports = free_ports(self.host, self._ports, {"HTTP": self._http_host})
+        self.host, self.metrics_host = addresses.resolve(self.host), addresses.resolve(self.metrics_host)
+        self._ports = free_ports(self.host, self._ports, {"HTTP": self._http_host, "metrics": self.metrics_host})
         self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
@@ -201,7 +204,7 @@ class Triton:
             f"--http-port={self._ports['HTTP']}",
             f"--grpc-address={addresses.for_grpc(self.host)}",
             f"--grpc-port={self._ports['gRPC']}",
-            f"--metrics-address={addresses.for_http(self.host)}",
+            f"--metrics-address={addresses.for_http(self.metrics_host)}",
             f"--metrics-port={self._ports['metrics']}",
             f"--http-restricted-api={self._restricted}:admin-key={self._admin_key}",
             f"--grpc-restricted-protocol={self._restricted}:admin-key={self._admin_key}",

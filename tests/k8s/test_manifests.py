@@ -290,6 +290,8 @@ def test_prometheus_of_a_default_kube_prometheus_stack_finds_what_is_monitored(o
         ("NodeLocal DNSCache", "169.254.20.10", 53),
         ("AKS LocalDNS", "169.254.10.10", 53),
         ("Cloud DNS of GKE", "169.254.169.254", 53),
+        ("NodeLocal DNSCache, IPv6", "fd00:1:2:3::a", 53),
+        ("a resolver of the node, IPv6", "fe80::a", 53),
         ("OpenShift", ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}), 5353),
     ],
 )

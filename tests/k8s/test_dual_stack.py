@@ -1,0 +1,77 @@
+"""Clusters whose pods and Services have IPv4 and IPv6 addresses, or IPv6 addresses alone."""
+
+import ipaddress
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from serving.triton import free_ports
+from tests.k8s.test_manifests import ROOT, Object, containers, every_overlay, of_kind
+
+
+def variables(container: Object) -> dict[str, Object]:
+    return {one["name"]: one for one in container["env"]}
+
+
+@every_overlay
+def test_services_have_addresses_of_every_family_of_the_cluster(overlay: Path) -> None:
+    for service in of_kind(overlay, "Service"):
+        assert service["spec"]["ipFamilyPolicy"] == "PreferDualStack", service["metadata"]["name"]
+        assert "ipFamilies" not in service["spec"]
+
+
+@every_overlay
+def test_servers_listen_on_all_addresses(overlay: Path) -> None:
+    """The gateway's server takes an empty host for both families; `::` would be IPv6 alone there."""
+    for container in containers(overlay):
+        if container["name"] == "triton":
+            found = variables(container)
+            assert found["EMOSERVE_TRITON_HOST"]["value"] == "::"
+            assert found["EMOSERVE_PRIMARY_ADDRESS"]["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+            assert "--host" not in container.get("args", [])
+        elif container["name"] == "web":
+            assert variables(container)["EMOSERVE_HOST"]["value"] == ""
+
+
+def test_images_leave_the_address_to_the_manifests() -> None:
+    for name in ("cpu", "gpu"):
+        text = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+        assert "EMOSERVE_TRITON_HOST=0.0.0.0" in text
+        assert "--host" not in text  # an option outweighs the variable
+
+
+@every_overlay
+def test_network_policies_name_addresses_of_both_families(overlay: Path) -> None:
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for direction, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(direction, []):
+                blocks = [one["ipBlock"]["cidr"] for one in rule.get(peers, []) if "ipBlock" in one]
+                versions = {ipaddress.ip_network(block).version for block in blocks}
+                assert versions in (set(), {4, 6}), policy["metadata"]["name"]
+
+
+def test_gateway_with_an_empty_host_is_reached_on_both_families() -> None:
+    port = free_ports("127.0.0.1", {"page": 0})["page"]
+    settings = os.environ | {"EMOSERVE_HOST": "", "EMOSERVE_PORT": str(port)}
+    command = [sys.executable, "-m", "web.gateway"]
+    with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.DEVNULL) as process:
+        try:
+            for host in ("127.0.0.1", "[::1]"):
+                assert status(f"http://{host}:{port}/metrics", process) == 200
+        finally:
+            process.terminate()
+
+
+def status(url: str, process: subprocess.Popen[bytes]) -> int:
+    """The status of an answer, once the server listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return int(answer.status)
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
