@@ -376,7 +376,7 @@ class Bench:
         most = max(point.throughput for point in sweep)
         rate = OVERLOAD * most
         text = (self.repository / QUEUE / "config.pbtxt").read_text()  # where what is admitted waits
-        limit = tune.parse(text).dynamic_batching.default_queue_policy.max_queue_size
+        limit = int(tune.parse(text).parameters["max_queue_size"].string_value)
         seconds = limit / (rate - most) + OVERLOAD_MARGIN
         found = self.fp32.target.load(self.tokenizer, seconds=seconds, rate=rate)
         refused = np.array([failure == "Unavailable" for failure in found.failure])
@@ -469,9 +469,7 @@ def stages(side: ServerSide) -> dict[str, Stage]:
     found = {}
     for name, model in side.models.items():
         compute = model.compute_input_ms + model.compute_infer_ms + model.compute_output_ms
-        if name == QUEUE:  # while it executes, a request waits for its turn at the models
-            found[name] = Stage(model.queue_ms + compute, 0.0, model.mean_batch)
-        elif name != ENSEMBLE:
+        if name != ENSEMBLE:
             found[name] = Stage(model.queue_ms, compute, model.mean_batch)
     return found
 

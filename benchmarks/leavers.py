@@ -28,7 +28,7 @@ from benchmarks.sampling import Sampler
 from benchmarks.workload import tokenizer_file, uniform
 from export.repository import ONNX_MODELS
 from serving import Triton
-from stages.triton_metrics import MetricsReader
+from stages.triton_metrics import PENDING, WAITING, MetricsReader
 
 SECONDS, TOKENS = 3.0, 15  # of every utterance
 CAPACITY_REQUESTS = 192
@@ -124,7 +124,7 @@ def _measured(triton: Triton, calls: Coroutine[Any, Any, list[str]]) -> Outcome:
         quiet_since = time.monotonic()
         while time.monotonic() < quiet_since + QUIET_S:
             time.sleep(0.1)
-            if any(value for (name, _), value in read().items() if name == "pending_request_count"):
+            if any(value for (name, _), value in read().items() if name in (PENDING, WAITING)):
                 quiet_since = time.monotonic()
     return Outcome(
         sent=outcomes.total(),

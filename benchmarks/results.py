@@ -103,10 +103,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Stage:
-    """Means over the requests of one model: ms in its queue, ms computing (input and output with it), rows a batch.
-
-    The stage `queue` computes nothing: all its time is in `queue_ms`.
-    """
+    """Means over the requests of one model: ms in its queue, ms computing (input and output with it), rows a batch."""
 
     queue_ms: float
     compute_ms: float

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 import psutil
 
 from benchmarks.errors import BenchmarkError
+from stages.triton_metrics import PENDING, REQUESTS, WAIT_SECONDS, WAITING, WORK_SECONDS, Values, parse
 
 ENSEMBLE = "emotion"  # the model that clients call; its requests are the server's
 PREPROCESS, QUEUE = "preprocess", "queue"  # Python stages; what is admitted and not yet running waits in `queue`
@@ -26,7 +27,7 @@ SETTLING = 0.25  # s: Triton counts a request after its answer has left
 MEMORY_INTERVAL = 5.0  # s: to share out shared pages, Linux walks through all of them, 15 ms for a GiB
 MIB = 1 << 20
 _REGION = re.compile(r"/dev/shm/\S+")
-_METRIC = re.compile(r'(?m)^(?P<name>nv_\w+)(?:{(?:.*?model="(?P<model>[^"]*)")?.*})? (?P<value>\S+)')
+_GPU = re.compile(r"(?m)^(nv_gpu_\w+){.*} (\S+)")
 
 
 class Server(Protocol):
@@ -116,7 +117,8 @@ class _Snapshot:
     time: float  # s, time.monotonic()
     cpu: dict[int, float]  # s since it started, by process
     memory: float  # MiB
-    metrics: dict[str, dict[str, float]] = field(repr=False)  # by metric and model (or GPU)
+    metrics: Values = field(repr=False)  # of the models
+    gpu: dict[str, list[float]] = field(repr=False)  # by metric, for each GPU
 
 
 class Sampler:
@@ -158,8 +160,10 @@ class Sampler:
             raise self._error
         after = self._statistics()
         self._snapshots.append(self._snapshot())
+        models = {name: _difference(self._before.get(name), after[name]) for name in after}
+        first, last = self._snapshots[0].metrics, self._snapshots[-1].metrics
         self.result = ServerSide(
-            models={name: _difference(self._before.get(name), after[name]) for name in after},
+            models={name: _with_own_queue(model, name, first, last) for name, model in models.items()},
             timeline=self._timeline(),
             cpu_seconds=self._cpu_seconds(),
         )
@@ -180,10 +184,10 @@ class Sampler:
         return {model["name"]: model for model in answer["model_stats"]}
 
     def _snapshot(self) -> _Snapshot:
-        metrics: dict[str, dict[str, float]] = defaultdict(dict)
-        for match in _METRIC.finditer(_get(f"http://{self._server.metrics_url}/metrics")):
-            of_metric = metrics[match["name"]]
-            of_metric[match["model"] or str(len(of_metric))] = float(match["value"])
+        text = _get(f"http://{self._server.metrics_url}/metrics")
+        gpu = defaultdict(list)
+        for name, value in _GPU.findall(text):
+            gpu[name].append(float(value))
         now = time.monotonic()
         look_at_memory = now - self._memory_time >= MEMORY_INTERVAL
         cpu, memory = {}, 0.0
@@ -199,7 +203,7 @@ class Sampler:
                 continue
         if look_at_memory:
             self._memory, self._memory_time = memory, now
-        return _Snapshot(now, cpu, self._memory, metrics)
+        return _Snapshot(now, cpu, self._memory, parse(text), gpu)
 
     def _timeline(self) -> list[dict[str, float]]:
         snapshots = self._snapshots
@@ -290,19 +294,19 @@ def _name(process: psutil.Process) -> str:
 
 def _row(earlier: _Snapshot, later: _Snapshot, seconds: float) -> dict[str, float]:
     passed = later.time - earlier.time
-    answered = [snapshot.metrics["nv_inference_request_success"].get(ENSEMBLE, 0.0) for snapshot in (earlier, later)]
+    answered = [snapshot.metrics.get(("request_success", ENSEMBLE), 0.0) for snapshot in (earlier, later)]
     used = sum(cpu - earlier.cpu.get(pid, 0.0) for pid, cpu in later.cpu.items())
     row = {
         "seconds": seconds,
         "cpu_cores": used / passed,
         "rss_mib": later.memory,
         "requests_per_s": (answered[1] - answered[0]) / passed,
-        "queued": sum(later.metrics["nv_inference_pending_request_count"].values()),
+        "queued": sum(value for (name, _), value in later.metrics.items() if name in (PENDING, WAITING)),
     }
-    if utilization := later.metrics.get("nv_gpu_utilization"):
-        row["gpu_utilization"] = sum(utilization.values()) / len(utilization)
-    if memory := later.metrics.get("nv_gpu_memory_used_bytes"):
-        row["gpu_memory_mib"] = sum(memory.values()) / MIB
+    if utilization := later.gpu.get("nv_gpu_utilization"):
+        row["gpu_utilization"] = sum(utilization) / len(utilization)
+    if memory := later.gpu.get("nv_gpu_memory_used_bytes"):
+        row["gpu_memory_mib"] = sum(memory) / MIB
     return row
 
 
@@ -328,6 +332,24 @@ def _difference(before: dict[str, Any] | None, after: dict[str, Any]) -> ModelSt
         compute_infer_ms=mean_ms("compute_infer"),
         compute_output_ms=mean_ms("compute_output"),
         batch_sizes={size: executions for size, executions in sorted(sizes.items()) if executions},
+    )
+
+
+def _with_own_queue(model: ModelStatistics, name: str, before: Values, after: Values) -> ModelStatistics:
+    """Return the statistics of a stage with a queue of its own, which takes each request from Triton at once."""
+    if (REQUESTS, name) not in after:
+        return model
+
+    def changed(metric: str) -> float:
+        return after.get((metric, name), 0.0) - before.get((metric, name), 0.0)
+
+    requests = max(1.0, changed(REQUESTS))
+    waited_ms, worked_ms = (1e3 * changed(metric) / requests for metric in (WAIT_SECONDS, WORK_SECONDS))
+    return replace(
+        model,
+        busy_seconds=changed(WORK_SECONDS),
+        queue_ms=model.queue_ms + waited_ms,
+        compute_infer_ms=model.compute_infer_ms + worked_ms,
     )
 
 

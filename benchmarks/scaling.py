@@ -29,6 +29,7 @@ from benchmarks import load, plots
 from benchmarks.errors import BenchmarkError
 from benchmarks.soak import CAPACITY_REQUESTS, USERS
 from benchmarks.workload import tokenizer_file
+from export.repository import ONNX_MODELS
 from serving import Triton
 from serving.triton import free_ports
 
@@ -251,19 +252,21 @@ def firing(asked: Asked, start: float, end: float) -> dict[str, float]:
 def _deviations(asked: Asked, start: float, end: float) -> Iterator[float]:
     """Yield the relative distance of each recorded "waiting" from what the raw counters of the same minute give."""
 
-    def per_request(name: str, stage: str, at: float) -> float:
-        found = (
-            asked.samples(f'nv_inference_{one}{{model="{stage}"}}[{WINDOW:g}s]', at)
-            for one in (name, "request_success")
-        )
-        seconds, requests = (samples[-1][1] - samples[0][1] for samples in found)
-        return seconds / 1e6 / requests
+    def grown(selector: str, at: float) -> float:
+        found = asked.query(f"query?query={quote(f'{selector}[{WINDOW:g}s]')}&time={at}")
+        return sum(float(series["values"][-1][1]) - float(series["values"][0][1]) for series in found)
+
+    def waited_s(stage: str, at: float) -> float:
+        """Return the mean over the requests of a stage."""
+        if stage in ONNX_MODELS:
+            seconds = grown(f'nv_inference_queue_duration_us{{model="{stage}"}}', at) / 1e6
+            return seconds / grown(f'nv_inference_request_success{{model="{stage}"}}', at)
+        seconds = grown(f'emoserve_stage_wait_seconds_total{{model="{stage}"}}', at)
+        return seconds / grown(f'emoserve_stage_requests_total{{model="{stage}"}}', at)
 
     for moment, value in asked.samples(f"{SIGNALS['waiting']}[{end - start:.0f}s]", end):
         if moment > start + WINDOW:
-            waited = per_request("compute_infer_duration_us", "queue", moment)  # held back
-            waited += sum(per_request("queue_duration_us", stage, moment) for stage in plots.STAGES)
-            yield abs(value / waited - 1)
+            yield abs(value / sum(waited_s(stage, moment) for stage in plots.STAGES) - 1)
 
 
 def _seconds(value: float | None) -> str:

@@ -8,6 +8,7 @@ and texts, by name) and `result`, the file for the tensors.
 import importlib.util
 import json
 import platform
+import queue
 import sys
 import types
 from pathlib import Path
@@ -32,7 +33,7 @@ class Tensor:
 class TritonError(Exception):
     """An error that a stage answers with."""
 
-    INVALID_ARG, UNAVAILABLE, INTERNAL = range(3)
+    INVALID_ARG, UNAVAILABLE, INTERNAL, CANCELLED = range(4)
 
 
 class InferenceResponse:
@@ -43,10 +44,24 @@ class InferenceResponse:
 
 
 class Request:
-    """What a stage is asked: its inputs, no parameters, no timeout."""
+    """What a stage is asked: its inputs, no parameters, no timeout. It is its own response sender."""
 
     def __init__(self, tensors: dict[str, Any]) -> None:
         self.tensors = tensors
+        self._responses: queue.Queue[InferenceResponse] = queue.Queue()
+
+    def get_response_sender(self) -> Any:
+        return self
+
+    def send(self, response: InferenceResponse, flags: int) -> None:
+        self._responses.put(response)
+
+    def response(self) -> InferenceResponse:
+        """What was sent, at the latest after 60 s."""
+        return self._responses.get(timeout=60)
+
+    def is_cancelled(self) -> bool:
+        return False
 
     def parameters(self) -> str:
         return ""
@@ -55,10 +70,28 @@ class Request:
         return 0
 
 
+class MetricFamily:
+    """A family of metrics, and each metric of it, that nobody reads."""
+
+    GAUGE, COUNTER = range(2)
+
+    def __init__(self, *description: Any) -> None:
+        pass
+
+    def Metric(self, labels: dict[str, str]) -> "MetricFamily":
+        return self
+
+    def set(self, value: float) -> None:
+        pass
+
+    increment = set
+
+
 def backend_utilities() -> types.ModuleType:
     """A stand-in for Triton's module triton_python_backend_utils, as far as the stages use it."""
     module: Any = types.ModuleType("triton_python_backend_utils")
     module.Tensor, module.InferenceResponse, module.TritonError = Tensor, InferenceResponse, TritonError
+    module.MetricFamily, module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = MetricFamily, 1
     module.get_input_tensor_by_name = lambda request, name: Tensor(name, request.tensors[name])
     module.Logger = types.SimpleNamespace(log_error=lambda line: print(line, file=sys.stderr))
     return module
@@ -72,7 +105,8 @@ def load(model: Path, config: dict[str, Any]) -> Any:
     spec.loader.exec_module(module)
     stage = module.TritonPythonModel()
     arguments = {"model_config": json.dumps(config), "model_repository": str(model), "model_version": "1"}
-    stage.initialize(arguments | {"model_name": model.name, "model_instance_kind": "CPU"})
+    names = {"model_name": model.name, "model_instance_name": f"{model.name}_0"}
+    stage.initialize(arguments | names | {"model_instance_kind": "CPU"})
     return stage
 
 
@@ -87,7 +121,9 @@ def main() -> None:
         known = {"AUDIO": np.array([[audio]], object), "TEXT": np.array([[text.encode()]], object)}
         for step, stage in zip(task["steps"], stages, strict=True):
             inputs = {own: known[outer] for own, outer in step["inputs"].items()}
-            (response,) = stage.execute([Request(inputs)])
+            request = Request(inputs)
+            stage.execute([request])
+            response = request.response()
             if response.error:
                 raise response.error
             for tensor in response.output_tensors:

@@ -7,7 +7,7 @@ from serving.installation import TritonError
 
 _FALSE, _TRUE, _ANY = "false|off|0", "true|on|1", ".*"
 _LOGGING = "the launcher reads the log; choose what it shows with --log-level, and redirect standard error to a file"
-_KEYS = "only model-config can be restricted: probes, batcher wake-ups and the clients of this repository send no key"
+_KEYS = "only model-config can be restricted: probes and the clients of this repository send no key"
 _TURNS = (
     "admission assumes that vggish and bert take turns on a CPU; to run both at once, remove rate_limiter from their "
     "configurations"
@@ -21,7 +21,7 @@ REJECTED = {
     "allow-grpc": (_FALSE, "clients and draining need gRPC; close its port with a firewall or a NetworkPolicy"),
     "allow-http": (
         _FALSE,
-        "the launcher and batcher wake-ups need HTTP; it listens on loopback alone unless --expose-http is given",
+        "the launcher and the stages need HTTP; it listens on loopback alone unless --expose-http is given",
     ),
     "allow-metrics": (_FALSE, "admission and stall detection read the metrics; close their port with a firewall"),
     "allow-sagemaker": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),

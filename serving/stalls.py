@@ -1,6 +1,6 @@
 """Notices a model that is stuck in a loop: requests wait for it, and none of its batches ends."""
 
-from stages.triton_metrics import parse
+from stages.triton_metrics import PENDING, REQUESTS, WAITING, parse
 
 # One reading a second. The largest batch that is accepted, 32 recordings of 60 s, takes its time (docs/reliability.md),
 # and a restart in the middle of it would let one caller take the server down.
@@ -23,8 +23,9 @@ class StallDetector:
         """
         values = parse(metrics)
         for model in {model for _, model in values}:
-            batches = values.get(("exec_count", model), 0.0)
-            waiting = values.get(("pending_request_count", model), 0.0) > 0
+            # a stage with a queue of its own takes each request from Triton at once, and counts what it has answered
+            batches = values.get((REQUESTS if (REQUESTS, model) in values else "exec_count", model), 0.0)
+            waiting = values.get((PENDING, model), 0.0) + values.get((WAITING, model), 0.0) > 0
             stalled = waiting and batches == self._batches.get(model)
             self._batches[model] = batches
             self._stalled[model] = self._stalled.get(model, 0) + 1 if stalled else 0

@@ -35,9 +35,8 @@ from serving.installation import (
 )
 from serving.repository import SPEECH_REPOSITORY, check_config, check_exports, check_repository, check_speech
 from serving.stalls import StallDetector
-from stages.loopback import get
+from stages.loopback import HTTP_URL, get
 from stages.triton_metrics import METRICS_URL
-from stages.wakeup import HTTP_URL
 
 __all__ = ["Triton", "TritonError"]
 

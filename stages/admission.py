@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotion.errors import BusyError
-from stages.loopback import get
-from stages.triton_metrics import CANCELED, MetricsReader, Values
-from stages.wakeup import HTTP_URL
+from stages.loopback import HTTP_URL, get
+from stages.triton_metrics import PENDING, REQUESTS, WAITING, MetricsReader, Values
 
-QUEUE = "queue"  # the stage in which admitted requests wait
+STAGES = ("preprocess", "queue")  # in which admitted requests wait
 MODELS = ("vggish", "bert", "fusion")  # behind it, one after the other
 POLL_INTERVAL_S = 0.1  # between two readings of the metrics, while requests come
 MAX_AGE_S = 1.0  # of the newest reading; with an older one everything is admitted
@@ -33,7 +32,7 @@ JUDGE_INTERVAL_S = 1.0
 MAX_CANCELED_SHARE, MIN_CANCELED = 0.02, 2
 DECREASE, INCREASE = 0.7, 1.02
 MIN_DEFAULT_TIMEOUT_S = 1.0
-MAX_WAIT_S = 30.0  # default_timeout_microseconds of the stages: no request waits longer
+MAX_WAIT_S = 30.0  # max_wait_seconds of the stages: no request waits longer
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,15 @@ class QueueSnapshot:
 
     Attributes:
         time: s, of a monotonic clock.
-        queued: requests in the stage `queue`, of either priority.
+        interactive, bulk: requests that wait in STAGES.
         waiting: requests that wait for each of the models behind it.
         work: of each model.
         canceled: requests whose callers were found to have left, since the models were loaded.
     """
 
     time: float
-    queued: float
+    interactive: float
+    bulk: float
     waiting: Mapping[str, float]
     work: Mapping[str, ModelWork]
     canceled: float = 0.0
@@ -99,10 +99,10 @@ class QueueSnapshot:
     @property
     def all_waiting(self) -> float:
         """Requests that wait anywhere."""
-        return self.queued + sum(self.waiting.values())
+        return self.interactive + self.bulk + sum(self.waiting.values())
 
     def behind(self, model: str) -> float:
-        """Return the requests between `queue` and a model, which it has yet to take."""
+        """Return the requests between STAGES and a model, which it has yet to take."""
         return sum(self.waiting[each] for each in MODELS[: MODELS.index(model) + 1])
 
 
@@ -125,9 +125,9 @@ class Speed:
 class Admission:
     """Decides which requests still have a chance.
 
-    Interactive requests leave the queue before bulk ones, so they wait only for other interactive requests. Triton's
-    metrics count both together, so those that were admitted and not yet answered are counted here. Each process of the
-    stage has an Admission of its own, sees its share of the requests, and assumes that the other shares are equal.
+    Interactive requests leave the queue before bulk ones, so they wait only for other interactive requests. Requests
+    that were admitted since the last reading of the metrics are counted here. Each process of the stage has an
+    Admission of its own, sees its share of the requests, and assumes that the other shares are equal.
     """
 
     def __init__(
@@ -152,8 +152,7 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
-        self._interactive = 0.0  # interactive requests that waited at the newest snapshot, in all processes
-        self._admitted = {False: 0, True: 0}  # by this process since then, by whether it is bulk
+        self._admitted = {False: 0, True: 0}  # by this process since the newest snapshot, by whether it is bulk
         self._speed: Speed | None = None
         self._wanted = threading.Event()
         metrics, instances = MetricsReader(), InstancesReader()
@@ -181,9 +180,9 @@ class Admission:
                 and newest.all_waiting
                 and self._clock() - newest.time < MAX_AGE_S
             ):
-                queued = min(newest.queued, self._interactive) + self._processes * self._admitted[False]
+                queued = newest.interactive + self._processes * self._admitted[False]
                 if bulk:
-                    queued = newest.queued + self._processes * sum(self._admitted.values())
+                    queued += newest.bulk + self._processes * self._admitted[True]
                 needed = _needed_s(newest, queued, self._speed)
                 waits = timeout / 1e6 or self._default_timeout_s
                 if needed > min(MAX_WAIT_S, MARGIN * waits):
@@ -196,14 +195,13 @@ class Admission:
             self._admitted[bulk] += 1
 
     def observe(self) -> None:
-        """Read the metrics once: learn the models' speed, and how many interactive requests wait.
+        """Read the metrics once: learn how many requests wait, and the models' speed.
 
         Raises:
             OSError: they cannot be read.
         """
         newest = self._read()
         with self._lock:
-            before = self._snapshots[-1] if self._snapshots else newest
             self._snapshots.append(newest)
             while (
                 len(self._snapshots) > 2
@@ -211,11 +209,7 @@ class Admission:
                 and _utterances(self._snapshots[1], newest) >= MIN_UTTERANCES
             ):
                 self._snapshots.popleft()
-            admitted = self._processes * self._admitted[False]
             self._admitted = {False: 0, True: 0}
-            left = self._interactive + admitted - (newest.answered - before.answered)
-            # no more than are waiting: some were rejected later, or their callers left
-            self._interactive = min(max(0.0, left), newest.all_waiting + admitted)
             self._follow_callers(newest)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES:
@@ -236,7 +230,7 @@ class Admission:
         left, answered = newest.canceled - judged.canceled, newest.answered - judged.answered
         leaving = left >= MIN_CANCELED and left > MAX_CANCELED_SHARE * (left + answered)
         if leaving and newest.all_waiting and self._speed is not None:
-            present = _needed_s(newest, min(newest.queued, self._interactive), self._speed) / MARGIN
+            present = _needed_s(newest, newest.interactive, self._speed) / MARGIN
             alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
             shorter = min(self._default_timeout_s, present) * DECREASE**seconds
             self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, alone, shorter)
@@ -254,7 +248,7 @@ class Admission:
 
 
 def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
-    """Return the seconds until the answer of a request behind `queued` others in the stage `queue`."""
+    """Return the seconds until the answer of a request behind `queued` others in STAGES."""
     ahead = sum((queued + newest.behind(model)) * each for model, each in speed.bottleneck.items())
     # those ahead, the batches that are running, and its own way through the models
     return ahead + speed.batch + speed.passage
@@ -292,7 +286,10 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
     """
 
     def waiting(model: str) -> float:
-        return values.get(("pending_request_count", model), 0.0)
+        return values.get((PENDING, model), 0.0)
+
+    def queued(priority: str) -> float:
+        return sum(values.get((f"{WAITING}:{priority}", stage), 0.0) for stage in STAGES)
 
     def work(model: str) -> ModelWork:
         return ModelWork(
@@ -305,10 +302,12 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
     return QueueSnapshot(
         now,
-        waiting(QUEUE),
+        queued("interactive"),
+        queued("bulk"),
         {model: waiting(model) for model in MODELS},
         {model: work(model) for model in MODELS},
-        sum(values.get((CANCELED, model), 0.0) for model in (QUEUE, *MODELS)),
+        sum(values.get((f"{REQUESTS}:canceled", stage), 0.0) for stage in STAGES)
+        + sum(values.get(("request_failure:CANCELED", model), 0.0) for model in MODELS),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from stages.admission import InstancesReader
-from stages.wakeup import HTTP_URL
+from stages.loopback import HTTP_URL
 
 NAME = "emoserve_model_instances"
 RETRY_INTERVAL_S = 0.5  # Triton answers over HTTP once all models are loaded

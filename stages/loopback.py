@@ -3,6 +3,7 @@
 import http.client
 import urllib.request
 
+HTTP_URL = "EMOSERVE_HTTP_URL"  # environment variable with Triton's HOST:PORT or [IPV6]:PORT; serving.Triton sets it
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # HTTP_PROXY and its like are for other machines
 
 

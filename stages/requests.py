@@ -1,8 +1,8 @@
-"""Reads the tensors of a Python stage's requests, and answers each request on its own."""
+"""Reads the tensors of a Python stage's requests, and sends each request its response."""
 
 from __future__ import annotations  # Triton adds its classes to pb_utils only after the import
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -10,41 +10,67 @@ from numpy.typing import NDArray
 
 from emotion.errors import BusyError, InputError
 
+OUTCOMES = ("answered", "invalid", "busy", "full", "expired", "canceled", "failed")  # of a request
 
-def respond_per_request(
-    requests: Iterable[Any], work: Callable[[Any], dict[str, NDArray[Any]]]
-) -> list[pb_utils.InferenceResponse]:
-    """Return one response per request: `work`'s tensors by name, or the request's own error.
 
-    Nothing is raised into Triton, as that would fail the neighbours in the batch and leak shared memory.
+class QueueFullError(BusyError):
+    """The queue of the stage holds as many requests as it may."""
+
+
+class ExpiredError(BusyError):
+    """The request waited longer than its timeout."""
+
+
+class CanceledError(RuntimeError):
+    """The caller has left."""
+
+
+def respond(sender: Any, work: Callable[[], dict[str, NDArray[Any]]]) -> str:
+    """Send a request its only response: `work`'s tensors by name, or the error that it raises.
+
+    Nothing is raised into Triton.
 
     Args:
-        requests: those of Triton's `execute`.
-        work: maps a request to its output tensors; an InputError becomes INVALID_ARGUMENT, a BusyError UNAVAILABLE,
-            any other exception INTERNAL.
+        sender: the request's `get_response_sender()`.
+        work: an InputError becomes INVALID_ARGUMENT, a BusyError UNAVAILABLE, a CanceledError CANCELLED, any other
+            exception INTERNAL.
+
+    Returns:
+        One of OUTCOMES.
     """
-    return [_answer(request, work) for request in requests]
-
-
-def _answer(request: Any, work: Callable[[Any], dict[str, NDArray[Any]]]) -> pb_utils.InferenceResponse:
+    answer, outcome = response(work)
     try:
-        tensors = [pb_utils.Tensor(name, array) for name, array in work(request).items()]
-        return pb_utils.InferenceResponse(output_tensors=tensors)
+        sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    except Exception as error:  # Triton has given the request up
+        pb_utils.Logger.log_error(f"a response could not be sent: {error}")
+        return "failed"
+    return outcome
+
+
+def response(work: Callable[[], dict[str, NDArray[Any]]]) -> tuple[pb_utils.InferenceResponse, str]:
+    """Return the response that `respond` sends, and its outcome."""
+    try:
+        tensors = [pb_utils.Tensor(name, array) for name, array in work().items()]
+        return pb_utils.InferenceResponse(output_tensors=tensors), "answered"
     except InputError as error:
-        return _refusal(str(error), pb_utils.TritonError.INVALID_ARG)
+        return _rejection(error, pb_utils.TritonError.INVALID_ARG), "invalid"
     except BusyError as error:
-        return _refusal(str(error), pb_utils.TritonError.UNAVAILABLE)
+        outcome = {QueueFullError: "full", ExpiredError: "expired"}.get(type(error), "busy")
+        return _rejection(error, pb_utils.TritonError.UNAVAILABLE), outcome
+    except CanceledError as error:
+        return _rejection(error, pb_utils.TritonError.CANCELLED), "canceled"
     except Exception as error:  # unexpected error: fail only this request
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
-        return _refusal(f"the stage failed ({type(error).__name__}: {error})", pb_utils.TritonError.INTERNAL)
+        failure = f"the stage failed ({type(error).__name__}: {error})"
+        return _rejection(failure, pb_utils.TritonError.INTERNAL), "failed"
 
 
-def _refusal(message: str, code: int) -> pb_utils.InferenceResponse:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+def _rejection(message: object, code: int) -> pb_utils.InferenceResponse:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(message), code))
 
 
 def tensor(request: Any, name: str) -> NDArray[Any]:
-    """Return an input of the request."""
+    """Return an input of the request, in memory that is Triton's until `execute` returns."""
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 

@@ -9,25 +9,36 @@ from urllib.parse import urlsplit
 
 METRICS_URL = "EMOSERVE_METRICS_URL"  # environment variable that serving.Triton sets for its stages
 TIMEOUT_S = 1.0
-_SAMPLE = re.compile(r'(?m)^nv_inference_(\w+){model="([^"]+)",[^}]*} (\S+)')
-_CANCELED = re.compile(r'(?m)^nv_inference_request_failure{model="([^"]+)",reason="CANCELED",[^}]*} (\S+)')
-CANCELED = "request_canceled"  # failures for that reason alone
+PENDING = "pending_request_count"  # in Triton's own queue of a model
+# what stages/queue_metrics.py adds to Triton's metrics, with the prefix emoserve_
+WAITING = "stage_waiting_requests"
+REQUESTS = "stage_requests_total"
+WAIT_SECONDS = "stage_wait_seconds_total"
+WORK_SECONDS = "stage_work_seconds_total"
+_SAMPLE = re.compile(r"(?m)^(?:nv_inference_|emoserve_)(\w+){([^}]*)} (\S+)")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')  # in any order: Triton puts `gpu_uuid` before `model`
+_KINDS = ("reason", "outcome", "priority")  # labels by which a value is also returned
 
 Values = Mapping[tuple[str, str], float]
 
 
 def parse(text: str) -> Values:
-    """Return the values of Triton's nv_inference_* metrics by (name without that prefix, model).
+    """Return the values of the metrics nv_inference_* and emoserve_* by (name without that prefix, model).
+
+    Samples that differ in further labels only (version, GPU, process) are summed. Where there is a label `reason`,
+    `outcome` or `priority`, the sum for each of its values is returned, too, as "request_failure:CANCELED".
 
     Args:
-        text: in Prometheus' text format. Samples that differ in further labels only (reasons, versions) are summed.
-            Failures with the reason CANCELED are also returned alone, with the name CANCELED.
+        text: in Prometheus' text format.
     """
     values: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for name, model, value in _SAMPLE.findall(text):
-        values[name, model] += float(value)
-    for model, value in _CANCELED.findall(text):
-        values[CANCELED, model] += float(value)
+    for name, label_text, value in _SAMPLE.findall(text):
+        labels = dict(_LABEL.findall(label_text))
+        if model := labels.get("model"):
+            values[name, model] += float(value)
+            for kind in _KINDS:
+                if kind in labels:
+                    values[f"{name}:{labels[kind]}", model] += float(value)
     return values
 
 

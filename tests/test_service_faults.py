@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest)
             target = tmp_path / "model_repository" / source.relative_to(repository)
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.name == "config.pbtxt":
-                target.write_text(source.read_text().replace("max_queue_size: 320", f"max_queue_size: {queue}"))
+                target.write_text(source.read_text().replace('string_value: "320"', f'string_value: "{queue}"'))
             else:
                 target.symlink_to(source)
     server = Triton(tmp_path / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
@@ -111,19 +112,19 @@ def test_bulk_work_gives_way(own_server: Triton, recordings: dict[str, bytes]) -
     speech = recordings["austen-0880.flac"]
     order: list[str] = []
 
-    def send(client: grpc.InferenceServerClient, priority: int, name: str) -> None:
+    def send(client: grpc.InferenceServerClient, name: str, **options: Any) -> None:
         def answered(result: object, error: InferenceServerException | None) -> None:
             assert error is None, error
             order.append(name)
 
-        client.async_infer("emotion", utterance(speech, b"hello there"), answered, priority=priority)
+        client.async_infer("emotion", utterance(speech, b"hello there"), answered, **options)
 
     with grpc.InferenceServerClient(own_server.grpc_url) as client:
         for _ in range(120):
-            send(client, 2, "bulk")
+            send(client, "bulk", parameters={"bulk": True})
         time.sleep(0.2)  # until all are in queues
         for _ in range(8):
-            send(client, 1, "interactive")
+            send(client, "interactive")
         end = time.monotonic() + 60
         while len(order) < 128:
             assert time.monotonic() < end

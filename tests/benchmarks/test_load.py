@@ -158,7 +158,7 @@ def test_run_without_a_due_request_is_an_error(server: Triton, tokenizer: Path) 
 def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
     """gRPC under gevent must wait for more calls at once than there are before the one that is refused."""
     short = {
-        path.parent.name: path.read_text().replace("max_queue_size: 320", "max_queue_size: 33")
+        path.parent.name: path.read_text().replace('string_value: "320"', 'string_value: "33"')
         for path in repository.glob("*/config.pbtxt")
     }
     link(repository, short, tmp_path)

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from onnx import TensorProto
-from tritonclient.grpc.model_config_pb2 import BatchInput, DataType, ModelConfig, ModelInstanceGroup, ModelQueuePolicy
+from tritonclient.grpc.model_config_pb2 import BatchInput, DataType, ModelConfig, ModelInstanceGroup
 
 from emotion.labels import EMOTIONS
 from export.repository import ENCODERS, FILE_NAMES, TEMPLATE
+from stages.admission import MAX_WAIT_S
 
 Tensor = tuple[int, tuple[int, ...]]  # data type and dims, as in a configuration
 
@@ -103,25 +104,16 @@ def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
 
 
 @every_python_config
-def test_queue_of_a_python_stage_is_bounded_and_drops_what_waits_too_long(path: Path) -> None:
-    policy = parse(path).dynamic_batching.default_queue_policy
-    assert parse(path).max_batch_size < policy.max_queue_size <= 4096
-    assert policy.timeout_action == ModelQueuePolicy.REJECT
-    assert 1e6 <= policy.default_timeout_microseconds <= 60e6
-    assert policy.allow_timeout_override
+def test_own_queue_of_a_python_stage_is_bounded_in_size_and_time(path: Path) -> None:
+    parameters = parse(path).parameters
+    assert parse(path).max_batch_size < int(parameters["max_queue_size"].string_value) <= 4096
+    assert float(parameters["max_wait_seconds"].string_value) == MAX_WAIT_S
 
 
 @every_python_config
-def test_python_stages_put_interactive_requests_first(path: Path) -> None:
-    batching = parse(path).dynamic_batching
-    assert (batching.priority_levels, batching.default_priority_level) == (2, 1)
-    assert not batching.priority_queue_policy  # each level's queue is as long
-
-
-@every_python_config
-def test_python_stages_get_one_request_at_a_time(path: Path) -> None:
-    """A string that is cut fails all that Triton hands over with it; and what is handed over is not overtaken."""
-    assert list(parse(path).dynamic_batching.preferred_batch_size) == [1]
+def test_python_stages_get_one_request_at_a_time_and_leave_none_in_tritons_queue(path: Path) -> None:
+    """A string that is cut fails all that Triton hands over with it, and Triton's queue policies delay requests."""
+    assert not parse(path).HasField("dynamic_batching")
 
 
 @every_onnx_config

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
         (
             ["--http-restricted-api=model-config,health:key=secret"],
             "--http-restricted-api=model-config,health",
-            "wake-up",
+            "probes",
         ),
         (["--grpc-restricted-protocol", "health:key=secret"], "--grpc-restricted-protocol=health", "model-config"),
         (["--grpc-restricted-protocol=metadata:key=secret"], "--grpc-restricted-protocol=metadata", "clients"),

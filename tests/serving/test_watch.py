@@ -81,12 +81,10 @@ def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(stalls, "MAX_STALLED_READINGS", 3)
     circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
     stage_file = circling / "preprocess/1/model.py"
-    source, line = stage_file.read_text(), "        utterances = zip("
+    source, line = stage_file.read_text(), "        patches, ids = zip("
     assert line in source
     stage_file.unlink()
-    stage_file.write_text(
-        source.replace(line, f'        while bytes_rows(request, "TEXT") == [b"round"]: pass\n{line}')
-    )
+    stage_file.write_text(source.replace(line, f'        while utterances[0][1] == b"round": pass\n{line}'))
     with (
         ThreadPoolExecutor(3) as callers,
         running_triton(circling) as server,
@@ -114,6 +112,20 @@ def test_stuck_model_is_one_where_requests_wait_and_no_batch_ends() -> None:
     )  # the first of them tells no stall
     assert not detector.stuck_model("")  # no answer
     assert detector.stuck_model(metrics(3, 7)) == "vggish"
+
+
+def test_stuck_stage_is_one_whose_own_queue_holds_requests_and_answers_none() -> None:
+    def metrics(waiting: int, answered: int) -> str:
+        labels = 'model="queue",process="queue_0_0"'
+        taken = f'nv_inference_exec_count{{model="queue",version="1"}} {time.monotonic_ns()}\n'  # says nothing
+        held = f"emoserve_stage_waiting_requests{{{labels}}} {waiting}\n"
+        return taken + held + f"emoserve_stage_requests_total{{{labels}}} {answered}\n"
+
+    detector = stalls.StallDetector()
+    assert not any(detector.stuck_model(metrics(3, number)) for number in range(2 * stalls.MAX_STALLED_READINGS))
+    assert not any(detector.stuck_model(metrics(0, 7)) for _ in range(2 * stalls.MAX_STALLED_READINGS))
+    found = [detector.stuck_model(metrics(3, 7)) for _ in range(stalls.MAX_STALLED_READINGS)]
+    assert found[-1] == "queue" and not any(found[:-1])
 
 
 def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repository: Path) -> None:

@@ -42,7 +42,8 @@ class Server:
     vggish takes 0.2 s for a batch, bert 0.1 s and fusion none.
     """
 
-    queued: float = 0.0
+    queued: float = 0.0  # interactive requests
+    bulk: float = 0.0
     behind: float = 0.0  # before vggish
     bert: float = 0.0
     instances: Instances = ONE
@@ -65,7 +66,7 @@ class Server:
             for model, seconds in self.batch_s.items()
         }
         waiting = {"vggish": self.behind, "bert": self.bert, "fusion": 0}
-        return QueueSnapshot(self.now, self.queued, waiting, work, self.canceled)
+        return QueueSnapshot(self.now, self.queued, self.bulk, waiting, work, self.canceled)
 
 
 def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
@@ -216,7 +217,7 @@ def test_check_counts_requests_before_a_later_model_only_where_it_is_the_slowest
 
 
 def test_check_of_bulk_waits_for_all_and_of_interactive_for_interactive() -> None:
-    server = Server(queued=200, behind=8)
+    server = Server(bulk=200, behind=8)
     admission = learnt(server)
     assert admitted(admission, 4) > 20
     server.now += 1
@@ -248,7 +249,7 @@ def test_speed_of_several_instances_is_per_instance() -> None:
         model: ModelWork(80, 80, 10, 80 * seconds, Instances(2))
         for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
     }
-    found = speed(QueueSnapshot(0, 0, {}, old), QueueSnapshot(1, 0, {}, new))
+    found = speed(QueueSnapshot(0, 0, 0, {}, old), QueueSnapshot(1, 0, 0, {}, new))
     assert found.bottleneck == {"vggish": pytest.approx(0.4 / 8 / 2)}
     assert (found.batch, found.passage) == pytest.approx((0.4, 0.5))
 
@@ -287,7 +288,7 @@ def test_snapshot_of_a_real_triton_counts_its_work(
     for model in MODELS:
         assert after.work[model].batches > before.work[model].batches
         assert after.work[model].request_seconds > before.work[model].request_seconds
-    assert snapshot({}, instances(), 0).queued == 0
+    assert snapshot({}, instances(), 0).all_waiting == 0
 
 
 def test_snapshot_of_a_real_triton_counts_callers_who_left(server: Triton, clip: bytes) -> None:

@@ -45,13 +45,20 @@ class Clock:
 def passed(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]:
     """The pauses that a gate makes for so many requests."""
     clock = Clock()
-    gate = Gate(metrics, MODELS, max_waiting, clock.sleep, clock)
+    gate = Gate(metrics, MODELS, max_waiting, clock)
     for _ in range(requests):
-        gate.wait()
+        pass_one(gate, clock)
     return clock.pauses
 
 
-def test_wait_with_room_reads_once_for_as_many_as_fit() -> None:
+def pass_one(gate: Gate, clock: Clock) -> None:
+    """Wait as the gate says, as stages.request_queue does it."""
+    while pause_s := gate.pause_s():
+        clock.sleep(pause_s)
+    gate.passed()
+
+
+def test_gate_with_room_reads_once_for_as_many_as_fit() -> None:
     metrics = Metrics((0, 0))
     assert passed(metrics, 8) == []
     assert metrics.readings == 1
@@ -60,43 +67,50 @@ def test_wait_with_room_reads_once_for_as_many_as_fit() -> None:
     assert metrics.readings == 2
 
 
-def test_wait_with_a_full_first_model_pauses_until_requests_have_gone() -> None:
+def test_gate_with_a_full_first_model_pauses_until_requests_have_gone() -> None:
     metrics = Metrics((9, 0), (8, 0), (5, 0))
     assert passed(metrics, 3) == [MIN_PAUSE_S] * 2
     assert metrics.readings == 3
 
 
-def test_wait_with_requests_before_a_later_model_fills_the_first_one() -> None:
+def test_gate_with_requests_before_a_later_model_fills_the_first_one() -> None:
     """Or the first model would start with a part of a batch."""
     metrics = Metrics((0, 8))
     assert passed(metrics, 8) == []
     assert metrics.readings == 1
 
 
-def test_wait_with_all_models_full_together_pauses() -> None:
+def test_gate_with_all_models_full_together_pauses() -> None:
     metrics = Metrics((1, 15), (1, 16), (1, 12))
     assert passed(metrics, 1) == [MIN_PAUSE_S] * 2
 
 
-def test_wait_without_metrics_lets_requests_pass() -> None:
+def test_gate_without_metrics_lets_requests_pass() -> None:
     assert passed(Metrics(None), 5, max_waiting=2) == []
 
 
-def test_wait_after_metrics_came_back_counts_again() -> None:
+def test_gate_after_metrics_came_back_counts_again() -> None:
     assert passed(Metrics(None, (4, 0), (0, 0)), 3, max_waiting=2) == [MIN_PAUSE_S]
 
 
-def test_wait_pauses_for_a_share_of_the_last_closed_time() -> None:
+def test_gate_pauses_for_a_share_of_the_last_closed_time() -> None:
     clock, full, empty = Clock(), (8, 0), (0, 0)
-    gate = Gate(Metrics(*[full] * 30, empty, *[full] * 2, empty), MODELS, 1, clock.sleep, clock)
-    gate.wait()
+    gate = Gate(Metrics(*[full] * 30, empty, *[full] * 2, empty), MODELS, 1, clock)
+    pass_one(gate, clock)
     first = list(clock.pauses)
     closed_s = sum(first)
     assert first == sorted(first)
     assert (first[0], first[-1]) == (MIN_PAUSE_S, MAX_PAUSE_S)
     clock.pauses.clear()
-    gate.wait()
+    pass_one(gate, clock)
     assert clock.pauses == [min(PAUSE_SHARE * closed_s, MAX_PAUSE_S)] * 2
+
+
+def test_pause_of_an_open_gate_takes_no_room() -> None:
+    metrics = Metrics((7, 0))
+    gate = Gate(metrics, MODELS, 8)
+    assert [gate.pause_s() for _ in range(3)] == [0.0] * 3
+    assert metrics.readings == 1
 
 
 def test_parse_sums_samples_that_differ_in_further_labels() -> None:

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from stages.triton_metrics import CANCELED, MetricsReader, parse
+from stages.triton_metrics import MetricsReader, parse
 
 SAMPLE = 'nv_inference_count{model="vggish",version="1"} 3\n'
 
@@ -43,17 +43,27 @@ def test_parse_sums_samples_that_differ_in_further_labels() -> None:
     assert parse(text) == {("count", "vggish"): 7.0}
 
 
-def test_parse_counts_canceled_requests_alone_too() -> None:
-    rows = (("queue", "CANCELED", 4), ("queue", "REJECTED", 2), ("vggish", "CANCELED", 1))
-    text = "".join(
-        f'nv_inference_request_failure{{model="{model}",reason="{reason}",version="1"}} {count}\n'
-        for model, reason, count in rows
-    )
+def test_parse_finds_the_model_behind_the_gpu() -> None:
+    """Triton orders labels by name."""
+    assert parse('nv_inference_count{gpu_uuid="GPU-1",model="vggish",version="1"} 3\n') == {("count", "vggish"): 3.0}
+
+
+def test_parse_sums_by_reason_outcome_and_priority_too() -> None:
+    text = """\
+nv_inference_request_failure{model="vggish",reason="CANCELED",version="1"} 1
+nv_inference_request_failure{model="vggish",reason="BACKEND",version="1"} 2
+emoserve_stage_requests_total{model="queue",outcome="canceled",process="queue_0_0"} 3
+emoserve_stage_waiting_requests{model="preprocess",priority="bulk",process="preprocess_0_0"} 4
+emoserve_stage_waiting_requests{model="preprocess",priority="bulk",process="preprocess_0_1"} 5
+"""
     assert parse(text) == {
-        ("request_failure", "queue"): 6.0,
-        ("request_failure", "vggish"): 1.0,
-        (CANCELED, "queue"): 4.0,
-        (CANCELED, "vggish"): 1.0,
+        ("request_failure", "vggish"): 3.0,
+        ("request_failure:CANCELED", "vggish"): 1.0,
+        ("request_failure:BACKEND", "vggish"): 2.0,
+        ("stage_requests_total", "queue"): 3.0,
+        ("stage_requests_total:canceled", "queue"): 3.0,
+        ("stage_waiting_requests", "preprocess"): 9.0,
+        ("stage_waiting_requests:bulk", "preprocess"): 9.0,
     }
 
 

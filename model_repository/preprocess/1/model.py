@@ -15,8 +15,10 @@ from emotion.errors import InputError
 from emotion.loudness import NO_SOUND
 from emotion.ragged import pad_rows
 from stages.admission import Admission
-from stages.requests import bytes_rows, respond_per_request
-from stages.wakeup import BatcherWaker
+from stages.request_queue import BULK, RequestQueue
+from stages.requests import bytes_rows
+
+Utterances = list[tuple[bytes, bytes]]  # AUDIO and TEXT
 
 
 class TritonPythonModel:
@@ -36,25 +38,35 @@ class TritonPythonModel:
             processes=sum(int(group["count"]) for group in config["instance_group"]),
             default_timeout_s=float(parameters["default_timeout_seconds"]),
         )
-        self.waker = BatcherWaker(config)
+        self.queue = RequestQueue(args, self.utterances, self.tensors)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Called by Triton with a batch of requests."""
-        with self.waker.batch():
-            return respond_per_request(requests, self.tensors)
+    def execute(self, requests: list[Any]) -> None:
+        """Called by Triton with one request."""
+        for request in requests:
+            self.queue.put(request)
 
-    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+    def finalize(self) -> None:
+        """Called by Triton before the process ends."""
+        self.queue.close()
+
+    def utterances(self, request: Any) -> Utterances:
+        """Return the utterances of a request that is admitted.
+
+        Raises:
+            BusyError: the answer would come after the request's deadline.
+        """
+        self.admission.check(request.timeout(), BULK in json.loads(request.parameters() or "{}"))
+        return list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
+
+    def tensors(self, utterances: Utterances) -> dict[str, NDArray[Any]]:
         """Return the output tensors for a request of n utterances.
 
         PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT int32
         [n, 1], CHECKPOINT BYTES [n, 1].
 
         Raises:
-            BusyError: the answer would come after the request's deadline.
             InputError: an utterance cannot be used.
         """
-        self.admission.check(request.timeout(), "bulk" in json.loads(request.parameters() or "{}"))
-        utterances = zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True)
         patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
         padded_patches, patch_count = pad_rows(patches)
         padded_ids, token_count = pad_rows(ids)

@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from stages.gate import Gate
 from stages.instances import InstancesMetric
-from stages.requests import respond_per_request, tensor
+from stages.request_queue import RequestQueue
+from stages.requests import tensor
 from stages.triton_metrics import MetricsReader
-from stages.wakeup import BatcherWaker
+
+Tensors = dict[str, NDArray[Any]]
 
 
 class TritonPythonModel:
@@ -17,22 +19,22 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read which models are behind the stage."""
-        config = json.loads(args["model_config"])
-        parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
-        self.gate = Gate(MetricsReader(), parameters["models"].split(","), int(parameters["max_waiting"]))
-        self.waker = BatcherWaker(config)
+        parameters = json.loads(args["model_config"])["parameters"]
+        models = parameters["models"]["string_value"].split(",")
+        gate = Gate(MetricsReader(), models, int(parameters["max_waiting"]["string_value"]))
+        self.queue = RequestQueue(args, self.counts, lambda counts: counts, gate)
         self.instances = InstancesMetric()
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Called by Triton with a batch of requests."""
-        with self.waker.batch():
-            return respond_per_request(requests, self.tensors)
+    def execute(self, requests: list[Any]) -> None:
+        """Called by Triton with one request."""
+        for request in requests:
+            self.queue.put(request)
 
     def finalize(self) -> None:
         """Called by Triton before the process ends."""
+        self.queue.close()
         self.instances.close()
 
-    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+    def counts(self, request: Any) -> Tensors:
         """Return PATCH_COUNT and TOKEN_COUNT, int32 [n, 1], as they came in."""
-        self.gate.wait()
-        return {name: tensor(request, name) for name in ("PATCH_COUNT", "TOKEN_COUNT")}
+        return {name: tensor(request, name).copy() for name in ("PATCH_COUNT", "TOKEN_COUNT")}

@@ -11,8 +11,8 @@ from emotion.errors import InputError
 from emotion.loudness import find_sound
 from stages import cpu_quota
 from stages.asr import Recogniser, Transcript
-from stages.requests import bytes_rows, respond_per_request
-from stages.wakeup import BatcherWaker
+from stages.request_queue import RequestQueue
+from stages.requests import bytes_rows
 
 
 class TritonPythonModel:
@@ -31,20 +31,24 @@ class TritonPythonModel:
             threads=int(parameters["threads"]) or cpu_quota.limit() or 0,
         )
         self.recogniser.transcribe(np.zeros(audio.SAMPLE_RATE, np.float32))
-        self.waker = BatcherWaker(config)
+        self.queue = RequestQueue(args, lambda request: bytes_rows(request, "AUDIO"), self.tensors)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Called by Triton with a batch of requests."""
-        with self.waker.batch():
-            return respond_per_request(requests, self.tensors)
+    def execute(self, requests: list[Any]) -> None:
+        """Called by Triton with one request."""
+        for request in requests:
+            self.queue.put(request)
 
-    def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
+    def finalize(self) -> None:
+        """Called by Triton before the process ends."""
+        self.queue.close()
+
+    def tensors(self, recordings: list[bytes]) -> dict[str, NDArray[Any]]:
         """Return the output tensors for a request of n utterances, each [n, 1].
 
         TRANSCRIPT, TEXT and LANGUAGE BYTES of UTF-8; TRANSCRIPT_LOG_PROBABILITY, NO_SPEECH_PROBABILITY and
         LANGUAGE_PROBABILITY float32; UNDERSTOOD bool.
         """
-        found = [self.transcript(data) for data in bytes_rows(request, "AUDIO")]
+        found = [self.transcript(data) for data in recordings]
         columns = {
             "TRANSCRIPT": np.array([each.text.encode() for each in found], np.object_),
             "TEXT": np.array([each.text.encode() if each.understood else b"" for each in found], np.object_),

@@ -1,5 +1,6 @@
 """Triton stage `preprocess` of the conventional ensemble; tokenizer.json and checkpoint.json lie beside it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.peers.service import PaddedWordPiece
 from emotion import audio, decoding, text
 from emotion.ragged import at_least_one
-from stages.requests import bytes_rows, respond_per_request
+from stages.requests import bytes_rows, response
 
 
 class TritonPythonModel:
@@ -23,7 +24,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Called by Triton with a batch of requests."""
-        return respond_per_request(requests, self.tensors)
+        return [response(partial(self.tensors, request))[0] for request in requests]
 
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """PATCHES [1, patches, 96, 64], INPUT_IDS and ATTENTION_MASK [1, 128], and what is there."""

@@ -1,0 +1,94 @@
+"""Adds to Triton's metrics what waits in a stage's own queue, and how its requests end.
+
+For Triton a request of such a stage is answered as soon as the stage has taken it (stages/request_queue.py).
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import triton_python_backend_utils as pb_utils
+
+from stages.requests import OUTCOMES
+from stages.triton_metrics import REQUESTS, WAIT_SECONDS, WAITING, WORK_SECONDS
+
+PREFIX = "emoserve_"
+PRIORITIES = ("interactive", "bulk")
+PUBLISH_INTERVAL_S = 0.05  # half of admission's interval between two readings; a changed value costs about 0.1 ms
+
+
+class QueueMetrics:
+    """The metrics of one process, published where they have changed.
+
+    emoserve_stage_waiting_requests has the label `priority`, emoserve_stage_requests_total the label `outcome`; all
+    have `model` and `process`, as two processes must not share a sample.
+    """
+
+    def __init__(self, model: str, process: str, waiting: Callable[[], tuple[int, int]]) -> None:
+        """Add them, unless Triton publishes no metrics.
+
+        Args:
+            model, process: labels.
+            waiting: returns how many requests of each of PRIORITIES wait.
+        """
+        self._waiting = waiting
+        self._ended: Counter[str] = Counter()  # since the last publication, like the seconds
+        self._waited_s, self._worked_s = 0.0, 0.0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        labels = {"model": model, "process": process}
+        try:
+            self._families = [
+                pb_utils.MetricFamily(PREFIX + name, description, kind)
+                for name, description, kind in (
+                    (WAITING, "Requests that wait in a stage's own queue", pb_utils.MetricFamily.GAUGE),
+                    (REQUESTS, "Requests of a stage by how they ended", pb_utils.MetricFamily.COUNTER),
+                    (
+                        WAIT_SECONDS,
+                        "Seconds that requests waited in a stage's own queue",
+                        pb_utils.MetricFamily.COUNTER,
+                    ),
+                    (WORK_SECONDS, "Seconds that a stage worked on requests", pb_utils.MetricFamily.COUNTER),
+                )
+            ]
+        except Exception as error:  # Triton was started without metrics
+            pb_utils.Logger.log_warn(f"{model} has no metrics of its queue: {error}")
+            return
+        gauge, requests, waited, worked = self._families
+        self._gauges = [gauge.Metric(labels=labels | {"priority": priority}) for priority in PRIORITIES]
+        self._counters = {outcome: requests.Metric(labels=labels | {"outcome": outcome}) for outcome in OUTCOMES}
+        self._seconds = waited.Metric(labels=labels), worked.Metric(labels=labels)
+        self._thread = threading.Thread(target=self._keep_publishing, name="queue metrics", daemon=True)
+        self._thread.start()
+
+    def ended(self, outcome: str, waited_s: float = 0.0, worked_s: float = 0.0) -> None:
+        """Count a request that has its response, and the seconds that it waited and was worked on."""
+        with self._lock:
+            self._ended[outcome] += 1
+            self._waited_s += waited_s
+            self._worked_s += worked_s
+
+    def close(self) -> None:
+        """Remove them while Triton still listens: else the process ends with signal 11 (seen on 24.10)."""
+        self._stopped.set()
+        if hasattr(self, "_thread"):
+            self._thread.join(timeout=1.0)
+        for name in ("_gauges", "_counters", "_seconds", "_families"):
+            self.__dict__.pop(name, None)
+
+    def _keep_publishing(self) -> None:
+        published = [0, 0]
+        while not self._stopped.wait(PUBLISH_INTERVAL_S):
+            for index, waiting in enumerate(self._waiting()):
+                if published[index] != waiting:
+                    self._gauges[index].set(waiting)
+                    published[index] = waiting
+            with self._lock:
+                ended, self._ended = self._ended, Counter()
+                seconds = self._waited_s, self._worked_s
+                self._waited_s, self._worked_s = 0.0, 0.0
+            for outcome, count in ended.items():
+                self._counters[outcome].increment(count)
+            for counter, value in zip(self._seconds, seconds, strict=True):
+                if value:
+                    counter.increment(value)

@@ -1,0 +1,234 @@
+"""A stage's own queue: order, limits, deadlines, callers who left, and one response to each request."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from statistics import quantiles
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from emotion_client import EmotionClient
+
+from emotion.errors import BusyError, InputError
+from serving import Triton
+
+Sent = tuple[str, int, str]  # name of the request, code of the error (-1: none), message
+INVALID, UNAVAILABLE, INTERNAL, CANCELLED = range(4)
+PAIRS = 16
+
+
+class Stage:
+    """A stage whose gate is closed until it is told to open; it says what it sends, in order."""
+
+    def __init__(self, run_stages: ModuleType, max_queue_size: int = 8) -> None:
+        from stages.request_queue import RequestQueue
+
+        self.sent: list[Sent] = []
+        self.now = 1000.0
+        self.open = False
+        self.passed_count = 0
+        self.left: set[str] = set()
+        self._utilities = run_stages
+        parameters = {"max_queue_size": str(max_queue_size), "max_wait_seconds": "30"}
+        config = {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
+        args = {"model_config": json.dumps(config), "model_name": "m", "model_instance_name": "m_0_0"}
+        self.queue = RequestQueue(args, self.read, self.work, self, lambda: self.now)
+
+    def pause_s(self) -> float:
+        return 0.0 if self.open else 0.001
+
+    def passed(self) -> None:
+        self.passed_count += 1
+
+    def read(self, request: Any) -> str:
+        if request.name == "unreadable":
+            raise InputError("cannot be read")
+        return str(request.name)
+
+    def work(self, name: str) -> dict[str, Any]:
+        if name == "bug":
+            raise KeyError("bug")
+        return {"Y": np.zeros(1)}
+
+    def put(self, name: str, bulk: bool = False, timeout_s: float = 0.0) -> None:
+        stage = self
+
+        class Request(self._utilities.Request):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                self.name = name
+
+            def get_response_sender(self) -> Any:
+                return self
+
+            def parameters(self) -> str:
+                return '{"bulk": true}' if bulk else ""
+
+            def timeout(self) -> int:
+                return int(1e6 * timeout_s)
+
+            def is_cancelled(self) -> bool:
+                return name in stage.left
+
+            def send(self, response: Any, flags: int) -> None:
+                assert flags
+                error = response.error
+                code, message = (error.args[1], error.args[0]) if error else (-1, "")
+                stage.sent.append((name, code, message))
+
+        self.queue.put(Request())
+
+    def names(self, count: int) -> list[str]:
+        """The first requests that have a response, when there are that many."""
+        wait_until(lambda: len(self.sent) >= count)
+        return [name for name, _, _ in self.sent]
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def stage(run_stages: ModuleType) -> Iterator[Stage]:
+    stage = Stage(run_stages)
+    yield stage
+    stage.queue.close()
+
+
+def test_interactive_requests_leave_first_and_each_priority_in_order(stage: Stage) -> None:
+    for name in ("b1", "b2", "i1", "b3", "i2"):
+        stage.put(name, bulk=name.startswith("b"))
+    stage.open = True
+    assert stage.names(5) == ["i1", "i2", "b1", "b2", "b3"]
+    assert [code for _, code, _ in stage.sent] == [-1] * 5
+    assert stage.passed_count == 5
+
+
+def test_request_beyond_the_limit_of_its_priority_is_rejected_at_once(stage: Stage) -> None:
+    for number in range(9):
+        stage.put(f"i{number}")
+    stage.put("b0", bulk=True)
+    assert stage.sent == [("i8", UNAVAILABLE, "the server is busy: 8 requests wait already; try again later")]
+    stage.open = True
+    assert stage.names(10)[1:] == [*(f"i{number}" for number in range(8)), "b0"]
+
+
+def test_request_that_waits_as_long_as_its_timeout_is_rejected_while_the_gate_is_closed(stage: Stage) -> None:
+    stage.put("patient")
+    stage.put("hasty", timeout_s=0.2, bulk=True)
+    stage.put("too long", timeout_s=99)
+    stage.now += 0.19
+    time.sleep(0.02)
+    assert not stage.sent
+    stage.now += 0.02
+    assert stage.names(1) == ["hasty"]
+    _, code, message = stage.sent[0]
+    assert (code, message) == (
+        UNAVAILABLE,
+        "the request waited 0.2 s, as long as its timeout; try again later",
+    )
+    stage.now += 30  # the longest that any request may wait
+    assert sorted(stage.names(3)[1:]) == ["patient", "too long"]
+    assert stage.passed_count == 0
+
+
+def test_request_whose_caller_left_is_dropped_without_work_and_without_room_at_the_gate(stage: Stage) -> None:
+    for name in ("gone", "here"):
+        stage.put(name)
+    stage.left.add("gone")
+    time.sleep(0.02)
+    assert not stage.sent  # who has just come is not asked
+    stage.now += 1
+    assert stage.names(1) == ["gone"]
+    assert stage.sent[0][1:] == (CANCELLED, "the caller has left")
+    stage.open = True
+    assert stage.names(2) == ["gone", "here"]
+    assert stage.passed_count == 1
+
+
+def test_error_of_one_request_fails_it_alone(stage: Stage) -> None:
+    stage.open = True
+    for name in ("unreadable", "bug", "good"):
+        stage.put(name)
+    stage.names(3)
+    found = {name: (code, message) for name, code, message in stage.sent}
+    assert found["unreadable"] == (INVALID, "cannot be read")
+    assert found["bug"] == (INTERNAL, "the stage failed (KeyError: 'bug')")
+    assert found["good"] == (-1, "")
+
+
+def test_close_rejects_what_waits_and_whatever_comes(stage: Stage) -> None:
+    stage.put("waits")
+    stage.queue.close()
+    stage.put("late")
+    assert [sent[:2] for sent in stage.sent] == [("waits", UNAVAILABLE), ("late", UNAVAILABLE)]
+    assert {message for _, _, message in stage.sent} == {"the server is stopping; try again later"}
+
+
+def test_every_request_of_many_threads_gets_one_response(run_stages: ModuleType) -> None:
+    stage = Stage(run_stages, max_queue_size=1000)
+    stage.open = True
+
+    def put_many(caller: int) -> None:
+        for number in range(100):
+            stage.put(f"{caller}-{number}", bulk=number % 2 == 0)
+
+    threads = [threading.Thread(target=put_many, args=(caller,)) for caller in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stage.names(800)
+    assert len({name for name, _, _ in stage.sent}) == len(stage.sent) == 800
+    stage.queue.close()
+
+
+def test_response_that_triton_does_not_take_is_no_error_of_the_stage(run_stages: ModuleType) -> None:
+    from stages.requests import respond
+
+    class Gone:
+        def send(self, response: Any, flags: int) -> None:
+            raise RuntimeError("Response sender has been closed.")
+
+    assert respond(Gone(), dict) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(InputError("x"), "invalid"), (BusyError("x"), "busy"), (ValueError("x"), "failed")],
+)
+def test_outcome_follows_the_error(run_stages: ModuleType, error: Exception, outcome: str) -> None:
+    from stages.requests import OUTCOMES, respond
+
+    def fail() -> dict[str, Any]:
+        raise error
+
+    class Sender:
+        def send(self, response: Any, flags: int) -> None:
+            pass
+
+    assert respond(Sender(), fail) == outcome in OUTCOMES
+
+
+def test_the_second_of_two_callers_does_not_wait_for_a_third(server: Triton, recordings: dict[str, bytes]) -> None:
+    """With Triton's queue policies the batcher would sleep for half a second, in every other pair or so."""
+    clip = recordings["austen-0880.flac"]
+    slower = []
+    with EmotionClient(server.grpc_url) as client, ThreadPoolExecutor(2) as pool:
+
+        def ask(_: int) -> float:
+            began = time.monotonic()
+            client.analyze(clip, "hello there")
+            return time.monotonic() - began
+
+        ask(0)
+        for _ in range(PAIRS):
+            slower.append(max(pool.map(ask, range(2))))
+            time.sleep(0.05)
+    assert quantiles(slower, n=4)[2] < 0.45, slower
