@@ -28,9 +28,10 @@ def main() -> int:
         prog="python -m serving",
         description="Serve a model repository with Triton on this machine.",
         epilog="Arguments after -- go to tritonserver; those that would break the service are rejected. "
-        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN, EMOSERVE_RENEWAL_SPREAD, EMOSERVE_PRIMARY_ADDRESS and "
-        "EMOSERVE_TRITON_HOST in the environment stand for --config, --log-level, --drain, --renewal-spread, "
-        "--primary-address and --host. EMOSERVE_ADMIN_KEY opens administration and statistics "
+        "EMOSERVE_CONFIG, EMOSERVE_LOG_LEVEL, EMOSERVE_DRAIN, EMOSERVE_RENEWAL_SPREAD, EMOSERVE_RENEWAL_DELAY, "
+        "EMOSERVE_NOT_READY_FILE, EMOSERVE_PRIMARY_ADDRESS and EMOSERVE_TRITON_HOST in the environment stand for "
+        "--config, --log-level, --drain, --renewal-spread, --renewal-delay, --not-ready-file, --primary-address and "
+        "--host. EMOSERVE_ADMIN_KEY opens administration and statistics "
         "to those who send it; without it nobody can.",
     )
     parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
@@ -91,6 +92,21 @@ def main() -> int:
         help="when the TLS certificates were renewed, stop as after SIGTERM within SECONDS, at random, with exit "
         f"status 1: to be started anew with them (default: {SPREAD:g})",
     )
+    parser.add_argument(
+        "--renewal-delay",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("EMOSERVE_RENEWAL_DELAY", "0"),
+        help="stop that many seconds later than --renewal-spread says, where somebody else restarts this server before "
+        "(default: 0)",
+    )
+    parser.add_argument(
+        "--not-ready-file",
+        metavar="FILE",
+        default=os.environ.get("EMOSERVE_NOT_READY_FILE"),
+        help="write FILE 30 s before such a stop, and remove it at the start: readiness probes that look for it send "
+        "callers to other servers before this one drains (default: none)",
+    )
     parser.add_argument("arguments", nargs="*", metavar="-- FLAG", help="further tritonserver flags")
     options = vars(parser.parse_args())
     if options["log_level"] not in log.LEVELS:  # argparse checks no defaults
@@ -99,7 +115,12 @@ def main() -> int:
     primary = options.pop("primary_address")
     options["metrics_host"] = addresses.all_of_family(options["host"], primary and str(primary))
     drain = options.pop("drain")
-    renewal = Renewal(options["arguments"], options.pop("renewal_spread"))
+    renewal = Renewal(
+        options["arguments"],
+        options.pop("renewal_spread"),
+        options.pop("renewal_delay"),
+        options.pop("not_ready_file"),
+    )
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:

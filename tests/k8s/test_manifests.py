@@ -57,8 +57,14 @@ def pods(overlay: Path) -> Iterator[Object]:
         yield one["spec"]["template"]
 
 
+def jobs(overlay: Path) -> Iterator[Object]:
+    """Pod templates of what runs by a schedule."""
+    for one in of_kind(overlay, "CronJob"):
+        yield one["spec"]["jobTemplate"]["spec"]["template"]
+
+
 def containers(overlay: Path) -> Iterator[Object]:
-    for pod in pods(overlay):
+    for pod in [*pods(overlay), *jobs(overlay)]:
         yield from pod["spec"].get("initContainers", [])
         yield from pod["spec"]["containers"]
 
@@ -77,7 +83,7 @@ def triton(overlay: Path) -> Object:
 
 def ports(pod: Object) -> dict[str, int]:
     """Number by name."""
-    return {port["name"]: port["containerPort"] for one in pod["spec"]["containers"] for port in one["ports"]}
+    return {port["name"]: port["containerPort"] for one in pod["spec"]["containers"] for port in one.get("ports", [])}
 
 
 def matches(selector: Object, labels: dict[str, str]) -> bool:
@@ -86,7 +92,7 @@ def matches(selector: Object, labels: dict[str, str]) -> bool:
 
 def selected(overlay: Path, selector: Object) -> list[Object]:
     """Pod templates; at least one."""
-    found = [pod for pod in pods(overlay) if matches(selector, pod["metadata"]["labels"])]
+    found = [pod for pod in [*pods(overlay), *jobs(overlay)] if matches(selector, pod["metadata"]["labels"])]
     assert found, f"no pod has {selector}"
     return found
 
@@ -169,7 +175,7 @@ def test_ports_agree(overlay: Path) -> None:
             for pod in selected(overlay, policy["spec"]["podSelector"]):
                 assert {port["port"] for port in rule["ports"]} <= set(ports(pod)), policy["metadata"]["name"]
         for rule in policy["spec"].get("egress", []):
-            for peer in rule["to"]:
+            for peer in rule.get("to", []):
                 if set(peer) == {"podSelector"}:  # of ours
                     for pod in selected(overlay, peer["podSelector"]):
                         assert {port["port"] for port in rule["ports"]} <= set(ports(pod).values())
@@ -356,7 +362,8 @@ def test_everything_is_denied_that_is_not_allowed(overlay: Path) -> None:
     (deny,) = (one for one in of_kind(overlay, "NetworkPolicy") if one["metadata"]["name"] == "default-deny")
     assert deny["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert not deny["spec"].get("ingress") and not deny["spec"].get("egress")
-    assert all(matches(deny["spec"]["podSelector"], pod["metadata"]["labels"]) for pod in pods(overlay))
+    for pod in [*pods(overlay), *jobs(overlay)]:
+        assert matches(deny["spec"]["podSelector"], pod["metadata"]["labels"])
 
 
 @every_overlay
@@ -370,9 +377,11 @@ def test_images_are_pinned(overlay: Path) -> None:
 @every_overlay
 def test_containers_may_do_nothing_that_they_need_not(overlay: Path) -> None:
     for pod in pods(overlay):
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        classes = {one["metadata"]["name"] for one in of_kind(overlay, "PriorityClass")}
+        assert pod["spec"]["priorityClassName"] in classes
+    for pod in [*pods(overlay), *jobs(overlay)]:
         spec = pod["spec"]
-        assert spec["automountServiceAccountToken"] is False
-        assert spec["priorityClassName"] in {one["metadata"]["name"] for one in of_kind(overlay, "PriorityClass")}
         assert spec["enableServiceLinks"] is False  # of `emoserve` they would be EMOSERVE_*, as our settings are
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}

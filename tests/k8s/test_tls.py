@@ -5,20 +5,22 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from emotion_client import TLS, EmotionClient, Unreachable
 from emotion_client.cli import main
 
-from serving.certificates import SPREAD
+from serving.certificates import READINESS_LAG_S, SPREAD
 from serving.triton import free_ports
-from tests.k8s.test_manifests import containers, of_kind, triton
+from tests.k8s.test_manifests import containers, deployment, jobs, matches, of_kind, triton
 from tests.serving.test_triton import serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,7 +60,8 @@ def served(overlay: str, secrets: Path, repository: Path) -> Iterator[str]:
         ready = re.search(r"gRPC (\S+), HTTP (\S+),", server.ready)
         assert ready
         probe = [word.replace("127.0.0.1:8000", ready[2]) for word in container["readinessProbe"]["exec"]["command"]]
-        subprocess.run([sys.executable, *probe[1:]], check=True, timeout=30)
+        environment = os.environ | {"EMOSERVE_NOT_READY_FILE": str(secrets / "not-ready")}
+        subprocess.run([sys.executable, *probe[1:]], env=environment, check=True, timeout=30)
         yield ready[1]
 
 
@@ -108,16 +111,96 @@ def test_mutual_tls_asks_for_a_certificate_of_the_authority(
     assert_refused(mutual_server, TLS(authority, stranger.with_suffix(".key"), stranger.with_suffix(".crt")))
 
 
+def variables(overlay: Path) -> dict[str, str]:
+    """Of Triton's container."""
+    return {one["name"]: one.get("value", "") for one in triton(overlay)["env"]}
+
+
+@pytest.mark.parametrize("name", ["tls", "tls-mutual"])
+def test_a_renewal_is_taken_by_a_rolling_restart(name: str) -> None:
+    """Which starts a pod before it stops one; the pods restart by themselves only where the job failed twice."""
+    (job,) = of_kind(OVERLAYS / name, "CronJob")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert "/kubectl:" in container["image"]
+    assert container["args"] == ["rollout", "restart", "deployment/triton"]
+    rollout = deployment(OVERLAYS / name, "triton")["spec"]["strategy"]["rollingUpdate"]
+    assert rollout == {"maxUnavailable": 0, "maxSurge": 1}
+    minute, hour, *days, weekday = job["spec"]["schedule"].split()
+    assert days == ["*", "*"] and all(one.isdigit() for one in (minute, hour, weekday))  # once a week
+    delay = int(variables(OVERLAYS / name)["EMOSERVE_RENEWAL_DELAY"])
+    assert delay >= 2 * 7 * 24 * 3600
+
+
+@pytest.mark.parametrize("name", ["tls", "tls-mutual"])
+def test_the_restart_job_may_change_deployments_and_nothing_else(name: str) -> None:
+    (role,), (binding,) = of_kind(OVERLAYS / name, "Role"), of_kind(OVERLAYS / name, "RoleBinding")
+    assert role["rules"] == [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (pod,) = jobs(OVERLAYS / name)
+    account = pod["spec"]["serviceAccountName"]
+    assert [(one["kind"], one["name"]) for one in binding["subjects"]] == [("ServiceAccount", account)]
+    assert account != deployment(OVERLAYS / name, "triton")["spec"]["template"]["spec"]["serviceAccountName"]
+    policies = [
+        one["spec"]
+        for one in of_kind(OVERLAYS / name, "NetworkPolicy")
+        if matches(one["spec"]["podSelector"], pod["metadata"]["labels"]) and one["metadata"]["name"] != "default-deny"
+    ]
+    assert [sorted(port["port"] for port in rule["ports"]) for one in policies for rule in one["egress"]] == [
+        [443, 6443, 8443]
+    ]
+    assert not any("Ingress" in one["policyTypes"] for one in policies)
+
+
+@pytest.mark.parametrize("name", ["tls", "tls-mutual"])
+def test_readiness_ends_before_the_drain_and_liveness_does_not(name: str, tmp_path: Path) -> None:
+    """Long enough before for the probes to notice (READINESS_LAG_S)."""
+    container, marker = triton(OVERLAYS / name), tmp_path / "not-ready"
+    writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert str(Path(variables(OVERLAYS / name)["EMOSERVE_NOT_READY_FILE"]).parent) in writable
+
+    def succeeds(probe: str) -> bool:
+        command = [word.replace("127.0.0.1:8000", healthy) for word in container[probe]["exec"]["command"]]
+        environment = os.environ | {"EMOSERVE_NOT_READY_FILE": str(marker)}
+        done = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, check=False)
+        return done.returncode == 0
+
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever).start()
+        healthy = f"127.0.0.1:{server.server_port}"
+        try:
+            assert succeeds("startupProbe") and succeeds("readinessProbe") and succeeds("livenessProbe")
+            marker.touch()
+            assert not succeeds("readinessProbe")
+            assert succeeds("livenessProbe")
+        finally:
+            server.shutdown()
+    readiness = container["readinessProbe"]
+    noticed = readiness["periodSeconds"] * readiness["failureThreshold"] + readiness["timeoutSeconds"]
+    assert noticed < READINESS_LAG_S
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Triton's health endpoints."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize("name", ["tls", "tls-mutual"])
 def test_a_renewal_reaches_every_pod_long_before_the_old_certificate_ends(name: str) -> None:
-    """The kubelet exchanges the files of a Secret that is mounted whole; the servers then start anew, one by one."""
+    """The kubelet exchanges the files of a Secret that is mounted whole."""
     made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(OVERLAYS / name, "Certificate")}
     renewed = [spec for spec in made.values() if not spec.get("isCA")]
     assert renewed
+    latest = int(variables(OVERLAYS / name)["EMOSERVE_RENEWAL_DELAY"]) + SPREAD
     for spec in renewed:
-        assert int(spec["renewBefore"].removesuffix("h")) * 3600 > 100 * SPREAD
+        assert int(spec["renewBefore"].removesuffix("h")) * 3600 > 2 * latest
     for container in containers(OVERLAYS / name):
-        assert not [mount for mount in container["volumeMounts"] if "subPath" in mount]
+        assert not [mount for mount in container.get("volumeMounts", []) if "subPath" in mount]
     (settings,) = (one for one in of_kind(OVERLAYS / name, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"])
     assert "EMOSERVE_RENEWAL_SPREAD" not in settings["data"]
 

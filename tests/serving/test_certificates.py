@@ -12,6 +12,7 @@ import psutil
 import pytest
 from emotion_client import TLS, EmotionClient
 
+from serving.certificates import READINESS_LAG_S, Renewal
 from tests.conftest import errors, launched
 from tests.k8s.test_tls import assert_refused, openssl
 
@@ -153,6 +154,32 @@ def test_files_that_do_not_fit_each_other_leave_the_server_as_it_is(repository: 
         key.write_bytes(Path(f"{pair}.key").read_bytes())
         (secret.directory / "tls.crt").write_bytes(Path(f"{pair}.crt").read_bytes())
         assert process.wait(60) == 1
+
+
+def test_readiness_ends_before_the_drain_of_a_renewal_starts(tmp_path: Path) -> None:
+    marker, events = tmp_path / "not-ready", list[tuple[object, bool]]()
+    marker.touch()  # of the container before
+    renewal = Renewal(
+        [],
+        spread=0.0,
+        delay=86_400.0,
+        not_ready_file=marker,
+        sleep=lambda seconds: events.append((seconds, marker.exists())),
+        stop=lambda: events.append(("stop", marker.exists())),
+    )
+    assert not marker.exists()
+    renewal.restart()
+    assert events == [(86_400.0, False), (READINESS_LAG_S, True), ("stop", True)]
+    assert renewal.due.is_set()
+
+
+def test_renewal_without_a_place_for_the_file_stops_all_the_same(tmp_path: Path) -> None:
+    stops: list[str] = []
+    renewal = Renewal(
+        [], 0.0, not_ready_file=tmp_path / "none" / "x", sleep=lambda _: None, stop=lambda: stops.append("stop")
+    )
+    renewal.restart()
+    assert stops == ["stop"]
 
 
 def test_no_call_is_lost_where_one_of_two_servers_is_renewed(repository: Path, secret: Secret) -> None:
