@@ -1,0 +1,159 @@
+"""Who reaches metrics of Triton and of the gateway: the namespace `monitoring`, and no route from outside."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from serving.triton import free_ports
+from tests.k8s.test_dual_stack import status
+from tests.k8s.test_manifests import (
+    PORTS,
+    ROOT,
+    Object,
+    every_overlay,
+    matches,
+    of_kind,
+    pods,
+    rendered,
+)
+
+AZURE = ("aks", "aks-cpu")  # whose collector is in another namespace
+INGRESS = {
+    "emoserve/ingress": "true"
+}  # who may open the page, which has the port of the gateway's metrics
+ASKED = [
+    "/metrics",
+    "/metrics/",
+    "/Metrics",
+    "/api/../metrics",
+]  # the last as a proxy normalizes it: /metrics
+
+
+def admitted(overlay: Path, pod: Object, port: str) -> list[dict[str, str]]:
+    """Labels of the namespaces that policies admit to a port; {} is every pod of our own namespace."""
+    found = []
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        if matches(policy["spec"]["podSelector"], pod["metadata"]["labels"]):
+            for rule in policy["spec"].get("ingress", []):
+                if port in [entry["port"] for entry in rule["ports"]]:
+                    found += [
+                        peer.get("namespaceSelector", {}).get("matchLabels", {})
+                        for peer in rule["from"]
+                    ]
+    return found
+
+
+@every_overlay
+def test_network_policies_admit_the_collector_alone_to_metrics(overlay: Path) -> None:
+    collector = {
+        "kubernetes.io/metadata.name": "kube-system"
+        if overlay.name in AZURE
+        else "monitoring"
+    }
+    for pod in pods(overlay):
+        triton = pod["spec"]["containers"][0]["name"] == "triton"
+        expected = [collector] if triton else [INGRESS, collector]
+        assert admitted(overlay, pod, "metrics" if triton else "http") == expected
+
+
+def paths(directory: Path) -> Iterator[tuple[str, str]]:
+    """Type and value of every path that is routed to us from outside."""
+    for ingress in of_kind(directory, "Ingress"):
+        for rule in ingress["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                yield path["pathType"], path["path"]
+    for route in of_kind(directory, "HTTPRoute"):
+        for rule in route["spec"]["rules"]:
+            if "backendRefs" in rule:
+                for one in rule["matches"]:
+                    yield one["path"]["type"], one["path"]["value"]
+
+
+def is_routed(kind: str, path: str, asked: str) -> bool:
+    if kind == "Exact":
+        return asked == path
+    assert kind in ("Prefix", "PathPrefix")  # whole segments
+    return f"{asked}/".startswith(f"{path.rstrip('/')}/")
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@every_overlay
+def test_no_route_leads_to_metrics_of_the_gateway(overlay: Path, asked: str) -> None:
+    asked = asked.replace("/api/..", "")
+    for kind, path in paths(overlay):
+        assert not is_routed(kind, path, asked), path
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_no_route_of_azure_leads_to_metrics_of_the_gateway(asked: str) -> None:
+    routed = list(paths(ROOT / "k8s" / "azure" / "gateway"))
+    assert routed
+    assert not any(
+        is_routed(kind, path, asked.replace("/api/..", "")) for kind, path in routed
+    )
+
+
+@every_overlay
+def test_no_route_leads_to_metrics_of_triton(overlay: Path) -> None:
+    """Its port is in one Service, which has no address of its own and is no backend."""
+    with_metrics = {
+        one["metadata"]["name"]
+        for one in of_kind(overlay, "Service")
+        if PORTS["metrics"] in [port["port"] for port in one["spec"]["ports"]]
+    }
+    assert with_metrics == {"emoserve-metrics"}
+    for one in rendered(overlay):
+        if one["kind"] in ("Ingress", "HTTPRoute", "GRPCRoute"):
+            assert not re.search(
+                r"emoserve-metrics|\b8002\b", yaml.safe_dump(one["spec"])
+            )
+        if one["kind"] == "Service":
+            assert one["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
+def test_proxy_of_triton_passes_no_metrics() -> None:
+    envoy = yaml.safe_load(
+        (ROOT / "k8s" / "components" / "http" / "envoy.yaml").read_text()
+    )
+    (chain,) = envoy["static_resources"]["listeners"][0]["filter_chains"]
+    (manager,) = (one["typed_config"] for one in chain["filters"])
+    (host,) = manager["route_config"]["virtual_hosts"]
+    for route in host["routes"]:
+        if "route" in route:
+            assert not re.fullmatch(route["match"]["safe_regex"]["regex"], "/metrics")
+    (cluster,) = envoy["static_resources"]["clusters"]
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"]["port_value"] == 8000
+
+
+def test_metrics_of_a_gateway_with_a_key_and_a_limit_need_neither() -> None:
+    """Prometheus has no key; who reaches the port is the network's matter."""
+    port = free_ports("127.0.0.1", {"page": 0})["page"]
+    settings = {
+        "EMOSERVE_PORT": str(port),
+        "EMOSERVE_API_KEY": "key",
+        "EMOSERVE_RATE_LIMIT": "1",
+    }
+    command = [sys.executable, "-m", "web.gateway"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | settings, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert {
+                status(f"http://127.0.0.1:{port}/metrics", process) for _ in range(20)
+            } == {200}
+            answer = httpx.post(
+                f"http://127.0.0.1:{port}/api/analyze",
+                data={"text": "hello"},
+                timeout=30,
+            )
+            assert answer.status_code == 401
+        finally:
+            process.terminate()
