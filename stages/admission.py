@@ -16,7 +16,7 @@ from typing import Any
 
 from emotion.errors import BusyError
 from stages.loopback import HTTP_URL, get
-from stages.triton_metrics import PENDING, REQUESTS, WAITING, MetricsReader, Values
+from stages.triton_metrics import PENDING, REQUESTS, WAIT_SECONDS, WAITING, MetricsReader, Values
 
 STAGES = ("preprocess", "queue")  # in which admitted requests wait
 MODELS = ("vggish", "bert", "fusion")  # behind it, one after the other
@@ -26,8 +26,8 @@ WINDOW_S = 5.0  # over which the models' speed is taken, or longer until MIN_UTT
 MIN_UTTERANCES = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
 MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
 # The timeout that is assumed for requests without one is judged once a second. If requests wait, and more than
-# MAX_CANCELED_SHARE of the callers and at least MIN_CANCELED left, it falls below the present wait, by DECREASE each
-# second; otherwise it grows by INCREASE each second.
+# MAX_CANCELED_SHARE of the callers and at least MIN_CANCELED left, it falls below the present wait and below the mean
+# time after which callers left, by DECREASE each second; otherwise it grows by INCREASE each second.
 JUDGE_INTERVAL_S = 1.0
 MAX_CANCELED_SHARE, MIN_CANCELED = 0.02, 2
 DECREASE, INCREASE = 0.7, 1.02
@@ -82,6 +82,7 @@ class QueueSnapshot:
         waiting: requests that wait for each of the models behind it.
         work: of each model.
         canceled: requests whose callers were found to have left, since the models were loaded.
+        left_in_stages, waited_s: those of them that were found in STAGES, and the seconds that they had waited there.
     """
 
     time: float
@@ -90,6 +91,8 @@ class QueueSnapshot:
     waiting: Mapping[str, float]
     work: Mapping[str, ModelWork]
     canceled: float = 0.0
+    left_in_stages: float = 0.0
+    waited_s: float = 0.0
 
     @property
     def answered(self) -> float:
@@ -232,7 +235,9 @@ class Admission:
         if leaving and newest.all_waiting and self._speed is not None:
             present = _needed_s(newest, newest.interactive, self._speed) / MARGIN
             alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
-            shorter = min(self._default_timeout_s, present) * DECREASE**seconds
+            in_stages = newest.left_in_stages - judged.left_in_stages
+            patience = (newest.waited_s - judged.waited_s) / in_stages if in_stages else present
+            shorter = min(self._default_timeout_s, present, patience) * DECREASE**seconds
             self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, alone, shorter)
         else:
             self._default_timeout_s *= INCREASE**seconds
@@ -288,8 +293,8 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
     def waiting(model: str) -> float:
         return values.get((PENDING, model), 0.0)
 
-    def queued(priority: str) -> float:
-        return sum(values.get((f"{WAITING}:{priority}", stage), 0.0) for stage in STAGES)
+    def in_stages(metric: str) -> float:
+        return sum(values.get((metric, stage), 0.0) for stage in STAGES)
 
     def work(model: str) -> ModelWork:
         return ModelWork(
@@ -302,12 +307,14 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
     return QueueSnapshot(
         now,
-        queued("interactive"),
-        queued("bulk"),
+        in_stages(f"{WAITING}:interactive"),
+        in_stages(f"{WAITING}:bulk"),
         {model: waiting(model) for model in MODELS},
         {model: work(model) for model in MODELS},
-        sum(values.get((f"{REQUESTS}:canceled", stage), 0.0) for stage in STAGES)
+        in_stages(f"{REQUESTS}:canceled")
         + sum(values.get(("request_failure:CANCELED", model), 0.0) for model in MODELS),
+        in_stages(f"{REQUESTS}:canceled"),
+        in_stages(f"{WAIT_SECONDS}:canceled"),
     )
 
 

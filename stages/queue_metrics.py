@@ -4,7 +4,6 @@ For Triton a request of such a stage is answered as soon as the stage has taken 
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 import triton_python_backend_utils as pb_utils
@@ -20,8 +19,8 @@ PUBLISH_INTERVAL_S = 0.05  # half of admission's interval between two readings; 
 class QueueMetrics:
     """The metrics of one process, published where they have changed.
 
-    emoserve_stage_waiting_requests has the label `priority`, emoserve_stage_requests_total the label `outcome`; all
-    have `model` and `process`, as two processes must not share a sample.
+    emoserve_stage_waiting_requests has the label `priority`, the others have `outcome`; all have `model` and `process`,
+    as two processes must not share a sample.
     """
 
     def __init__(self, model: str, process: str, waiting: Callable[[], tuple[int, int]]) -> None:
@@ -32,8 +31,7 @@ class QueueMetrics:
             waiting: returns how many requests of each of PRIORITIES wait.
         """
         self._waiting = waiting
-        self._ended: Counter[str] = Counter()  # since the last publication, like the seconds
-        self._waited_s, self._worked_s = 0.0, 0.0
+        self._ended: dict[str, list[float]] = {}  # requests, s waited, s worked by outcome, since the last publication
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         labels = {"model": model, "process": process}
@@ -54,26 +52,28 @@ class QueueMetrics:
         except Exception as error:  # Triton was started without metrics
             pb_utils.Logger.log_warn(f"{model} has no metrics of its queue: {error}")
             return
-        gauge, requests, waited, worked = self._families
+        gauge, *counters = self._families
         self._gauges = [gauge.Metric(labels=labels | {"priority": priority}) for priority in PRIORITIES]
-        self._counters = {outcome: requests.Metric(labels=labels | {"outcome": outcome}) for outcome in OUTCOMES}
-        self._seconds = waited.Metric(labels=labels), worked.Metric(labels=labels)
+        self._counters = {
+            outcome: [counter.Metric(labels=labels | {"outcome": outcome}) for counter in counters]
+            for outcome in OUTCOMES
+        }
         self._thread = threading.Thread(target=self._keep_publishing, name="queue metrics", daemon=True)
         self._thread.start()
 
     def ended(self, outcome: str, waited_s: float = 0.0, worked_s: float = 0.0) -> None:
         """Count a request that has its response, and the seconds that it waited and was worked on."""
         with self._lock:
-            self._ended[outcome] += 1
-            self._waited_s += waited_s
-            self._worked_s += worked_s
+            sums = self._ended.setdefault(outcome, [0.0, 0.0, 0.0])
+            for index, value in enumerate((1.0, waited_s, worked_s)):
+                sums[index] += value
 
     def close(self) -> None:
         """Remove them while Triton still listens: else the process ends with signal 11 (seen on 24.10)."""
         self._stopped.set()
         if hasattr(self, "_thread"):
             self._thread.join(timeout=1.0)
-        for name in ("_gauges", "_counters", "_seconds", "_families"):
+        for name in ("_gauges", "_counters", "_families"):
             self.__dict__.pop(name, None)
 
     def _keep_publishing(self) -> None:
@@ -84,11 +84,8 @@ class QueueMetrics:
                     self._gauges[index].set(waiting)
                     published[index] = waiting
             with self._lock:
-                ended, self._ended = self._ended, Counter()
-                seconds = self._waited_s, self._worked_s
-                self._waited_s, self._worked_s = 0.0, 0.0
-            for outcome, count in ended.items():
-                self._counters[outcome].increment(count)
-            for counter, value in zip(self._seconds, seconds, strict=True):
-                if value:
-                    counter.increment(value)
+                ended, self._ended = self._ended, {}
+            for outcome, sums in ended.items():
+                for counter, value in zip(self._counters[outcome], sums, strict=True):
+                    if value:
+                        counter.increment(value)

@@ -45,7 +45,8 @@ def inputs(rows: Sequence[Row], module: ModuleType = grpc) -> list[grpc.InferInp
 
 
 def infer(client: grpc.InferenceServerClient, *rows: Row) -> dict[str, NDArray[np.float32]]:
-    answer = client.infer("emotion", inputs(rows), client_timeout=60)
+    # without a timeout, a slow machine rejects some of 64 requests that come at once
+    answer = client.infer("emotion", inputs(rows), client_timeout=60, timeout=60_000_000)
     return {name: answer.as_numpy(name) for name in OUTPUTS}
 
 

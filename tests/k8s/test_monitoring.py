@@ -171,10 +171,10 @@ def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, 
         for model in STAGES
         if model not in OWN_QUEUES
     )
-    computing += sum(growth["emoserve_stage_work_seconds_total", stage] for stage in OWN_QUEUES)
+    computing += sum(growth["emoserve_stage_work_seconds_total", stage, "answered"] for stage in OWN_QUEUES)
     waited = sum(seconds["nv_inference_queue_duration_us", model] for model in STAGES if model not in OWN_QUEUES)
-    waited += (held_back := growth["emoserve_stage_wait_seconds_total", "queue"])
-    waited += growth["emoserve_stage_wait_seconds_total", "preprocess"]
+    waited += (held_back := growth["emoserve_stage_wait_seconds_total", "queue", "answered"])
+    waited += growth["emoserve_stage_wait_seconds_total", "preprocess", "answered"]
     assert held_back > 0.01 * waited
     # the rest is how requests are handed from stage to stage, 48 of them at once
     assert waited + computing == pytest.approx(seconds["nv_inference_request_duration_us", "emotion"], rel=0.05)
@@ -191,7 +191,7 @@ def test_failures_are_counted_as_the_rules_assume(server: Triton, recordings: di
         def work() -> None:
             assert [ask(server, audio, **options) for _ in range(3)] == 3 * [status]
 
-        names = ("nv_inference_request_failure", "emoserve_stage_requests_total")
+        names = ("nv_inference_request_failure", "emoserve_stage_requests_total")  # by reason, and by outcome
         growth = grown(server, work).items()
         return {key[1:]: value for key, value in growth if key[0] in names and value and key[-1] != "answered"}
 

@@ -48,6 +48,7 @@ class Server:
     bert: float = 0.0
     instances: Instances = ONE
     canceled: float = 0.0
+    patience: float = 0.0  # s after which they left, if they did in the stages
     fails: bool = False
     now: float = 1000.0
     began: float = 1000.0
@@ -55,6 +56,11 @@ class Server:
 
     def clock(self) -> float:
         return self.now
+
+    @property
+    def left(self) -> tuple[float, float]:
+        """Requests whose callers left while they waited in the stages, and the seconds that they waited."""
+        return (self.canceled, self.canceled * self.patience) if self.patience else (0.0, 0.0)
 
     def read(self) -> QueueSnapshot:
         """What Triton's metrics would say."""
@@ -66,7 +72,7 @@ class Server:
             for model, seconds in self.batch_s.items()
         }
         waiting = {"vggish": self.behind, "bert": self.bert, "fusion": 0}
-        return QueueSnapshot(self.now, self.queued, self.bulk, waiting, work, self.canceled)
+        return QueueSnapshot(self.now, self.queued, self.bulk, waiting, work, self.canceled, *self.left)
 
 
 def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
@@ -157,6 +163,13 @@ def test_callers_who_leave_shorten_the_timeout_that_is_assumed_for_others() -> N
     leave(server, admission, seconds=30, per_second=0)
     assert assumed_s(admission) == pytest.approx(shortest * INCREASE**30, rel=0.1)
     admission.check(30_000_000, bulk=False)  # who sends a timeout gets it
+
+
+def test_callers_who_leave_after_a_known_time_shorten_the_assumed_timeout_below_it_at_once() -> None:
+    server = Server(queued=200, behind=1, patience=2.0)
+    admission = learnt(server, default_timeout_s=10.0)
+    leave(server, admission, seconds=2, per_second=10)
+    assert 1.3 < assumed_s(admission) < 2.0  # where nobody waits a request needs 1.4 s
 
 
 @pytest.mark.parametrize(("queued", "per_second"), [(50, 1), (0, 10)], ids=["one in 20", "nobody waits"])
