@@ -2,9 +2,10 @@
 
     apt-get install mmdebstrap buildah podman runc catatonit iptables
 
-podman stands in for the kubelet. It lacks fsGroup and memory-backed volumes, starts the init containers of a Deployment
-over and over, and opens a container's ports to everybody: what is changed for it is in `run_pod`. Where the package
-index needs files of this machine, name them for the build: BUILD_VOLUMES="/etc/pip.conf /opt/index".
+podman stands in for the kubelet. It lacks fsGroup, memory-backed volumes and a pod's address as a variable, starts the
+init containers of a Deployment over and over, and opens a container's ports to everybody: what is changed for it is in
+`run_pod`. Where the package index needs files of this machine, name them for the build:
+BUILD_VOLUMES="/etc/pip.conf /opt/index".
 """
 
 import os
@@ -105,6 +106,10 @@ def run_pod(directory: Path) -> None:
     spec = template["spec"] | {"restartPolicy": "OnFailure"}
     for port in spec["containers"][0]["ports"]:
         port |= {"hostIP": "127.0.0.1", "hostPort": PORTS + port["containerPort"]}
+    for variable in spec["containers"][0]["env"]:
+        if "fieldRef" in variable.get("valueFrom", {}):
+            del variable["valueFrom"]
+            variable["value"] = "127.0.0.1"  # the pod has addresses of IPv4 alone
     shared = Path("/dev/shm") / f"emoserve-deep-{os.getpid()}"
     shared.mkdir(exist_ok=True)
     shared.chmod(0o1777)
