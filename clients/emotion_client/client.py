@@ -3,9 +3,10 @@
 import asyncio
 import json
 import math
+import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -52,6 +53,7 @@ _PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's lev
 _PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
 _CLOSED = "this client was closed: make another one"
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
+_HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")  # what gRPC accepts as metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,13 @@ class _Client:
         self._breaker, self._hedges = Breaker(), Budget()
         self._closed = False
 
-    def _prepare(self, utterance: Utterance, request_id: str | None, deadline: float | None) -> _Request:
+    def _prepare(
+        self,
+        utterance: Utterance,
+        request_id: str | None,
+        deadline: float | None,
+        headers: Mapping[str, str] | None,
+    ) -> _Request:
         """Check and encode. Raises InvalidInput for what the server need not see, CircuitOpen in an outage."""
         start = time.perf_counter()
         if self._closed:
@@ -119,6 +127,7 @@ class _Client:
             "inputs": inputs,
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "request_id": request_id or uuid.uuid4().hex,
+            "headers": _checked_headers(headers or {}),
             "priority": self._priority,
             **({"parameters": {"bulk": True}} if self._priority == _PRIORITIES["bulk"] else {}),
             **_time_limits(seconds),
@@ -230,17 +239,20 @@ class EmotionClient(_Client):
         transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> EmotionResult:
         """The emotion of one utterance; `audio`, `text`, `rate` and `transcribe` as in Utterance.
 
         Args:
             request_id: names the request in the server's log; made up where None.
             deadline: seconds, in place of the client's own.
+            headers: gRPC metadata to send with the request, such as `traceparent` of W3C Trace Context; their names are
+                in lower case, their values in ASCII.
 
         Raises:
             InvalidInput, NoSpeech, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
         """
-        request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline)
+        request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline, headers)
         try:
             try:
                 answer = self._infer(request)
@@ -337,10 +349,12 @@ class AsyncEmotionClient(_Client):
         transcribe: bool = False,
         request_id: str | None = None,
         deadline: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> EmotionResult:
         """As EmotionClient.analyze."""
         # in a thread, since reading a file would hold up the loop
-        request = await asyncio.to_thread(self._prepare, Utterance(audio, text, rate, transcribe), request_id, deadline)
+        utterance = Utterance(audio, text, rate, transcribe)
+        request = await asyncio.to_thread(self._prepare, utterance, request_id, deadline, headers)
         try:
             try:
                 answer = await self._infer(request)
@@ -430,6 +444,16 @@ def _checked(seconds: float, name: str = "deadline") -> float:
     if not 0 < seconds <= _LONGEST_DEADLINE:
         raise InvalidInput(f"{name} must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {seconds:g}")
     return seconds
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy. Raises InvalidInput for a name or value that gRPC does not send."""
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise InvalidInput(f"header names must have lower-case letters, digits and _.- only, not {name!r}")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise InvalidInput(f"the header {name} must have printable ASCII characters only, not {value!r}")
+    return dict(headers)
 
 
 def _time_limits(seconds: float) -> dict[str, Any]:

@@ -153,6 +153,8 @@ def test_what_the_server_refuses_is_said_in_its_own_sentence(client: EmotionClie
         ({"text": "broken \ud800"}, "not valid Unicode at position 7"),
         ({"text": "hello", "deadline": 0}, "deadline must be above 0"),
         ({"text": "hello", "deadline": float("inf")}, "deadline must be above 0"),
+        ({"text": "hello", "headers": {"Traceparent": "00"}}, "lower-case letters, .* not 'Traceparent'"),
+        ({"text": "hello", "headers": {"traceparent": "00\n"}}, "traceparent must have printable ASCII"),
     ],
 )
 def test_a_local_mistake_never_leaves(link: Callable[..., Any], arguments: dict[str, Any], sentence: str) -> None:
