@@ -174,5 +174,5 @@ $(VENV)/installed-fuzz: $(VENV)/installed-web
 
 $(VENV)/installed-dev: $(VENV)/installed-web
 	$(begin)
-	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,dev]" --editable "clients[plot,http]"
+	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,tracing,dev]" --editable "clients[plot,http]"
 	$(end)

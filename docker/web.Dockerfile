@@ -1,5 +1,6 @@
 # The page and its gateway.
 #   docker build --file docker/web.Dockerfile --tag emoserve-web .
+# With spans (docs/tracing.md): --build-arg EXTRAS="web tracing".
 ARG BASE=docker.io/library/debian:12-slim
 ARG NODE=docker.io/library/node:24-slim
 
@@ -19,8 +20,9 @@ RUN apt-get update \
 WORKDIR /build
 COPY docker/requirements.py pyproject.toml requirements/constraints.txt ./
 COPY clients clients
+ARG EXTRAS=web
 RUN python3 -m venv /opt/emoserve \
-    && python3 requirements.py web > wanted.txt \
+    && python3 requirements.py ${EXTRAS} > wanted.txt \
     && /opt/emoserve/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt --requirement wanted.txt ./clients \
     && /opt/emoserve/bin/pip uninstall --yes pip setuptools
 

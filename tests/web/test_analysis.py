@@ -38,7 +38,7 @@ def recording(*seconds: tuple[float, float]) -> bytes:
 
 
 def ask(data: bytes, text: str = "") -> Analysis:
-    return asyncio.run(analyze(Hearing(), data, text, False, 60, 10, "r"))  # type: ignore[arg-type]
+    return asyncio.run(analyze(Hearing(), data, text, False, 60, 10, "r", {}))  # type: ignore[arg-type]
 
 
 class Recognising:
@@ -58,7 +58,7 @@ class Recognising:
 @pytest.mark.parametrize("understood", [True, False])
 def test_words_that_were_not_understood_are_no_text(understood: bool) -> None:
     client = Recognising(understood)
-    found = asyncio.run(analyze(client, recording((0.5, 2.0)), "", True, 60, 10, "r"))  # type: ignore[arg-type]
+    found = asyncio.run(analyze(client, recording((0.5, 2.0)), "", True, 60, 10, "r", {}))  # type: ignore[arg-type]
     assert (found.transcript, found.understood) == ("ten luck", understood)
     assert found.text == ("ten luck" if understood else "")
 

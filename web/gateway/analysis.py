@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from emotion_client import EMOTIONS, AsyncEmotionClient, EmotionError, EmotionResult, NoSpeech
@@ -73,6 +74,7 @@ async def analyze(
     max_seconds: float,
     deadline: float,
     request_id: str,
+    trace_context: Mapping[str, str],
 ) -> Analysis:
     """Decode and ask the server: for the whole and for every window of the timeline side by side.
 
@@ -83,6 +85,7 @@ async def analyze(
         max_seconds: of the recording.
         deadline: s, for all of it.
         request_id: names the request in the server's log and traces; those of the timeline get a number behind it.
+        trace_context: headers of W3C Trace Context, sent with each request.
 
     Raises:
         Failure: no answer, and why.
@@ -94,7 +97,9 @@ async def analyze(
     windows = [] if waveform is None else spans(len(waveform))
 
     async def ask(name: str, *utterance: Any, transcribe: bool = False) -> tuple[EmotionResult, float]:
-        answer = await client.analyze(*utterance, transcribe=transcribe, deadline=left, request_id=name)
+        answer = await client.analyze(
+            *utterance, transcribe=transcribe, deadline=left, request_id=name, headers=trace_context
+        )
         return answer, time.perf_counter()
 
     async def ask_window(number: int, part: Any) -> tuple[dict[str, float] | None, float]:

@@ -27,6 +27,7 @@ from web.gateway.headers import Headers
 from web.gateway.metrics import Metrics
 from web.gateway.request_log import REQUEST_ID, RequestLog
 from web.gateway.settings import Settings
+from web.gateway.tracing import HEADERS, telemetry, trace_headers
 
 ANALYZE = "/api/analyze"
 SPEECH_KNOWN_FOR = 10.0  # s
@@ -113,11 +114,14 @@ class Gateway:
             self._speech_asked = time.monotonic()
         return self._speech
 
-    async def analyze(self, recording: bytes | None, text: str, request_id: str) -> Analysis:
+    async def analyze(
+        self, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
+    ) -> Analysis:
         """One analysis, if there is a place for it.
 
         Args:
             request_id: names the request in the server's log and traces.
+            trace_context: `traceparent` and `tracestate` to pass on; empty where the request is not traced.
 
         Raises:
             Failure: no answer, and why.
@@ -132,7 +136,14 @@ class Gateway:
         try:
             transcribe = recording is not None and not text and await self.speech()
             found = await analysis.analyze(
-                self.client, recording, text, transcribe, self.settings.max_seconds, self.settings.deadline, request_id
+                self.client,
+                recording,
+                text,
+                transcribe,
+                self.settings.max_seconds,
+                self.settings.deadline,
+                request_id,
+                trace_context,
             )
         finally:
             self._in_flight -= 1
@@ -158,6 +169,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        telemetry=telemetry(ANALYZE),
     )
 
     @app.get("/api/health", responses={503: FAILURES[503]})
@@ -182,7 +194,7 @@ def create_app(settings: Settings) -> FastAPI:
     ) -> Analysis:
         """What a recording, a text or both express."""
         recording = None if audio is None else await audio.read()
-        return await gateway.analyze(recording, text, request.state.request_id)
+        return await gateway.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
@@ -230,7 +242,7 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=[KEY_HEADER, REQUEST_ID],
+            allow_headers=[KEY_HEADER, REQUEST_ID, *HEADERS],
             expose_headers=[REQUEST_ID],
         )
     app.add_middleware(RequestLog, enabled=settings.request_log)  # the last one added is the outermost

@@ -9,6 +9,7 @@ import time
 import uuid
 from datetime import UTC, datetime
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,4 +74,7 @@ class RequestLog:
                     "received_bytes": received,
                     "ms": round(1e3 * (time.monotonic() - begun), 1),
                 }
+                span = trace.get_current_span().get_span_context()
+                if span.is_valid:
+                    entry["trace_id"] = trace.format_trace_id(span.trace_id)
                 print(json.dumps(entry), flush=True)
