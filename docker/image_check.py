@@ -281,7 +281,7 @@ def check(environment: Environment, repository: Path, reference: Callable[[bool]
 def main() -> int:
     """Exit status 0 when every environment that could be made here answers as this one does."""
     parser = argparse.ArgumentParser(description="Build what the images install, serve with it and compare answers.")
-    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository", metavar="DIR", help="exported")
+    parser.add_argument("--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR", help="exported")
     parser.add_argument("--quick", action="store_true", help="run the stages with numpy 2 alone, without Triton")
     arguments = parser.parse_args()
     known: dict[bool, Results] = {}

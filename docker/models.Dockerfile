@@ -2,7 +2,7 @@
 #   make export && docker build --file docker/models.Dockerfile --tag emoserve-models .
 ARG BASE=docker.io/library/debian:12-slim
 FROM ${BASE}
-ARG REPOSITORY=model_repository
+ARG REPOSITORY=build/model_repository
 LABEL org.opencontainers.image.title="emoserve-models" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --chown=1000:1000 ${REPOSITORY} /models

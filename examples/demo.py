@@ -25,7 +25,7 @@ MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
 def main() -> int:
     """Exit status 0 when every utterance was answered."""
     parser = argparse.ArgumentParser(description="Serve the exported models on free ports and try them.")
-    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository", metavar="DIR")
+    parser.add_argument("--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR")
     parser.add_argument("--radar", type=Path, default=Path("build/radar.png"), metavar="FILE")
     arguments = parser.parse_args()
     console = Console()

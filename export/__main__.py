@@ -28,7 +28,7 @@ with require_packages("make install"):
     from emotion.labels import EMOTIONS
     from export import accuracy, parity, runtimes
     from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
-    from export.repository import FILE_NAMES, TEMPLATE, differing, publish, staging
+    from export.repository import FILE_NAMES, MANIFEST, REPOSITORY, differing, publish, staging, update_templates
 
 
 def export(
@@ -109,8 +109,19 @@ def main() -> int:
     when interrupted.
     """
     parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint for Triton.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint directory")
-    parser.add_argument("--repository", type=Path, default=TEMPLATE, metavar="DIR", help="model repository to write to")
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="checkpoint directory")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=REPOSITORY,
+        metavar="DIR",
+        help="model repository to write to (default: build/model_repository)",
+    )
+    parser.add_argument(
+        "--templates",
+        action="store_true",
+        help="only copy configurations and Python stages that have changed since the last export into DIR",
+    )
     parser.add_argument(
         "--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)"
     )
@@ -118,6 +129,10 @@ def main() -> int:
         "--labelled", type=Path, metavar="CSV", help="utterances (emotion, audio, text) whose accuracy must not suffer"
     )
     arguments = parser.parse_args()
+    if bool(arguments.checkpoint) == arguments.templates:
+        parser.error("name a CHECKPOINT to export, or --templates to copy the hand-written files alone")
+    if arguments.templates:
+        return copy_templates(arguments.repository)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     console = Console(stderr=True)
@@ -151,9 +166,23 @@ def main() -> int:
     for comparison in comparisons:
         print(f"{comparison.name}: {comparison.difference:.1e} (tolerance {comparison.tolerance:g})")
     print(f"exported {arguments.checkpoint} ({arguments.precision}) to {arguments.repository}")
-    if kept := differing(arguments.repository):
-        print(f"kept as they were, though emoserve's are different now: {', '.join(kept)}")
+    _print_edited(arguments.repository)
     return 0
+
+
+def copy_templates(repository: Path) -> int:
+    """Return the exit status: 0 when the hand-written files are up to date, 1 where nothing has been exported."""
+    if not (repository / MANIFEST).is_file():
+        print(f"error: nothing is exported into {repository}; name a CHECKPOINT to export", file=sys.stderr)
+        return 1
+    update_templates(repository)
+    _print_edited(repository)
+    return 0
+
+
+def _print_edited(repository: Path) -> None:
+    if kept := differing(repository):
+        print(f"kept as they were, though emoserve's are different: {', '.join(kept)}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from typing import Any
 
 from serving.repository import MANIFEST, digest
 
-TEMPLATE = Path(__file__).parent.parent / "model_repository"
+_ROOT = Path(__file__).parent.parent
+TEMPLATE = _ROOT / "model_repository"  # hand-written files; nothing is written there
+REPOSITORY = _ROOT / "build" / "model_repository"  # where exports go by default
 # by precision; configurations choose by default_model_filename
 FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 ENCODERS = ("vggish", "bert")  # have a file for each precision; `fusion` is fp32 beside all of them
@@ -66,17 +68,16 @@ def _locked(directory: Path, flags: int = 0) -> Iterator[None]:
 def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
     """Move the staged files into the repository. Of two exports at once, the later one waits, and then wins.
 
-    Hand-written files (configurations, Python stages) are copied to a repository that lacks them, and left alone in one
-    that has them. Files of another checkpoint are removed: precisions of one checkpoint live side by side, those of two
-    don't.
+    Hand-written files are copied as `update_templates` does it. Files of another checkpoint are removed: precisions of
+    one checkpoint live side by side, those of two don't.
 
     Args:
         manifest: completed here with the files' SHA-256, and with the other precisions of the same checkpoint.
     """
     repository.mkdir(parents=True, exist_ok=True)
     with _locked(repository):
-        _copy_hand_written(repository)
         previous = read_manifest(repository)
+        manifest["templates"] = _copy_templates(repository, previous)
         (repository / MANIFEST).unlink(missing_ok=True)
         kept: dict[str, str] = {}
         if previous and previous["checkpoint"] == manifest["checkpoint"]:
@@ -90,9 +91,13 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
             (repository / name).parent.mkdir(parents=True, exist_ok=True)
             (staged / name).replace(repository / name)
         manifest["files"] = dict(sorted((kept | files).items()))
-        path = staged / MANIFEST
-        path.write_text(json.dumps(manifest, indent=2) + "\n")
-        path.replace(repository / MANIFEST)
+        _write_manifest(repository, manifest, staged)
+
+
+def _write_manifest(repository: Path, manifest: dict[str, Any], staged: Path) -> None:
+    path = staged / MANIFEST
+    path.write_text(json.dumps(manifest, indent=2) + "\n")
+    path.replace(repository / MANIFEST)
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:
@@ -104,30 +109,39 @@ def read_manifest(repository: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def update_templates(repository: Path) -> None:
+    """Copy the hand-written files of emoserve (configurations, Python stages) that are new or have changed.
+
+    Files that were edited in the repository since they were copied are left alone.
+
+    Args:
+        repository: one with an export.
+    """
+    with staging(repository) as staged, _locked(repository):
+        manifest = read_manifest(repository) or {}
+        manifest["templates"] = _copy_templates(repository, manifest)
+        _write_manifest(repository, manifest, staged)
+
+
 def differing(repository: Path) -> list[str]:
-    """Hand-written files that are not as they come with emoserve: edited there, or left by another version."""
-    return sorted(
-        source.relative_to(TEMPLATE).as_posix()
-        for source in _hand_written()
-        if source.read_bytes() != (repository / source.relative_to(TEMPLATE)).read_bytes()
-    )
+    """Hand-written files that are not as they come with emoserve, because they were edited in the repository."""
+    return sorted(name for name, source in _templates() if source.read_bytes() != (repository / name).read_bytes())
 
 
-def _copy_hand_written(repository: Path) -> None:
-    for source in _hand_written():
-        target = repository / source.relative_to(TEMPLATE)
-        if not target.exists():
+def _copy_templates(repository: Path, manifest: dict[str, Any] | None) -> dict[str, str]:
+    """Return the SHA-256 of each hand-written file as it was copied, by name."""
+    copied: dict[str, str] = (manifest or {}).get("templates", {})
+    for name, source in _templates():
+        target, ours = repository / name, digest(source)
+        if not target.exists() or digest(target) in (copied.get(name), ours):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+            copied[name] = ours
+    return copied
 
 
-def _hand_written() -> Iterator[Path]:
-    return (path for path in TEMPLATE.rglob("*") if path.is_file() and _is_hand_written(path))
-
-
-def _is_hand_written(path: Path) -> bool:
-    return (
-        path.suffix != ".onnx"
-        and path.name not in (MANIFEST, "tokenizer.json", "checkpoint.json")
-        and (path.parent.name != "__pycache__")
-    )
+def _templates() -> Iterator[tuple[str, Path]]:
+    """Yield the hand-written files by name."""
+    for path in TEMPLATE.rglob("*"):
+        if path.is_file() and path.parent.name != "__pycache__":
+            yield path.relative_to(TEMPLATE).as_posix(), path

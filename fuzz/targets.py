@@ -16,7 +16,7 @@ from emotion import audio, decoding, text
 from emotion.errors import InputError
 
 CPU_LIMIT = 2.0  # s of the processor for one input
-TOKENIZER = Path("model_repository/preprocess/1/tokenizer.json")  # where `make export` puts it
+TOKENIZER = Path("build/model_repository/preprocess/1/tokenizer.json")  # where `make export` puts it
 _SENTENCE = re.compile(r"[A-Z][^\n]{10,400}")
 
 

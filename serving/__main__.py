@@ -15,7 +15,7 @@ from serving.certificates import SPREAD, Renewal
 from serving.start_progress import StartProgress
 from serving.triton import Triton, TritonError
 
-REPOSITORY = Path(__file__).parent.parent / "model_repository"
+REPOSITORY = Path(__file__).parent.parent / "build" / "model_repository"
 
 
 def main() -> int:

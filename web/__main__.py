@@ -20,7 +20,7 @@ with require_packages("make install-web"):
     from web.gateway.app import create_app
     from web.gateway.settings import PAGE, Settings
 
-REPOSITORY = Path(__file__).parent.parent / "model_repository"
+REPOSITORY = Path(__file__).parent.parent / "build" / "model_repository"
 
 
 class Server(uvicorn.Server):

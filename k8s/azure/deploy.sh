@@ -94,7 +94,7 @@ create() {
 deploy() {
     [[ $host ]] || fail 2 "deploy needs --host NAME, the page's host name, such as emotion.example.com"
     [[ $email ]] || fail 2 "deploy needs --email ADDRESS, whom Let's Encrypt writes to"
-    [[ $dry_run || -f model_repository/export.json ]] ||
+    [[ $dry_run || -f build/model_repository/export.json ]] ||
         fail 1 "there are no models to deploy: run 'make export' first (docs/azure.md)"
     need az kubectl
     local registry server storage prometheus scaler triton pods image assumed=gpu
@@ -107,7 +107,7 @@ deploy() {
     triton=$(output triton "$assumed")
     pods=$(output pods 2)
 
-    run az storage blob upload-batch --account-name "$storage" --auth-mode login --source model_repository \
+    run az storage blob upload-batch --account-name "$storage" --auth-mode login --source build/model_repository \
         --destination models --destination-path "$tag" --overwrite --output none
     for image in "$triton" models web; do
         run az acr build --registry "$registry" --image "emoserve-$image:$tag" --file "docker/$image.Dockerfile" .

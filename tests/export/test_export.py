@@ -34,7 +34,16 @@ from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabili
 from export import parity
 from export.control_flow import PATCHES_PER_TURN
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
-from export.repository import ONNX_MODELS, TEMPLATE, differing, model_file, publish, read_manifest, staging
+from export.repository import (
+    ONNX_MODELS,
+    TEMPLATE,
+    differing,
+    model_file,
+    publish,
+    read_manifest,
+    staging,
+    update_templates,
+)
 from export.runtimes import RUNTIMES
 from serving import TritonError
 from serving.repository import MANIFEST, check_repository
@@ -495,12 +504,43 @@ def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "repository" / other).read_bytes() == (TEMPLATE / other).read_bytes()
 
 
-def test_exports_in_the_template_are_not_taken_for_hand_written(tmp_path: Path) -> None:
-    """The template is itself a repository that is exported to by default."""
-    publish_files(tmp_path / "repository", "a", "fp32", {})
-    names = [path.name for path in (tmp_path / "repository").rglob("*") if path.is_file()]
-    assert not [name for name in names if name.endswith((".onnx", ".pyc")) or name in ("tokenizer.json", "checkpoint.json")]  # fmt: skip # noqa: E501
-    assert published(tmp_path / "repository")["files"] == {}
+def test_update_templates_copies_what_changed_in_emoserve_and_leaves_what_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template, target = tmp_path / "template", tmp_path / "repository"
+    for name in ("bert/config.pbtxt", "queue/config.pbtxt", "queue/1/model.py"):
+        (template / name).parent.mkdir(parents=True, exist_ok=True)
+        (template / name).write_text("first")
+    monkeypatch.setattr("export.repository.TEMPLATE", template)
+    publish_files(target, "a", "fp32", FP32)
+    (target / "bert/config.pbtxt").write_text("tuned for this machine")
+    for name in ("bert/config.pbtxt", "queue/config.pbtxt", "fusion.txt"):
+        (template / name).write_text("second")
+    update_templates(target)
+    assert (target / "bert/config.pbtxt").read_text() == "tuned for this machine"
+    assert (target / "queue/config.pbtxt").read_text() == (target / "fusion.txt").read_text() == "second"
+    assert (target / "queue/1/model.py").read_text() == "first"
+    assert differing(target) == ["bert/config.pbtxt"]
+    assert set(published(target)["files"]) == set(FP32)
+    update_templates(target)  # again: nothing more
+    assert differing(target) == ["bert/config.pbtxt"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["checkpoint", "--templates"]])
+def test_export_wants_either_a_checkpoint_or_templates(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "export", *arguments]
+    done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "name a CHECKPOINT to export, or --templates" in done.stderr
+
+
+def test_templates_of_a_repository_without_an_export_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export", "--templates", "--repository", str(tmp_path)]
+    done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: nothing is exported into {tmp_path}; name a CHECKPOINT to export\n",
+    )
 
 
 def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

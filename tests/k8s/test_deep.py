@@ -94,7 +94,7 @@ def images(base: None, repository: Path, tmp_path_factory: pytest.TempPathFactor
     """The image of Triton, and one of the demo's models."""
     build("cpu.Dockerfile", CPU)
     context = tmp_path_factory.mktemp("models")
-    shutil.copytree(repository, context / "model_repository")
+    shutil.copytree(repository, context / "build" / "model_repository")
     build("models.Dockerfile", MODELS, context)
 
 
