@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -49,7 +49,6 @@ _SPEECH_OUTPUTS: tuple[str, ...] = (
     "LANGUAGE",
     "LANGUAGE_PROBABILITY",
 )
-_PRIORITIES: dict[Priority, int] = {"interactive": 1, "bulk": 2}  # Triton's levels
 _PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
 _CLOSED = "this client was closed: make another one"
 _LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
@@ -88,12 +87,12 @@ class _Client:
         self._endpoints = [endpoints] if isinstance(endpoints, str) else list(endpoints)
         self._deadline = _checked(deadline)
         self._hedge_after = None if hedge_after is None else _checked(hedge_after, "hedge_after")
-        if priority not in _PRIORITIES:
-            raise InvalidInput(f"priority must be one of {', '.join(_PRIORITIES)}, not {priority!r}")
+        if priority not in get_args(Priority):
+            raise InvalidInput(f"priority must be one of {', '.join(get_args(Priority))}, not {priority!r}")
         if not 0 <= confident_from <= 1:
             raise InvalidInput(f"confident_from must be from 0 to 1, not {confident_from:g}")
         self._confident_from = confident_from
-        self._priority, self._retries = _PRIORITIES[priority], retries
+        self._priority, self._retries = priority, retries
         self._connection = connection(self._endpoints, tls, retries)
         self._breaker, self._hedges = Breaker(), Budget()
         self._closed = False
@@ -128,8 +127,7 @@ class _Client:
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "request_id": request_id or uuid.uuid4().hex,
             "headers": _checked_headers(headers or {}),
-            "priority": self._priority,
-            **({"parameters": {"bulk": True}} if self._priority == _PRIORITIES["bulk"] else {}),
+            **({"parameters": {"bulk": True}} if self._priority == "bulk" else {}),
             **_time_limits(seconds),
         }
         self._breaker.check()

@@ -171,13 +171,13 @@ def test_a_server_without_shared_memory_is_not_the_last_word(serve: Callable[...
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize(("priority", "level"), [("interactive", 1), ("bulk", 2)])
-def test_priority_is_sent(refusing: tuple[Refusing, str], priority: Priority, level: int) -> None:
+@pytest.mark.parametrize("priority", ["interactive", "bulk"])
+def test_priority_is_sent(refusing: tuple[Refusing, str], priority: Priority) -> None:
     server, endpoint = refusing
     with EmotionClient(endpoint, retries=False, priority=priority) as client, pytest.raises(Unavailable):
         client.analyze(text="hello")
     request = service_pb2.ModelInferRequest.FromString(server.requests[0])
-    assert request.parameters["priority"].uint64_param == level
+    assert request.parameters["bulk"].bool_param == (priority == "bulk")
 
 
 def test_priority_that_is_none() -> None:
