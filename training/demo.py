@@ -27,7 +27,7 @@ with require_packages("make install-training"):
     from transformers.utils import logging as transformers_logging
 
     from emotion.checkpoint import CheckpointError
-    from emotion.compact import compact
+    from emotion.checkpoint.compact import compact
     from emotion.labels import EMOTIONS
     from training import corpora, splits
     from training.corpora import Utterance

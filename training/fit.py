@@ -118,7 +118,7 @@ def make_start(settings: Settings, output: Path) -> Path:
     start = output / "start"
     if not (start / "config.json").exists():
         with _writing(start):
-            checkpoints.new(start, settings.text_encoder, settings.vggish, settings.seed)
+            checkpoints.create(start, settings.text_encoder, settings.vggish, settings.seed)
     return start
 
 

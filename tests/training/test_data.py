@@ -10,7 +10,7 @@ from runs import SENTENCES, tone
 
 from emotion import audio, decoding
 from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
-from emotion.checkpoint import minilm
+from emotion.checkpoint import load_minilm
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from emotion.text import WordPiece, clean
@@ -37,7 +37,7 @@ LENGTHS = {"long": 8.0, "medium": 2.0, "short": 0.3}  # seconds
 
 @pytest.fixture(scope="module")
 def tokenizer() -> WordPiece:
-    return WordPiece(minilm()[1])
+    return WordPiece(load_minilm()[1])
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
 
-from emotion.checkpoint import minilm, seeded_vggish
+from emotion.checkpoint import load_minilm, seeded_vggish
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, FusionHead, Logits, VGGish
 from emotion.text import WordPiece
@@ -51,7 +51,7 @@ def model(vggish_state: dict[str, Tensor]) -> EmotionModel:
 
 def utterances(kinds: str) -> Utterances:
     """An utterance for each letter: a(udio), t(ext), b(oth); the emotions in turn."""
-    tokenizer = WordPiece(minilm()[1])
+    tokenizer = WordPiece(load_minilm()[1])
     rows, waveforms, places, total = [], [], {}, 0
     for number, kind in enumerate(kinds):
         emotion = EMOTIONS[number % 5]
