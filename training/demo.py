@@ -31,8 +31,8 @@ with require_packages("make install-training"):
     from emotion.labels import EMOTIONS
     from training import corpora, splits
     from training.corpora import Utterance
-    from training.corpora.release import write_atomically
     from training.errors import TrainingError
+    from training.files import write_atomically
     from training.fit import directory_of, fit
     from training.settings import Settings
 

@@ -45,15 +45,17 @@ from safetensors import SafetensorError
 
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import CheckpointConfig
+from emotion.files import open_atomically
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import baselines, corpora, low_rank, splits
 from training.auxiliary import AuxiliaryHeads, label_targets
 from training.corpora import account
-from training.corpora.release import name_some, write_atomically
+from training.corpora.release import name_some
 from training.data import Materials, Utterances
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.learner import LARGEST_GRADIENT, MONITOR, Learner
 from training.metrics import Metrics
 from training.predictions import EmbeddedUtterances, Predictions, at_temperatures, calibrate, predict
@@ -270,19 +272,10 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """The new state or the one before, never half of one."""
-        path = Path(path)
         buffer = io.BytesIO()  # torch.save to a full disk would raise without the reason
         torch.save(checkpoint, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.partial")
-        try:
-            with scratch.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with open_atomically(Path(path)) as file:
+            file.write(buffer.getbuffer())
 
 
 class Bar(RichProgressBar):

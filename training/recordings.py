@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from emotion import decoding
 from emotion.errors import InputError
+from emotion.files import open_atomically
 from emotion.loudness import NO_SOUND, find_sound
-from training.corpora.release import write_atomically
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.progress import progress
 
 VERSION = 2  # of the cache's layout and of the decoder's output
@@ -70,13 +71,11 @@ def decode_all(paths: Iterable[Path], cache: Path) -> tuple[Recordings, dict[Pat
 
 
 def _decode(paths: list[Path], data: Path, index: Path) -> None:
-    data.parent.mkdir(parents=True, exist_ok=True)
     places: dict[str, tuple[int, int]] = {}
     unreadable: dict[str, str] = {}
     total = 0
-    scratch = data.with_suffix(".partial")
     try:
-        with scratch.open("wb") as file, progress() as bar:
+        with open_atomically(data) as file, progress() as bar:
             task = bar.add_task("decoding recordings", total=len(paths))
             for path in paths:
                 try:
@@ -91,10 +90,8 @@ def _decode(paths: list[Path], data: Path, index: Path) -> None:
                     total += waveform.size
                 bar.advance(task)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise TrainingError(
             f"{data.parent} can't take the decoded recordings ({error.strerror}); they need 4 bytes a sample "
             "(230 MB an hour): make room, or choose another directory with --cache"
         ) from None
-    scratch.replace(data)
     write_atomically(index, json.dumps({"places": places, "unreadable": unreadable}))

@@ -20,9 +20,9 @@ from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from training import metrics, plots
-from training.corpora.release import write_atomically
 from training.corpora.table import Utterance
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.metrics import Estimate, Metrics
 from training.predictions import Predictions
 from training.recordings import Recordings

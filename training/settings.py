@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from training.corpora import CORPORA
-from training.corpora.release import write_atomically
 from training.corpora.table import HAPPY
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.splits import KINDS
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")  # Lightning's names

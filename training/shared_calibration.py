@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emotion import checkpoint as checkpoints
-from training.corpora.release import write_atomically
 from training.data import Materials
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.predictions import EmbeddedUtterances, calibrate, predict
 from training.splits import Split
 

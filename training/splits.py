@@ -17,9 +17,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from emotion.labels import EMOTIONS
-from training.corpora.release import write_atomically
 from training.corpora.table import Corpus, Utterance
 from training.errors import TrainingError
+from training.files import write_atomically
 
 KINDS = ("session", "speaker", "random", "published")
 RANDOM_FOLDS = 5

@@ -12,6 +12,7 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from emotion import audio
+from emotion.files import open_atomically
 from training.augmentation import SPEEDS, change_speed
 from training.errors import TrainingError
 from training.progress import progress
@@ -49,10 +50,8 @@ def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDAr
             for path in paths:
                 rows.append([_features(whisper, change_speed(recordings[path], speed)) for speed in SPEEDS])
                 bar.advance(task)
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = kept.with_suffix(".partial.npy")
-        np.save(scratch, np.array(rows, np.float32))
-        scratch.replace(kept)
+        with open_atomically(kept) as file:
+            np.save(file, np.array(rows, np.float32))
     return dict(zip(paths, np.load(kept), strict=True))
 
 

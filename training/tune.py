@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from training import splits
-from training.corpora.release import write_atomically
 from training.errors import TrainingError
+from training.files import write_atomically
 from training.fit import gather, make_start, train_fold
 from training.learner import MONITOR
 from training.settings import Settings

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, BertModel
 
+from emotion.files import write_atomically
 from emotion.hashing import sha256
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, VGGish
@@ -154,13 +155,12 @@ def replace_config(directory: Path, config: CheckpointConfig) -> None:
     Raises:
         CheckpointError: the file can't be written, for example because the disk is full.
     """
-    scratch = directory / ".config.json.partial"
     try:
-        scratch.write_text(as_json(config))
-        scratch.replace(directory / "config.json")
+        write_atomically(directory / "config.json", as_json(config))
     except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise CheckpointError(f"{directory / 'config.json'} can't be written: {error.strerror}") from None
+        raise CheckpointError(
+            f"{directory / 'config.json'} can't be written ({error.strerror}); make room and try again"
+        ) from None
 
 
 def as_json(config: CheckpointConfig) -> str:

@@ -17,7 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from emotion.checkpoint import Checkpoint, CheckpointError, create, digest, load, save, seeded_vggish, sources
+from emotion.checkpoint import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointError,
+    create,
+    digest,
+    load,
+    replace_config,
+    save,
+    seeded_vggish,
+    sources,
+)
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
 
@@ -292,6 +303,23 @@ def test_a_failed_save_leaves_the_old_checkpoint(copy: Path) -> None:
         save(copy, loaded.model, loaded.config, copy / "no_tokenizer.json")
     assert digest(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_replace_config_writes_the_configuration_alone(copy: Path) -> None:
+    config = replace(load(copy).config, temperatures={"fused": 1.3, "audio": 0.7, "text": 2.1})
+    mode, files = (copy / "config.json").stat().st_mode, written(copy)
+    replace_config(copy, config)
+    assert load(copy).config == config
+    assert (copy / "config.json").stat().st_mode == mode
+    assert written(copy) == files
+
+
+def test_replace_config_where_it_cannot_write_names_the_file(copy: Path) -> None:
+    (copy / "config.json").unlink()
+    (copy / "config.json").mkdir()
+    message = refusal(replace_config, copy, CheckpointConfig([], {}))
+    assert message == f"{copy / 'config.json'} can't be written (Is a directory); make room and try again"
+    assert written(copy) == sorted(set(FILES) - {"config.json"})
 
 
 # ---- directories that aren't checkpoints

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from training.corpora.table import Corpus, Utterance
 from training.errors import TrainingError
+from training.files import write_atomically
 
 FORMAT = 3  # of the cached table; raise it when a reader's answer changes
 
@@ -54,28 +53,6 @@ def name_some(names: Iterable[object]) -> str:
     if len(listed) <= 3:
         return ", ".join(listed)
     return f"{len(listed)} files, such as {', '.join(listed[:3])}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file or none, making its directory.
-
-    Raises:
-        TrainingError: the disk is full or refuses.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            scratch = Path(file.name)
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                scratch.replace(path)
-            except BaseException:
-                scratch.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise TrainingError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
 
 
 def cached(name: str, release: Release, happy: str, cache: Path, read: Callable[[], Corpus]) -> Corpus:

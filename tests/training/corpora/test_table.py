@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from training.corpora import CORPORA, Corpus, Utterance, account, load
-from training.corpora.release import files, read_text, write_atomically
+from training.corpora.release import files, read_text
 from training.corpora.table import Collector
 from training.errors import TrainingError
+from training.files import write_atomically
 
 ANGRY = Utterance("a", None, "Go away!", "anger")
 
