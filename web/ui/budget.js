@@ -1,4 +1,4 @@
-// What a visitor downloads in JavaScript must stay small.
+// Fails if the JavaScript of the built page exceeds its size budget.
 import { readdirSync, readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 

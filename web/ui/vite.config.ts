@@ -4,11 +4,11 @@ import { defineConfig } from "vitest/config";
 export default defineConfig({
   plugins: [react()],
   build: {
-    assetsInlineLimit: 0, // the page's policy allows no data: URLs for sound
-    chunkSizeWarningLimit: 700, // kB before gzip; budget.js is what counts
+    assetsInlineLimit: 0, // the Content-Security-Policy allows no data: URLs for audio
+    chunkSizeWarningLimit: 700, // kB before gzip; budget.js checks the size after gzip
   },
   server: {
-    fs: { allow: ["../.."] }, // the example recordings
+    fs: { allow: ["../.."] }, // the example recordings are outside of web/ui
     proxy: { "/api": "http://localhost:8080" },
   },
   test: { environment: "jsdom", setupFiles: "src/test-setup.ts", restoreMocks: true },

@@ -46,11 +46,11 @@ beforeEach(() => {
 
 async function type(text: string) {
   await userEvent.click(screen.getByRole("tab", { name: "Type" }));
-  await userEvent.type(screen.getByLabelText("What would be said"), text);
+  await userEvent.type(screen.getByLabelText("Text to analyse"), text);
   await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
 }
 
-test("the answer's numbers are on the page, and a view that is not there says why", async () => {
+test("answer shows its numbers, and why a view is absent", async () => {
   analyses = [json(answer)];
   render(<App />);
   await type("so it is");
@@ -62,7 +62,7 @@ test("the answer's numbers are on the page, and a view that is not there says wh
   expect(voice).toHaveAccessibleDescription("There is no recording.");
 });
 
-test("views are toggled", async () => {
+test("view button toggles its view in the chart", async () => {
   analyses = [json(answer)];
   render(<App />);
   await type("so it is");
@@ -74,7 +74,7 @@ test("views are toggled", async () => {
   expect(screen.queryByRole("img", { name: /What the words say/ })).toBeNull();
 });
 
-test("a corrected transcript goes with the same recording", async () => {
+test("corrected transcript is sent with the same recording", async () => {
   analyses = [json({ ...answer, transcript: "so it is", understood: true, audio_probabilities: fused }), json(answer)];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
@@ -87,14 +87,14 @@ test("a corrected transcript goes with the same recording", async () => {
   expect(sent[1]!.get("audio")).toBeTruthy();
 });
 
-test("silence says that the voice alone decides", async () => {
+test("answer without a transcript says that no words were recognised", async () => {
   analyses = [json({ ...answer, transcript: "", understood: false, text: "", audio_probabilities: fused, text_probabilities: null })];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
   expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
 });
 
-test("words that were not understood are shown but not judged", async () => {
+test("transcript that was not understood is shown with a note", async () => {
   const voice = { transcript: "Ten luck and lead", understood: false, text: "", audio_probabilities: fused, text_probabilities: null };
   analyses = [json({ ...answer, ...voice })];
   render(<App />);
@@ -102,7 +102,7 @@ test("words that were not understood are shown but not judged", async () => {
   expect(await screen.findByText(/“Ten luck and lead” was heard, but not clearly enough/)).toBeInTheDocument();
 });
 
-test("an unsure answer names two emotions that are about as probable", async () => {
+test("unsure answer with a close second emotion names both", async () => {
   const probabilities = { neutral: 0.1, frustration: 0.3, anger: 0.1, sadness: 0.45, excitement: 0.05 };
   analyses = [json({ ...answer, probabilities, confidence: 0.4, status: "unsure" })];
   render(<App />);
@@ -111,7 +111,7 @@ test("an unsure answer names two emotions that are about as probable", async () 
   expect(screen.getByRole("heading", { name: "unsure: sadness or frustration", level: 3 })).toBeInTheDocument();
 });
 
-test("an unsure answer names one emotion that is far more probable than the others", async () => {
+test("unsure answer with a distant second emotion names one", async () => {
   const probabilities = { neutral: 0.06, frustration: 0.05, anger: 0.01, sadness: 0.86, excitement: 0.02 };
   analyses = [json({ ...answer, probabilities, confidence: 0.8, status: "unsure" })];
   render(<App />);
@@ -119,27 +119,27 @@ test("an unsure answer names one emotion that is far more probable than the othe
   expect(await screen.findByRole("heading", { name: "unsure, perhaps sadness", level: 2 })).toHaveFocus();
 });
 
-test("a recording without sound says that the words alone decide", async () => {
+test("recording without sound says that the answer uses the words alone", async () => {
   analyses = [json({ ...answer, status: "no_speech", seconds: 2 })];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
   expect(await screen.findByRole("heading", { name: "no speech heard", level: 2 })).toHaveFocus();
-  expect(screen.getByText(/has no sound: the answer rests on the words alone, which say sadness 70 %/)).toBeInTheDocument();
+  expect(screen.getByText(/has no sound: the answer uses the words alone, which say sadness 70 %/)).toBeInTheDocument();
 });
 
-test("a model that was never trained says so", async () => {
+test("answer of an untrained model shows a warning", async () => {
   analyses = [json({ ...answer, untrained: ["vggish"] })];
   render(<App />);
   await type("so it is");
   expect(await screen.findByText(/never trained \(vggish\)/)).toBeInTheDocument();
 });
 
-test("who is told that others are served can try again after the time that is given", async () => {
+test("busy error offers a retry after the time of Retry-After", async () => {
   vi.useFakeTimers({ shouldAdvanceTime: true });
-  analyses = [json({ code: "busy", message: "Many people are here." }, 503, { "Retry-After": "2" }), json(answer)];
+  analyses = [json({ code: "busy", message: "Many people are using this right now." }, 503, { "Retry-After": "2" }), json(answer)];
   render(<App />);
   await type("so it is");
-  expect(await screen.findByRole("alert")).toHaveTextContent("Many people are here.");
+  expect(await screen.findByRole("alert")).toHaveTextContent("Many people are using this right now.");
   expect(screen.getByRole("button", { name: "Try again in 2 s" })).toBeDisabled();
   await act(() => vi.advanceTimersByTimeAsync(1000));
   await act(() => vi.advanceTimersByTimeAsync(1000));
@@ -149,17 +149,17 @@ test("who is told that others are served can try again after the time that is gi
   vi.useRealTimers();
 });
 
-test("a key is asked for, and used", async () => {
+test("missing key opens a form, and the entered key is used", async () => {
   analyses = [json({ code: "key", message: "This service needs an access key." }, 401), json(answer)];
   render(<App />);
   await type("so it is");
   await userEvent.type(await screen.findByLabelText("Access key"), "secret");
-  await userEvent.click(screen.getByRole("button", { name: "Use it" }));
+  await userEvent.click(screen.getByRole("button", { name: "Use this key" }));
   expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
   expect(sessionStorage.getItem("emoserve.key")).toBe("secret");
 });
 
-test("a file that is too large is not sent", async () => {
+test("file over the limit is not sent", async () => {
   render(<App />);
   await screen.findByText("Ready");
   await userEvent.click(screen.getByRole("tab", { name: "File" }));
@@ -168,7 +168,7 @@ test("a file that is too large is not sent", async () => {
   expect(sent).toHaveLength(0);
 });
 
-test("what is under way can be cancelled", async () => {
+test("pending analysis can be cancelled", async () => {
   analyses = [() => new Promise<Response>(() => {})];
   render(<App />);
   await type("so it is");
@@ -177,7 +177,7 @@ test("what is under way can be cancelled", async () => {
   expect(screen.getByRole("button", { name: "Analyse" })).toBeEnabled();
 });
 
-test("analyses before are shown side by side, and forgotten when asked", async () => {
+test("recent analyses are listed until they are cleared", async () => {
   analyses = [json(answer), json({ ...answer, label: "neutral", text: "well" })];
   render(<App />);
   await type("so it is");
@@ -191,7 +191,7 @@ test("analyses before are shown side by side, and forgotten when asked", async (
   expect(localStorage.getItem("emoserve.recent")).toBe("[]");
 });
 
-test("the voice's emotions over the recording follow the slider", async () => {
+test("timeline shows the emotion at the slider's position", async () => {
   const timeline = [
     { start: 0, end: 3, probabilities: fused },
     { start: 1.2, end: 4.2, probabilities: words },
@@ -206,7 +206,7 @@ test("the voice's emotions over the recording follow the slider", async () => {
   expect(screen.getByRole("img", { name: /From 0:00: sadness 70 %; From 0:01: neutral 48 %/ })).toBeInTheDocument();
 });
 
-test("a part of the recording without sound has no emotion", async () => {
+test("timeline window without sound shows no emotion", async () => {
   const timeline = [
     { start: 0, end: 3, probabilities: null },
     { start: 1.2, end: 4.2, probabilities: words },
@@ -220,16 +220,16 @@ test("a part of the recording without sound has no emotion", async () => {
   expect(screen.getByText(/At 0:00: no sound/)).toBeInTheDocument();
 });
 
-test("what was typed outlives a look at another tab", async () => {
+test("typed text survives switching tabs", async () => {
   render(<App />);
   await userEvent.click(screen.getByRole("tab", { name: "Type" }));
-  await userEvent.type(screen.getByLabelText("What would be said"), "so it is");
+  await userEvent.type(screen.getByLabelText("Text to analyse"), "so it is");
   await userEvent.click(screen.getByRole("tab", { name: "Speak" }));
   await userEvent.click(screen.getByRole("tab", { name: "Type" }));
-  expect(screen.getByLabelText("What would be said")).toHaveValue("so it is");
+  expect(screen.getByLabelText("Text to analyse")).toHaveValue("so it is");
 });
 
-test("tabs follow the arrow keys", async () => {
+test("tabs move with the arrow keys", async () => {
   render(<App />);
   screen.getByRole("tab", { name: "Speak" }).focus();
   await userEvent.keyboard("{ArrowRight}");

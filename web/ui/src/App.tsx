@@ -1,8 +1,8 @@
-/** The page: what goes in, what is going on, what came out, what came before. */
+/** The page: input, pending analysis, answer and recent analyses. */
 
 import { useCallback, useEffect, useRef, useState } from "react";
 
-import { type Analysis, analyze, AWAY, Failure, health, type Health, type Input } from "./api";
+import { type Analysis, analyze, ApiError, health, type Health, UNREACHABLE } from "./api";
 import { Examples } from "./components/Examples";
 import { FileInput } from "./components/FileInput";
 import { Problem } from "./components/Problem";
@@ -12,24 +12,20 @@ import { SpeechInput } from "./components/SpeechInput";
 import { Tabs } from "./components/Tabs";
 import { TextInput } from "./components/TextInput";
 import { Waiting } from "./components/Waiting";
+import type { Job } from "./job";
 import * as recents from "./recent";
 
-const HEALTH_EVERY = 15_000; // ms
-const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // until the service says its own
-
-/** What is sent, and what to call it. */
-export interface Job extends Input {
-  source: string;
-}
+const HEALTH_INTERVAL_MS = 15_000;
+const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
 
 export function App() {
   const service = useHealth();
   const limits = service?.limits ?? LIMITS;
   const [pending, setPending] = useState<{ job: Job; controller: AbortController } | null>(null);
   const [answer, setAnswer] = useState<{ job: Job; analysis: Analysis; id: number } | null>(null);
-  const [problem, setProblem] = useState<{ failure: Failure; job?: Job } | null>(null);
+  const [problem, setProblem] = useState<{ error: ApiError; job?: Job } | null>(null);
   const [recent, setRecent] = useState(recents.load);
-  const [draft, setDraft] = useState(""); // here, so that it outlives a look at another tab
+  const [draft, setDraft] = useState(""); // kept here, because switching tabs unmounts TextInput
   const working = useRef<AbortController>(null);
 
   const run = useCallback(async (job: Job) => {
@@ -46,12 +42,12 @@ export function App() {
       const when = new Date().toISOString();
       setRecent((kept) => recents.add(kept, { id, when, source: job.source, text, label, status, probabilities }));
     } catch (error) {
-      if (!controller.signal.aborted) setProblem({ failure: error instanceof Failure ? error : AWAY, job });
+      if (!controller.signal.aborted) setProblem({ error: error instanceof ApiError ? error : UNREACHABLE, job });
     }
     if (working.current === controller) setPending(null);
   }, []);
 
-  const fail = useCallback((failure: Failure) => setProblem({ failure }), []);
+  const fail = useCallback((error: ApiError) => setProblem({ error }), []);
   const send = useCallback((job: Job) => void run(job), [run]);
 
   return (
@@ -65,7 +61,7 @@ export function App() {
           <p>Speak, and see which emotions are in your voice and in your words.</p>
         </div>
         <p className="service" role="status" data-state={service === undefined ? "unknown" : service ? "ready" : "away"}>
-          {service === undefined ? "Connecting" : service ? "Ready" : "Service away"}
+          {service === undefined ? "Connecting" : service ? "Ready" : "Service unavailable"}
         </p>
       </header>
       <main id="main">
@@ -74,8 +70,8 @@ export function App() {
           <Tabs
             label="Ways to say it"
             tabs={{
-              Speak: <SpeechInput limit={limits.seconds} busy={pending !== null} onJob={send} onFailure={fail} />,
-              File: <FileInput limits={limits} busy={pending !== null} onJob={send} onFailure={fail} />,
+              Speak: <SpeechInput limit={limits.seconds} busy={pending !== null} onJob={send} onError={fail} />,
+              File: <FileInput limits={limits} busy={pending !== null} onJob={send} onError={fail} />,
               Type: (
                 <TextInput
                   text={draft}
@@ -89,16 +85,16 @@ export function App() {
           />
           {service && !service.speech && (
             <p className="note">
-              This service does not recognise speech: a recording is judged by its voice alone, unless you add the words.
+              This service does not recognise speech: it analyses the voice alone, unless you add the words.
             </p>
           )}
-          <Examples busy={pending !== null} onJob={send} onFailure={fail} />
+          <Examples busy={pending !== null} onJob={send} onError={fail} />
         </section>
         <div className="outcome">
           <div role="status">
             {pending && (
               <Waiting
-                doing={activity(pending.job, service?.speech ?? true)}
+                activity={activity(pending.job, service?.speech ?? true)}
                 onCancel={() => {
                   pending.controller.abort();
                   setPending(null);
@@ -108,7 +104,7 @@ export function App() {
           </div>
           {problem && (
             <Problem
-              failure={problem.failure}
+              error={problem.error}
               onRetry={problem.job && (() => send(problem.job!))}
               onDismiss={() => setProblem(null)}
             />
@@ -130,7 +126,7 @@ export function App() {
       </main>
       <footer>
         <p>
-          Recordings are analysed and forgotten: they are not stored. The model knows five emotions of English speech, and is
+          Recordings are analysed and not stored. The model knows five emotions of English speech, and is
           often wrong; do not judge people by it.
         </p>
       </footer>
@@ -138,6 +134,7 @@ export function App() {
   );
 }
 
+/** Returns what the service does for a job, in words. */
 function activity({ audio, text }: Job, speech: boolean): string {
   if (!audio) return "Reading the words";
   if (text) return "Listening to the voice and reading the words";
@@ -162,7 +159,7 @@ function pentagon(radius: number): string {
   return [0, 1, 2, 3, 4].map((i) => `${radius * Math.cos(corner(i))},${radius * Math.sin(corner(i))}`).join(" ");
 }
 
-/** What the service says of itself, asked now and then: undefined until it is known, null while it is away. */
+/** Returns the service's health, polled: undefined until the first answer, null while the service is unavailable. */
 function useHealth(): Health | null | undefined {
   const [known, setKnown] = useState<Health | null>();
   useEffect(() => {
@@ -172,7 +169,7 @@ function useHealth(): Health | null | undefined {
         () => setKnown(null),
       );
     void ask();
-    const timer = setInterval(ask, HEALTH_EVERY);
+    const timer = setInterval(ask, HEALTH_INTERVAL_MS);
     return () => clearInterval(timer);
   }, []);
   return known;

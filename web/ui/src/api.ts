@@ -1,10 +1,10 @@
-/** The gateway's API, and every way in which it can fail, in a sentence. */
+/** Client of the gateway's HTTP API. Every error it throws has a message for people. */
 
 import type { Emotion, Probabilities, Status } from "./emotions";
 
 export interface Analysis {
   transcript: string | null;
-  /** Whether the transcript is judged; null where there is none. */
+  /** Whether the answer uses the transcript; null if there is none. */
   understood: boolean | null;
   text: string;
   label: Emotion;
@@ -14,7 +14,7 @@ export interface Analysis {
   audio_probabilities: Probabilities | null;
   text_probabilities: Probabilities | null;
   seconds: number | null;
-  /** Probabilities are null where there is no sound. */
+  /** Windows of the recording; probabilities are null in a window without sound. */
   timeline: { start: number; end: number; probabilities: Probabilities | null }[];
   checkpoint: string;
   untrained: string[];
@@ -31,8 +31,8 @@ export interface Input {
   text?: string;
 }
 
-/** Something that did not work; `message` is a sentence, `retryAfter` in seconds. */
-export class Failure extends Error {
+/** An error with a `message` for people, a `code` for programs and, if a retry may help, `retryAfter` in seconds. */
+export class ApiError extends Error {
   constructor(
     readonly code: string,
     message: string,
@@ -42,22 +42,22 @@ export class Failure extends Error {
   }
 }
 
-const KEY = "emoserve.key"; // in the browser's storage, until its tab is closed
-let key: string | null = null; // as well, for where storage is forbidden
-export const AWAY = new Failure("away", "The service can't be reached. Check your connection, or try again in a moment.");
+const STORAGE_KEY = "emoserve.key"; // in sessionStorage: kept until the tab is closed
+let key: string | null = null; // fallback if the browser forbids storage
+export const UNREACHABLE = new ApiError("away", "The service can't be reached. Check your connection, or try again in a moment.");
 
 export function setKey(given: string): void {
   key = given;
   try {
-    sessionStorage.setItem(KEY, given);
+    sessionStorage.setItem(STORAGE_KEY, given);
   } catch {
-    // forbidden: it lasts until the page is closed
+    // storage is forbidden: the key lasts until the page is closed
   }
 }
 
 function getKey(): string | null {
   try {
-    return sessionStorage.getItem(KEY);
+    return sessionStorage.getItem(STORAGE_KEY);
   } catch {
     return key;
   }
@@ -71,8 +71,8 @@ export async function analyze(input: Input, signal: AbortSignal): Promise<Analys
   const body = new FormData();
   if (input.audio) body.set("audio", input.audio, "recording");
   if (input.text?.trim()) body.set("text", input.text);
-  const held = getKey();
-  return call("/api/analyze", { method: "POST", body, signal, headers: held ? { "X-API-Key": held } : {} });
+  const apiKey = getKey();
+  return call("/api/analyze", { method: "POST", body, signal, headers: apiKey ? { "X-API-Key": apiKey } : {} });
 }
 
 async function call<Answer>(path: string, options: RequestInit): Promise<Answer> {
@@ -81,12 +81,12 @@ async function call<Answer>(path: string, options: RequestInit): Promise<Answer>
     response = await fetch(path, options);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw AWAY;
+    throw UNREACHABLE;
   }
   const body: unknown = await response.json().catch(() => null);
   if (response.ok && body) return body as Answer;
   const { code, message } = (body ?? {}) as { code?: string; message?: string };
-  if (!code || !message) throw AWAY; // something between us and the gateway answered
+  if (!code || !message) throw UNREACHABLE; // the answer comes from a proxy, not from the gateway
   const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
-  throw new Failure(code, message, retryAfter);
+  throw new ApiError(code, message, retryAfter);
 }

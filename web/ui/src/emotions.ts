@@ -1,4 +1,4 @@
-/** The five emotions and the three views of them, as the server has them. */
+/** The five emotions and three views of the server's answer, with their names and styles on the page. */
 
 export const EMOTIONS = ["neutral", "frustration", "anger", "sadness", "excitement"] as const;
 export type Emotion = (typeof EMOTIONS)[number];
@@ -7,8 +7,10 @@ export type Status = "ok" | "unsure" | "no_speech";
 
 export const VIEWS = ["fused", "audio", "text"] as const;
 export type View = (typeof VIEWS)[number];
+/** Probabilities of each view; null if the input has no audio or no text. */
+export type Views = Record<View, Probabilities | null>;
 
-/** Names, and how each is drawn: told apart by colour and by line. Colours are in styles.css. */
+/** Name and line style of each view; lines differ in colour and in dashes. Colours are in styles.css. */
 export const VIEW: Record<View, { name: string; colour: string; dash?: string; absent: string }> = {
   fused: { name: "Both together", colour: "var(--fused)", absent: "" },
   audio: { name: "What the voice says", colour: "var(--audio)", dash: "7 4", absent: "There is no recording." },
@@ -23,29 +25,29 @@ export const COLOUR: Record<Emotion, string> = {
   excitement: "var(--excitement)",
 };
 
-/** "sadness 62 %", or "no sound" */
+/** Returns the most probable emotion with its share, such as "sadness 62 %", or "no sound". */
 export function strongest(probabilities: Probabilities | null): string {
   if (!probabilities) return "no sound";
   const emotion = ranked(probabilities)[0]!;
   return `${emotion} ${percent(probabilities[emotion])}`;
 }
 
-/** Share of the most probable emotion's probability from which the second one is named beside it. */
-const RIVAL = 0.5;
+/** The second emotion is named too if its probability is at least this share of the first one's. */
+const RUNNER_UP_RATIO = 0.5;
 
 /**
- * What an answer comes to, in a few words: "sadness", "unsure: sadness or anger", "unsure, perhaps sadness",
+ * Returns the headline of an answer: "sadness", "unsure: sadness or anger", "unsure, perhaps sadness" or
  * "no speech heard".
  */
 export function verdict(status: Status | undefined, label: Emotion, probabilities: Probabilities): string {
   if (status === "no_speech") return "no speech heard";
   if (status !== "unsure") return label;
   const [first, second] = ranked(probabilities) as [Emotion, Emotion];
-  const isClose = probabilities[second] >= RIVAL * probabilities[first];
+  const isClose = probabilities[second] >= RUNNER_UP_RATIO * probabilities[first];
   return isClose ? `unsure: ${first} or ${second}` : `unsure, perhaps ${first}`;
 }
 
-/** The most probable first. */
+/** Returns the emotions, most probable first. */
 function ranked(probabilities: Probabilities): Emotion[] {
   return [...EMOTIONS].sort((one, other) => probabilities[other] - probabilities[one]);
 }
@@ -54,7 +56,7 @@ export function percent(share: number): string {
   return `${Math.round(100 * share)} %`;
 }
 
-/** "0:07" */
+/** Returns a time in minutes and seconds, such as "0:07". */
 export function clock(seconds: number): string {
   const whole = Math.floor(seconds);
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;

@@ -1,4 +1,4 @@
-/** The last analyses, kept in this browser and nowhere else; recordings are not kept. */
+/** The most recent analyses, stored in this browser only and without their recordings. */
 
 import { EMOTIONS, type Emotion, type Probabilities, type Status } from "./emotions";
 
@@ -8,31 +8,31 @@ export interface Recent {
   source: string;
   text: string;
   label: Emotion;
-  status?: Status; // absent where an earlier version kept it
+  status?: Status; // absent in entries that an earlier version stored
   probabilities: Probabilities;
 }
 
-const PLACE = "emoserve.recent";
-const KEPT = 6;
+const STORAGE_KEY = "emoserve.recent";
+const MAX_RECENT = 6;
 
 export function load(): Recent[] {
   try {
-    const kept: unknown = JSON.parse(localStorage.getItem(PLACE) ?? "[]");
-    return Array.isArray(kept) ? kept.filter(isRecent).slice(0, KEPT) : [];
+    const kept: unknown = JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "[]");
+    return Array.isArray(kept) ? kept.filter(isRecent).slice(0, MAX_RECENT) : [];
   } catch {
-    return []; // written by another version, or storage is forbidden
+    return []; // another version wrote it, or storage is forbidden
   }
 }
 
 export function add(recent: Recent[], one: Recent): Recent[] {
-  return save([one, ...recent].slice(0, KEPT));
+  return save([one, ...recent].slice(0, MAX_RECENT));
 }
 
 export function save(recent: Recent[]): Recent[] {
   try {
-    localStorage.setItem(PLACE, JSON.stringify(recent));
+    localStorage.setItem(STORAGE_KEY, JSON.stringify(recent));
   } catch {
-    // full or forbidden: they last until the page is closed
+    // storage is full or forbidden: the list lasts until the page is closed
   }
   return recent;
 }

@@ -7,9 +7,9 @@ import { SpeechInput } from "./components/SpeechInput";
 const track = { stop: vi.fn() };
 const microphone = { getTracks: () => [track] };
 const onJob = vi.fn();
-const onFailure = vi.fn();
+const onError = vi.fn();
 
-/** What a browser has, as far as recording needs it. */
+/** Stand-in for MediaRecorder. */
 class Recorder {
   static isTypeSupported = () => true;
   state = "inactive";
@@ -48,17 +48,17 @@ beforeEach(() => {
       getFloatTimeDomainData() {}
     },
   );
-  [track.stop, onJob, onFailure].forEach((mock) => mock.mockClear());
+  [track.stop, onJob, onError].forEach((mock) => mock.mockClear());
 });
 
 function open(getUserMedia?: () => Promise<unknown>, limit = 60) {
   vi.stubGlobal("navigator", { ...navigator, mediaDevices: getUserMedia && { getUserMedia } });
-  return render(<SpeechInput limit={limit} busy={false} onJob={onJob} onFailure={onFailure} />);
+  return render(<SpeechInput limit={limit} busy={false} onJob={onJob} onError={onError} />);
 }
 
 const record = () => userEvent.click(screen.getByRole("button", { name: "Record" }));
 
-test("what was recorded is sent, and the microphone goes off", async () => {
+test("recorder stopped by the user sends the recording and releases the microphone", async () => {
   open(async () => microphone);
   await record();
   await userEvent.click(await screen.findByRole("button", { name: "Stop and analyse" }));
@@ -67,24 +67,24 @@ test("what was recorded is sent, and the microphone goes off", async () => {
   expect(track.stop).toHaveBeenCalled();
 });
 
-test("a recording ends at the limit", async () => {
+test("recorder at the limit sends the recording", async () => {
   open(async () => microphone, 0.1);
   await record();
   await vi.waitFor(() => expect(onJob).toHaveBeenCalledOnce());
 });
 
-test("who goes elsewhere while recording sends nothing, and is not listened to", async () => {
+test("recorder unmounted while recording sends nothing and releases the microphone", async () => {
   const started = vi.spyOn(Recorder.prototype, "start");
   const { unmount } = open(async () => microphone);
   await record();
   await screen.findByRole("button", { name: "Stop and analyse" });
   unmount();
   expect(track.stop).toHaveBeenCalled();
-  (started.mock.contexts[0] as Recorder).stop(); // as browsers do when the microphone goes off
+  (started.mock.contexts[0] as Recorder).stop(); // as browsers do when the microphone is released
   expect(onJob).not.toHaveBeenCalled();
 });
 
-test("who goes elsewhere while the browser asks is not listened to", async () => {
+test("recorder unmounted while the browser asks for permission releases the microphone", async () => {
   let allow: (stream: unknown) => void = () => {};
   const { unmount } = open(() => new Promise((resolve) => (allow = resolve)));
   await record();
@@ -93,7 +93,7 @@ test("who goes elsewhere while the browser asks is not listened to", async () =>
   expect(track.stop).toHaveBeenCalled();
 });
 
-test("a microphone that can't be recorded goes off", async () => {
+test("recorder that MediaRecorder rejects releases the microphone", async () => {
   vi.stubGlobal(
     "MediaRecorder",
     class {
@@ -105,7 +105,7 @@ test("a microphone that can't be recorded goes off", async () => {
   );
   open(async () => microphone);
   await record();
-  expect(onFailure.mock.calls[0]![0].message).toContain("could not be used");
+  expect(onError.mock.calls[0]![0].message).toContain("could not be used");
   expect(track.stop).toHaveBeenCalled();
 });
 
@@ -114,15 +114,15 @@ test.each([
   ["NotFoundError", "No microphone"],
   ["NotReadableError", "another program"],
   ["AbortError", "could not be used"],
-])("%s is explained", async (name, words) => {
+])("recorder error %s gets a message", async (name, words) => {
   open(() => Promise.reject(new DOMException("", name)));
   await record();
-  expect(onFailure.mock.calls[0]![0].message).toContain(words);
+  expect(onError.mock.calls[0]![0].message).toContain(words);
   expect(screen.getByRole("button", { name: "Record" })).toBeEnabled();
 });
 
-test("a page that may not record says why", async () => {
+test("recorder on an insecure page reports that https is needed", async () => {
   open();
   await record();
-  expect(onFailure.mock.calls[0]![0].message).toContain("https");
+  expect(onError.mock.calls[0]![0].message).toContain("https");
 });

@@ -1,38 +1,44 @@
-/** Recording from the microphone, with a level to show. */
+/** Records from the microphone and measures the level. */
 
 import { useCallback, useEffect, useRef, useState } from "react";
 
-import { Failure } from "./api";
+import { ApiError } from "./api";
 
-const TYPES = ["audio/webm;codecs=opus", "audio/mp4"]; // what the service decodes; the browser's own choice otherwise
-const LEVEL_EVERY = 60; // ms
+const MIME_TYPES = ["audio/webm;codecs=opus", "audio/mp4"]; // formats that the service decodes
+const METER_INTERVAL_MS = 60;
 
 export interface Recorder {
   state: "idle" | "asking" | "recording";
   seconds: number;
-  /** From 0 to 1. */
+  /** Loudness from 0 to 1. */
   level: number;
   start: () => void;
   stop: () => void;
 }
 
-/** `finished` gets each recording, `failed` what prevents one; a recording ends by itself after `limit` seconds. */
-export function useRecorder(limit: number, finished: (audio: Blob) => void, failed: (why: Failure) => void): Recorder {
+/**
+ * Records from the microphone.
+ *
+ * @param limit seconds after which a recording stops
+ * @param onFinish receives each recording
+ * @param onError receives the reason why nothing could be recorded
+ */
+export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onError: (error: ApiError) => void): Recorder {
   const [state, setState] = useState<Recorder["state"]>("idle");
   const [seconds, setSeconds] = useState(0);
   const [level, setLevel] = useState(0);
   const release = useRef<() => void>(() => {});
   const recorder = useRef<MediaRecorder>(null);
-  const left = useRef(false); // somebody went elsewhere, perhaps while the browser asked for the microphone
+  const unmounted = useRef(false); // also set while the browser still asks for permission
 
   const start = useCallback(async () => {
     setState("asking");
     try {
       const stream = await microphone();
       release.current = () => stream.getTracks().forEach((track) => track.stop());
-      if (left.current) return release.current();
+      if (unmounted.current) return release.current();
       const chunks: Blob[] = [];
-      const type = TYPES.find((one) => MediaRecorder.isTypeSupported(one));
+      const type = MIME_TYPES.find((one) => MediaRecorder.isTypeSupported(one));
       const recording = new MediaRecorder(stream, type ? { mimeType: type } : {});
       const meter = startMeter(stream);
       const begin = performance.now();
@@ -41,7 +47,7 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
         setSeconds(elapsed);
         setLevel(meter.level());
         if (elapsed >= limit && recording.state === "recording") recording.stop();
-      }, LEVEL_EVERY);
+      }, METER_INTERVAL_MS);
       release.current = () => {
         clearInterval(timer);
         meter.stop();
@@ -50,13 +56,13 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
       };
       recording.ondataavailable = (event) => chunks.push(event.data);
       recording.onstop = () => {
-        if (left.current) return; // it was not meant to be sent
+        if (unmounted.current) return; // the page was left: discard the recording
         release.current();
         setState("idle");
         setLevel(0);
         const audio = new Blob(chunks, { type: recording.mimeType });
-        if (audio.size) finished(audio);
-        else failed(new Failure("empty", "Nothing was recorded. Check that your microphone works, and try again."));
+        if (audio.size) onFinish(audio);
+        else onError(new ApiError("empty", "Nothing was recorded. Check that your microphone works, and try again."));
       };
       recorder.current = recording;
       setSeconds(0);
@@ -64,20 +70,20 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
       setState("recording");
     } catch (error) {
       release.current();
-      if (left.current) return;
+      if (unmounted.current) return;
       setState("idle");
-      failed(explain(error));
+      onError(explain(error));
     }
-  }, [limit, finished, failed]);
+  }, [limit, onFinish, onError]);
 
   const stop = useCallback(() => {
     if (recorder.current?.state === "recording") recorder.current.stop();
   }, []);
 
   useEffect(() => {
-    left.current = false;
+    unmounted.current = false;
     return () => {
-      left.current = true;
+      unmounted.current = true;
       release.current();
     };
   }, []);
@@ -87,7 +93,7 @@ export function useRecorder(limit: number, finished: (audio: Blob) => void, fail
 
 async function microphone(): Promise<MediaStream> {
   if (!navigator.mediaDevices || typeof MediaRecorder === "undefined") {
-    throw new Failure(
+    throw new ApiError(
       "insecure",
       "This browser records only on pages opened over https or from this computer. You can still send a file or type.",
     );
@@ -95,22 +101,24 @@ async function microphone(): Promise<MediaStream> {
   return navigator.mediaDevices.getUserMedia({ audio: true });
 }
 
-function explain(error: unknown): Failure {
-  if (error instanceof Failure) return error;
+/** Returns the error message for what getUserMedia or MediaRecorder threw. */
+function explain(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
   switch (error instanceof DOMException ? error.name : "") {
     case "NotAllowedError":
-      return new Failure(
+      return new ApiError(
         "denied",
         "The microphone is blocked for this page. Allow it in your browser's address bar, or send a file or type.",
       );
     case "NotFoundError":
-      return new Failure("missing", "No microphone was found. Connect one, or send a file or type.");
+      return new ApiError("missing", "No microphone was found. Connect one, or send a file or type.");
     case "NotReadableError":
-      return new Failure("taken", "The microphone is in use by another program. Close that, and try again.");
+      return new ApiError("taken", "The microphone is in use by another program. Close that program and try again.");
   }
-  return new Failure("recorder", "The microphone could not be used. You can still send a file or type.");
+  return new ApiError("recorder", "The microphone could not be used. You can still send a file or type.");
 }
 
+/** Measures the loudness of a stream: root mean square, from -50 dB (0) to full scale (1). */
 function startMeter(stream: MediaStream): { level: () => number; stop: () => void } {
   const context = new AudioContext();
   const analyser = new AnalyserNode(context, { fftSize: 1024 });

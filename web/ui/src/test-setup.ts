@@ -3,7 +3,7 @@ import "@testing-library/jest-dom/vitest";
 import { cleanup } from "@testing-library/react";
 import { afterEach, beforeEach, vi } from "vitest";
 
-// jsdom lays nothing out, and plays nothing
+// jsdom has no layout and no audio playback
 vi.mock("wavesurfer.js", () => ({ default: { create: () => ({ on: vi.fn(), destroy: vi.fn(), setTime: vi.fn() }) } }));
 globalThis.ResizeObserver = class {
   observe() {}

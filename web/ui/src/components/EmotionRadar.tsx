@@ -1,17 +1,16 @@
 import { PolarAngleAxis, PolarGrid, PolarRadiusAxis, Radar, RadarChart, ResponsiveContainer } from "recharts";
 
-import { EMOTIONS, percent, strongest, type View, VIEW } from "../emotions";
-import type { Views } from "./Result";
+import { EMOTIONS, percent, strongest, type View, VIEW, type Views } from "../emotions";
 
-const STEP = 0.25; // the scale ends at a multiple of it
+const STEP = 0.25; // share between two rings
 
-/** The five emotions as a radar chart; the table beside it has the same numbers. */
+/** Radar chart of the five emotions; the table next to it has the same numbers. */
 export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) {
   const data = EMOTIONS.map((emotion) => ({
     emotion,
     ...Object.fromEntries(shown.map((view) => [view, views[view]![emotion]])),
   }));
-  // of all views, so that the scale stays when one is hidden
+  // includes hidden views: the scale stays the same when a view is hidden
   const largest = Math.max(...Object.values(views).flatMap((view) => (view ? Object.values(view) : [])));
   const end = Math.ceil(largest / STEP) * STEP;
   const rings = Array.from({ length: end / STEP + 1 }, (_, index) => index * STEP);
@@ -45,7 +44,7 @@ export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) 
   );
 }
 
-/** An emotion at its corner; those at the sides lie above theirs, as phones are narrow. */
+/** Name of an emotion at its corner. Names at the sides stand above the corner, because phones are narrow. */
 function Label({ x, y, index, payload }: { x: number | string; y: number | string; index: number; payload: { value: string } }) {
   const side = [0, 1, 0, 0, -1][index] ?? 0;
   return (

@@ -1,5 +1,5 @@
-import type { Job } from "../App";
-import { AWAY, type Failure } from "../api";
+import { type ApiError, UNREACHABLE } from "../api";
+import type { Job } from "../job";
 import leisure from "../../../../examples/speech/austen-0870.flac?url";
 import disposed from "../../../../examples/speech/austen-0880.flac?url";
 import selfish from "../../../../examples/speech/austen-0890.flac?url";
@@ -22,17 +22,17 @@ const CLIPS = [
 interface Props {
   busy: boolean;
   onJob: (job: Job) => void;
-  onFailure: (why: Failure) => void;
+  onError: (error: ApiError) => void;
 }
 
-export function Examples({ busy, onJob, onFailure }: Props) {
-  async function take(name: string, url: string) {
+export function Examples({ busy, onJob, onError }: Props) {
+  async function analyseExample(name: string, url: string) {
     try {
       const response = await fetch(url);
-      if (!response.ok) throw AWAY;
+      if (!response.ok) throw UNREACHABLE;
       onJob({ audio: await response.blob(), source: `Example: ${name}` });
     } catch {
-      onFailure(AWAY);
+      onError(UNREACHABLE);
     }
   }
 
@@ -42,7 +42,7 @@ export function Examples({ busy, onJob, onFailure }: Props) {
       <ul>
         {CLIPS.map(({ name, words, url }) => (
           <li key={name}>
-            <button type="button" disabled={busy} onClick={() => void take(name, url)}>
+            <button type="button" disabled={busy} onClick={() => void analyseExample(name, url)}>
               {name} <small>{words}</small>
             </button>
           </li>

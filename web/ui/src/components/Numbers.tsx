@@ -1,7 +1,6 @@
-import { EMOTIONS, percent, VIEW, VIEWS } from "../emotions";
-import type { Views } from "./Result";
+import { EMOTIONS, percent, VIEW, type Views, VIEWS } from "../emotions";
 
-/** The numbers of the radar chart. */
+/** Table of the numbers in the radar chart. */
 export function Numbers({ views }: { views: Views }) {
   return (
     <table>

@@ -11,9 +11,9 @@ interface Props {
   timeline: Analysis["timeline"];
 }
 
-/** The recording, its waveform, and the voice's emotion over it; one position for all. */
+/** Player, waveform and emotion timeline of the recording, which share one position. */
 export function Playback({ audio, seconds, timeline }: Props) {
-  const place = useRef<HTMLDivElement>(null);
+  const container = useRef<HTMLDivElement>(null);
   const player = useRef<WaveSurfer>(null);
   const [state, setState] = useState<"loading" | "paused" | "playing" | "unplayable">("loading");
   const [time, setTime] = useState(0);
@@ -21,8 +21,8 @@ export function Playback({ audio, seconds, timeline }: Props) {
   useEffect(() => {
     const url = URL.createObjectURL(audio);
     const style = getComputedStyle(document.documentElement);
-    const made = WaveSurfer.create({
-      container: place.current!,
+    const waveSurfer = WaveSurfer.create({
+      container: container.current!,
       url,
       height: 56,
       normalize: true,
@@ -34,14 +34,14 @@ export function Playback({ audio, seconds, timeline }: Props) {
       progressColor: style.getPropertyValue("--accent"),
       cursorColor: style.getPropertyValue("--ink"),
     });
-    made.on("ready", () => setState("paused"));
-    made.on("timeupdate", setTime);
-    made.on("play", () => setState("playing"));
-    made.on("pause", () => setState("paused"));
-    made.on("error", () => setState("unplayable")); // the server reads more formats than browsers do
-    player.current = made;
+    waveSurfer.on("ready", () => setState("paused"));
+    waveSurfer.on("timeupdate", setTime);
+    waveSurfer.on("play", () => setState("playing"));
+    waveSurfer.on("pause", () => setState("paused"));
+    waveSurfer.on("error", () => setState("unplayable")); // the server decodes more formats than browsers do
+    player.current = waveSurfer;
     return () => {
-      made.destroy();
+      waveSurfer.destroy();
       URL.revokeObjectURL(url);
     };
   }, [audio]);
@@ -66,7 +66,7 @@ export function Playback({ audio, seconds, timeline }: Props) {
           </span>
         </div>
       )}
-      <div ref={place} className="waveform" hidden={state === "unplayable"} aria-hidden="true" />
+      <div ref={container} className="waveform" hidden={state === "unplayable"} aria-hidden="true" />
       {timeline.length > 0 && <Timeline timeline={timeline} seconds={seconds} time={time} onSeek={seek} />}
     </div>
   );

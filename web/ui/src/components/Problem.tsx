@@ -1,26 +1,26 @@
 import { type FormEvent, useEffect, useState } from "react";
 
-import { type Failure, setKey } from "../api";
+import { type ApiError, setKey } from "../api";
 
-const AGAIN = ["busy", "away", "late", "slow_upload", "too_often", "fault"]; // for these, the same may work later
+const RETRYABLE_CODES = ["busy", "away", "late", "slow_upload", "too_often", "fault"];
 
 interface Props {
-  failure: Failure;
-  /** Sends the same again; absent where nothing was sent. */
+  error: ApiError;
+  /** Sends the same input again; absent if nothing was sent. */
   onRetry?: () => void;
   onDismiss: () => void;
 }
 
-/** A failure, and a way on. */
-export function Problem({ failure, onRetry, onDismiss }: Props) {
+/** Error message with the action that may solve it: retry, enter a key, or close. */
+export function Problem({ error, onRetry, onDismiss }: Props) {
   return (
     <div className="card problem" role="alert">
-      <p>{failure.message}</p>
-      {failure.code === "key" && onRetry ? (
+      <p>{error.message}</p>
+      {error.code === "key" && onRetry ? (
         <KeyForm onKey={onRetry} />
       ) : (
         <div className="row">
-          {onRetry && AGAIN.includes(failure.code) && <Retry key={failure.message} after={failure.retryAfter} onRetry={onRetry} />}
+          {onRetry && RETRYABLE_CODES.includes(error.code) && <Retry key={error.message} after={error.retryAfter} onRetry={onRetry} />}
           <button type="button" onClick={onDismiss}>
             Close
           </button>
@@ -56,7 +56,7 @@ function KeyForm({ onKey }: { onKey: () => void }) {
         Access key <input name="key" type="password" autoComplete="off" required />
       </label>
       <button type="submit" className="primary">
-        Use it
+        Use this key
       </button>
     </form>
   );

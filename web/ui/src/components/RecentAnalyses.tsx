@@ -1,7 +1,7 @@
 import { EMOTIONS, percent, verdict } from "../emotions";
 import type { Recent } from "../recent";
 
-/** What was analysed before, side by side. */
+/** List of the recent analyses with their probabilities. */
 export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear: () => void }) {
   if (!recent.length) return null;
   return (

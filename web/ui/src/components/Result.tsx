@@ -1,13 +1,11 @@
 import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 
-import type { Job } from "../App";
 import type { Analysis } from "../api";
-import { percent, type Probabilities, strongest, verdict, type View, VIEW, VIEWS } from "../emotions";
+import { percent, strongest, verdict, type View, VIEW, VIEWS, type Views } from "../emotions";
+import type { Job } from "../job";
 import { EmotionRadar } from "./EmotionRadar";
 import { Numbers } from "./Numbers";
 import { Playback } from "./Playback";
-
-export type Views = Record<View, Probabilities | null>;
 
 interface Props {
   job: Job;
@@ -28,7 +26,7 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
   const absent = VIEWS.filter((view) => !views[view]);
   const reason = useId();
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => heading.current?.focus(), []); // where screen readers go on
+  useEffect(() => heading.current?.focus(), []); // screen readers continue at the answer
 
   function toggle(view: View) {
     const next = new Set(hidden);
@@ -46,11 +44,11 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
       </h2>
       {analysis.status === "no_speech" && (
         <p className="note">
-          The recording has no sound: the answer rests on the words alone, which say {strongest(analysis.probabilities)}.
+          The recording has no sound: the answer uses the words alone, which say {strongest(analysis.probabilities)}.
         </p>
       )}
       {analysis.untrained.length > 0 && (
-        <p className="note">This model was never trained ({analysis.untrained.join(", ")}): its answers mean nothing.</p>
+        <p className="note">Parts of this model were never trained ({analysis.untrained.join(", ")}): do not rely on its answers.</p>
       )}
       <div className="views" role="group" aria-label="Views in the chart">
         {VIEWS.map((view) => (
@@ -75,19 +73,19 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
       {job.audio && <Playback audio={job.audio} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
       <p className="fine">
-        Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by checkpoint {analysis.checkpoint.slice(0, 8)}.
+        Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by model version {analysis.checkpoint.slice(0, 8)}.
       </p>
     </section>
   );
 }
 
-/** What is known of words that the answer does not rest on. */
-function heard(transcript: string | null) {
+/** Says why the answer does not use the words. */
+function whyWordsAreUnused(transcript: string | null) {
   if (transcript === null) return "The words are not known";
   return transcript ? `“${transcript}” was heard, but not clearly enough` : "No words were recognised";
 }
 
-/** The words, to be corrected. */
+/** The words of the answer in a form, so that they can be corrected and analysed again. */
 function Words({ job, analysis, busy, limit, onJob }: Props) {
   const [text, setText] = useState(analysis.text);
   const id = useId();
@@ -103,12 +101,12 @@ function Words({ job, analysis, busy, limit, onJob }: Props) {
       <label htmlFor={id}>{analysis.transcript === null ? "The words" : "What was heard"}</label>
       {job.audio && !analysis.text && (
         <p className="note">
-          {heard(analysis.transcript)}: the answer rests on the voice alone. You can write the words here.
+          {whyWordsAreUnused(analysis.transcript)}: the answer uses the voice alone. You can write the words here.
         </p>
       )}
       <textarea id={id} rows={2} maxLength={limit} value={text} onChange={(event) => setText(event.target.value)} />
       <div className="row">
-        <small>{job.audio ? "Not right? Correct it, and ask again with the same voice." : "Change it, and ask again."}</small>
+        <small>{job.audio ? "Not right? Correct it, and analyse the same recording again." : "Change it, and analyse it again."}</small>
         <button type="submit" disabled={busy || !changed || !text.trim()}>
           Analyse again
         </button>

@@ -1,20 +1,20 @@
 import { useCallback } from "react";
 
-import type { Job } from "../App";
-import type { Failure } from "../api";
+import type { ApiError } from "../api";
 import { clock } from "../emotions";
+import type { Job } from "../job";
 import { useRecorder } from "../recorder";
 
 interface Props {
   limit: number;
   busy: boolean;
   onJob: (job: Job) => void;
-  onFailure: (why: Failure) => void;
+  onError: (error: ApiError) => void;
 }
 
-export function SpeechInput({ limit, busy, onJob, onFailure }: Props) {
-  const finished = useCallback((audio: Blob) => onJob({ audio, source: "Spoken" }), [onJob]);
-  const recorder = useRecorder(limit, finished, onFailure);
+export function SpeechInput({ limit, busy, onJob, onError }: Props) {
+  const onFinish = useCallback((audio: Blob) => onJob({ audio, source: "Spoken" }), [onJob]);
+  const recorder = useRecorder(limit, onFinish, onError);
   const recording = recorder.state === "recording";
 
   return (

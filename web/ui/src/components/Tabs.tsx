@@ -1,4 +1,4 @@
-/** Tabs as the ARIA Authoring Practices have them: arrow keys move between them. */
+/** Tabs after the ARIA Authoring Practices: arrow keys move between them. */
 
 import { type KeyboardEvent, type ReactNode, useId, useRef, useState } from "react";
 

@@ -1,6 +1,6 @@
 import { type FormEvent, type KeyboardEvent, useId } from "react";
 
-import type { Job } from "../App";
+import type { Job } from "../job";
 
 interface Props {
   text: string;
@@ -21,7 +21,7 @@ export function TextInput({ text, onText, limit, busy, onJob }: Props) {
 
   return (
     <form className="type" onSubmit={submit}>
-      <label htmlFor={id}>What would be said</label>
+      <label htmlFor={id}>Text to analyse</label>
       <textarea
         id={id}
         rows={4}

@@ -13,7 +13,7 @@ interface Props {
   onSeek: (to: number) => void;
 }
 
-/** The voice's emotion over the recording. A slider lies over the chart: its thumb is the cursor. */
+/** Emotion of the voice over the recording, as a stacked chart under a slider whose thumb is the cursor. */
 export function Timeline({ timeline, seconds, time, onSeek }: Props) {
   const { probabilities } = nearest(timeline, time);
   const now = strongest(probabilities);
@@ -49,10 +49,10 @@ export function Timeline({ timeline, seconds, time, onSeek }: Props) {
   );
 }
 
-/** Apart from the cursor, which moves many times a second. */
+/** The chart alone, memoised because the cursor moves many times a second. */
 const Chart = memo(function Chart({ timeline, seconds }: { timeline: Window[]; seconds: number }) {
   return (
-    <div role="img" aria-label={`Emotion of the voice over the recording. ${story(timeline)}`}>
+    <div role="img" aria-label={`Emotion of the voice over the recording. ${summarise(timeline)}`}>
       <Patterns />
       <ResponsiveContainer width="100%" height={112}>
         <AreaChart data={points(timeline, seconds)} margin={{ top: 0, right: 0, bottom: 0, left: 0 }} accessibilityLayer={false}>
@@ -75,7 +75,7 @@ const Chart = memo(function Chart({ timeline, seconds }: { timeline: Window[]; s
   );
 });
 
-/** Lines on an 8 x 8 tile, for those who can't go by the colour. */
+/** SVG paths on an 8 x 8 tile: each emotion has a pattern of its own for people who cannot tell the colours apart. */
 const LINES: Record<Emotion, string> = {
   neutral: "",
   frustration: "M-2 2 2 -2M0 8 8 0M6 10 10 6",
@@ -103,18 +103,19 @@ function Patterns() {
   );
 }
 
-/** The windows' middles, with the first and the last drawn out to the ends; a window without sound leaves a gap. */
+/** Chart points at the middle of each window. The first and last are repeated at the ends; a window without sound is a gap. */
 function points(timeline: Window[], seconds: number) {
   const middles = timeline.map(({ start, end, probabilities }) => ({ time: (start + end) / 2, ...probabilities }));
   return [{ ...middles[0]!, time: 0 }, ...middles, { ...middles.at(-1)!, time: seconds }];
 }
 
-/** The window whose middle is nearest. */
+/** Returns the window whose middle is nearest to a time in seconds. */
 function nearest(timeline: Window[], time: number): Window {
   const distance = ({ start, end }: Window) => Math.abs((start + end) / 2 - time);
   return timeline.reduce((best, one) => (distance(one) < distance(best) ? one : best));
 }
 
-function story(timeline: Window[]): string {
+/** Returns the most probable emotion of each window as a text for screen readers. */
+function summarise(timeline: Window[]): string {
   return timeline.map(({ start, probabilities }) => `From ${clock(start)}: ${strongest(probabilities)}`).join("; ");
 }

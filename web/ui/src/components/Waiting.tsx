@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 
-/** What is going on, and for how long. */
-export function Waiting({ doing, onCancel }: { doing: string; onCancel: () => void }) {
+/** Progress of the pending analysis: current activity, elapsed seconds, and a button that cancels it. */
+export function Waiting({ activity, onCancel }: { activity: string; onCancel: () => void }) {
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {
     const timer = setInterval(() => setSeconds((count) => count + 1), 1000);
@@ -11,7 +11,7 @@ export function Waiting({ doing, onCancel }: { doing: string; onCancel: () => vo
   return (
     <div className="card waiting">
       <span className="spinner" aria-hidden="true" />
-      <p>{doing}</p>
+      <p>{activity}</p>
       <span aria-hidden="true">{seconds} s</span>
       <button type="button" onClick={onCancel}>
         Cancel
