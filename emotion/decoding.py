@@ -113,12 +113,12 @@ def _open(data: bytes, max_seconds: float) -> tuple[str, Iterator[_Block]]:
         return "AIFF", _decode_with_libsndfile(aiff.repair_aiff(sound), "AIFF", max_seconds)
     if sound.startswith(b".snd"):
         return "AU", _decode_with_libsndfile(aiff.repair_au(sound), "AU", max_seconds)
-    if mp4.is_mp4(data):
-        mp4.check(data)
-        return "MP4", _decode_with_ffmpeg(data, "mov", "MP4")
-    if data.startswith(matroska.MAGIC):
-        matroska.check(data)
-        return "WebM", _decode_with_ffmpeg(data, "matroska", "WebM")
+    if mp4.is_mp4(sound):
+        mp4.check(sound)
+        return "MP4", _decode_with_ffmpeg(sound, "mov", "MP4")
+    if sound.startswith(matroska.MAGIC):
+        matroska.check(sound)
+        return "WebM", _decode_with_ffmpeg(sound, "matroska", "WebM")
     what = sniffing.name(sound)
     starts = {header: mpeg.first_frame(data, header) for header in (mpeg.mp3_header, mpeg.adts_header)}
     header, start = min(starts.items(), key=lambda item: len(data) if item[1] is None else item[1])

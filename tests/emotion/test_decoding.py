@@ -238,6 +238,12 @@ def test_tags_zeros_and_stray_bytes_around_an_mp3_do_no_harm(files: dict[str, by
         np.testing.assert_array_equal(decode(before + data + after), decode(data))
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_decode_with_an_id3_tag_in_front_gives_the_same_waveform(files: dict[str, bytes], name: str) -> None:
+    id3v2 = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
+    np.testing.assert_array_equal(decode(id3v2 + files[name]), decode(files[name]))
+
+
 def test_joined_mp3s_are_decoded_to_the_end(files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
     one, stereo = files["MP3 MPEG_LAYER_III"], np.stack([speech, speech], axis=1)[:SAMPLE_RATE]
     other = encode(stereo, "MP3", "MPEG_LAYER_III", 44_100)  # of another rate and channel mode
