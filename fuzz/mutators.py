@@ -3,7 +3,8 @@
 import random
 import re
 import struct
-import zlib
+
+from emotion.containers.ogg import page_checksum
 
 # names that containers put before or after the size of what follows
 _TAG = re.compile(
@@ -12,7 +13,6 @@ _TAG = re.compile(
     rb"|\x1fC\xb6u|A_OPUS|A_VORBIS|\xff[\xf1\xf9\xfb]"
 )
 _ODD = (0, 1, 2, 3, 7, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def odd_field(data: bytes, chance: random.Random) -> bytes:
@@ -43,9 +43,7 @@ def with_ogg_checksums(data: bytes) -> bytes:
     while 0 <= at <= len(data) - 27:
         table = data[at + 27 : at + 27 + data[at + 26]]
         end = at + 27 + len(table) + sum(table)
-        whole[at + 22 : at + 26] = bytes(4)
-        crc = zlib.crc32(bytes(whole[at:end]).translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-        whole[at + 22 : at + 26] = int(f"{crc:032b}"[::-1], 2).to_bytes(4, "little")
+        whole[at + 22 : at + 26] = page_checksum(bytes(whole[at:end])).to_bytes(4, "little")
         at = data.find(b"OggS", max(end, at + 4))
     return bytes(whole)
 

@@ -11,7 +11,7 @@ MAX_PAGES = 100_000  # a minute of Opus with a page per packet of 2.5 ms has 24,
 MAX_LINKS = 64  # streams in a chain
 _HEADER = struct.Struct("<4sBBqIIIB")  # OggS, version, flags, granule, stream, number, checksum, segments
 _FIRST = 2  # flag of the first page of a stream
-_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_MIRRORED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")  # how the first packets of Vorbis, Opus and FLAC begin
 
 
@@ -80,7 +80,7 @@ def _pages(data: bytes) -> Iterator[_Page]:
         if len(data) < max(at + _HEADER.size, end):
             raise InputError("AUDIO is a truncated Ogg file: its last page is cut; send it whole")
         _, _, flags, _, stream, number, checksum, _ = _HEADER.unpack_from(data, at)
-        if _checksum(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != checksum:
+        if page_checksum(data[at:end]) != checksum:
             raise InputError(f"AUDIO is a damaged Ogg file: the checksum of page {number} is wrong; send it whole")
         whole = data[at:end]
         yield _Page(data[body:end], segments, bool(flags & _FIRST), stream, number, whole)
@@ -88,7 +88,11 @@ def _pages(data: bytes) -> Iterator[_Page]:
     raise InputError(f"AUDIO is an Ogg file of over {MAX_PAGES} pages; send one utterance at a time")
 
 
-def _checksum(page: bytes) -> int:
-    """Return Ogg's CRC-32: zlib's polynomial with the bits the other way round, and nothing inverted."""
-    crc = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+def page_checksum(page: bytes) -> int:
+    """Return the CRC-32 of a page (RFC 3533, section 6), whatever its checksum field holds.
+
+    Ogg's CRC uses zlib's polynomial 0x04C11DB7 with mirrored bits, and inverts nothing.
+    """
+    zeroed = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(zeroed.translate(_MIRRORED_BYTES), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{crc:032b}"[::-1], 2)

@@ -13,7 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from emotion.audio import SAMPLE_RATE
-from emotion.containers import mpeg
+from emotion.containers import mpeg, ogg
 from emotion.decoding import decode
 from emotion.errors import InputError
 from fuzz.mutators import with_ogg_checksums
@@ -242,6 +242,15 @@ def test_tags_zeros_and_stray_bytes_around_an_mp3_do_no_harm(files: dict[str, by
 def test_decode_with_an_id3_tag_in_front_gives_the_same_waveform(files: dict[str, bytes], name: str) -> None:
     id3v2 = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
     np.testing.assert_array_equal(decode(id3v2 + files[name]), decode(files[name]))
+
+
+@pytest.mark.parametrize("name", ["OGG VORBIS", "OGG OPUS"])
+def test_page_checksum_of_an_encoders_page_is_the_one_in_its_header(files: dict[str, bytes], name: str) -> None:
+    data = files[name]
+    page = data[: data.index(b"OggS", 4)]
+    assert ogg.page_checksum(page) == struct.unpack_from("<I", page, 22)[0]
+    assert ogg.page_checksum(page[:22] + b"\xff" * 4 + page[26:]) == ogg.page_checksum(page)
+    assert ogg.page_checksum(page[:-1] + bytes([page[-1] ^ 1])) != ogg.page_checksum(page)
 
 
 def test_joined_mp3s_are_decoded_to_the_end(files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
