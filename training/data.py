@@ -1,250 +1,76 @@
-"""Utterances as tensors: what the front-ends make of them, varied for training, whole for evaluation."""
+"""Load what all folds of a run share: the corpus, its decoded recordings and the tokenizer."""
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from rich.console import Console
 
-from emotion import audio, text
-from emotion.audio import PATCH_SHAPE, SAMPLE_RATE
-from emotion.errors import InputError
-from emotion.labels import EMOTIONS
-from emotion.loudness import find_sound
-from training.augmentation import (
-    SPEEDS,
-    UNCHANGED,
-    change_speed,
-    load_vocoder,
-    mask_patches,
-    vary_vocal_tract,
-    vary_waveform,
-)
-from training.corpora import Corpus, Utterance
+from emotion import checkpoint as checkpoints
+from emotion.text import WordPiece
+from training import corpora
+from training.corpora import Corpus, account
+from training.corpora.release import name_some
+from training.datasets import Utterances, tokenise
 from training.errors import TrainingError
-from training.recordings import Recordings
-
-EVALUATION_BATCH = 32  # whole utterances
-SEGMENT = 3 * SAMPLE_RATE  # samples; the source system's cut, three patches
-OTHER = -1  # target of an utterance of none of the five emotions
-GROUP = 50  # batches whose examples are sorted by length together, so that little is padded
-
-
-class Example(NamedTuple):
-    """One utterance, or one segment of it."""
-
-    row: int  # in its set
-    patches: NDArray[np.float32]  # [n, 96, 64]; n = 0 without audio
-    tokens: NDArray[np.int64]  # [n]; n = 0 without text
-    speed: int  # index into SPEEDS: how fast the recording is played
-    target: int  # index into EMOTIONS, or OTHER
-
-
-class Batch(NamedTuple):
-    """What EmotionModel takes, and the truth."""
-
-    row: Tensor  # int64 [batch], in the set
-    patches: Tensor  # float32 [patches of all, 96, 64]
-    patch_counts: Tensor  # int64 [batch]
-    input_ids: Tensor  # int64 [batch, longest]
-    attention_mask: Tensor  # int64 [batch, longest]
-    speed: Tensor  # int64 [batch]
-    target: Tensor  # int64 [batch]
-
-
-def tokenise(utterances: Sequence[Utterance], tokenizer: text.WordPiece) -> list[NDArray[np.int64]]:
-    """Token ids of each utterance, int64 [n]; empty where it has no text.
-
-    Raises:
-        TrainingError: a text that could not be served either.
-    """
-    tokens = []
-    for utterance in utterances:
-        try:
-            tokens.append(tokenizer.encode(text.clean(text.decode((utterance.text or "").encode()))))
-        except InputError as error:
-            raise TrainingError(f"utterance {utterance.id}: {error}") from None
-    return tokens
-
-
-class Utterances(Dataset[Example]):
-    """Whole utterances, exactly as they are served. Log-mel patches are computed at first use and kept."""
-
-    def __init__(
-        self, utterances: Sequence[Utterance], recordings: Recordings, tokens: Sequence[NDArray[np.int64]]
-    ) -> None:
-        self.utterances = utterances
-        self.recordings = recordings
-        self.tokens = tokens
-        self.targets = np.array(
-            [EMOTIONS.index(each.emotion) if each.emotion else OTHER for each in utterances], np.int64
-        )
-        self._patches: dict[int, NDArray[np.float32]] = {}
-
-    def __len__(self) -> int:
-        return len(self.utterances)
-
-    def __getitem__(self, index: int) -> Example:
-        if index not in self._patches:
-            self._patches[index] = self._log_mel(index)
-        return Example(index, self._patches[index], self.tokens[index], UNCHANGED, int(self.targets[index]))
-
-    def _log_mel(self, index: int) -> NDArray[np.float32]:
-        path = self.utterances[index].audio
-        return no_patches() if path is None else audio.sound_patches(self.recordings[path])
+from training.recordings import Recordings, decode_all
+from training.settings import Settings
 
 
 @dataclass(frozen=True)
-class Materials:
-    """What all folds share."""
+class TrainingData:
+    """Corpus, recordings and tokenizer of a run.
+
+    Attributes:
+        corpus: the table of utterances.
+        recordings: the decoded waveforms of all its recordings.
+        tokenizer: of the checkpoint that training starts from.
+    """
 
     corpus: Corpus
     recordings: Recordings
-    tokenizer: text.WordPiece
+    tokenizer: WordPiece
 
     def part(self, ids: Sequence[str]) -> Utterances:
-        """Return the utterances of these ids as tensors, those of other emotions last."""
+        """Return the utterances with these ids as a dataset, those of other emotions last."""
         wanted = set(ids)
         chosen = [each for each in (*self.corpus.utterances, *self.corpus.others) if each.id in wanted]
         return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
 
 
-class Segments(Dataset[Example]):
-    """Training examples of one epoch: a random 3-second segment of each utterance, varied, now and then without its
-    audio or its text.
+def load_training_data(settings: Settings, start: Path, cache: Path, console: Console) -> TrainingData:
+    """Load a corpus and decode its recordings.
 
-    Everything random depends on (seed, epoch, index) alone, so that a resumed run repeats an undisturbed one.
+    Args:
+        settings: which corpus, and whether recordings that can't be decoded are skipped.
+        start: the checkpoint that training starts from; its tokenizer is used.
+        cache: directory for tables and decoded recordings.
+        console: prints what was kept and what was left out.
+
+    Raises:
+        TrainingError: the corpus can't be read, or recordings can't be decoded and are not to be skipped.
+        CheckpointError: the checkpoint can't be loaded.
     """
-
-    def __init__(
-        self,
-        utterances: Utterances,
-        seed: int,
-        epoch: int,
-        modality_dropout: float,
-        augment: bool,
-        time_stretch: float = 0.0,
-        pitch_shift: float = 0.0,
-    ) -> None:
-        self.source = utterances
-        self.seed = seed
-        self.epoch = epoch
-        self.modality_dropout = modality_dropout
-        self.augment = augment
-        self.time_stretch = time_stretch
-        self.pitch_shift = pitch_shift
-        if time_stretch or pitch_shift:
-            load_vocoder()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Example:
-        random = np.random.default_rng((self.seed, self.epoch, index))
-        path, tokens = self.source.utterances[index].audio, self.source.tokens[index]
-        has_audio, has_text = path is not None, tokens.size > 0
-        if has_audio and has_text and random.random() < self.modality_dropout:
-            has_audio = bool(random.random() < 0.5)
-            has_text = not has_audio
-        patches, speed = no_patches(), UNCHANGED
-        if path is not None and has_audio:
-            if self.augment:
-                speed = int(random.integers(len(SPEEDS)))
-            patches = self._patches(self.source.recordings[path], SPEEDS[speed], random)
-        return Example(index, patches, tokens if has_text else tokens[:0], speed, int(self.source.targets[index]))
-
-    def _patches(
-        self, recording: NDArray[np.float32], speed: float, random: np.random.Generator
-    ) -> NDArray[np.float32]:
-        sound = find_sound(recording)
-        if sound is None:
-            return no_patches()
-        waveform = _segment(sound.waveform, random)
-        if self.augment:
-            waveform = vary_waveform(change_speed(waveform, speed), random, self.time_stretch, self.pitch_shift)
-        patches = audio.sound_patches(waveform)
-        if not len(patches):  # the segment lies in a long pause
-            patches = audio.sound_patches(change_speed(sound.waveform, speed))
-        return mask_patches(vary_vocal_tract(patches, random), random) if self.augment else patches
-
-
-def no_patches() -> NDArray[np.float32]:
-    """The patches of an utterance without audio: float32 [0, 96, 64]."""
-    return np.empty((0, *PATCH_SHAPE), np.float32)
-
-
-def _segment(waveform: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    """Three seconds from anywhere; of a shorter recording, all but a random beginning of at most one patch.
-
-    Dropping a beginning moves the grid of patches, and so shows other patches of the same recording in each epoch.
-    """
-    if waveform.size > SEGMENT:
-        start = int(random.integers(waveform.size - SEGMENT + 1))
-        return waveform[start : start + SEGMENT]
-    spare = min(max(0, waveform.size - audio.SHORTEST), audio.PATCH_FRAMES * audio.HOP)
-    return waveform[int(random.integers(spare + 1)) :]
-
-
-def collate(examples: Sequence[Example]) -> Batch:
-    """Patches end to end, tokens padded to the longest."""
-    longest = max(example.tokens.size for example in examples)
-    input_ids = np.zeros((len(examples), longest), np.int64)
-    attention_mask = np.zeros_like(input_ids)
-    for row, example in enumerate(examples):
-        input_ids[row, : example.tokens.size] = example.tokens
-        attention_mask[row, : example.tokens.size] = 1
-    return Batch(
-        torch.tensor([example.row for example in examples]),
-        torch.from_numpy(np.concatenate([example.patches for example in examples])),
-        torch.tensor([len(example.patches) for example in examples]),
-        torch.from_numpy(input_ids),
-        torch.from_numpy(attention_mask),
-        torch.tensor([example.speed for example in examples]),
-        torch.tensor([example.target for example in examples]),
-    )
-
-
-class LengthGroupedBatches:
-    """Batches of one epoch, in an order of (seed, epoch); within a group of batches, texts of like length meet."""
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> None:
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.random = (seed, epoch)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng(self.random)
-        order = random.permutation(len(self.lengths))
-        batches: list[list[int]] = []
-        size = self.batch_size * GROUP
-        for start in range(0, len(order), size):
-            group = order[start : start + size]
-            group = group[np.argsort(self.lengths[group], kind="stable")]
-            batches += [group[at : at + self.batch_size].tolist() for at in range(0, len(group), self.batch_size)]
-        yield from (batches[at] for at in random.permutation(len(batches)))
-
-
-def training_batches(segments: Segments, batch_size: int, workers: int) -> DataLoader[Example]:
-    """The batches of one epoch."""
-    lengths = [tokens.size for tokens in segments.source.tokens]
-    batches = LengthGroupedBatches(lengths, batch_size, segments.seed, segments.epoch)
-    # A generator of its own: each iterator draws a seed for its workers, and Lightning makes fewer of them in a resumed
-    # run than in an undisturbed one; if they drew from torch's generator, dropout would go on with other masks.
-    return DataLoader(
-        segments, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=torch.Generator()
-    )
-
-
-def evaluation_batches(utterances: Utterances, batch_size: int) -> DataLoader[Example]:
-    """All utterances once, those of like length together; `Batch.row` says which they are."""
-    order = np.argsort([tokens.size for tokens in utterances.tokens], kind="stable").tolist()
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return DataLoader(utterances, batch_sampler=batches, collate_fn=collate)
+    corpus = corpora.load(settings.corpus, Path(settings.root), settings.happy, cache)
+    if not settings.auxiliary_weight:
+        corpus = replace(corpus, others=())
+    paths = [each.audio for each in (*corpus.utterances, *corpus.others) if each.audio is not None]
+    recordings, unreadable = decode_all(paths, cache)
+    if unreadable and not settings.skip_unreadable:
+        reasons = "; ".join(f"{path} {reason}" for path, reason in list(unreadable.items())[:3])
+        raise TrainingError(
+            f"{len(unreadable)} of {len(paths)} recordings of {corpus.name} can't be used ({reasons}); repair or "
+            "remove them, or leave them out with --skip-unreadable"
+        )
+    if unreadable:
+        console.print(f"[yellow]skipped {name_some(str(path) for path in unreadable)}: not readable as audio[/]")
+        kept = tuple(each for each in corpus.utterances if each.audio not in unreadable)
+        others = tuple(each for each in corpus.others if each.audio not in unreadable)
+        dropped = dict(corpus.dropped)
+        if lost := len(corpus.utterances) - len(kept):
+            dropped["recording can't be decoded"] = lost
+        corpus = replace(corpus, utterances=kept, dropped=dropped, others=others)
+    console.print(account(corpus), highlight=False)
+    checkpoint = checkpoints.load(start)
+    max_tokens = checkpoint.model.text_encoder.config.max_position_embeddings
+    return TrainingData(corpus, recordings, WordPiece(checkpoint.tokenizer, max_tokens))

@@ -33,7 +33,7 @@ with require_packages("make install-training"):
     from training.corpora import Utterance
     from training.errors import TrainingError
     from training.files import write_atomically
-    from training.fit import directory_of, fit
+    from training.fit import fit, fold_directory
     from training.settings import Settings
 
 RANK = 32
@@ -73,7 +73,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         "goemotions",
         str(goemotions),
         split="published",
-        start=str(directory_of(runs / "audio", fold) / "checkpoint"),
+        start=str(fold_directory(runs / "audio", fold) / "checkpoint"),
         seed=SEED,
         precision=PRECISION,
         epochs=3,

@@ -12,9 +12,9 @@ from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import corpora, splits
 from training.corpora import Corpus, Utterance
-from training.data import Utterances, tokenise
+from training.datasets import Utterances, tokenise
+from training.environment import hardware, versions
 from training.errors import TrainingError
-from training.fit import hardware, versions
 from training.predictions import Predictions, at_temperatures, predict, predict_served
 from training.recordings import decode_all
 from training.report import Fold, RunRecord, example_recordings, summary_table, write

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, Logits
 from training.auxiliary import AuxiliaryHeads
-from training.data import (
+from training.datasets import (
     EVALUATION_BATCH,
     OTHER,
     Batch,
@@ -41,7 +41,7 @@ from training.settings import Settings
 
 MONITOR = "validation_macro_f1"
 WARM_UP = 0.06  # share of the steps in which the learning rate rises; BERT's fine-tuning recipe
-LARGEST_GRADIENT = 1.0  # norm; BERT's fine-tuning recipe
+MAX_GRADIENT_NORM = 1.0  # norm; BERT's fine-tuning recipe
 
 
 def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:

@@ -17,7 +17,7 @@ from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, Probabilities, confidence, contradiction
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora.table import Utterance
-from training.data import EVALUATION_BATCH, Batch, Utterances, evaluation_batches
+from training.datasets import EVALUATION_BATCH, Batch, Utterances, evaluation_batches
 from training.errors import TrainingError
 from training.files import write_atomically
 from training.progress import progress

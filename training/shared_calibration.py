@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emotion import checkpoint as checkpoints
-from training.data import Materials
+from training.data import TrainingData
 from training.errors import TrainingError
 from training.files import write_atomically
 from training.predictions import EmbeddedUtterances, calibrate, predict
 from training.splits import Split
 
 
-def calibrate_folds(folds: Sequence[tuple[Split, Path]], materials: Materials) -> None:
+def calibrate_folds(folds: Sequence[tuple[Split, Path]], data: TrainingData) -> None:
     """Calibrate each fold on its own validation answers and those of the folds that may help it.
 
     The configuration of a fold's checkpoint, its answers to the test utterances and its result.json are written anew,
@@ -26,13 +26,13 @@ def calibrate_folds(folds: Sequence[tuple[Split, Path]], materials: Materials) -
 
     Args:
         folds: those that are trained, each with its directory.
-        materials: the corpus with its recordings.
+        data: the corpus with its recordings.
 
     Raises:
         CheckpointError: a checkpoint cannot be read or written.
         TrainingError: a fold was trained by an earlier version, or the disk is full or refuses.
     """
-    speakers = {each.id: each.speaker for each in materials.corpus.utterances}
+    speakers = {each.id: each.speaker for each in data.corpus.utterances}
     validated: dict[Path, EmbeddedUtterances] = {}  # by the fold's directory
 
     def may_help(helper: Split, helped: Split) -> bool:
@@ -49,7 +49,7 @@ def calibrate_folds(folds: Sequence[tuple[Split, Path]], materials: Materials) -
         for other, place in helpers.values():
             if place not in validated:
                 model = checkpoints.load(place / "checkpoint").model
-                validated[place] = EmbeddedUtterances.from_model(model, materials.part(other.validation))
+                validated[place] = EmbeddedUtterances.from_model(model, data.part(other.validation))
         calibrate([validated[place] for _, place in helpers.values()], result["taught"])
 
         trained = checkpoints.load(directory / "checkpoint")
@@ -57,7 +57,7 @@ def calibrate_folds(folds: Sequence[tuple[Split, Path]], materials: Materials) -
         checkpoints.set_calibration(trained.model.head, config)
         checkpoints.replace_config(directory / "checkpoint", config)
         if split.test:
-            predict(trained.model, materials.part(split.test)).save(directory / "predictions.json")
+            predict(trained.model, data.part(split.test)).save(directory / "predictions.json")
         result |= {
             "calibrated_on": list(helpers),
             "temperatures": config.temperatures,

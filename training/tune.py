@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from training import splits
+from training.data import load_training_data
 from training.errors import TrainingError
 from training.files import write_atomically
-from training.fit import gather, make_start, train_fold
+from training.fit import initial_checkpoint
+from training.fold import train_fold
 from training.learner import MONITOR
 from training.settings import Settings
 
@@ -60,9 +62,9 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         TrainingError: the corpus or a setting is wrong, or no trial finished.
     """
     settings.save(output)
-    start = make_start(settings, output)
-    materials = gather(settings, start, cache, console)
-    folds = splits.make(materials.corpus, settings.split, settings.folds, settings.seed)
+    start = initial_checkpoint(settings, output)
+    data = load_training_data(settings, start, cache, console)
+    folds = splits.make(data.corpus, settings.split, settings.folds, settings.seed)
     if not 1 <= fold <= len(folds):
         raise TrainingError(f"there is no fold {fold}; this split has the folds 1 to {len(folds)}")
     split = replace(folds[fold - 1], test=())
@@ -82,7 +84,7 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         directory = output / f"trial-{trial.number}"
         console.rule(f"trial {len(finished()) + 1} of {trials}")
         try:
-            return train_fold(suggest(settings, trial), split, materials, start, directory, cache, [Pruning(trial)])
+            return train_fold(suggest(settings, trial), split, data, start, directory, cache, [Pruning(trial)])
         finally:
             shutil.rmtree(directory, ignore_errors=True)  # a checkpoint of each would fill the disk
 

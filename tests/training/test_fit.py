@@ -22,7 +22,7 @@ from emotion import checkpoint as checkpoints
 from emotion.model import VIEWS
 from emotion.text import WordPiece
 from training import corpora, splits
-from training.data import Utterances, tokenise
+from training.datasets import Utterances, tokenise
 from training.predictions import Predictions, predict
 from training.recordings import Recordings
 from training.report import REFERENCE
@@ -238,7 +238,7 @@ def open_(self, mode="r", *others, **more):
 Path.open = open_
 """
 )
-BEFORE_THE_RESULT = KILL + "from training import fit\nfit.calibrate = kill\n"
+BEFORE_THE_RESULT = KILL + "from training import fold\nfold.calibrate = kill\n"
 
 
 def killed(command: list[str | Path], code: str | None) -> None:

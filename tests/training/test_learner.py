@@ -21,7 +21,7 @@ from emotion.text import WordPiece
 from training.augmentation import SPEEDS
 from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
-from training.data import OTHER, Batch, Utterances, collate, tokenise
+from training.datasets import OTHER, Batch, Utterances, collate, tokenise
 from training.errors import TrainingError
 from training.learner import MONITOR, WARM_UP, Learner, _moving_average, class_weights
 from training.recordings import Recordings

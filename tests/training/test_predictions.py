@@ -15,7 +15,7 @@ from emotion.model import VIEWS, EmotionModel, FusionHead, Logits, confidence, p
 from emotion.text import WordPiece
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora import Utterance
-from training.data import Utterances, tokenise
+from training.datasets import Utterances, tokenise
 from training.predictions import (
     EmbeddedUtterances,
     Embeddings,

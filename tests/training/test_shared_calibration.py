@@ -16,7 +16,7 @@ from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
 from training import splits
 from training.corpora import Corpus, Utterance
-from training.data import Materials
+from training.data import TrainingData
 from training.errors import TrainingError
 from training.predictions import EmbeddedUtterances, Predictions, calibrate
 from training.recordings import Recordings
@@ -27,7 +27,7 @@ WORDS = ("house", "river", "train", "garden")
 
 
 @pytest.fixture
-def materials(checkpoint_directory: Path) -> Materials:
+def data(checkpoint_directory: Path) -> TrainingData:
     """Four sentences by each of three speakers."""
     rows = tuple(
         Utterance(f"{speaker}-{word}", None, f"The {word} of {speaker}.", EMOTIONS[(n + k) % 5], speaker=speaker)
@@ -35,13 +35,13 @@ def materials(checkpoint_directory: Path) -> Materials:
         for k, word in enumerate(WORDS)
     )
     tokenizer = WordPiece(checkpoints.load(checkpoint_directory).tokenizer)
-    return Materials(Corpus("three", rows, {}), Recordings(np.empty(0, np.float32), {}), tokenizer)
+    return TrainingData(Corpus("three", rows, {}), Recordings(np.empty(0, np.float32), {}), tokenizer)
 
 
-def trained(materials: Materials, checkpoint: Path, run: Path) -> list[tuple[Split, Path]]:
+def trained(data: TrainingData, checkpoint: Path, run: Path) -> list[tuple[Split, Path]]:
     """The directories of three folds, as training leaves them, each with a head of its own."""
     folds = []
-    for number, split in enumerate(splits.make(materials.corpus, "speaker", None, 1)):
+    for number, split in enumerate(splits.make(data.corpus, "speaker", None, 1)):
         directory = run / split.name
         shutil.copytree(checkpoint, directory / "checkpoint", copy_function=os.link)
         head = directory / "checkpoint" / "fusion.safetensors"
@@ -56,20 +56,19 @@ def trained(materials: Materials, checkpoint: Path, run: Path) -> list[tuple[Spl
 
 
 def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
-    materials: Materials, checkpoint_directory: Path, tmp_path: Path
+    data: TrainingData, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
-    folds = trained(materials, checkpoint_directory, tmp_path)
+    folds = trained(data, checkpoint_directory, tmp_path)
     # the first tests ann and validates on ben, the second tests ben and validates on cem, the third validates on ann
     helping = {"speaker ann": [0, 1], "speaker ben": [1, 2], "speaker cem": [0, 2]}
     models = [checkpoints.load(directory / "checkpoint").model for _, directory in folds]
-    calibrate_folds(folds, materials)
+    calibrate_folds(folds, data)
     for number, (split, directory) in enumerate(folds):
         result = json.loads((directory / "result.json").read_text())
         helpers = helping[split.name]
         assert result["calibrated_on"] == [folds[helper][0].name for helper in helpers]
         expected = [
-            EmbeddedUtterances.from_model(models[helper], materials.part(folds[helper][0].validation))
-            for helper in helpers
+            EmbeddedUtterances.from_model(models[helper], data.part(folds[helper][0].validation)) for helper in helpers
         ]
         calibrate(expected, ["text"])
         model = models[number]
@@ -80,32 +79,32 @@ def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
         assert result["temperatures"]["text"] != 1 and result["temperatures"]["audio"] == 1
         answers = Predictions.load(directory / "predictions.json")
         assert answers.ids == list(split.test)
-        own = EmbeddedUtterances.from_model(found.model, materials.part(split.test)).answers()
+        own = EmbeddedUtterances.from_model(found.model, data.part(split.test)).answers()
         np.testing.assert_allclose(answers.probabilities["text"], own.probabilities["text"], atol=1e-6)
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    calibrate_folds(folds, materials)
+    calibrate_folds(folds, data)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
 @pytest.mark.parametrize("unknown", ["ann-", "ann-house"])
 def test_where_a_speaker_is_unknown_a_fold_keeps_its_own_calibration(
-    materials: Materials, checkpoint_directory: Path, tmp_path: Path, unknown: str
+    data: TrainingData, checkpoint_directory: Path, tmp_path: Path, unknown: str
 ) -> None:
-    folds = trained(materials, checkpoint_directory, tmp_path)
+    folds = trained(data, checkpoint_directory, tmp_path)
     rows = tuple(
-        replace(each, speaker=None) if each.id.startswith(unknown) else each for each in materials.corpus.utterances
+        replace(each, speaker=None) if each.id.startswith(unknown) else each for each in data.corpus.utterances
     )
-    calibrate_folds(folds, replace(materials, corpus=Corpus("three", rows, {})))
+    calibrate_folds(folds, replace(data, corpus=Corpus("three", rows, {})))
     calibrated = [json.loads((directory / "result.json").read_text())["calibrated_on"] for _, directory in folds]
     # ann is tested in the first fold, which gets no help, and validates in the third, which gives none
     assert calibrated == [["speaker ann"], ["speaker ben"], ["speaker ann", "speaker cem"]]
 
 
 def test_a_fold_of_an_earlier_version_is_rejected(
-    materials: Materials, checkpoint_directory: Path, tmp_path: Path
+    data: TrainingData, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
-    folds = trained(materials, checkpoint_directory, tmp_path)
+    folds = trained(data, checkpoint_directory, tmp_path)
     (folds[0][1] / "result.json").write_text("{}")
     with pytest.raises(TrainingError, match="was trained by an earlier version"):
-        calibrate_folds(folds, materials)
+        calibrate_folds(folds, data)

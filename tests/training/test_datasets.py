@@ -14,10 +14,10 @@ from emotion.checkpoint import load_minilm
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from emotion.text import WordPiece, clean
-from training import data
+from training import datasets
 from training.augmentation import SPEEDS, UNCHANGED, change_speed
 from training.corpora import Utterance
-from training.data import (
+from training.datasets import (
     SEGMENT,
     Batch,
     Example,
@@ -97,10 +97,10 @@ def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utte
 def test_a_segment_is_played_at_the_speed_that_it_names(
     utterances: Utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "vary_waveform", lambda waveform, *_: waveform)
+    monkeypatch.setattr(datasets, "vary_waveform", lambda waveform, *_: waveform)
     for name in ("vary_vocal_tract", "mask_patches"):
-        monkeypatch.setattr(data, name, lambda patches, _: patches)
-    monkeypatch.setattr(data, "_segment", lambda waveform, _: waveform)
+        monkeypatch.setattr(datasets, name, lambda patches, _: patches)
+    monkeypatch.setattr(datasets, "_segment", lambda waveform, _: waveform)
     path = utterances.utterances[1].audio
     assert path is not None
     sound = find_sound(utterances.recordings[path])
@@ -159,8 +159,8 @@ def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
     utterances: Utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("vary_vocal_tract", "mask_patches"):
-        monkeypatch.setattr(data, name, lambda patches, _: patches)
-    monkeypatch.setattr(data, "_segment", lambda waveform, _: np.zeros_like(waveform))
+        monkeypatch.setattr(datasets, name, lambda patches, _: patches)
+    monkeypatch.setattr(datasets, "_segment", lambda waveform, _: np.zeros_like(waveform))
     path = utterances.utterances[1].audio
     assert path is not None
     sound = find_sound(utterances.recordings[path])
