@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from serving.repository import MANIFEST, digest
+from emotion.manifest import MANIFEST, digest
 
 _ROOT = Path(__file__).parent.parent
 TEMPLATE = _ROOT / "model_repository"  # hand-written files; nothing is written there

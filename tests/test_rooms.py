@@ -67,7 +67,7 @@ ROOMS = {
     "serving": Room(["serving/*.py"], ("serving",), ("serving", "stages", "emotion")),
     "clients": Room(["clients/emotion_client/*.py"], client=True),
     "gateway": Room(["web/__init__.py", "web/gateway/*.py"], ("web",), ("web", "emotion"), client=True),
-    "export": Room(["export/*.py", "emotion/**/*.py"], ("export",), ("export", "emotion", "serving", "stages")),
+    "export": Room(["export/*.py", "emotion/**/*.py"], ("export",), ("export", "emotion")),
     "training": Room(["training/**/*.py"], ("training",), ("training", "emotion"), client=True),
 }
 # Modules of a package that need more than its list names, each another extra; and one that works when it is imported.

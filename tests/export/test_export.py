@@ -30,6 +30,7 @@ from emotion import checkpoint as checkpoints
 from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.labels import EMOTIONS
+from emotion.manifest import MANIFEST
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabilities
 from export import parity
 from export.control_flow import PATCHES_PER_TURN
@@ -46,7 +47,7 @@ from export.repository import (
 )
 from export.runtimes import RUNTIMES
 from serving import TritonError
-from serving.repository import MANIFEST, check_repository
+from serving.repository import check_repository
 
 EXPORTED = {
     "bert/1/model.onnx",

@@ -1,4 +1,4 @@
-"""Starting and stopping Triton: real processes, and every reason for which it can't start in one line."""
+"""Starting and stopping Triton with real processes; each reason of a failed start is one line."""
 
 import importlib.util
 import json
@@ -21,9 +21,10 @@ from pathlib import Path
 import pytest
 from emotion_client import EmotionClient
 
+from emotion.manifest import digest
 from serving import Triton, TritonError, installation
 from serving.installation import Installation, check_release, find_triton
-from serving.repository import SPEECH_REPOSITORY, check_config, digest
+from serving.repository import SPEECH_REPOSITORY, check_config
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -31,7 +32,7 @@ HAS_GPU = Path("/dev/nvidiactl").exists()
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A temporary directory of its own for each test, to see what is left in it."""
+    """Return the TMPDIR of this test alone, to check what is left in it."""
     directory = tmp_path / "tmp"
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
@@ -41,12 +42,12 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copied(repository: Path, tmp_path: Path) -> Path:
-    """A copy of the exported repository to damage: hard links, so replace its files rather than write into them."""
+    """Return a copy of the exported repository, made of hard links: tests replace its files, never write into them."""
     return shutil.copytree(repository, tmp_path / "copied", copy_function=os.link)
 
 
-def refusal(*arguments: object, **named: object) -> str:
-    """The message of the TritonError that a start ends with: one line."""
+def start_error(*arguments: object, **named: object) -> str:
+    """Return the message of the TritonError that a start raises, which must be one line."""
     triton = Triton(*arguments, **{"http_port": 0, "grpc_port": 0, "metrics_port": 0} | named)  # type: ignore[arg-type]
     with pytest.raises(TritonError) as caught, triton:
         pytest.fail("Triton started")
@@ -56,8 +57,8 @@ def refusal(*arguments: object, **named: object) -> str:
     return message
 
 
-def group(leader: int) -> list[int]:
-    """Processes that are left of a process group."""
+def process_group(leader: int) -> list[int]:
+    """Return the process IDs of a process group, without zombies."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -69,25 +70,25 @@ def group(leader: int) -> list[int]:
     return found
 
 
-def child(parent: int) -> int:
-    """The one child process of `python -m serving`: tritonserver."""
+def child_pid(parent: int) -> int:
+    """Return the ID of the only child process of `python -m serving`, which is tritonserver."""
     (pid,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return int(pid)
 
 
 @dataclass
 class Served:
-    """A `python -m serving` that said that it is ready."""
+    """A `python -m serving` process that has printed that it is ready."""
 
     process: subprocess.Popen[str]
     ready: str
-    leader: int  # of Triton's process group
-    errors: Path  # its standard error
+    leader: int  # process ID of Triton, which leads its process group
+    errors: Path  # file with its standard error
 
 
 @contextmanager
 def serving(repository: Path, errors: Path, *arguments: str) -> Iterator[Served]:
-    """The command as a user types it."""
+    """Run the command as a user does, and yield it when it is ready."""
     command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS, *arguments]
     with errors.open("w") as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True, start_new_session=True)
@@ -95,7 +96,7 @@ def serving(repository: Path, errors: Path, *arguments: str) -> Iterator[Served]
         assert process.stdout is not None
         ready = process.stdout.readline()
         assert ready.startswith("ready: "), errors.read_text()
-        yield Served(process, ready, child(process.pid), errors)
+        yield Served(process, ready, child_pid(process.pid), errors)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -105,21 +106,21 @@ def serving(repository: Path, errors: Path, *arguments: str) -> Iterator[Served]
 
 
 def assert_ends_cleanly(served: Served, number: signal.Signals, scratch: Path) -> None:
-    """The signal ends it with exit status 0 within 15 s and leaves nothing behind."""
-    assert len(group(served.leader)) >= 4  # Triton and its three Python processes
+    """Send a signal, and check that the command ends within 15 s with status 0 and leaves nothing behind."""
+    assert len(process_group(served.leader)) >= 4  # Triton and its three Python processes
     assert len(list(scratch.glob("emoserve-*"))) == 1
     started = time.monotonic()
     served.process.send_signal(number)
     assert served.process.wait(30) == 0
     assert time.monotonic() - started < 15
-    assert group(served.leader) == []
+    assert process_group(served.leader) == []
     assert not list(scratch.glob("emoserve-*"))
 
 
 # ---- a server that runs
 
 
-def test_any_free_ports_are_three_that_answer(server: Triton) -> None:
+def test_start_on_free_ports_answers_on_three_ports(server: Triton) -> None:
     urls = {server.grpc_url, server.http_url, server.metrics_url}
     assert len(urls) == 3
     assert all(re.fullmatch(r"127\.0\.0\.1:[1-9]\d{3,4}", url) for url in urls)
@@ -127,15 +128,15 @@ def test_any_free_ports_are_three_that_answer(server: Triton) -> None:
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.status == 200
     host, port = server.grpc_url.split(":")
-    assert int(port) < 32768  # the kernel gives those above to outgoing connections
+    assert int(port) < 32768  # higher ports are used for outgoing connections
     socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def test_manifest_is_that_of_the_repository(server: Triton, repository: Path) -> None:
+def test_manifest_of_a_running_server_is_that_of_the_repository(server: Triton, repository: Path) -> None:
     assert server.manifest == json.loads((repository / "export.json").read_text())
 
 
-def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, scratch: Path) -> None:
+def test_command_prints_no_log_and_stops_on_sigterm(repository: Path, tmp_path: Path, scratch: Path) -> None:
     with serving(repository, tmp_path / "errors") as served:
         pattern = r"ready: gRPC 127\.0\.0\.1:\d+, HTTP 127\.0\.0\.1:\d+, metrics http://127\.0\.0\.1:\d+/metrics\n"
         assert re.fullmatch(pattern, served.ready)
@@ -145,7 +146,7 @@ def test_command_is_quiet_and_sigterm_ends_it(repository: Path, tmp_path: Path, 
         assert said == f"checkpoint {checkpoint[:12]}, untrained: nothing\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
-            # a start of 10 s and more, on a slow machine, says how far it is
+            # on a slow machine a start of 10 s or more reports its progress
             assert re.fullmatch(r"(starting Triton: \d of \d models loaded, \d+ s\n)*", served.errors.read_text())
 
 
@@ -166,7 +167,7 @@ def test_untrained_parts_are_named_by_the_command_and_in_answers(repository: Pat
             assert client.analyze(text="hello there").untrained == ("vggish", "fusion")
 
 
-def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
+def test_command_with_log_level_info_prints_tritons_log_and_stops_on_sigint(
     repository: Path, tmp_path: Path, scratch: Path
 ) -> None:
     with serving(repository, tmp_path / "errors", "--log-level", "info", "--expose-http") as served:
@@ -179,19 +180,21 @@ def test_command_shows_tritons_log_on_request_and_sigint_ends_it(
         assert "Traceback" not in shown
 
 
-def test_command_ends_with_an_error_when_triton_dies(repository: Path, tmp_path: Path, scratch: Path) -> None:
+def test_command_fails_when_triton_is_killed(repository: Path, tmp_path: Path, scratch: Path) -> None:
     with serving(repository, tmp_path / "errors") as served:
         regions = set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{served.leader}/maps").read_text()))
         assert len(regions) >= 3  # one for each Python stage
         os.kill(served.leader, signal.SIGKILL)
         assert served.process.wait(30) == 1
-        assert served.errors.read_text().endswith("error: Triton ended by itself with exit status -9; start it again\n")
-        assert group(served.leader) == []  # the stages don't outlive it
+        assert served.errors.read_text().endswith(
+            "error: Triton ended unexpectedly with exit status -9; start it again\n"
+        )
+        assert process_group(served.leader) == []  # the stages have ended too
         assert not any(Path(region).exists() for region in regions)
         assert not list(scratch.glob("emoserve-*"))
 
 
-def test_signal_while_models_load_ends_it_too(repository: Path, scratch: Path) -> None:
+def test_command_stops_on_sigterm_while_models_load(repository: Path, scratch: Path) -> None:
     command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -206,7 +209,7 @@ def test_signal_while_models_load_ends_it_too(repository: Path, scratch: Path) -
             process.kill()
         assert process.stdout is not None
         assert "ready" not in process.stdout.read()
-    assert group(int(children[0])) == []
+    assert process_group(int(children[0])) == []
     assert not list(scratch.glob("emoserve-*"))
 
 
@@ -214,13 +217,13 @@ def test_signal_while_models_load_ends_it_too(repository: Path, scratch: Path) -
 
 
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC", "metrics"])
-def test_port_that_is_taken(repository: Path, protocol: str) -> None:
+def test_start_with_a_taken_port_fails(repository: Path, protocol: str) -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        message = refusal(repository, **{f"{protocol.lower()}_port": port})
+        message = start_error(repository, **{f"{protocol.lower()}_port": port})
     assert message == (
         f"{protocol} port {port} on 127.0.0.1 can't be used (Address already in use); choose another with "
         f"--{protocol.lower()}-port, or 0 for any free one"
@@ -228,78 +231,82 @@ def test_port_that_is_taken(repository: Path, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_port_that_is_none(repository: Path, port: int) -> None:
-    message = refusal(repository, grpc_port=port)
+def test_start_with_an_invalid_port_fails(repository: Path, port: int) -> None:
+    message = start_error(repository, grpc_port=port)
     assert str(port) in message
     assert "--grpc-port" in message
 
 
-def test_one_port_for_two_protocols(repository: Path) -> None:
+def test_start_with_one_port_for_two_protocols_fails(repository: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert f"port {port}" in refusal(repository, http_port=port, grpc_port=port)
+    assert f"port {port}" in start_error(repository, http_port=port, grpc_port=port)
 
 
-def test_host_that_is_not_ours(repository: Path) -> None:
-    assert "on 192.0.2.1 can't be used (Cannot assign requested address)" in refusal(repository, host="192.0.2.1")
+def test_start_with_an_address_of_another_machine_fails(repository: Path) -> None:
+    assert "on 192.0.2.1 can't be used (Cannot assign requested address)" in start_error(repository, host="192.0.2.1")
 
 
-def test_repository_that_is_not_there(tmp_path: Path) -> None:
-    message = refusal(tmp_path / "nowhere")
-    assert message == f"there is no model repository {tmp_path / 'nowhere'}; make one with: python -m export CHECKPOINT"
+def test_start_without_a_repository_fails(tmp_path: Path) -> None:
+    message = start_error(tmp_path / "nowhere")
+    assert (
+        message == f"there is no model repository {tmp_path / 'nowhere'}; create one with: python -m export CHECKPOINT"
+    )
 
 
-def test_repository_without_exported_models(copied: Path) -> None:
+def test_start_without_exported_models_fails(copied: Path) -> None:
     (copied / "export.json").unlink()
-    assert refusal(copied) == f"{copied} holds no exported models (or an interrupted export); run: make export"
+    assert start_error(copied) == f"{copied} contains no exported models, or an interrupted export; run: make export"
 
 
-def test_manifest_that_is_damaged(copied: Path) -> None:
+def test_start_with_a_damaged_manifest_fails(copied: Path) -> None:
     (copied / "export.json").unlink()
     (copied / "export.json").write_text("{")
-    assert str(copied / "export.json") in refusal(copied)
+    assert str(copied / "export.json") in start_error(copied)
 
 
-def test_exported_file_that_is_missing(copied: Path) -> None:
+def test_start_without_an_exported_file_fails(copied: Path) -> None:
     (copied / "bert/1/model.onnx").unlink()
-    assert refusal(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
+    assert start_error(copied) == f"{copied / 'bert/1/model.onnx'} is missing; run: make export"
 
 
 @pytest.mark.parametrize(("config", "precision"), [("int8", "int8"), ("gpu", "fp16")])
-def test_configuration_whose_weights_are_not_exported(repository: Path, config: str, precision: str) -> None:
-    message = refusal(repository, config=config)
+def test_start_with_a_configuration_without_exported_weights_fails(
+    repository: Path, config: str, precision: str
+) -> None:
+    message = start_error(repository, config=config)
     assert re.fullmatch(
-        rf"{re.escape(str(repository))}/\w+/1/model\.{precision}\.onnx is missing, which the configuration {config} of "
-        rf"the model '\w+' names; run: make export PRECISION={precision}",
+        rf"{re.escape(str(repository))}/\w+/1/model\.{precision}\.onnx is missing; the configuration {config} of "
+        rf"the model '\w+' needs it; run: make export PRECISION={precision}",
         message,
     )
 
 
-def test_default_configuration_whose_weights_are_not_exported(copied: Path) -> None:
-    """As after `make export PRECISION=int8` alone, whose manifest names no model.onnx."""
+def test_start_with_the_default_configuration_without_exported_weights_fails(copied: Path) -> None:
+    """The repository is that of `make export PRECISION=int8`, whose manifest lists no model.onnx."""
     manifest = json.loads((copied / "export.json").read_text())
     manifest["files"] = {name: digest for name, digest in manifest["files"].items() if not name.endswith(".onnx")}
     (copied / "export.json").unlink()
     (copied / "export.json").write_text(json.dumps(manifest))
     (missing := next(iter(sorted(copied.glob("*/1/model.onnx"))))).unlink()
-    assert refusal(copied) == (
-        f"{missing} is missing, which the configuration default of the model '{missing.parts[-3]}' names; "
+    assert start_error(copied) == (
+        f"{missing} is missing; the configuration default of the model '{missing.parts[-3]}' needs it; "
         "run: make export PRECISION=fp32"
     )
 
 
 @pytest.mark.parametrize("config", ["gqu", "int8.pbtxt", "configs/int8", " "])
-def test_configuration_that_no_model_has(repository: Path, config: str) -> None:
+def test_start_with_an_unknown_configuration_fails(repository: Path, config: str) -> None:
     names = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
     assert {"gpu", "int8"} <= set(names)
-    assert refusal(repository, config=config) == (
+    assert start_error(repository, config=config) == (
         f"no model has a configuration {config!r}; choose from default, {', '.join(names)} with --config or "
         "EMOSERVE_CONFIG"
     )
 
 
-def test_configuration_of_the_environment_that_no_model_has(repository: Path) -> None:
+def test_command_with_an_unknown_configuration_in_the_environment_fails(repository: Path) -> None:
     command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
     environ = os.environ | {"EMOSERVE_CONFIG": "gqu"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
@@ -307,33 +314,33 @@ def test_configuration_of_the_environment_that_no_model_has(repository: Path) ->
     assert done.stderr.startswith("error: no model has a configuration 'gqu'; choose from ")
 
 
-def test_configuration_default_is_each_models_own(repository: Path) -> None:
-    """Kubernetes' manifests say it."""
+def test_check_config_default_is_config_pbtxt(repository: Path) -> None:
+    """The Kubernetes manifests use the name `default`."""
     assert check_config([repository], "default") is check_config([repository], "") is None
     assert check_config([repository], "gpu") == "gpu"
 
 
-def test_configuration_of_the_speech_repository_alone(tmp_path: Path) -> None:
+def test_check_config_accepts_a_configuration_of_the_speech_repository(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     assert check_config([tmp_path, SPEECH_REPOSITORY], "gpu") == "gpu"
 
 
 @pytest.mark.parametrize("name", ["preprocess/1/tokenizer.json", "bert/1/model.onnx"])
-def test_exported_file_with_one_bit_flipped(copied: Path, name: str) -> None:
+def test_start_with_a_flipped_bit_in_an_exported_file_fails(copied: Path, name: str) -> None:
     path = copied / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.unlink()
     path.write_bytes(content)
-    assert refusal(copied) == f"{path} is not what the export wrote (its SHA-256 differs); run: make export"
+    assert start_error(copied) == f"{path} has changed since the export (its SHA-256 differs); run: make export"
 
 
-def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
+def test_start_with_a_model_that_does_not_load_fails(copied: Path, scratch: Path) -> None:
     path = copied / "fusion" / "config.pbtxt"
     config = path.read_text()
     path.unlink()
     path.write_text(config.replace("dims: [ 5 ]", "dims: [ 4 ]", 1))
-    message = refusal(copied)
+    message = start_error(copied)
     assert message.startswith("model 'fusion' failed to load: ")
     assert "'PROBABILITIES'" in message
     assert "[4]" in message
@@ -342,7 +349,7 @@ def test_model_that_does_not_load(copied: Path, scratch: Path) -> None:
     assert not list(scratch.glob("emoserve-*"))
 
 
-def test_no_room_for_temporary_files(repository: Path) -> None:
+def test_start_without_space_for_temporary_files_fails(repository: Path) -> None:
     command = ["prlimit", "--fsize=65536", sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -350,7 +357,7 @@ def test_no_room_for_temporary_files(repository: Path) -> None:
 
 
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
-def test_gpu_configuration_on_a_machine_without_gpu(copied: Path) -> None:
+def test_start_with_the_gpu_configuration_without_a_gpu_fails(copied: Path) -> None:
     for model in copied.glob("*/1/model.onnx"):
         (model.parent / "model.fp16.onnx").hardlink_to(model)
     command = [sys.executable, "-m", "serving", "--repository", str(copied), *ANY_PORTS, "--config", "gpu"]
@@ -361,15 +368,16 @@ def test_gpu_configuration_on_a_machine_without_gpu(copied: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_flag_that_triton_does_not_know(repository: Path) -> None:
-    """The reason is said, though it is buried in a page of usage."""
-    assert "--nonsense" in refusal(repository, arguments=["--nonsense=1"])
+def test_start_with_a_flag_unknown_to_triton_fails(repository: Path) -> None:
+    """The message contains the reason, which Triton prints before a page of usage."""
+    assert "--nonsense" in start_error(repository, arguments=["--nonsense=1"])
 
 
 # ---- finding Triton
 
 
 def script(path: Path) -> Path:
+    """Create an executable script, and return its path."""
     path.parent.mkdir(parents=True)
     path.write_text("#!/bin/sh\n")
     path.chmod(0o755)
@@ -379,8 +387,8 @@ def script(path: Path) -> Path:
 LIBPYTHON = f"libpython{installation.PYTHON_VERSION}.so.1.0"
 
 
-def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in NVIDIA's container: /opt/tritonserver/bin, and the backends beside bin."""
+def test_find_triton_prefers_tritonserver_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout is that of NVIDIA's container: /opt/tritonserver with the directories bin and backends."""
     binary = script(tmp_path / "opt" / "tritonserver" / "bin" / "tritonserver")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "tritonserver").symlink_to(binary)
@@ -393,7 +401,7 @@ def test_tritonserver_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.stub is None
 
 
-def test_wheel_is_found_with_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_triton_returns_the_complete_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     found = find_triton()
     assert found.binary.name == "tritonserver"
@@ -405,14 +413,14 @@ def test_wheel_is_found_with_all_it_needs(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(found.libraries[-1].glob(LIBPYTHON))
 
 
-def test_no_triton_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_triton_without_a_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TritonError, match=r"^no Triton found: .* pip install nvidia-pytriton==0\.7\.0$"):
         find_triton()
 
 
-def test_wheel_without_a_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_triton_without_a_stub_for_this_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(installation, "PYTHON_VERSION", "3.99")
     with pytest.raises(
@@ -421,7 +429,7 @@ def test_wheel_without_a_stub_for_this_python(monkeypatch: pytest.MonkeyPatch) -
         find_triton()
 
 
-def test_python_without_its_shared_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_triton_without_libpython_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(sysconfig, "get_config_vars", lambda: {"LIBDIR": str(tmp_path), "MULTIARCH": "none-linux-gnu"})
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
@@ -433,7 +441,7 @@ def test_python_without_its_shared_library(tmp_path: Path, monkeypatch: pytest.M
     assert "--enable-shared" in message
 
 
-def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_triton_finds_libpython_in_debians_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     library = tmp_path / "x86_64-linux-gnu" / LIBPYTHON
     library.parent.mkdir()
@@ -444,12 +452,12 @@ def test_shared_library_is_found_where_debian_keeps_it(tmp_path: Path, monkeypat
 
 
 def installed(release: str | None) -> Installation:
-    """A Triton of a release."""
+    """Return an installation of a Triton release."""
     return Installation(Path("tritonserver"), Path("backends"), Path("caches"), release=release)
 
 
 @pytest.mark.parametrize("release", ["24.10", "26.04"])
-def test_check_release_of_parallel_steps_on_an_old_triton_is_rejected(release: str) -> None:
+def test_check_release_parallel_on_an_old_triton_is_rejected(release: str) -> None:
     with pytest.raises(TritonError, match=rf"needs Triton 26\.05 or newer, and this one is {release}: it crashes"):
         check_release(installed(release), "parallel")
 
@@ -457,11 +465,13 @@ def test_check_release_of_parallel_steps_on_an_old_triton_is_rejected(release: s
 @pytest.mark.parametrize(
     ("release", "config"), [("26.05", "parallel"), (None, "parallel"), ("24.10", "int8"), ("24.10", None)]
 )
-def test_check_release_of_other_combinations_passes(release: str | None, config: str | None) -> None:
+def test_check_release_other_combinations_are_accepted(release: str | None, config: str | None) -> None:
     check_release(installed(release), config)
 
 
-def test_start_with_parallel_steps_on_the_wheel_is_rejected(repository: Path) -> None:
+def test_start_with_parallel_steps_on_the_wheel_fails(repository: Path) -> None:
     if find_triton().release != "24.10":
         pytest.skip("another Triton is on PATH")
-    assert refusal(repository, config="parallel").startswith("the configuration parallel needs Triton 26.05 or newer")
+    assert start_error(repository, config="parallel").startswith(
+        "the configuration parallel needs Triton 26.05 or newer"
+    )
