@@ -1,4 +1,4 @@
-"""Runs Triton on this machine: finds it, prepares its backends, starts it, waits until it is ready, stops it."""
+"""Run Triton on this machine: find it, prepare its backends, start it, wait until it is ready, and stop it."""
 
 from serving.triton import Triton, TritonError
 

@@ -1,4 +1,4 @@
-"""Certificates that are renewed: Triton reads them at its start only, so it must be started anew."""
+"""Restart the server when its TLS certificates are renewed, because Triton reads them only at its start."""
 
 import argparse
 import contextlib
@@ -12,21 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # of tritonserver
-SPREAD = 3600.0  # s within which the replicas of a server start anew; certificates are renewed days before their end
+FLAGS = ("--grpc-server-cert", "--grpc-server-key", "--grpc-root-cert")  # tritonserver's flags that name the files
+SPREAD_S = 3600.0  # replicas restart within this time; certificates are renewed days before they expire
 POLL_INTERVAL_S = 2.0  # between two checks of the files
-READINESS_LAG_S = 30.0  # until readiness probes have failed three times, 5 s apart, and callers' addresses are updated
+READINESS_LAG_S = 30.0  # for three failed readiness probes, 5 s apart, and the update of the callers' addresses
 
 
 def _terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Renewal:
-    """Tells this process to stop, as SIGTERM does, after the certificates of its Triton were renewed.
+class CertificateWatcher:
+    """Watches the certificates of this process's Triton, and stops the process after a renewal as SIGTERM does.
 
     Attributes:
-        due: set when that is the reason to stop.
+        due: set if a renewal is the reason of the stop.
     """
 
     def __init__(
@@ -38,13 +38,15 @@ class Renewal:
         sleep: Callable[[float], None] = time.sleep,
         stop: Callable[[], None] = _terminate,
     ) -> None:
-        """
+        """Read the current certificates, and remove a not-ready file of an earlier process.
+
         Args:
             arguments: tritonserver's flags, which name the files.
-            spread: the stop comes this many seconds later at most, at random, as all replicas see a renewal at once.
-            delay: seconds that are added to it, in which somebody else may restart this server.
-            not_ready_file: written before the stop, for readiness probes that look for it; None where nobody does.
-            sleep, stop: how to wait for seconds, and how to stop this process; tests inject theirs.
+            spread: longest random delay of the stop in seconds, because all replicas see a renewal at the same time.
+            delay: additional delay in seconds, for example for a rolling restart that comes first.
+            not_ready_file: file that is written before the stop, for readiness probes that check it; None for no file.
+            sleep: waits for a number of seconds; tests inject their own.
+            stop: stops this process; tests inject their own.
         """
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         for flag in FLAGS:
@@ -61,7 +63,7 @@ class Renewal:
         self.due = threading.Event()
 
     def start(self) -> None:
-        """Watch from here on, in a thread of its own, where there are certificates."""
+        """Start to watch the files in a thread, if Triton's flags name certificates."""
         if self._served:
             threading.Thread(target=self._run, name="certificates", daemon=True).start()
 
@@ -70,26 +72,24 @@ class Renewal:
         self.restart()
 
     def restart(self) -> None:
-        """Stop when the delay is over: first readiness ends, and when no new callers come, SIGTERM starts the drain."""
+        """Wait for the delay, end readiness so that no new callers connect, and stop the process (it drains first)."""
         seconds = self._delay + random.uniform(0, self._spread)
-        print(
-            f"certificates were renewed: this server ends in {seconds:.0f} s, to be started anew with them", flush=True
-        )
+        print(f"certificates were renewed: this server stops in {seconds:.0f} s, to be restarted with them", flush=True)
         self._sleep(seconds)
         if self._not_ready_file:
-            with contextlib.suppress(OSError):  # without the file callers leave later, while it drains
+            with contextlib.suppress(OSError):  # without the file, callers leave during the drain
                 self._not_ready_file.touch()
             self._sleep(READINESS_LAG_S)
         self.due.set()
         self._stop()
 
     def _wait(self) -> None:
-        """Return when the files are others than those that are served, complete and of use."""
-        seen = refused = self._served
+        """Block until the files have changed and can be loaded; warn about changed files that can't be loaded."""
+        seen = rejected = self._served
         while True:
             time.sleep(POLL_INTERVAL_S)
             before, seen = seen, self._read()
-            if seen != before or seen in (None, self._served, refused):  # at first they may be half exchanged
+            if seen != before or seen in (None, self._served, rejected):  # the files may be in the middle of an update
                 continue
             try:
                 self._check()
@@ -100,10 +100,10 @@ class Renewal:
                     file=sys.stderr,
                     flush=True,
                 )
-                refused = seen
+                rejected = seen
 
     def _read(self) -> list[bytes] | None:
-        """The contents of the files, or None where one can't be read."""
+        """Return the contents of the files, or None if a file can't be read."""
         paths = filter(None, (self._certificate, self._key, self._authority))
         try:
             return [Path(path).read_bytes() for path in paths]
@@ -111,8 +111,15 @@ class Renewal:
             return None
 
     def _check(self) -> None:
+        """Load the files as a server does.
+
+        Raises:
+            OSError: a file can't be parsed, or the key does not belong to the certificate.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if self._certificate:
-            context.load_cert_chain(self._certificate, self._key, password="")  # never asks a terminal for one
+            context.load_cert_chain(
+                self._certificate, self._key, password=""
+            )  # an empty password, so that OpenSSL does not ask on the terminal
         if self._authority:
             context.load_verify_locations(self._authority)

@@ -1,4 +1,4 @@
-"""Flags of tritonserver that `python -m serving` does not pass on, as they would break the service in silence."""
+"""Reject flags of tritonserver that would silently break the service, and parse the others."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,35 +6,38 @@ from collections.abc import Iterator, Sequence
 from serving.installation import TritonError
 
 _FALSE, _TRUE, _ANY = "false|off|0", "true|on|1", ".*"
-_LOGGING = "the launcher reads the log; choose what it shows with --log-level, and redirect standard error to a file"
-_KEYS = "only model-config can be restricted: probes and the clients of this repository send no key"
+_LOGGING = "the launcher reads the log; choose its level with --log-level, and redirect standard error to a file"
+_KEYS = "only model-config can be restricted, because probes and the clients of this repository send no key"
 _TURNS = (
     "admission assumes that vggish and bert take turns on a CPU; to run both at once, remove rate_limiter from their "
     "configurations"
 )
 _MODELS = (
-    "every model of the repository is served from the start; serve a repository that holds just the models you want"
+    "every model of the repository is served from the start; serve a repository that contains just the models you want"
 )
 
-# flag: the values that are rejected (a regular expression, matched in lower case), and the reason with the remedy
+# flag: (rejected values, as a regular expression that is matched in lower case; reason with the remedy)
 REJECTED = {
     "allow-grpc": (_FALSE, "clients and draining need gRPC; close its port with a firewall or a NetworkPolicy"),
     "allow-http": (
         _FALSE,
-        "the launcher and the stages need HTTP; it listens on loopback alone unless --expose-http is given",
+        "the launcher and the stages need HTTP; it listens on loopback only, unless --expose-http is given",
     ),
     "allow-metrics": (_FALSE, "admission and stall detection read the metrics; close their port with a firewall"),
-    "allow-sagemaker": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),
-    "allow-vertex-ai": (_TRUE, "it opens a port on all addresses that asks for no admin key; use HTTP or gRPC"),
+    "allow-sagemaker": (_TRUE, "it opens a port on all addresses that needs no admin key; use HTTP or gRPC"),
+    "allow-vertex-ai": (_TRUE, "it opens a port on all addresses that needs no admin key; use HTTP or gRPC"),
     "backend-config": (
         "(python|onnxruntime),shm-region-prefix-name=.*",
-        "the launcher chooses the prefix, to remove shared memory after a crash; leave it out",
+        "the launcher sets the prefix, to remove shared memory after a crash; leave it out",
     ),
     "backend-directory": (
         _ANY,
-        "the launcher makes this directory from the backends that came with Triton; add yours there",
+        "the launcher creates this directory from the backends of the Triton installation; add yours there",
     ),
-    "exit-on-error": (_FALSE, "a server without one of its models never gets ready; mend the model or remove it"),
+    "exit-on-error": (
+        _FALSE,
+        "a server that lacks one of its models never becomes ready; repair the model or remove it",
+    ),
     "grpc-address": (_ANY, "use --host, before the --"),
     "grpc-port": (_ANY, "use --grpc-port, before the --"),
     "grpc-restricted-protocol": ("(?!model-config:).*", _KEYS),
@@ -64,12 +67,15 @@ _WITHOUT_VALUE = ("--disable-auto-complete-config", "--help")
 def check(arguments: Sequence[str]) -> None:
     """Check the flags that a user gave for tritonserver.
 
+    Args:
+        arguments: the flags, as --flag=value or as --flag value.
+
     Raises:
-        TritonError: one would break the service; one sentence that names it and says what to use instead.
+        TritonError: a flag would break the service; the message names the flag and the remedy.
     """
     for given, value in parse(arguments):
         name = given.removeprefix("--")
-        # Triton takes a flag's beginning for the flag
+        # Triton accepts an unambiguous prefix of a flag
         for flag in [name] if name in REJECTED else [flag for flag in REJECTED if flag.startswith(name)]:
             values, reason = REJECTED[flag]
             if re.fullmatch(values, value.lower()):
@@ -77,13 +83,18 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def exit_timeout(arguments: Sequence[str], default: int) -> int:
-    """Return the seconds that Triton gives requests in flight when told to stop: the last --exit-timeout-secs."""
+    """Return how many seconds Triton waits for requests in flight when it stops: the last --exit-timeout-secs.
+
+    Args:
+        arguments: the user's flags for tritonserver.
+        default: seconds without such a flag.
+    """
     given = [value for flag, value in parse(arguments) if "--exit-timeout-secs".startswith(flag)]
     return int(given[-1]) if given and given[-1].isdecimal() else default
 
 
 def parse(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield each flag with its value, given as --flag=value or as --flag value."""
+    """Yield each flag with its value; both --flag=value and --flag value are accepted."""
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith("--") and argument != "--":

@@ -1,4 +1,4 @@
-"""Finds Triton: `tritonserver` on PATH (NVIDIA's container), else the server inside the `nvidia-pytriton` wheel."""
+"""Find Triton: `tritonserver` on PATH (NVIDIA's container), else the server inside the `nvidia-pytriton` wheel."""
 
 import importlib.util
 import os
@@ -9,31 +9,31 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-WHEEL_RELEASE = "24.10"  # of Triton, in nvidia-pytriton 0.7.0
-RELEASE_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"  # set in NVIDIA's images
-PARALLEL_CONFIG = "parallel"  # of the ensemble `emotion`: two steps of a request at a time
-PARALLEL_RELEASE = "26.05"  # the first that survives it (github.com/triton-inference-server/core/pull/483)
-HTTP_RELEASE = "25.08"  # the first whose HTTP server bounds a request's size, chunks and JSON depth (CVE-2025-23310)
+WHEEL_RELEASE = "24.10"  # Triton's release in nvidia-pytriton 0.7.0
+RELEASE_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"  # environment variable that NVIDIA's images set
+PARALLEL_CONFIG = "parallel"  # configuration of the ensemble `emotion` with two steps of a request at a time
+PARALLEL_RELEASE = "26.05"  # first release without the crash of github.com/triton-inference-server/core/pull/483
+HTTP_RELEASE = "25.08"  # first release whose HTTP server limits size, chunks and JSON depth (CVE-2025-23310)
 OUR_BACKENDS = Path(__file__).parent / "backends"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _SHELL_SAFE = re.compile(r"[\w/.,:+@%=-]+", re.ASCII)
 
 
 class TritonError(RuntimeError):
-    """Triton can't be found, started or used; one line that says what to do."""
+    """Triton can't be found, started or used; the message is one line that names the remedy."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Where a Triton server and what it needs are.
+    """The files of a Triton installation.
 
     Attributes:
         binary: the tritonserver program.
-        backends: the directory of the backends that came with it.
-        caches: the directory of the response caches that came with it.
+        backends: directory of the installation's backends.
+        caches: directory of the installation's response caches.
         libraries: directories for LD_LIBRARY_PATH.
-        stub: the python backend's stub for the running Python, where the installation carries several; else None.
-        release: of Triton, such as "26.09"; None where it is not known.
+        stub: the Python backend's stub for the running Python if the installation has several stubs; else None.
+        release: Triton's release, such as "26.09"; None if it is unknown.
     """
 
     binary: Path
@@ -45,15 +45,15 @@ class Installation:
 
     @property
     def has_native_onnxruntime(self) -> bool:
-        """Whether NVIDIA's own ONNX Runtime backend is among the backends."""
+        """True if the installation includes NVIDIA's native ONNX Runtime backend."""
         return (self.backends / "onnxruntime" / "libtriton_onnxruntime.so").is_file()
 
 
 def find_triton() -> Installation:
-    """The Triton to run.
+    """Return the Triton installation to run.
 
     Raises:
-        TritonError: there is none, or the wheel's can't run under this Python.
+        TritonError: there is none, or the wheel's Triton can't run with this Python.
     """
     if on_path := shutil.which("tritonserver"):
         binary = Path(on_path).resolve()
@@ -76,22 +76,26 @@ def find_triton() -> Installation:
 
 
 def check_release(installation: Installation, config: str | None) -> None:
-    """Check that this Triton survives a configuration.
+    """Check that this Triton can run a configuration without a known crash.
+
+    Args:
+        installation: the Triton to run.
+        config: name of the configuration; None for config.pbtxt.
 
     Raises:
-        TritonError: it is known to be too old.
+        TritonError: this Triton is too old for the configuration.
     """
     release = installation.release
     if config == PARALLEL_CONFIG and release is not None and release < PARALLEL_RELEASE:
         raise TritonError(
             f"the configuration {PARALLEL_CONFIG} needs Triton {PARALLEL_RELEASE} or newer, and this one is {release}: "
-            "it crashes where one of two steps of a request fails; leave out --config, or put a newer tritonserver on "
+            "it crashes if one of two steps of a request fails; leave out --config, or put a newer tritonserver on "
             "PATH"
         )
 
 
 def http_warning(installation: Installation) -> str | None:
-    """Return why HTTP of this Triton must not be open to strangers; None if the release is known to be safe."""
+    """Return a warning against exposing this Triton's HTTP; None if the release is known to be safe."""
     if installation.release is not None and installation.release >= HTTP_RELEASE:
         return None
     release = f"Triton {installation.release}" if installation.release else f"A Triton older than {HTTP_RELEASE}"
@@ -102,7 +106,11 @@ def http_warning(installation: Installation) -> str | None:
 
 
 def _libpython() -> Path:
-    """The shared library of the running interpreter, which the wheel's stub links against."""
+    """Return the shared library of the running Python, which the wheel's stub is linked against.
+
+    Raises:
+        TritonError: this machine does not have the library.
+    """
     name = f"libpython{PYTHON_VERSION}.so.1.0"
     variables = sysconfig.get_config_vars()
     library_directory, architecture = variables.get("LIBDIR") or "/usr/lib", variables.get("MULTIARCH") or ""
@@ -116,19 +124,19 @@ def _libpython() -> Path:
         if (library := Path(place, name)).is_file():
             return library
     raise TritonError(
-        f"{name} is not on this machine, and Triton's python backend needs it: install it "
+        f"{name} is not on this machine, and Triton's Python backend needs it: install it "
         f"(Debian and Ubuntu: apt-get install libpython{PYTHON_VERSION}), or use a Python built with --enable-shared"
     )
 
 
 def shell_safe(directory: Path, link: Path) -> Path:
-    """Return the directory, or a link to it where its path holds a space or another character special to a shell.
+    """Return the directory, or a link to it if its path contains a space or another special character of the shell.
 
-    Triton starts the processes of its python backend with `bash -c` and quotes no path.
+    Triton starts the processes of its Python backend with `bash -c` and does not quote paths.
 
     Args:
         directory: an absolute path.
-        link: where to make the link.
+        link: path of the link if it is needed.
     """
     if is_shell_safe(directory):
         return directory
@@ -137,16 +145,20 @@ def shell_safe(directory: Path, link: Path) -> Path:
 
 
 def is_shell_safe(path: Path) -> bool:
-    """Return whether a shell takes the path as one word without quotes."""
+    """Return whether a shell reads the path as one word without quotes."""
     return bool(_SHELL_SAFE.fullmatch(str(path)))
 
 
 def prepare_backends(installation: Installation, directory: Path) -> Path:
-    """The backends directory to hand to Triton: its own ones, and ours where it has no native `onnxruntime`.
+    """Return the backends directory for Triton: the installation's, with our `onnxruntime` if it has no native one.
 
     Args:
-        directory: to be made, in a writable one. The python backend is copied, as Triton makes its stub executable at
-            start and must own it for that.
+        installation: the Triton to run.
+        directory: path of a new directory, used if our backend is added. The Python backend is copied into it, because
+            Triton changes the mode of the stub at its start and must own the file.
+
+    Raises:
+        OSError: the directory can't be written.
     """
     if installation.has_native_onnxruntime:
         return shell_safe(installation.backends, directory)
@@ -165,7 +177,7 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
 
 
 def environment(installation: Installation) -> dict[str, str]:
-    """The environment for Triton and the Python processes it starts, which take their packages from ours."""
+    """Return the environment of Triton and its Python processes, which import packages from this Python environment."""
     environ = dict(os.environ)
 
     def prepend(variable: str, *entries: Path | str) -> None:
@@ -173,12 +185,12 @@ def environment(installation: Installation) -> dict[str, str]:
 
     prepend("LD_LIBRARY_PATH", *installation.libraries)
     prepend("PATH", Path(sys.prefix) / "bin")
-    prepend("PYTHONPATH", Path(__file__).parent.parent)  # emotion/, for the preprocessing stages
+    prepend("PYTHONPATH", Path(__file__).parent.parent)  # the stages import emotion/ and stages/
     environ["VIRTUAL_ENV"] = sys.prefix
-    environ["TOKENIZERS_PARALLELISM"] = "false"  # threads and the python backend's fork don't go together
-    # one BLAS thread per preprocessing stage: its matrices are small, and the cores belong to ONNX Runtime
+    environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads do not survive the Python backend's fork
+    # one BLAS thread per Python stage, because its matrices are small and ONNX Runtime needs the cores
     environ.setdefault("OMP_NUM_THREADS", "1")
     environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # pages of 2 MiB under ONNX Runtime's tensors (docs/performance.md says what they give)
+    # pages of 2 MiB for ONNX Runtime's tensors (docs/performance.md has the measurement)
     environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     return environ

@@ -1,9 +1,9 @@
-"""Notices a model that is stuck in a loop: requests wait for it, and none of its batches ends."""
+"""Detect a model that is stuck in a loop: requests wait for it, and none of its batches ends."""
 
 from stages.triton_metrics import PENDING, REQUESTS, WAITING, parse
 
-# One reading a second. The largest batch that is accepted, 32 recordings of 60 s, takes its time (docs/reliability.md),
-# and a restart in the middle of it would let one caller take the server down.
+# 300 readings are 300 s. A batch of 32 recordings of 60 s is accepted and slow (docs/reliability.md), and a restart
+# during it would let a single caller interrupt the service.
 MAX_STALLED_READINGS = 300
 
 
@@ -11,19 +11,21 @@ class StallDetector:
     """Compares each reading of Triton's metrics with the one before."""
 
     def __init__(self) -> None:
-        """Start without a reading."""
-        self._batches: dict[str, float] = {}  # executions of each model at the last reading
-        self._stalled: dict[str, int] = {}  # readings in a row at which requests waited and no batch had ended
+        """Create a detector without readings."""
+        self._batches: dict[str, float] = {}  # executed batches of each model at the last reading
+        self._stalled: dict[str, int] = {}  # consecutive readings with waiting requests and no ended batch
 
     def stuck_model(self, metrics: str) -> str | None:
-        """Return a model that ended no batch for MAX_STALLED_READINGS readings although requests waited, or None.
+        """Add a reading, and return a model with MAX_STALLED_READINGS stalled readings in a row, or None.
+
+        A reading is stalled if requests wait for the model and it has ended no batch since the reading before.
 
         Args:
-            metrics: Triton's metrics at this moment, in Prometheus' text format.
+            metrics: Triton's metrics in Prometheus' text format, read once a second; "" if Triton did not answer.
         """
         values = parse(metrics)
         for model in {model for _, model in values}:
-            # a stage with a queue of its own takes each request from Triton at once, and counts what it has answered
+            # a stage with its own queue accepts each request immediately, and publishes its own count of answers
             batches = values.get((REQUESTS if (REQUESTS, model) in values else "exec_count", model), 0.0)
             waiting = values.get((PENDING, model), 0.0) + values.get((WAITING, model), 0.0) > 0
             stalled = waiting and batches == self._batches.get(model)

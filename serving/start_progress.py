@@ -1,4 +1,4 @@
-"""Says on standard error how far a starting Triton is."""
+"""Report the progress of a Triton start on standard error."""
 
 import sys
 import threading
@@ -10,19 +10,22 @@ from serving.log import CLEAR_LINE
 from serving.triton import Triton
 
 TERMINAL_INTERVAL_S = 1.0
-INTERVAL_S = 10.0  # elsewhere, to keep logs short
+INTERVAL_S = 10.0  # without a terminal, to keep logs short
 
 
 class StartProgress:
-    """`with StartProgress(triton):` reports while the block starts Triton.
+    """A context manager that reports how many models are loaded while its block starts Triton.
 
-    On a terminal the report is one line that changes and is cleared in the end; elsewhere it is a line every 10 s.
+    On a terminal the report is one line that is updated every second and cleared at the end. Elsewhere it is a new line
+    every 10 s.
     """
 
     def __init__(self, triton: Triton, stream: TextIO | None = None) -> None:
-        """
+        """Create a report that starts with the `with` block.
+
         Args:
-            stream: where to write; by default standard error.
+            triton: the server that the block starts.
+            stream: where to write; None for standard error.
         """
         self._triton = triton
         self._stream = stream or sys.stderr
@@ -43,10 +46,10 @@ class StartProgress:
             print(CLEAR_LINE, end="", file=self._stream, flush=True)
 
     def report(self, seconds: float) -> None:
-        """Write how far Triton is.
+        """Write the number of loaded models and the elapsed time.
 
         Args:
-            seconds: since the start.
+            seconds: time since the start.
         """
         loaded, models = len(self._triton.loaded), self._triton.model_count
         text = f"starting Triton: {loaded} of {models} models loaded, {seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""A Triton process as a context manager."""
+"""Start, watch, drain and stop a Triton process; the class is a context manager."""
 
 import contextlib
 import ctypes
@@ -40,29 +40,29 @@ from stages.triton_metrics import METRICS_URL
 
 __all__ = ["Triton", "TritonError"]
 
-# below Linux's default range for outgoing connections (32768 to 60999), which could take a port before Triton does
+# below Linux's default range for outgoing connections (32768 to 60999), which could take a port before Triton binds it
 FREE_PORTS = range(10_240, 32_768)
-READY_TIMEOUT = 300.0  # s; the full-size model takes seconds, a cold network disk more
-EXIT_TIMEOUT = 20  # s that Triton gives requests in flight when told to stop; Kubernetes kills after 30 by default
-# s, plus or minus a tenth, after which gRPC asks a client to connect anew (calls under way are finished first): clients
-# come to know servers that are new, and leave those that are going
-CONNECTION_AGE = 20
-# What callers need not reach: it is answered only to those who send the key
+READY_TIMEOUT_S = 300.0  # the full-size model loads in seconds; a cold network disk takes longer
+EXIT_TIMEOUT_S = 20  # time for requests in flight when Triton stops; Kubernetes kills a pod after 30 s by default
+# gRPC closes a connection after this time, plus or minus a tenth, and after its running calls, so that clients find new
+# servers and leave stopping ones
+MAX_CONNECTION_AGE_S = 20
+# Triton's protocols that require the admin key
 ADMINISTRATION = ("model-repository", "shared-memory", "statistics", "trace", "logging")
 _GONE = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 _LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 _SHARED_MEMORY = Path("/dev/shm")
-QUIET = 5.0  # s without a connection after which nobody is expected any more
+QUIET_S = 5.0  # a drain ends after this time without a connection
 POLL_INTERVAL_S = 0.25  # between two checks of Triton's processes
-MAX_FAILED_PROBES = 10  # of the live endpoint in a row, 1 s each: more, and Triton hangs
-BROKEN_EXIT_TIMEOUT = 2.0  # s that a Triton with a broken stage gets: what waits for that stage would wait forever
+MAX_FAILED_PROBES = 10  # consecutive failed probes of the live endpoint, 1 s each, after which Triton counts as stuck
+BROKEN_EXIT_TIMEOUT_S = 2.0  # exit timeout with a broken stage, because requests for that stage never end
 
 
 class Triton:
-    """Triton serving one model repository.
+    """A Triton process that serves one model repository.
 
-    `with Triton(repository) as server:` runs the block when every model is ready and stops Triton after it.
+    `with Triton(repository) as server:` runs the block when every model is ready, and stops Triton after it.
     """
 
     def __init__(
@@ -81,22 +81,23 @@ class Triton:
         open_statistics: bool = False,
         metrics_host: str | None = None,
     ) -> None:
-        """
+        """Prepare a server that `start` or a `with` block starts.
+
         Args:
             repository: the model repository.
-            http_port, grpc_port, metrics_port: 0 takes any free port.
-            config: the configuration to take from each model's configs/ directory ("gpu"); None or "default" is
+            http_port, grpc_port, metrics_port: the ports; 0 is any free port.
+            config: name of a configuration in the models' configs/ directories, such as "gpu"; None or "default" is
                 config.pbtxt.
-            host: the address to bind to, IPv4 or IPv6, or a name of it; 0.0.0.0 for all IPv4 addresses, :: for all IPv6
-                addresses (over gRPC for IPv4, too).
-            log_level: verbose, info, warning or error: what of Triton's log goes to standard error.
-            arguments: further tritonserver flags, passed on as they are.
-            speech: whether to serve `emotion_speech` too, which recognises what is said.
-            admin_key: opens administration and statistics to those who send it; None makes one up.
-            expose_http: whether HTTP listens on `host`, too; otherwise on loopback alone, as one request without a key
-                can crash Triton 24.10 (CVE-2025-23310).
-            open_statistics: whether statistics are read without the key, as perf_analyzer does.
-            metrics_host: the address that metrics bind to; None is `host`.
+            host: IPv4 address, IPv6 address or host name to bind to; 0.0.0.0 is all IPv4 addresses; :: is all IPv6
+                addresses and, for gRPC, all IPv4 addresses.
+            log_level: lowest level of Triton's log that goes to standard error: verbose, info, warning or error.
+            arguments: additional tritonserver flags, passed on unchanged.
+            speech: whether to serve `emotion_speech` too, which recognises speech.
+            admin_key: the key that administration and statistics require; None for a random key.
+            expose_http: whether HTTP listens on `host`. Otherwise it listens on loopback only, because one request
+                without a key can crash Triton 24.10 (CVE-2025-23310).
+            open_statistics: whether statistics need no key; perf_analyzer reads them without one.
+            metrics_host: address that the metrics bind to; None is `host`.
         """
         self.repository = Path(repository)
         self.config = config
@@ -109,20 +110,20 @@ class Triton:
         self.expose_http = expose_http
         self.open_statistics = open_statistics
         self._admin_key = admin_key or secrets.token_urlsafe(32)
-        self.http_warning: str | None = None  # what is wrong with the exposed HTTP
+        self.http_warning: str | None = None  # why HTTP must not be exposed; set by start()
         self.manifest: dict[str, Any] | None = None
-        self.loaded: set[str] = set()  # models, by name; grows during the start
+        self.loaded: set[str] = set()  # names of the loaded models; grows during the start
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
         self._log: deque[str] = deque(maxlen=500)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._exit_timeout = flags.exit_timeout(self.arguments, EXIT_TIMEOUT) + 5.0
-        self._processes: dict[psutil.Process, str] = {}  # what each is called: Triton, and its Python stages
+        self._exit_timeout = flags.exit_timeout(self.arguments, EXIT_TIMEOUT_S) + 5.0
+        self._processes: dict[psutil.Process, str] = {}  # names of Triton and of its Python processes, for messages
 
     @property
     def http_url(self) -> str:
-        """host:port of HTTP, as this machine reaches it; an IPv6 address is in brackets."""
+        """The address of HTTP as host:port, for clients on this machine; an IPv6 address is in brackets."""
         return addresses.url(self._http_host, self._ports["HTTP"])
 
     @property
@@ -132,17 +133,17 @@ class Triton:
 
     @property
     def grpc_url(self) -> str:
-        """host:port of gRPC, likewise."""
+        """The address of gRPC as host:port, for clients on this machine; an IPv6 address is in brackets."""
         return addresses.url(self.host, self._ports["gRPC"])
 
     @property
     def metrics_url(self) -> str:
-        """host:port of Prometheus metrics (path /metrics), likewise."""
+        """The address of the Prometheus metrics (path /metrics) as host:port, for clients on this machine."""
         return addresses.url(self.metrics_host, self._ports["metrics"])
 
     @property
     def admin_headers(self) -> dict[str, str]:
-        """What to send over HTTP, or as metadata over gRPC, for administration and statistics."""
+        """The HTTP headers, or gRPC metadata, that administration and statistics require."""
         return {"admin-key": self._admin_key, "triton-grpc-protocol-admin-key": self._admin_key}
 
     @property
@@ -152,7 +153,7 @@ class Triton:
 
     @property
     def pid(self) -> int:
-        """Of the tritonserver process, which leads a process group of its own."""
+        """The process ID of tritonserver, which leads its own process group."""
         assert self._process is not None
         return self._process.pid
 
@@ -160,7 +161,7 @@ class Triton:
         """Start Triton and return when every model is ready.
 
         Raises:
-            TritonError: one line that says what is wrong and what to do about it.
+            TritonError: the start failed; the message is one line with the reason and, if there is one, the remedy.
         """
         self.manifest = check_repository(self.repository)
         config = check_config(self._repositories, self.config)
@@ -174,14 +175,14 @@ class Triton:
             self.http_warning = http_warning(installation)
         self.host, self.metrics_host = addresses.resolve(self.host), addresses.resolve(self.metrics_host)
         self._ports = free_ports(self.host, self._ports, {"HTTP": self._http_host, "metrics": self.metrics_host})
-        self._remove_regions()  # of one that was killed together with its launcher, as by a container's memory limit
+        self._remove_regions()  # left by a Triton that was killed with its launcher, for example by the memory limit
         try:
             self._scratch = tempfile.TemporaryDirectory(prefix="emoserve-")
             scratch = Path(self._scratch.name)
             if not is_shell_safe(scratch):
                 raise TritonError(
-                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs one "
-                    "without spaces and other characters that are special to a shell; set TMPDIR to such a directory"
+                    f"the directory for temporary files {str(scratch.parent)!r} can't be used: Triton needs a path "
+                    "without spaces and other special characters of the shell; set TMPDIR to such a directory"
                 )
             repositories = [
                 shell_safe(path.resolve(), scratch / f"repository-{number}")
@@ -189,10 +190,11 @@ class Triton:
             ]
             backends = prepare_backends(installation, scratch / "backends")
         except OSError as error:
-            # shutil lists what it could not copy, and why
+            # shutil.Error lists (source, destination, reason) of each file
             reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise TritonError(
-                f"temporary files can't be written ({reason}); make room for 2 MiB in /tmp, or in what TMPDIR names"
+                f"temporary files can't be written ({reason}); make room for 2 MiB in /tmp, or in the directory that "
+                "TMPDIR names"
             ) from None
         command = [
             str(installation.binary),
@@ -207,12 +209,12 @@ class Triton:
             f"--metrics-port={self._ports['metrics']}",
             f"--http-restricted-api={self._restricted}:admin-key={self._admin_key}",
             f"--grpc-restricted-protocol={self._restricted}:admin-key={self._admin_key}",
-            f"--grpc-max-connection-age={1000 * CONNECTION_AGE}",
-            f"--exit-timeout-secs={EXIT_TIMEOUT}",
-            "--rate-limit=execution_count",  # the encoders' instance groups say what they share
+            f"--grpc-max-connection-age={1000 * MAX_CONNECTION_AGE_S}",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--rate-limit=execution_count",  # makes the encoders take turns as their rate_limiter says
             *(f"--backend-config={name},shm-region-prefix-name={self._region}" for name in ("python", "onnxruntime")),
-            "--metrics-config=summary_latencies=true",  # p99 for those who watch
-            # our configurations say everything; completing them would load every model twice
+            "--metrics-config=summary_latencies=true",  # publishes p99
+            # our configurations are complete, and auto-completion would load every model twice
             "--disable-auto-complete-config",
             *([f"--model-config-name={config}"] if config else []),
             *(["--log-verbose=1"] if self.log_level == "verbose" else []),
@@ -227,8 +229,8 @@ class Triton:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # Ctrl-C is for us; we tell Triton
-            # the kernel means the thread that starts it: others end before this process does
+            start_new_session=True,  # Ctrl-C reaches this process only, which stops Triton
+            # the signal comes when the starting thread ends, so only the main thread is safe
             preexec_fn=_end_with_parent if threading.current_thread() is threading.main_thread() else None,
         )
         self._reader = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
@@ -237,14 +239,14 @@ class Triton:
             self._wait_ready()
             triton = psutil.Process(self.pid)
             self._processes[triton] = "Triton"
-            for stage in triton.children():  # whose command line is STUB MODEL/1/FILE ...
+            for stage in triton.children():  # their command line is STUB MODEL/1/FILE ...
                 self._processes[stage] = f"a process of model '{Path(stage.cmdline()[1]).parts[-3]}'"
         except BaseException:
             self.stop()
             raise
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Triton's exit status when it ends, or None if it still runs after `timeout` seconds."""
+        """Wait for Triton to end, and return its exit status, or None if it still runs after `timeout` seconds."""
         assert self._process is not None
         try:
             return self._process.wait(timeout)
@@ -252,55 +254,56 @@ class Triton:
             return None
 
     def watch(self) -> NoReturn:
-        """Wait until Triton has ended, or can't answer any more.
+        """Wait until Triton has ended or can't answer any more.
 
-        Triton itself stays live and ready where a Python stage died (its requests fail from then on), is stopped (they
-        fail after a second each, and Triton crashes when it continues), or is stuck in a loop. So this process looks.
+        Triton's health endpoints report live and ready even if a Python stage is dead (its requests fail), stopped (its
+        requests fail after a second each, and Triton crashes when it continues) or stuck in a loop. So this method
+        checks the processes and the metrics.
 
         Raises:
-            TritonError: in the end; one sentence that says what happened.
+            TritonError: always, at the end; the message is one sentence with the reason.
         """
-        stopped: set[psutil.Process] = set()  # at the check before
+        stopped: set[psutil.Process] = set()  # processes that were stopped at the previous check
         asked, failed_probes, stalls = time.monotonic(), 0, StallDetector()
         while (status := self.wait(POLL_INTERVAL_S)) is None:
             states = {process: _state(process) for process in self._processes}
             now_stopped = {process for process, state in states.items() if state == psutil.STATUS_STOPPED}
             for process, name in self._processes.items():
                 if process.pid != self.pid and states[process] in _GONE:
-                    raise self._broken(f"{name} died")
+                    raise self._failure(f"{name} died")
                 if process in stopped & now_stopped:
-                    raise self._broken(f"{name} is stopped")
+                    raise self._failure(f"{name} is stopped")
             stopped = now_stopped
             if time.monotonic() - asked > 1:
                 asked = time.monotonic()
-                live = _answers(f"http://{self.http_url}/v2/health/live", timeout=1)
+                live = _is_healthy(f"http://{self.http_url}/v2/health/live", timeout=1)
                 failed_probes = 0 if live else failed_probes + 1
-                if failed_probes == MAX_FAILED_PROBES:  # counted and not timed, as machines sleep
-                    raise self._broken(f"Triton did not answer {MAX_FAILED_PROBES} times in a row")
+                if failed_probes == MAX_FAILED_PROBES:  # a count and not a time, because a machine may sleep
+                    raise self._failure(f"Triton failed {MAX_FAILED_PROBES} health probes in a row")
                 if stuck := stalls.stuck_model(self._metrics()):
-                    raise self._broken(f"model '{stuck}' has answered nothing for minutes while requests waited")
-        raise TritonError(f"Triton ended by itself with exit status {status}; start it again")
+                    raise self._failure(f"model '{stuck}' has ended no batch for minutes while requests waited")
+        raise TritonError(f"Triton ended unexpectedly with exit status {status}; start it again")
 
     def drain(self, limit: float) -> None:
-        """Go on serving until no client has been connected to gRPC for 5 s, but for `limit` seconds at most.
+        """Continue to serve until no client has been connected to gRPC for QUIET_S, at most for `limit` seconds.
 
-        Triton refuses requests from the moment when it is told to stop, so callers must have left by then.
+        Triton rejects requests as soon as it stops, so callers must leave before.
         """
         now = time.monotonic()
         end, quiet_since = now + limit, now
-        while now < min(end, quiet_since + QUIET) and self.wait(0.25) is None:
+        while now < min(end, quiet_since + QUIET_S) and self.wait(0.25) is None:
             now = time.monotonic()
             if self._is_connected():
                 quiet_since = now
 
     def stop(self) -> None:
-        """Stop Triton: requests in flight are finished, and no process is left behind."""
+        """Stop Triton after its requests in flight, and leave no process, shared memory or temporary file behind."""
         if self._process is not None:
             self._process.terminate()
             if self.wait(self._exit_timeout) is None:
                 self._process.kill()
                 self._process.wait()
-            with contextlib.suppress(ProcessLookupError):  # stubs whose server was killed with SIGKILL
+            with contextlib.suppress(ProcessLookupError):  # kills the stubs of a server that was killed with SIGKILL
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._remove_regions()
             assert self._reader is not None
@@ -317,12 +320,13 @@ class Triton:
     ) -> None:
         self.stop()
 
-    def _broken(self, what: str) -> TritonError:
-        self._exit_timeout = BROKEN_EXIT_TIMEOUT
+    def _failure(self, what: str) -> TritonError:
+        """Return the error for a Triton that can't answer, and shorten the exit timeout."""
+        self._exit_timeout = BROKEN_EXIT_TIMEOUT_S
         return TritonError(f"{what}, so that requests fail; start the server again")
 
     def _is_connected(self) -> bool:
-        """Whether a client is connected to gRPC."""
+        """Return whether a client is connected to gRPC."""
         return any(
             connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == self._ports["gRPC"]
             for connection in psutil.Process(self.pid).net_connections("tcp")
@@ -330,22 +334,22 @@ class Triton:
 
     @property
     def _restricted(self) -> str:
-        """What is answered only to those who send the key, as Triton's flags have it."""
+        """The protocols that require the admin key, in the format of Triton's flags."""
         return ",".join(name for name in ADMINISTRATION if not (self.open_statistics and name == "statistics"))
 
     @property
     def _region(self) -> str:
-        """What the names of its shared memory begin with: no other Triton has this address and port of this machine."""
+        """The prefix of the names of its shared memory; it is unique on this machine, as address and port are."""
         address = re.sub("[^0-9a-f]", "-", self.host)
         return f"triton_{platform.node()}_{address}_{self._ports['gRPC']}_"
 
     def _remove_regions(self) -> None:
-        """Remove its shared memory, which outlives a Triton that is killed with SIGKILL."""
+        """Remove its shared memory, which remains if Triton is killed with SIGKILL."""
         for region in _SHARED_MEMORY.glob(f"{self._region}*"):
             region.unlink(missing_ok=True)
 
     def _metrics(self) -> str:
-        """What Triton counts, in Prometheus' text format; empty where it does not answer."""
+        """Return Triton's metrics in Prometheus' text format; "" if Triton does not answer."""
         try:
             return get(f"http://{self.metrics_url}/metrics", timeout=1)
         except OSError:
@@ -356,35 +360,35 @@ class Triton:
         for line in self._process.stdout:
             line = line.rstrip("\n")
             self._log.append(line)
-            if model := log.loaded(line):
+            if model := log.loaded_model(line):
                 self.loaded.add(model)
             log.relay(line, self.log_level)
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline:
             if (status := self.wait(0.05)) is not None:
                 assert self._reader is not None
                 self._reader.join(timeout=5)
                 raise TritonError(
-                    log.failure(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
+                    log.failure_reason(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
                 )
             # Triton opens the port of its metrics last
-            if _answers(f"http://{self.http_url}/v2/health/ready", timeout=5) and self._metrics():
+            if _is_healthy(f"http://{self.http_url}/v2/health/ready", timeout=5) and self._metrics():
                 return
-        raise TritonError(f"Triton was not ready within {READY_TIMEOUT:.0f} s; its last line: {self._last_line()}")
+        raise TritonError(f"Triton was not ready within {READY_TIMEOUT_S:.0f} s; its last line: {self._last_line()}")
 
     def _last_line(self) -> str:
-        return next((line for line in reversed(self._log) if line.strip()), "(it said nothing)")
+        return next((line for line in reversed(self._log) if line.strip()), "(no output)")
 
 
 def _end_with_parent() -> None:
-    """In Triton's process: have the kernel stop it when ours is killed, or it would keep the ports."""
+    """Let the kernel stop Triton when the launcher is killed, so that the ports are freed; runs in Triton's process."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _answers(url: str, timeout: float) -> bool:
-    """Whether a health endpoint says yes within `timeout` seconds."""
+def _is_healthy(url: str, timeout: float) -> bool:
+    """Return whether a health endpoint answers with success within `timeout` seconds."""
     try:
         get(url, timeout)
     except OSError:
@@ -393,7 +397,7 @@ def _answers(url: str, timeout: float) -> bool:
 
 
 def _state(process: psutil.Process) -> str:
-    """As psutil names it; a process that is gone is dead."""
+    """Return the status of a process as psutil names it; a process that no longer exists is dead."""
     try:
         return str(process.status())
     except psutil.NoSuchProcess:
@@ -401,15 +405,15 @@ def _state(process: psutil.Process) -> str:
 
 
 def free_ports(host: str, wanted: dict[str, int], other_hosts: Mapping[str, str] | None = None) -> dict[str, int]:
-    """Return the ports to use by protocol: each the one wanted, or any free one where that is 0.
+    """Return the port of each protocol: the wanted one, or any free port if the wanted one is 0.
 
     Args:
         host: the IP address to bind to.
         wanted: ports by protocol.
-        other_hosts: addresses of the protocols that are bound to another one than `host`.
+        other_hosts: addresses of protocols that do not bind to `host`.
 
     Raises:
-        TritonError: a port is taken. Triton itself would share its gRPC port with another server in silence.
+        TritonError: a port can't be bound. Triton itself would silently share its gRPC port with another server.
     """
     found: dict[str, int] = {}
     sockets: list[socket.socket] = []
@@ -422,10 +426,10 @@ def free_ports(host: str, wanted: dict[str, int], other_hosts: Mapping[str, str]
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((address, candidate))
-                    probe.listen()  # or SO_REUSEADDR would let two protocols have one port
+                    probe.listen()  # without it, SO_REUSEADDR would allow two protocols on one port
                     break
                 except (OSError, OverflowError) as error:
-                    reason = error.strerror if isinstance(error, OSError) else "ports go from 0 to 65535"
+                    reason = error.strerror if isinstance(error, OSError) else "accepted are 0 to 65535"
             else:
                 raise TritonError(
                     f"{protocol} port {port} on {address} can't be used ({reason}); choose another with "

@@ -22,7 +22,7 @@ from dnslib import QTYPE, RR, A, DNSRecord
 from dnslib.server import BaseResolver, DNSLogger, DNSServer
 from emotion_client import EmotionClient, EmotionError, channel
 
-from serving.triton import QUIET, free_ports
+from serving.triton import QUIET_S, free_ports
 
 ENVOY = Path(sys.executable).parent / "envoy"
 CALLERS = 16
@@ -234,4 +234,4 @@ def test_no_call_fails_when_a_server_drains(service: Name | Proxy, servers: list
         drained = time.monotonic() - told
         time.sleep(1)
     assert set(outcomes) == {"answered"}
-    assert QUIET < drained < LIMIT
+    assert QUIET_S < drained < LIMIT

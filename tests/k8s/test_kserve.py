@@ -6,7 +6,7 @@ from typing import Any
 
 import kubernetes_validate
 
-from serving.triton import EXIT_TIMEOUT
+from serving.triton import EXIT_TIMEOUT_S
 from tests.k8s.test_manifests import PORTS, ROOT, VERSION, Object, deployment, of_kind, rendered
 
 KSERVE = ROOT / "k8s" / "kserve"
@@ -96,7 +96,7 @@ def test_pod_is_restricted_drained_and_replaced_as_in_the_base() -> None:
         "terminationGracePeriodSeconds",
     ):
         assert predictor()[key] == pod()[key]
-    assert predictor()["terminationGracePeriodSeconds"] >= int(settings(CPU)["EMOSERVE_DRAIN"]) + EXIT_TIMEOUT
+    assert predictor()["terminationGracePeriodSeconds"] >= int(settings(CPU)["EMOSERVE_DRAIN"]) + EXIT_TIMEOUT_S
     strategy = deployment(CPU, "triton")["spec"]["strategy"]["rollingUpdate"]
     assert predictor()["deploymentStrategy"]["rollingUpdate"] == strategy
 

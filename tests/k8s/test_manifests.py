@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from serving.log import LEVELS
-from serving.triton import CONNECTION_AGE, EXIT_TIMEOUT
+from serving.triton import EXIT_TIMEOUT_S, MAX_CONNECTION_AGE_S
 
 ROOT = Path(__file__).parent.parent.parent
 KUBECTL = Path(sys.executable).parent / "kubectl"
@@ -423,13 +423,13 @@ def test_there_is_time_to_drain(overlay: Path) -> None:
     (drain,) = {
         int(one["data"]["EMOSERVE_DRAIN"]) for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"]
     }
-    assert drain > 1.1 * CONNECTION_AGE + 30  # gRPC's clients then look a name up again
+    assert drain > 1.1 * MAX_CONNECTION_AGE_S + 30  # gRPC's clients then look a name up again
     pauses = {
         one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         for one in pod["spec"]["containers"]
     }
     assert len(pauses) == 1  # a proxy in the pod goes on as long as Triton does
-    assert pod["spec"]["terminationGracePeriodSeconds"] >= pauses.pop() + drain + EXIT_TIMEOUT + 10
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= pauses.pop() + drain + EXIT_TIMEOUT_S + 10
 
 
 @every_overlay

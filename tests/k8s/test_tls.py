@@ -18,7 +18,7 @@ import pytest
 from emotion_client import TLS, EmotionClient, Unreachable
 from emotion_client.cli import main
 
-from serving.certificates import READINESS_LAG_S, SPREAD
+from serving.certificates import READINESS_LAG_S, SPREAD_S
 from serving.triton import free_ports
 from tests.k8s.test_manifests import containers, deployment, jobs, matches, of_kind, triton
 from tests.serving.test_triton import serving
@@ -196,7 +196,7 @@ def test_a_renewal_reaches_every_pod_long_before_the_old_certificate_ends(name: 
     made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(OVERLAYS / name, "Certificate")}
     renewed = [spec for spec in made.values() if not spec.get("isCA")]
     assert renewed
-    latest = int(variables(OVERLAYS / name)["EMOSERVE_RENEWAL_DELAY"]) + SPREAD
+    latest = int(variables(OVERLAYS / name)["EMOSERVE_RENEWAL_DELAY"]) + SPREAD_S
     for spec in renewed:
         assert int(spec["renewBefore"].removesuffix("h")) * 3600 > 2 * latest
     for container in containers(OVERLAYS / name):

@@ -1,4 +1,4 @@
-"""`python -m serving` in a pod that has IPv4 and IPv6 addresses."""
+"""`python -m serving` in a pod with IPv4 and IPv6 addresses."""
 
 import re
 import socket
@@ -29,11 +29,11 @@ ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
         ("127.0.0.1", "10.0.0.7", "127.0.0.1"),
     ],
 )
-def test_metrics_bind_to_the_family_of_the_primary_address(host: str, primary: str | None, bound: str) -> None:
+def test_all_of_family_follows_the_primary_address(host: str, primary: str | None, bound: str) -> None:
     assert all_of_family(host, primary) == bound
 
 
-def test_all_addresses_without_ipv6_in_the_kernel_are_those_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_without_ipv6_in_the_kernel_returns_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "_has_ipv6", lambda: False)
     assert resolve("::") == "0.0.0.0"
     assert resolve("::1") == "::1"
@@ -44,17 +44,15 @@ def test_metrics_host_is_the_host_by_default(tmp_path: Path) -> None:
     assert Triton(tmp_path, host="::", metrics_host="0.0.0.0").metrics_url == "127.0.0.1:8002"
 
 
-def test_primary_address_that_is_none_is_rejected() -> None:
+def test_primary_address_that_is_invalid_is_rejected() -> None:
     command = [sys.executable, "-m", "serving", "--primary-address", "pod-7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "argument --primary-address: invalid ip_address value: 'pod-7'" in done.stderr
 
 
-def test_server_of_a_dual_stack_pod_is_reached_on_both_families(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The variables are those of k8s/base."""
+def test_server_in_a_dual_stack_pod_answers_on_both_families(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variables are those of k8s/base."""
     monkeypatch.setenv("EMOSERVE_TRITON_HOST", "::")
     monkeypatch.setenv("EMOSERVE_PRIMARY_ADDRESS", "10.0.0.7")
     with launched(repository, "serving", *ANY_PORTS) as (process, ready):

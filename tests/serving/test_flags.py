@@ -1,4 +1,4 @@
-"""Flags for tritonserver that would break the service are rejected; the rest is passed on."""
+"""Flags for tritonserver: those that would break the service are rejected, and the others are passed on."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ from tests.conftest import ROOT
         (["--allow-http=False"], "--allow-http=False", "loopback"),
         (["--allow-grpc", "off"], "--allow-grpc=off", "firewall"),
         (["--allow-metrics=0"], "--allow-metrics=0", "firewall"),
-        (["--allow-met=0"], "--allow-metrics=0", "firewall"),  # Triton takes a flag's beginning for the flag
+        (["--allow-met=0"], "--allow-metrics=0", "firewall"),  # Triton accepts a prefix of a flag
         (["--log-verbose=1", "--metrics-port=9000"], "--metrics-port=9000", "use --metrics-port, before the --"),
         (["--http-port=9000"], "--http-port=9000", "use --http-port, before the --"),
         (["--grpc-port=9000"], "--grpc-port=9000", "use --grpc-port, before the --"),
@@ -38,7 +38,7 @@ from tests.conftest import ROOT
         (["--model-control-mode=explicit"], "--model-control-mode=explicit", "just the models you want"),
         (["--model-control-mode=poll"], "--model-control-mode=poll", "just the models you want"),
         (["--load-model=emotion"], "--load-model=emotion", "just the models you want"),
-        (["--exit-on-error=false"], "--exit-on-error=false", "mend the model"),
+        (["--exit-on-error=false"], "--exit-on-error=false", "repair the model"),
         (["--metrics-config=counter_latencies=false"], "--metrics-config=counter_latencies=false", "leave it out"),
         (["--rate-limit=off"], "--rate-limit=off", "remove rate_limiter"),
         (["--rate-limit-resource=cores:2"], "--rate-limit-resource=cores:2", "remove rate_limiter"),
@@ -73,12 +73,12 @@ def test_check_flag_that_breaks_the_service_is_rejected(arguments: list[str], na
         ["--trace-config=level=TIMESTAMPS", "--id", "--allow-http=false", "--cache-config=local,size=1048576"],
     ],
 )
-def test_check_flag_that_does_no_harm_is_passed_on(arguments: list[str]) -> None:
+def test_check_harmless_flag_is_accepted(arguments: list[str]) -> None:
     flags.check(arguments)
 
 
-def test_check_knows_flags_that_triton_has() -> None:
-    """And no other flag of Triton is the beginning of one of them, as it would be taken for it."""
+def test_check_rejected_flags_exist_in_triton() -> None:
+    """No other flag of Triton is a prefix of a rejected flag, because it would be rejected too."""
     triton = find_triton()
     done = subprocess.run(
         [triton.binary, "--help"], env=environment(triton), capture_output=True, text=True, check=False
@@ -90,7 +90,7 @@ def test_check_knows_flags_that_triton_has() -> None:
     assert not [flag for flag in others for rejected in flags.REJECTED if rejected.startswith(flag)]
 
 
-def test_command_with_a_flag_that_is_rejected_ends_with_one_sentence() -> None:
+def test_command_with_a_rejected_flag_prints_one_sentence() -> None:
     command = [sys.executable, "-m", "serving", "--http-port", "0", "--", "--allow-http=false"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")

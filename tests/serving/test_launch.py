@@ -1,4 +1,4 @@
-"""One Triton launched in an unusual way: paths with spaces, IPv6, speech, a response cache, and a terminal."""
+"""One Triton with unusual options: paths with spaces, IPv6, speech, a response cache, and a terminal."""
 
 import os
 import pty
@@ -30,10 +30,10 @@ PACKAGES = ("emotion", "serving", "speech_repository", "stages")
 
 @dataclass
 class Launched:
-    """A `python -m serving` that is ready.
+    """A `python -m serving` process that is ready.
 
     Attributes:
-        terminal: what its standard error, a terminal, has shown so far.
+        terminal: what its standard error, a terminal, has shown so far, in bytes.
     """
 
     process: psutil.Process
@@ -69,7 +69,7 @@ def launched(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         try:
             while data := os.read(ours, 4096):
                 shown.extend(data)
-        except OSError:  # how Linux says that nobody has the terminal open any more
+        except OSError:  # Linux raises it when no process has the terminal open
             os.close(ours)
 
     reader = threading.Thread(target=read)
@@ -93,7 +93,7 @@ def test_launch_from_paths_with_special_characters_serves_both_repositories(
         assert client.analyze(recordings["austen-0890.flac"], transcribe=True).transcript
 
 
-def test_launch_on_ipv6_listens_there_alone(launched: Launched) -> None:
+def test_launch_on_ipv6_listens_on_ipv6_only(launched: Launched) -> None:
     (triton,) = launched.process.children()
     listening = [one.laddr.ip for one in triton.net_connections("inet") if one.status == psutil.CONN_LISTEN]
     assert set(listening) == {"::1"}
@@ -131,7 +131,7 @@ def test_launch_with_a_response_cache_answers_the_same_request_from_it(launched:
         time.sleep(0.1)
 
 
-def test_launch_on_a_terminal_shows_one_line_that_changes_and_goes(launched: Launched) -> None:
+def test_launch_on_a_terminal_shows_one_line_that_is_updated_and_cleared(launched: Launched) -> None:
     clear, line = rb"\r\x1b\[K", rb"starting Triton: \d+ of (\d+) models loaded, \d+ s"
     deadline = time.monotonic() + 10
     while not (shown := re.fullmatch(rb"(?:%b%b)+%b" % (clear, line, clear), launched.terminal)):
@@ -163,7 +163,9 @@ def test_launch_with_temporary_files_in_a_path_with_spaces_is_rejected(
         ("fd00::2", "[fd00::2]:8001"),
     ],
 )
-def test_url_of_each_kind_of_address_is_one_that_this_machine_reaches(tmp_path: Path, host: str, grpc_url: str) -> None:
+def test_grpc_url_of_each_kind_of_address_is_reachable_from_this_machine(
+    tmp_path: Path, host: str, grpc_url: str
+) -> None:
     assert Triton(tmp_path, host=host).grpc_url == grpc_url
 
 
@@ -195,13 +197,13 @@ def test_http_listens_on_loopback_unless_it_is_exposed(tmp_path: Path, host: str
         ("26.09", None),
     ],
 )
-def test_exposed_http_of_a_vulnerable_release_is_warned_of(release: str | None, warning: str | None) -> None:
+def test_http_warning_of_a_vulnerable_release_is_a_sentence(release: str | None, warning: str | None) -> None:
     found = http_warning(Installation(Path(), Path(), Path(), release=release))
     assert found is None if warning is None else found is not None and found.startswith(warning)
 
 
 @pytest.mark.parametrize(("host", "address"), [("localhost", "127.0.0.1"), ("[::1]", "::1"), ("::", "::")])
-def test_resolve_gives_an_address_that_triton_can_bind_to(host: str, address: str) -> None:
+def test_resolve_returns_an_address_that_triton_can_bind_to(host: str, address: str) -> None:
     assert resolve(host) == address
 
 

@@ -1,4 +1,4 @@
-"""Reading Triton's log. The lines are Triton 24.10's own, from machines without a GPU."""
+"""Reading Triton's log; the lines are from Triton 24.10 on machines without a GPU."""
 
 import pytest
 
@@ -19,7 +19,7 @@ DIMS = (
     "TritonModelException: model 'vggish': output 'AUDIO_EMBEDDING' has the dims [64] in the config after the batch "
     "but the shape [-1, 128] in the model"
 )
-AT = r"\n\nAt:\n  /tmp/emoserve-xfpdxoyo/onnxruntime/model.py(329): initialize\n"  # as logged: \n is two characters
+AT = r"\n\nAt:\n  /tmp/emoserve-xfpdxoyo/onnxruntime/model.py(329): initialize\n"  # as in the log: \n is two characters
 WRONG_DIMS = (
     f'E1122 21:58:23.447397 616 backend_model.cc:692] "ERROR: Failed to create instance: {DIMS}{AT}"',
     f"E1122 21:58:23.447624 616 model_lifecycle.cc:642] \"failed to load 'vggish' version 1: Internal: {DIMS}{AT}\"",
@@ -39,44 +39,44 @@ PORT = "E1122 21:59:10.000001 700 main.cc:398] \"failed to start HTTP service: U
     [(INFO, "info"), (CACHE, "info"), (TABLE, "info"), (WARNING, "warning"), (WRONG_DIMS[1], "error"), ("", "info")]
     + [(line, "verbose") for line in NO_GPU],
 )
-def test_line_is_shown_from_its_level_on(line: str, lowest: str) -> None:
-    """Not on the levels above: `error` shows errors alone, `verbose` everything."""
+def test_is_shown_at_its_level_and_below(line: str, lowest: str) -> None:
+    """The level `error` shows only errors, and `verbose` shows everything."""
     wanted = log.LEVELS.index(lowest)
-    assert [log.shown(line, level) for level in log.LEVELS] == [index <= wanted for index in range(len(log.LEVELS))]
+    assert [log.is_shown(line, level) for level in log.LEVELS] == [index <= wanted for index in range(len(log.LEVELS))]
 
 
 @pytest.mark.parametrize("line", NO_GPU)
-def test_a_machine_without_gpu_is_no_failure(line: str) -> None:
-    assert log.failure([INFO, line, TABLE]) is None
+def test_failure_reason_of_a_machine_without_gpu_is_none(line: str) -> None:
+    assert log.failure_reason([INFO, line, TABLE]) is None
 
 
-def test_reason_of_a_model_that_does_not_load_is_one_line_without_traceback() -> None:
-    assert log.failure([*NO_GPU, INFO, *WRONG_DIMS]) == f"model 'vggish' failed to load: Internal: {DIMS}"
+def test_failure_reason_of_a_failed_model_is_one_line_without_traceback() -> None:
+    assert log.failure_reason([*NO_GPU, INFO, *WRONG_DIMS]) == f"model 'vggish' failed to load: Internal: {DIMS}"
 
 
-def test_first_model_that_does_not_load_is_named_and_not_the_ensemble_that_needs_it() -> None:
-    assert log.failure([GPU_CONFIG, *WRONG_DIMS]) == (
+def test_failure_reason_names_the_first_failed_model_and_not_the_ensemble() -> None:
+    assert log.failure_reason([GPU_CONFIG, *WRONG_DIMS]) == (
         "model 'bert' failed to load: Invalid argument: instance group bert_0 of model bert has kind KIND_GPU but no "
         "GPUs are available"
     )
 
 
-def test_without_a_model_to_blame_the_first_error_is_the_reason() -> None:
-    reason = log.failure([*NO_GPU, INFO, WARNING, PORT, WRONG_DIMS[2]])
+def test_failure_reason_without_a_failed_model_is_the_first_error() -> None:
+    reason = log.failure_reason([*NO_GPU, INFO, WARNING, PORT, WRONG_DIMS[2]])
     assert reason is not None
     assert reason.strip() == "failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use"
 
 
-def test_errors_that_tritonserver_prints_itself_count() -> None:
+def test_failure_reason_includes_errors_printed_by_tritonserver() -> None:
     line = "error: creating server: Internal - failed to load all models"
-    assert log.failure([INFO, line]) == "creating server: Internal - failed to load all models"
+    assert log.failure_reason([INFO, line]) == "creating server: Internal - failed to load all models"
 
 
-def test_a_log_without_errors_has_no_reason() -> None:
-    assert log.failure([INFO, WARNING, TABLE, ""]) is None
+def test_failure_reason_of_a_log_without_errors_is_none() -> None:
+    assert log.failure_reason([INFO, WARNING, TABLE, ""]) is None
 
 
-def test_relayed_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_relay_writes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (INFO, NO_GPU[1], WARNING):
         log.relay(line, "warning")
     captured = capsys.readouterr()

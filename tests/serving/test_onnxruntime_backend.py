@@ -1,6 +1,6 @@
-"""The backend `onnxruntime` in a real Triton: what it refuses to load, and how it runs what it loads.
+"""The backend `onnxruntime` in a real Triton: which models it rejects, and how it runs the others.
 
-One Triton loads every model of this file once, the faulty ones too; its repository index tells why each was refused.
+One Triton loads all models of this file, including faulty ones; its repository index has the reason of each failure.
 """
 
 import ctypes.util
@@ -32,7 +32,7 @@ FLOAT, BF16, INT64, STRING = TensorProto.FLOAT, TensorProto.BFLOAT16, TensorProt
 
 
 def tensor(name: str, shape: list[Any], dtype: int = FLOAT) -> onnx.ValueInfoProto:
-    """An input or output of an ONNX graph."""
+    """Return an input or output of an ONNX graph."""
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
@@ -44,34 +44,34 @@ def onnx_model(
     opset: int = 20,
     ir_version: int = 10,
 ) -> bytes:
-    """A serialized ONNX file."""
+    """Return a serialized ONNX file."""
     graph = helper.make_graph(nodes, "graph", inputs, outputs, constants or [])
     imports = [helper.make_opsetid("", opset)]
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=ir_version).SerializeToString())
 
 
 def copy_model(shape: list[Any], dtype: int = FLOAT, **options: Any) -> bytes:
-    """Y = X."""
+    """Return a model Y = X."""
     node = helper.make_node("Identity", ["X"], ["Y"])
     return onnx_model([node], [tensor("X", shape, dtype)], [tensor("Y", shape, dtype)], **options)
 
 
 def add_model(default: list[float] | None = None) -> bytes:
-    """Y = X + B, both [-1, 3]; with a default value B is an overridable initializer, [3]."""
+    """Return a model Y = X + B, both [-1, 3]; with a default value B is an overridable initializer, [3]."""
     inputs = [tensor("X", ["n", 3]), tensor("B", ["n", 3] if default is None else [3])]
     constants = None if default is None else [helper.make_tensor("B", FLOAT, [3], default)]
     return onnx_model([helper.make_node("Add", ["X", "B"], ["Y"])], inputs, [tensor("Y", ["n", 3])], constants)
 
 
 def sequence_model() -> bytes:
-    """Y = X, and an output that is no tensor."""
+    """Return a model Y = X with a second output that is not a tensor."""
     nodes = [helper.make_node("Identity", ["X"], ["Y"]), helper.make_node("SequenceConstruct", ["X"], ["LIST"])]
     outputs = [tensor("Y", ["n", 3]), helper.make_tensor_sequence_value_info("LIST", FLOAT, ["n", 3])]
     return onnx_model(nodes, [tensor("X", ["n", 3])], outputs)
 
 
 def sum_model() -> bytes:
-    """SUM [-1, 1] of the next COUNT of VALUES for each row, COUNT and DOUBLED = 2 COUNT: INT64 [-1, 1]."""
+    """Return a model: SUM [-1, 1] of the next COUNT of VALUES for each row, DOUBLED = 2 COUNT (INT64 [-1, 1])."""
     nodes = [
         helper.make_node("Concat", ["zero", "VALUES"], ["padded"], axis=0),
         helper.make_node("CumSum", ["padded", "axis"], ["prefix"]),
@@ -88,14 +88,14 @@ def sum_model() -> bytes:
 
 
 def shapes_model() -> bytes:
-    """Y = SHAPE [-1, 2]; X [-1] is taken and not looked at."""
+    """Return a model Y = SHAPE [-1, 2] that ignores the values of X [-1]."""
     nodes = [helper.make_node("Identity", ["SHAPE"], ["Y"]), helper.make_node("Identity", ["X"], ["SAME"])]
     inputs = [tensor("X", ["total"]), tensor("SHAPE", ["n", 2], TensorProto.INT32)]
     return onnx_model(nodes, inputs, [tensor("Y", ["n", 2], TensorProto.INT32), tensor("SAME", ["total"])])
 
 
 def total_model() -> bytes:
-    """TOTAL [] = SCALE [] * sum(X [-1])."""
+    """Return a model TOTAL [] = SCALE [] * sum(X [-1])."""
     nodes = [
         helper.make_node("ReduceSum", ["X"], ["sum"], keepdims=0),
         helper.make_node("Mul", ["sum", "SCALE"], ["TOTAL"]),
@@ -103,15 +103,15 @@ def total_model() -> bytes:
     return onnx_model(nodes, [tensor("X", ["n"]), tensor("SCALE", [])], [tensor("TOTAL", [])])
 
 
-def head_model() -> bytes:
-    """Y is the first row of X, whatever the batch: a model that breaks the batching contract."""
+def first_row_model() -> bytes:
+    """Return a model that violates the batching contract: Y is the first row of X for every batch size."""
     node = helper.make_node("Slice", ["X", "zero", "one"], ["Y"])
     constants = [helper.make_tensor("zero", INT64, [1], [0]), helper.make_tensor("one", INT64, [1], [1])]
     return onnx_model([node], [tensor("X", ["n", 3])], [tensor("Y", ["m", 3])], constants)
 
 
 def matmul_model() -> bytes:
-    """Y = X @ W: something for a thread pool to do."""
+    """Return a model Y = X @ W, which uses the thread pool."""
     weights = helper.make_tensor("W", FLOAT, [3, 3], [1.0] * 9)
     node = helper.make_node("MatMul", ["X", "W"], ["Y"])
     return onnx_model([node], [tensor("X", ["n", 3])], [tensor("Y", ["n", 3])], [weights])
@@ -125,7 +125,7 @@ B = "name: 'B' data_type: TYPE_FP32 dims: [3]"
 
 @dataclass
 class Model:
-    """A model of the repository; the defaults load."""
+    """A model of the repository; a model with the default values loads."""
 
     onnx: bytes = COPY
     inputs: list[str] = field(default_factory=lambda: [X])
@@ -150,13 +150,13 @@ class Model:
 
 
 def dims(name: str, shape: str, rest: str = "", dtype: str = "TYPE_FP32") -> str:
-    """An input or output entry of config.pbtxt."""
+    """Return an input or output entry of config.pbtxt."""
     return f"name: '{name}' data_type: {dtype} dims: [{shape}] {rest}"
 
 
 ITEM_SHAPE = "batch_input { kind: BATCH_ITEM_SHAPE target_name: 'SHAPE' data_type: TYPE_INT32 source_input: 'X' }"
 
-# Faulty models and what Triton's reason must say: the offending tensor or parameter, and both sides of a mismatch.
+# Faulty models, with a pattern of Triton's reason: the tensor or parameter, and both sides of a mismatch.
 FAULTS: dict[str, tuple[Model, str]] = {
     "input_unknown": (Model(inputs=[dims("WRONG", "3")]), r"input 'WRONG' .* \['X'\]"),
     "input_missing": (Model(add_model()), r"inputs \['B'\] are missing"),
@@ -303,7 +303,7 @@ SERVED = {
         rest=f"{ITEM_SHAPE} dynamic_batching {{ max_queue_delay_microseconds: 200000 }} "
         "instance_group { kind: KIND_CPU count: 1 }",
     ),
-    "head": Model(head_model()),
+    "first_row": Model(first_row_model()),
     "no_shrinkage": Model(
         parameters={"memory.enable_memory_arena_shrinkage": "cpu:0", "enable_mem_arena": "false"},
     ),
@@ -314,7 +314,7 @@ SERVED = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A Triton that has tried to load every model."""
+    """Yield a Triton that has tried to load every model."""
     repository = tmp_path_factory.mktemp("repository")
     for name, model in SERVED.items():
         model.write(repository / name)
@@ -327,7 +327,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
 
 @pytest.fixture(scope="module")
 def client(server: Triton) -> Iterator[grpc.InferenceServerClient]:
-    """A client of that Triton."""
+    """Yield a client of that Triton."""
     with grpc.InferenceServerClient(server.grpc_url) as connected:
         connected.register_plugin(Administrator(server))
         yield connected
@@ -335,13 +335,13 @@ def client(server: Triton) -> Iterator[grpc.InferenceServerClient]:
 
 @pytest.fixture(scope="module")
 def index(client: grpc.InferenceServerClient) -> dict[str, Any]:
-    """State and reason of each model."""
+    """Return the repository index, with the state and reason of each model."""
     models = client.get_model_repository_index(as_json=True)["models"]
     return {model["name"]: model for model in models}
 
 
 def request_inputs(arrays: dict[str, Array]) -> list[grpc.InferInput]:
-    """Arrays as a request's inputs; TYPE_FP32, TYPE_INT64 or, for objects, BYTES."""
+    """Return arrays as a request's inputs; object arrays become BYTES."""
     inputs = []
     for name, array in arrays.items():
         tensor_input = grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
@@ -350,14 +350,14 @@ def request_inputs(arrays: dict[str, Array]) -> list[grpc.InferInput]:
 
 
 def infer(client: grpc.InferenceServerClient, model: str, **arrays: Array) -> dict[str, Array]:
-    """All outputs of one request."""
+    """Return all outputs of one request."""
     result = client.infer(model, request_inputs(arrays))
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 @dataclass
 class Batch:
-    """What concurrent requests were answered, in their order, and in how many runs of the model."""
+    """The answers to concurrent requests in their order, and the number of runs of the model."""
 
     answers: list[dict[str, Array] | InferenceServerException]
     runs: int
@@ -369,11 +369,11 @@ def infer_together(
     requests: list[dict[str, Array]],
     asked: list[list[str]] | None = None,
 ) -> Batch:
-    """Send requests at once, each asking for its own outputs (all outputs if None)."""
+    """Send requests at the same time; each asks for its own outputs, or for all outputs if `asked` is None."""
 
     def executions() -> int:
         statistics = client.get_inference_statistics(model, as_json=True)["model_stats"][0]
-        # a failed run is in no batch statistics, and the client leaves out what is zero
+        # the statistics omit failed runs, and the client omits zeros
         return int(statistics.get("execution_count", 0))
 
     before = executions()
@@ -392,12 +392,12 @@ def infer_together(
         outputs = [grpc.InferRequestedOutput(name) for name in asked[row]] if asked else None
         client.async_infer(model, request_inputs(request), settle(future), outputs=outputs)
     answers = [future.result(timeout=20) for future in futures]
-    time.sleep(0.2)  # Triton counts a request after its answer has left
+    time.sleep(0.2)  # Triton counts a request after it has sent the answer
     return Batch(answers, executions() - before)
 
 
 def values(*rows: list[float]) -> dict[str, Array]:
-    """A request of the model `sum`: rows of one length."""
+    """Return a request of the model `sum` with rows of equal length."""
     return {
         "VALUES": np.array(rows, dtype=np.float32).reshape(len(rows), -1),
         "COUNT": np.array([[len(row)] for row in rows], dtype=np.int64),
@@ -406,7 +406,7 @@ def values(*rows: list[float]) -> dict[str, Array]:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[ModuleType]:
-    """The backend's file as a module, for what can't be seen from outside Triton."""
+    """Yield the backend's file as a module, for tests of its functions."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(find_triton().backends / "python")
         specification = spec_from_file_location("onnxruntime_backend", OUR_BACKENDS / "onnxruntime" / "model.py")
@@ -418,14 +418,14 @@ def backend() -> Iterator[ModuleType]:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_refused_at_load(index: dict[str, Any], name: str) -> None:
+def test_load_of_a_faulty_model_is_rejected(index: dict[str, Any], name: str) -> None:
     assert index[name]["state"] == "UNAVAILABLE"
     assert re.search(FAULTS[name][1], index[name]["reason"]), index[name]["reason"]
     assert f"model '{name}': " in index[name]["reason"]
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_loads(index: dict[str, Any], name: str) -> None:
+def test_load_of_a_valid_model_succeeds(index: dict[str, Any], name: str) -> None:
     assert index[name]["state"] == "READY", index[name]
 
 
@@ -448,18 +448,18 @@ def test_requests_of_different_lengths_run_as_one_batch(client: grpc.InferenceSe
             np.testing.assert_array_equal(array, answer[name])
 
 
-def test_batch_with_a_request_of_zero_elements_fails_that_request_alone(client: grpc.InferenceServerClient) -> None:
-    """NVIDIA's native backend answers it, and the requests behind it with what the memory held before."""
+def test_batch_with_a_request_of_zero_elements_fails_only_that_request(client: grpc.InferenceServerClient) -> None:
+    """NVIDIA's native backend answers it, and computes the requests behind it from stale memory."""
     batch = infer_together(client, "sum", [values([1, 2, 3]), values([]), values([4, 5]), values([]), values([9])])
     assert batch.runs < 3
-    for refused in (batch.answers.pop(1), batch.answers.pop(2)):
-        assert isinstance(refused, InferenceServerException)
-        assert refused.status() == "StatusCode.INVALID_ARGUMENT"
-        assert "input 'VALUES' has the shape [1, 0], which has no elements; send at least one" in refused.message()
+    for rejected in (batch.answers.pop(1), batch.answers.pop(2)):
+        assert isinstance(rejected, InferenceServerException)
+        assert rejected.status() == "StatusCode.INVALID_ARGUMENT"
+        assert "input 'VALUES' has the shape [1, 0], which has no elements; send at least one" in rejected.message()
     assert [answer["SUM"].tolist() for answer in batch.answers] == [[[6]], [[9]], [[9]]]
 
 
-def test_each_request_gets_the_outputs_it_asked_for(client: grpc.InferenceServerClient) -> None:
+def test_batch_returns_to_each_request_its_requested_outputs(client: grpc.InferenceServerClient) -> None:
     asked = [["SUM"], ["DOUBLED"], ["DOUBLED", "SUM"]]
     batch = infer_together(client, "sum", [values([1]), values([2, 3]), values([4, 5, 6])], asked)
     assert batch.runs < 3
@@ -467,14 +467,14 @@ def test_each_request_gets_the_outputs_it_asked_for(client: grpc.InferenceServer
     assert batch.answers[1]["DOUBLED"].tolist() == [[4]] and batch.answers[2]["SUM"].tolist() == [[15]]
 
 
-def test_rows_have_the_shape_of_their_request(client: grpc.InferenceServerClient) -> None:
+def test_batch_item_shape_is_the_shape_of_each_request(client: grpc.InferenceServerClient) -> None:
     shapes = [(1, 3, 2), (2, 1, 2), (1, 5, 2)]
     batch = infer_together(client, "shapes", [{"X": np.zeros(shape, np.float32)} for shape in shapes])
     assert batch.runs < len(shapes)
     assert [answer["Y"].tolist() for answer in batch.answers] == [[[3, 2]], [[1, 2], [1, 2]], [[5, 2]]]
 
 
-def test_a_failing_run_is_an_error_of_the_culprit_alone(client: grpc.InferenceServerClient) -> None:
+def test_batch_with_a_failing_request_fails_only_that_request(client: grpc.InferenceServerClient) -> None:
     good, bad = values([1, 2]), values([3, 4])
     bad["COUNT"][:] = 100  # beyond the end of VALUES
     batch = infer_together(client, "sum", [good, bad, good])
@@ -488,62 +488,62 @@ def test_a_failing_run_is_an_error_of_the_culprit_alone(client: grpc.InferenceSe
     assert infer(client, "sum", **good)["SUM"].tolist() == [[3]]
 
 
-def test_a_model_that_drops_rows_is_an_error(client: grpc.InferenceServerClient) -> None:
+def test_infer_with_a_model_that_drops_rows_fails(client: grpc.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match=r"output 'Y' has the shape \[1, 3\] for a batch of 2"):
-        infer(client, "head", X=np.zeros((2, 3), np.float32))
+        infer(client, "first_row", X=np.zeros((2, 3), np.float32))
 
 
-def test_without_batching(client: grpc.InferenceServerClient) -> None:
+def test_infer_without_batching_uses_the_default_of_an_optional_input(client: grpc.InferenceServerClient) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.testing.assert_array_equal(infer(client, "unbatched", X=x)["Y"], x + np.array([1, 2, 3], np.float32))
     given = np.array([10, 20, 30], np.float32)
     np.testing.assert_array_equal(infer(client, "unbatched", X=x, B=given)["Y"], x + given)
 
 
-def test_scalars_have_the_configured_dims(client: grpc.InferenceServerClient) -> None:
+def test_infer_scalars_have_the_configured_dims(client: grpc.InferenceServerClient) -> None:
     total = infer(client, "scalars", X=np.array([1, 2, 3], np.float32), SCALE=np.array([2], np.float32))["TOTAL"]
     assert total.shape == (1, 1) and total.item() == 12
 
 
-def test_reshape(client: grpc.InferenceServerClient) -> None:
+def test_infer_with_reshape_restores_the_configured_dims(client: grpc.InferenceServerClient) -> None:
     assert infer(client, "reshaped", X=np.array([[1], [2]], np.float32))["Y"].tolist() == [[1], [2]]
 
 
-def test_strings(client: grpc.InferenceServerClient) -> None:
+def test_infer_strings_are_cut_at_nul(client: grpc.InferenceServerClient) -> None:
     texts = [b"plain", b"", "Gr\u00fc\u00dfe".encode(), b"cut\0here"]
     batch = infer_together(client, "text", [{"X": np.array([[text]], dtype=np.object_)} for text in texts])
     assert batch.runs < len(texts)
     assert [answer["Y"].item() for answer in batch.answers] == [*texts[:3], b"cut"]
 
 
-def test_a_string_that_is_not_utf8_is_an_error(client: grpc.InferenceServerClient) -> None:
+def test_infer_string_that_is_not_utf8_fails(client: grpc.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException, match="input 'X' is not UTF-8"):
         infer(client, "text", X=np.array([[b"\xff"]], dtype=np.object_))
 
 
-def test_memory_parameters_reach_onnx_runtime(client: grpc.InferenceServerClient) -> None:
-    # ONNX Runtime refuses to shrink an arena that enable_mem_arena has switched off
+def test_load_memory_parameters_reach_onnx_runtime(client: grpc.InferenceServerClient) -> None:
+    # ONNX Runtime can't shrink an arena that enable_mem_arena has disabled
     with pytest.raises(InferenceServerException, match="arena"):
         infer(client, "no_shrinkage", X=np.zeros((1, 3), np.float32))
 
 
 def threads(instance: str) -> int:
-    """Threads of the process that runs a model instance, which is among its arguments."""
+    """Return the number of threads of the process that has the model instance among its arguments."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if instance.encode() in (process / "cmdline").read_bytes().split(b"\0"):
                 return len(list((process / "task").iterdir()))
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     raise AssertionError(f"no process runs {instance}")
 
 
-def test_intra_op_thread_count(index: dict[str, Any]) -> None:
+def test_load_intra_op_thread_count_sets_the_number_of_threads(index: dict[str, Any]) -> None:
     assert index["threads_4"]["state"] == "READY"
-    assert threads("threads_4_0_0") - threads("threads_1_0_0") == 3  # the caller is the first of each pool
+    assert threads("threads_4_0_0") - threads("threads_1_0_0") == 3  # the calling thread is the first of each pool
 
 
-def test_parameters_become_session_options(backend: ModuleType) -> None:
+def test_session_options_follow_the_parameters(backend: ModuleType) -> None:
     parameters = {
         "intra_op_thread_count": "3",
         "inter_op_thread_count": "2",
@@ -563,19 +563,19 @@ def test_parameters_become_session_options(backend: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("level", "expected"), [(-1, "ENABLE_BASIC"), (0, "ENABLE_ALL"), (1, "ENABLE_EXTENDED"), (2, "DISABLE_ALL")]
 )
-def test_graph_level(backend: ModuleType, level: int, expected: str) -> None:
+def test_session_options_follow_the_graph_level(backend: ModuleType, level: int, expected: str) -> None:
     options = backend.session_options({"optimization": {"graph": {"level": level}}})
     assert options.graph_optimization_level == getattr(ort.GraphOptimizationLevel, f"ORT_{expected}")
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this onnxruntime has CUDA")
-def test_gpu_with_the_cpu_package_is_rejected(backend: ModuleType, tmp_path: Path) -> None:
+def test_open_session_on_gpu_with_the_cpu_package_is_rejected(backend: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(COPY)
     with pytest.raises(backend.ModelError, match=r"KIND_GPU.*onnxruntime [\d.]+ is for CPUs only.*'gpu'.*KIND_CPU"):
         backend.open_session(tmp_path / "model.onnx", {}, "GPU", 1)
 
 
-def test_gpu_with_both_packages_installed_is_rejected(
+def test_check_packages_with_both_packages_is_rejected(
     backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("onnxruntime", "onnxruntime-gpu"):
@@ -588,11 +588,11 @@ def test_gpu_with_both_packages_installed_is_rejected(
 
 
 def cuda_config(**parameters: str) -> dict[str, Any]:
-    """A model configuration with these parameters alone."""
+    """Return a model configuration with only these parameters."""
     return {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
 
 
-def test_cuda_parameters_become_provider_options(backend: ModuleType) -> None:
+def test_cuda_options_follow_the_parameters(backend: ModuleType) -> None:
     config = cuda_config(
         cudnn_conv_algo_search="1",
         arena_extend_strategy="1",
@@ -619,14 +619,14 @@ def test_cuda_parameters_become_provider_options(backend: ModuleType) -> None:
         ("gpu_mem_limit", str(2**64), r"less than 2\^64"),
     ],
 )
-def test_cuda_parameter_with_a_wrong_value_is_rejected(
+def test_cuda_options_with_an_invalid_value_are_rejected(
     backend: ModuleType, name: str, value: str, accepted: str
 ) -> None:
     with pytest.raises(backend.ModelError, match=f"'{name}' is '{re.escape(value)}' in the config.*{accepted}"):
         backend.cuda_options(cuda_config(**{name: value}))
 
 
-def test_device_allocator_for_initializers_becomes_a_session_option(backend: ModuleType) -> None:
+def test_session_options_include_the_device_allocator(backend: ModuleType) -> None:
     options = backend.session_options(cuda_config(**{backend.DEVICE_ALLOCATOR: "1"}))
     assert options.get_session_config_entry(backend.DEVICE_ALLOCATOR) == "1"
     with pytest.raises(backend.ModelError, match=f"'{backend.DEVICE_ALLOCATOR}' is 'on'"):
@@ -635,7 +635,7 @@ def test_device_allocator_for_initializers_becomes_a_session_option(backend: Mod
 
 @dataclass
 class Driver:
-    """The part of libcuda.so.1 that is called, with answers as NVIDIA documents them: no driver runs here."""
+    """A fake of the functions of libcuda.so.1 that the backend calls, with results as NVIDIA documents them."""
 
     status: int = 0
     version: int = 13000
@@ -661,7 +661,7 @@ class Driver:
         (Driver(count=1), "asks for the GPU 1, but there are 1, counted from 0"),
     ],
 )
-def test_driver_that_can_not_run_the_model_is_rejected(
+def test_check_driver_that_can_not_run_the_model_is_rejected(
     backend: ModuleType, monkeypatch: pytest.MonkeyPatch, driver: Driver, message: str
 ) -> None:
     monkeypatch.setattr(ort, "cuda_version", "13.0")
@@ -669,19 +669,19 @@ def test_driver_that_can_not_run_the_model_is_rejected(
         backend.check_driver(driver, device=1)
 
 
-def test_driver_with_the_device_is_accepted(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_driver_with_the_device_is_accepted(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "cuda_version", "13.0")
     backend.check_driver(Driver(version=13020, count=2), device=1)
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="this machine has NVIDIA's driver")
-def test_gpu_without_a_driver_is_rejected(backend: ModuleType) -> None:
+def test_load_driver_without_a_driver_is_rejected(backend: ModuleType) -> None:
     with pytest.raises(backend.ModelError, match=r"driver is missing \(libcuda\.so\.1.*--gpus all"):
         backend.load_driver()
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cudnn") is not None, reason="this machine has cuDNN")
-def test_missing_libraries_are_named(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_libraries_names_missing_libraries(backend: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "cuda_version", "13.0")
     with pytest.raises(backend.ModelError, match=r"libcublasLt\.so\.13.*libcudnn\.so\.9 can't be loaded.*'gpu'"):
         backend.check_libraries()

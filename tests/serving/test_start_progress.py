@@ -1,4 +1,4 @@
-"""A start says how far it is; on a terminal: test_launch.py."""
+"""Progress reports of a start without a terminal; test_launch.py tests the terminal."""
 
 import io
 import time
@@ -11,7 +11,7 @@ from serving.start_progress import StartProgress
 from tests.conftest import ROOT
 
 
-def test_report_elsewhere_than_on_a_terminal_is_a_line() -> None:
+def test_report_without_a_terminal_is_a_line() -> None:
     stream, triton = io.StringIO(), Triton(ROOT / "model_repository", speech=True)
     progress = StartProgress(triton, stream)
     progress.report(10.2)
@@ -23,7 +23,7 @@ def test_report_elsewhere_than_on_a_terminal_is_a_line() -> None:
     )
 
 
-def test_reports_come_at_intervals_until_the_start_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_repeat_until_the_start_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start_progress, "INTERVAL_S", 0.01)
     stream = io.StringIO()
     with StartProgress(Triton(tmp_path), stream):
@@ -36,7 +36,7 @@ def test_reports_come_at_intervals_until_the_start_is_over(tmp_path: Path, monke
     assert stream.getvalue() == written
 
 
-def test_start_that_takes_no_time_is_not_reported(tmp_path: Path) -> None:
+def test_fast_start_is_not_reported(tmp_path: Path) -> None:
     stream = io.StringIO()
     with StartProgress(Triton(tmp_path), stream):
         pass

@@ -1,4 +1,4 @@
-"""`python -m serving` ends when Triton can't answer any more, so that its supervisor starts it anew."""
+"""Failure detection: `python -m serving` ends when Triton can't answer, so that its supervisor restarts it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from tests.conftest import errors, launched, running_triton, stage
 
 @pytest.fixture
 def launcher(repository: Path) -> Iterator[psutil.Popen]:
-    """The command, ready; none of its family may be left after the test, nor shared memory."""
+    """Yield the running command; after the test, none of its processes and no shared memory may be left."""
     with launched(repository) as (process, _):
         family = process.children(recursive=True)
         regions = set(re.findall(r"/dev/shm/triton_\S+", Path(f"/proc/{family[0].pid}/maps").read_text()))
@@ -36,7 +36,7 @@ def launcher(repository: Path) -> Iterator[psutil.Popen]:
 
 
 @pytest.mark.parametrize("model", ["preprocess", "queue", "vggish"])
-def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
+def test_watch_of_a_killed_stage_ends_the_command(launcher: psutil.Popen, model: str) -> None:
     started = time.monotonic()
     stage(launcher, model).kill()
     assert launcher.wait(30) == 1
@@ -47,7 +47,7 @@ def test_stage_that_died(launcher: psutil.Popen, model: str) -> None:
     )
 
 
-def test_stage_that_is_stopped(launcher: psutil.Popen) -> None:
+def test_watch_of_a_stopped_stage_ends_the_command(launcher: psutil.Popen) -> None:
     stage(launcher, "vggish").suspend()
     assert launcher.wait(30) == 1
     assert (
@@ -56,10 +56,10 @@ def test_stage_that_is_stopped(launcher: psutil.Popen) -> None:
     )
 
 
-def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> None:
+def test_watch_of_a_briefly_stopped_stage_continues(launcher: psutil.Popen) -> None:
     process = stage(launcher, "preprocess")
     process.suspend()
-    time.sleep(0.2)  # less than from one look to the next
+    time.sleep(0.2)  # less than the interval between two checks
     process.resume()
     time.sleep(4 * triton.POLL_INTERVAL_S)
     assert launcher.poll() is None
@@ -67,36 +67,38 @@ def test_stage_that_stops_for_a_moment_is_forgiven(launcher: psutil.Popen) -> No
     assert launcher.wait(30) == 0
 
 
-def test_triton_that_is_stopped(launcher: psutil.Popen) -> None:
+def test_watch_of_a_stopped_triton_ends_the_command(launcher: psutil.Popen) -> None:
     launcher.children()[0].suspend()
     assert launcher.wait(30) == 1
     assert "".join(errors(launcher)) == "error: Triton is stopped, so that requests fail; start the server again\n"
 
 
-def test_triton_does_not_outlive_a_launcher_that_is_killed(launcher: psutil.Popen) -> None:
-    launcher.kill()  # the fixture sees to the rest
+def test_launcher_killed_with_sigkill_leaves_no_process(launcher: psutil.Popen) -> None:
+    launcher.kill()  # the fixture checks that no process is left
 
 
-def test_stage_that_runs_in_circles(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_of_a_stage_in_an_endless_loop_fails(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stalls, "MAX_STALLED_READINGS", 3)
-    circling = shutil.copytree(repository, tmp_path / "circling", copy_function=os.link)
-    stage_file = circling / "preprocess/1/model.py"
+    looping = shutil.copytree(repository, tmp_path / "looping", copy_function=os.link)
+    stage_file = looping / "preprocess/1/model.py"
     source, line = stage_file.read_text(), "        patches, ids = zip("
     assert line in source
     stage_file.unlink()
-    stage_file.write_text(source.replace(line, f'        while utterances[0][1] == b"round": pass\n{line}'))
+    stage_file.write_text(source.replace(line, f'        while utterances[0][1] == b"loop": pass\n{line}'))
     with (
         ThreadPoolExecutor(3) as callers,
-        running_triton(circling) as server,
+        running_triton(looping) as server,
         EmotionClient(server.grpc_url, retries=False) as client,
     ):
-        for _ in range(3):  # one is worked at, two wait
-            callers.submit(client.analyze, text="round")
-        with pytest.raises(TritonError, match=r"^model 'preprocess' has answered nothing for minutes while"):
+        for _ in range(3):  # one is being processed, two wait
+            callers.submit(client.analyze, text="loop")
+        with pytest.raises(TritonError, match=r"^model 'preprocess' has ended no batch for minutes while"):
             server.watch()
 
 
-def test_stuck_model_is_one_where_requests_wait_and_no_batch_ends() -> None:
+def test_stall_detector_reports_a_model_with_waiting_requests_and_no_ended_batch() -> None:
 
     def metrics(waiting: int, batches: int) -> str:
         return "".join(
@@ -109,15 +111,15 @@ def test_stuck_model_is_one_where_requests_wait_and_no_batch_ends() -> None:
     assert not any(detector.stuck_model(metrics(3, number)) for number in range(2 * stalls.MAX_STALLED_READINGS))
     assert not any(
         detector.stuck_model(metrics(3, 7)) for _ in range(stalls.MAX_STALLED_READINGS)
-    )  # the first of them tells no stall
-    assert not detector.stuck_model("")  # no answer
+    )  # the first of them is the reference
+    assert not detector.stuck_model("")  # Triton did not answer
     assert detector.stuck_model(metrics(3, 7)) == "vggish"
 
 
-def test_stuck_stage_is_one_whose_own_queue_holds_requests_and_answers_none() -> None:
+def test_stall_detector_reports_a_stage_whose_own_queue_does_not_move() -> None:
     def metrics(waiting: int, answered: int) -> str:
         labels = 'model="queue",process="queue_0_0"'
-        taken = f'nv_inference_exec_count{{model="queue",version="1"}} {time.monotonic_ns()}\n'  # says nothing
+        taken = f'nv_inference_exec_count{{model="queue",version="1"}} {time.monotonic_ns()}\n'  # ignored
         held = f"emoserve_stage_waiting_requests{{{labels}}} {waiting}\n"
         return taken + held + f"emoserve_stage_requests_total{{{labels}}} {answered}\n"
 
@@ -128,7 +130,7 @@ def test_stuck_stage_is_one_whose_own_queue_holds_requests_and_answers_none() ->
     assert found[-1] == "queue" and not any(found[:-1])
 
 
-def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repository: Path) -> None:
+def test_start_removes_shared_memory_of_a_killed_server(repository: Path) -> None:
     ports = free_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
     arguments = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     regions = [set[Path](), set[Path]()]
@@ -143,10 +145,12 @@ def test_shared_memory_of_one_that_was_killed_whole_is_removed_by_the_next(repos
         region.unlink()
 
 
-def test_triton_that_does_not_answer(server: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_of_a_triton_that_does_not_answer_fails(server: Triton, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setitem(server._ports, "HTTP", silent.getsockname()[1])
-        monkeypatch.setattr(server, "_exit_timeout", server._exit_timeout)  # watching shortens it
+        monkeypatch.setattr(
+            server, "_exit_timeout", server._exit_timeout
+        )  # watch() shortens it; restored after the test
         monkeypatch.setattr(triton, "MAX_FAILED_PROBES", 2)
-        with pytest.raises(TritonError, match="Triton did not answer 2 times in a row"):
+        with pytest.raises(TritonError, match="Triton failed 2 health probes in a row"):
             server.watch()

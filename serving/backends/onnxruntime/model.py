@@ -1,16 +1,21 @@
 """The Triton backend named ``onnxruntime``, written in Python on the PyPI ``onnxruntime`` package.
 
-Triton runs this file for every model with ``backend: "onnxruntime"`` where NVIDIA's native backend is not installed.
-It is as strict as the native one of Triton 24.10 (ONNX Runtime 1.19.2), so a repository that loads here loads there:
-``RULES`` lists what is compared with the ONNX file, ``session_options`` and ``cuda_options`` the parameters that are
-read.
+Triton runs this file for every model with ``backend: "onnxruntime"`` if NVIDIA's native backend is not installed. It is
+as strict as the native backend of Triton 24.10 (ONNX Runtime 1.19.2), so a repository that loads here loads there too.
+``RULES`` lists the checks against the ONNX file; ``session_options``, ``run_options`` and ``cuda_options`` read the
+parameters.
 
-Stricter than the native backend, on purpose: the configuration must name every input (nothing is auto-completed);
-``batch_input`` but for BATCH_ITEM_SHAPE, ``batch_output``, sequence batching, decoupled answers, execution
-accelerators and operator libraries are refused; strings must be UTF-8. Contrib operators newer than ONNX Runtime 1.19.2
-can't be told apart here. A request with an input of zero elements is refused where requests are batched: the native
-backend answers it, and corrupts the answers of others. Kinder in one thing: where a batch fails, its requests are run
-one by one, so that only the culprit fails.
+It is stricter than the native backend in these points:
+
+- The configuration must name every input; nothing is auto-completed.
+- ``batch_input`` of another kind than BATCH_ITEM_SHAPE, ``batch_output``, sequence batching, decoupled responses,
+  execution accelerators and operator libraries are rejected.
+- Strings must be UTF-8.
+- A batched request with an input of zero elements is rejected. The native backend answers it, and corrupts the answers
+  of other requests in its batch.
+
+It is more lenient in one point: if a batch fails, its requests run one by one, so that only the failing request gets an
+error. It can't detect contrib operators that are newer than ONNX Runtime 1.19.2.
 """
 
 import contextlib
@@ -26,17 +31,17 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-import triton_python_backend_utils as pb_utils  # Triton's own, in the process that runs this file
+import triton_python_backend_utils as pb_utils  # Triton provides it in the process that runs this file
 
 from stages import cpu_quota
 
 Config = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
-NATIVE_IR_VERSION = 10  # the newest that ONNX Runtime 1.19.2 reads
-NATIVE_OPSET = 21  # likewise, of the domain ai.onnx
+NATIVE_IR_VERSION = 10  # newest IR version that ONNX Runtime 1.19.2 reads
+NATIVE_OPSET = 21  # newest opset of the domain ai.onnx that ONNX Runtime 1.19.2 reads
 
-# Where the weights' memory comes from. The native backend reads it in newer releases than 24.10.
+# Session option for the allocator of the weights. The native backend reads it since a release after 24.10.
 DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 
 SAME_NAME = ("BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "STRING")
@@ -48,14 +53,23 @@ ONNX_TYPES = {f"TYPE_{name}": f"tensor({name.lower()})" for name in SAME_NAME} |
 
 
 class ModelError(ValueError):
-    """A model that can't be served; the message is one sentence without the model's name."""
+    """The model can't be served; the message is one sentence without the model's name."""
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
 
 
 def onnx_file(config: Config, version_directory: Path) -> Path:
-    """Path of the ONNX file, ``model.onnx`` by default; of a directory it is the ``model.onnx`` in it."""
+    """Return the path of the ONNX file.
+
+    Args:
+        config: the model configuration; its ``default_model_filename`` is ``model.onnx`` by default, and may name a
+            directory that contains a ``model.onnx``.
+        version_directory: directory of the model version.
+
+    Raises:
+        ModelError: the file does not exist.
+    """
     path = version_directory / (config.get("default_model_filename") or "model.onnx")
     if path.is_dir():
         path /= "model.onnx"
@@ -65,7 +79,7 @@ def onnx_file(config: Config, version_directory: Path) -> Path:
 
 
 def protobuf_varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The variable-length integer at a position, and the position after it."""
+    """Return the variable-length integer at a byte position, and the position after it."""
     value = shift = 0
     while message[at] & 0x80:
         value |= (message[at] & 0x7F) << shift
@@ -74,7 +88,7 @@ def protobuf_varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """(field number, value) of each field of a message made of integers (wire type 0) and byte strings (type 2)."""
+    """Yield (field number, value) of each field of a message of integers (wire type 0) and byte strings (type 2)."""
     at = 0
     while at < len(message):
         key, at = protobuf_varint(message, at)
@@ -87,8 +101,12 @@ def protobuf_fields(message: memoryview) -> Iterator[tuple[int, Any]]:
 
 
 def check_onnx_version(path: Path) -> None:
-    """Refuse a file that the native backend's ONNX Runtime is too old for (ModelProto.ir_version and .opset_import)."""
-    with path.open("rb") as file:  # mapped, so the weights are not read
+    """Check that the native backend's ONNX Runtime can read the file's IR version and opset.
+
+    Raises:
+        ModelError: ModelProto.ir_version or .opset_import is too new.
+    """
+    with path.open("rb") as file:  # mapped into memory, so that the weights are not read
         fields = list(protobuf_fields(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
     ir_version = next((value for number, value in fields if number == 1), 0)
     if ir_version > NATIVE_IR_VERSION:
@@ -104,7 +122,17 @@ def check_onnx_version(path: Path) -> None:
 
 
 def parameter(config: Config, name: str, pattern: str = ".*", accepted: str = "a string") -> str | None:
-    """The string value of a config parameter, None where absent; ``accepted`` says what ``pattern`` matches."""
+    """Return the string value of a config parameter, or None if it is absent.
+
+    Args:
+        config: the model configuration.
+        name: the key in ``parameters``.
+        pattern: regular expression of the accepted values, matched without case.
+        accepted: description of ``pattern`` for the error message.
+
+    Raises:
+        ModelError: the value does not match.
+    """
     if name not in config.get("parameters", {}):
         return None
     value = str(config["parameters"][name].get("string_value", ""))
@@ -114,23 +142,29 @@ def parameter(config: Config, name: str, pattern: str = ".*", accepted: str = "a
 
 
 def thread_count(config: Config, name: str) -> int:
-    """Threads asked for by a parameter; 0, the default, leaves the number to ONNX Runtime."""
+    """Return the number of threads that a parameter sets; 0, the default, lets ONNX Runtime choose."""
     return int(parameter(config, name, r"\d{1,4}", "a whole number from 0 to 9999") or 0)
 
 
 def intra_op_threads(config: Config) -> int:
-    """The same, but for 0 as many as a container's CPU limit grants: ONNX Runtime counts the node's cores."""
+    """Return the number of intra-op threads; 0 lets ONNX Runtime choose.
+
+    The default is the container's CPU limit if there is one, because ONNX Runtime counts the cores of the node.
+    """
     return thread_count(config, "intra_op_thread_count") or cpu_quota.limit() or 0
 
 
 def boolean(config: Config, name: str, default: bool) -> bool:
-    """A parameter's truth value."""
+    """Return the boolean value of a parameter, or the default if it is absent."""
     value = parameter(config, name, "true|on|1|false|off|0", "true, on, 1, false, off or 0")
     return default if value is None else value.lower() in ("true", "on", "1")
 
 
 def session_options(config: Config) -> ort.SessionOptions:
-    """ONNX Runtime's options from ``parameters`` and ``optimization.graph.level``; unknown parameters are ignored."""
+    """Return ONNX Runtime's session options from ``parameters`` and ``optimization.graph.level``.
+
+    Unknown parameters are ignored, as in the native backend.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads(config)
     options.inter_op_num_threads = thread_count(config, "inter_op_thread_count")
@@ -141,21 +175,24 @@ def session_options(config: Config) -> ort.SessionOptions:
     device_allocator = parameter(config, DEVICE_ALLOCATOR, "[01]", "0 (the arena) or 1 (the device)")
     if device_allocator is not None:
         options.add_session_config_entry(DEVICE_ALLOCATOR, device_allocator)
-    boolean(config, "share_session_between_instances", False)  # checked as there; instances are processes of their own
+    boolean(config, "share_session_between_instances", False)  # checked only: each instance is its own process
     level = config.get("optimization", {}).get("graph", {}).get("level", 0)
     options.graph_optimization_level = {
         -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
         1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
         2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     }.get(level, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
-    # Each instance is a process: a spinning thread of one steals a core from the others.
+    # each instance is a process, and its spinning threads would take cores from the other processes
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
 
 
 def run_options(config: Config) -> ort.RunOptions:
-    """Options of every run: ``memory.enable_memory_arena_shrinkage``, such as ``cpu:0``, gives memory back after it."""
+    """Return the options of every run.
+
+    The parameter ``memory.enable_memory_arena_shrinkage``, such as ``cpu:0``, frees unused arena memory after each run.
+    """
     options = ort.RunOptions()
     shrinkage = parameter(config, "memory.enable_memory_arena_shrinkage")
     if shrinkage is not None:
@@ -164,10 +201,11 @@ def run_options(config: Config) -> ort.RunOptions:
 
 
 def open_session(path: Path, config: Config, kind: str, device: int) -> ort.InferenceSession:
-    """Open the ONNX file on the GPU ``device`` for instance kind ``GPU``, else on the CPU.
+    """Open the ONNX file on the GPU ``device`` for the instance kind ``GPU``, else on the CPU.
 
     Raises:
-        ModelError: The file or a parameter is wrong, or the GPU can't be used. A model is never moved to the CPU.
+        ModelError: the file or a parameter is invalid, or the GPU can't be used. A GPU instance never falls back to
+            the CPU.
     """
     options = session_options(config)
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -184,15 +222,15 @@ def open_session(path: Path, config: Config, kind: str, device: int) -> ort.Infe
             f"instance_group asks for KIND_GPU, but ONNX Runtime could not use CUDA on device {device}; its own "
             "message is in the log above"
         )
-    session.disable_fallback()  # a failing run is answered with an error, never silently moved to the CPU
+    session.disable_fallback()  # a failed run returns an error and is not repeated on the CPU
     return session
 
 
 # --- CUDA -----------------------------------------------------------------------------------------------------------
 
 CUDA_REMEDY = "install the extra 'gpu' into an environment of its own (docs/gpu.md), or use KIND_CPU"
-CUDNN = "libcudnn.so.9"  # of every onnxruntime-gpu since 1.19
-CUDA_CHOICES = {  # by the native backend's name and value; ONNX Runtime has words for the values
+CUDNN = "libcudnn.so.9"  # version 9 for every onnxruntime-gpu since 1.19
+CUDA_CHOICES = {  # native backend's name: {native backend's value: ONNX Runtime's value}
     "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
     "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
     "do_copy_in_default_stream": {"0": "0", "1": "1"},
@@ -200,10 +238,13 @@ CUDA_CHOICES = {  # by the native backend's name and value; ONNX Runtime has wor
 
 
 def cuda_options(config: Config) -> dict[str, str]:
-    """Return ONNX Runtime's CUDA options from ``parameters``, which have the native backend's names and defaults.
+    """Return ONNX Runtime's CUDA options from ``parameters`` with the native backend's names and defaults.
 
-    The native backend overwrites these four in ``gpu_execution_accelerator`` by their defaults
-    (github.com/triton-inference-server/server/issues/8808), so that ``parameters`` is the place that works for both.
+    The native backend overwrites these four options in ``gpu_execution_accelerator`` with their defaults
+    (github.com/triton-inference-server/server/issues/8808), so only ``parameters`` works for both backends.
+
+    Raises:
+        ModelError: a value is not accepted.
     """
     options = {}
     for name, choices in CUDA_CHOICES.items():
@@ -220,20 +261,30 @@ def cuda_options(config: Config) -> dict[str, str]:
 
 
 def check_cuda(device: int) -> None:
-    """Load the CUDA libraries of NVIDIA's pip packages; ModelError where something that CUDA needs is missing.
+    """Load the CUDA libraries of NVIDIA's pip packages, and check that CUDA can be used.
 
     ONNX Runtime itself would log a warning and run the model on the CPU.
+
+    Args:
+        device: index of the GPU.
+
+    Raises:
+        ModelError: the package, the driver, the GPU or a library is missing or too old.
     """
     check_packages()
     if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find; check_libraries says it
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints missing libraries, which check_libraries reports
             ort.preload_dlls()
     check_driver(load_driver(), device)
     check_libraries()
 
 
 def check_packages() -> None:
-    """Refuse to use CUDA where the Python package in use has none."""
+    """Check that the installed onnxruntime package supports CUDA.
+
+    Raises:
+        ModelError: it does not, or two packages overwrite each other.
+    """
     folders = {}
     for package in ("onnxruntime", "onnxruntime-gpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -252,7 +303,11 @@ def check_packages() -> None:
 
 
 def load_driver() -> ctypes.CDLL:
-    """NVIDIA's driver library; ModelError where there is none."""
+    """Load and return NVIDIA's driver library.
+
+    Raises:
+        ModelError: the library is missing.
+    """
     try:
         return ctypes.CDLL("libcuda.so.1")
     except OSError as error:
@@ -263,12 +318,16 @@ def load_driver() -> ctypes.CDLL:
 
 
 def check_driver(driver: Any, device: int) -> None:
-    """Refuse a driver without the GPU ``device``, or older than the CUDA that onnxruntime-gpu was built with."""
+    """Check that the driver has the GPU ``device`` and supports the CUDA that onnxruntime-gpu was built with.
+
+    Raises:
+        ModelError: it does not.
+    """
     status = driver.cuInit(0)
     if status:
         raise ModelError(
             f"instance_group asks for KIND_GPU, but NVIDIA's driver reports error {status} from cuInit (100: no GPU "
-            "is visible); run nvidia-smi, and look at CUDA_VISIBLE_DEVICES"
+            "is visible); run nvidia-smi, and check CUDA_VISIBLE_DEVICES"
         )
     version, count = ctypes.c_int(), ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
@@ -287,14 +346,17 @@ def check_driver(driver: Any, device: int) -> None:
 
 
 def check_libraries() -> None:
-    """Refuse to run without a library of CUDA or cuDNN.
+    """Check that the libraries of CUDA and cuDNN can be loaded.
 
-    The first four are what onnxruntime-gpu 1.31.1 links. cuDNN is loaded when the first operator needs it
-    (github.com/microsoft/onnxruntime/pull/29252), too late for a clear message.
+    onnxruntime-gpu 1.31.1 links the first four. It loads cuDNN when the first operator needs it
+    (github.com/microsoft/onnxruntime/pull/29252), which is too late for a clear message.
+
+    Raises:
+        ModelError: a library is missing.
     """
     major = cuda_major()
     cuda = [f"libcublasLt.so.{major}", f"libcublas.so.{major}", "libcurand.so.10", f"libcudart.so.{major}"]
-    missing = [name for name in [*(cuda if major else []), CUDNN] if not loads(name)]
+    missing = [name for name in [*(cuda if major else []), CUDNN] if not can_load(name)]
     if missing:
         raise ModelError(
             f"instance_group asks for KIND_GPU, but {', '.join(missing)} can't be loaded, which onnxruntime-gpu "
@@ -303,12 +365,12 @@ def check_libraries() -> None:
 
 
 def cuda_major() -> int:
-    """The major version of the CUDA that onnxruntime-gpu was built with; 0 where the package does not say."""
+    """Return the major version of the CUDA that onnxruntime-gpu was built with; 0 if the package does not report it."""
     return int(str(getattr(ort, "cuda_version", "") or "0").split(".")[0])
 
 
-def loads(library: str) -> bool:
-    """Whether a shared library can be loaded."""
+def can_load(library: str) -> bool:
+    """Return whether a shared library can be loaded."""
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -316,11 +378,11 @@ def loads(library: str) -> bool:
     return True
 
 
-# --- the rules: (config, session) -> ModelError or nothing ----------------------------------------------------------
+# --- the rules: each takes (config, session) and raises ModelError --------------------------------------------------
 
 
-def refuse_unsupported(config: Config, _: ort.InferenceSession) -> None:
-    """Features of a model configuration that this backend doesn't have."""
+def reject_unsupported(config: Config, _: ort.InferenceSession) -> None:
+    """Reject features of a model configuration that this backend does not support."""
     accelerators = config.get("optimization", {}).get("execution_accelerators") or {}
     used = {
         "batch_output": config.get("batch_output"),
@@ -339,15 +401,19 @@ def refuse_unsupported(config: Config, _: ort.InferenceSession) -> None:
             )
 
 
-def only_tensors(_: Config, session: ort.InferenceSession) -> None:
-    """Every input and output of the ONNX file is a tensor, configured or not."""
+def check_tensors(_: Config, session: ort.InferenceSession) -> None:
+    """Check that every input and output of the ONNX file is a tensor, even if the configuration does not name it."""
     for node in [*session.get_inputs(), *session.get_overridable_initializers(), *session.get_outputs()]:
         if not node.type.startswith("tensor("):
             raise ModelError(f"'{node.name}' is {node.type} in the model, but only tensors are supported")
 
 
-def names_match(config: Config, session: ort.InferenceSession) -> None:
-    """Required inputs are exactly the model's; optional ones are overridable initializers; outputs are the model's."""
+def check_names(config: Config, session: ort.InferenceSession) -> None:
+    """Check the names of inputs and outputs.
+
+    Required inputs are exactly the model's inputs, optional ones are overridable initializers, and outputs are among
+    the model's outputs.
+    """
     inputs = {node.name for node in session.get_inputs()}
     initializers = {node.name for node in session.get_overridable_initializers()}
     outputs = {node.name for node in session.get_outputs()}
@@ -370,8 +436,8 @@ def names_match(config: Config, session: ort.InferenceSession) -> None:
             raise ModelError(f"output '{entry['name']}' of the config is not one of the model's: {sorted(outputs)}")
 
 
-def types_match(config: Config, session: ort.InferenceSession) -> None:
-    """Data types are equal, and one that the native backend knows (BF16 is not)."""
+def check_types(config: Config, session: ort.InferenceSession) -> None:
+    """Check that data types are equal and that the native backend supports them (it does not support BF16)."""
     for kind, entry, node in configured(config, session):
         if entry["data_type"] not in ONNX_TYPES:
             raise ModelError(f"{kind} '{entry['name']}' is {entry['data_type']} in the config, which is not supported")
@@ -382,8 +448,11 @@ def types_match(config: Config, session: ort.InferenceSession) -> None:
             raise ModelError(f"batch_input '{node.name}' is TYPE_INT32 in the config but {node.type} in the model")
 
 
-def shapes_match(config: Config, session: ort.InferenceSession) -> None:
-    """Ranks are equal; the model's fixed dims are the config's; an output's dims are so even where they are -1."""
+def check_shapes(config: Config, session: ort.InferenceSession) -> None:
+    """Check that ranks are equal and that dims fit.
+
+    A dim of an output equals the model's dim. A dim of an input equals it too, or the model's dim is -1.
+    """
     batching = config["max_batch_size"] > 0
     for kind, entry, node in configured(config, session):
         model = onnx_shape(node)
@@ -400,7 +469,7 @@ def shapes_match(config: Config, session: ort.InferenceSession) -> None:
             )
         elif not model and any(dim != 1 for dim in dims):
             raise ModelError(f"{kind} '{node.name}' has the dims {dims} in the config but is a scalar in the model")
-        elif model and not compatible([-1, *dims] if batching else dims, model, exact=kind == "output"):
+        elif model and not is_compatible([-1, *dims] if batching else dims, model, exact=kind == "output"):
             raise ModelError(
                 f"{kind} '{node.name}' has the dims {dims} in the config{' after the batch' if batching else ''} but "
                 f"the shape {model} in the model"
@@ -408,11 +477,11 @@ def shapes_match(config: Config, session: ort.InferenceSession) -> None:
 
 
 Rule = Callable[[Config, ort.InferenceSession], None]
-RULES: tuple[Rule, ...] = (refuse_unsupported, only_tensors, names_match, types_match, shapes_match)
+RULES: tuple[Rule, ...] = (reject_unsupported, check_tensors, check_names, check_types, check_shapes)
 
 
 def configured(config: Config, session: ort.InferenceSession) -> Iterator[tuple[str, Config, ort.NodeArg]]:
-    """("input" or "output", its config, its ONNX node) of each input and output that the config names."""
+    """Yield ("input" or "output", its configuration, its ONNX node) for each configured input and output."""
     inputs = {node.name: node for node in [*session.get_inputs(), *session.get_overridable_initializers()]}
     outputs = {node.name: node for node in session.get_outputs()}
     for kind, nodes in (("input", inputs), ("output", outputs)):
@@ -421,22 +490,22 @@ def configured(config: Config, session: ort.InferenceSession) -> Iterator[tuple[
 
 
 def item_shapes(config: Config) -> dict[str, str]:
-    """The model's input that takes the shape of each row of one of the requests' inputs, and that input's name."""
+    """Return the names of the model's BATCH_ITEM_SHAPE inputs, each with the name of its source input."""
     return {entry["target_name"][0]: entry["source_input"][0] for entry in config.get("batch_input") or []}
 
 
 def onnx_shape(node: ort.NodeArg) -> list[int]:
-    """Dims of an ONNX tensor, -1 for a symbolic or unknown one."""
+    """Return the dims of an ONNX tensor, with -1 for a symbolic or unknown dim."""
     return [dim if isinstance(dim, int) else -1 for dim in node.shape]
 
 
 def config_dims(entry: Config) -> list[int]:
-    """Dims that the model sees, without the batch: those of ``reshape`` where the config has one."""
+    """Return the dims that the model receives, without the batch: those of ``reshape`` if the config has one."""
     return [int(dim) for dim in (entry["reshape"]["shape"] if "reshape" in entry else entry["dims"])]
 
 
-def compatible(dims: list[int], model: list[int], exact: bool) -> bool:
-    """Whether a configured shape fits the model's, of which -1 takes anything unless ``exact``."""
+def is_compatible(dims: list[int], model: list[int], exact: bool) -> bool:
+    """Return whether a configured shape fits the model's, where -1 accepts every dim unless ``exact``."""
     pairs = zip(dims, model, strict=False)
     return len(dims) == len(model) and all(dim == fixed or (fixed == -1 and not exact) for dim, fixed in pairs)
 
@@ -445,12 +514,16 @@ def compatible(dims: list[int], model: list[int], exact: bool) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """An error's text without line breaks."""
+    """Return the text of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 def c_strings(name: str, array: Array) -> Array:
-    """BYTES as str, each cut at its first NUL byte as the native backend does; ValueError where one is not UTF-8."""
+    """Return BYTES as an object array of str, each cut at its first NUL byte as in the native backend.
+
+    Raises:
+        ValueError: an element is not UTF-8.
+    """
     try:
         texts = [item.split(b"\0", 1)[0].decode() for item in array.flat]
     except UnicodeDecodeError as error:
@@ -461,29 +534,29 @@ def c_strings(name: str, array: Array) -> Array:
 def empty_input(request: Any) -> Any:
     """Return the error response for a request with an input of zero elements, else None.
 
-    NVIDIA's backends stop copying a batch at an input of zero bytes: they answer this request, and those behind it with
-    what the memory held before. A batch dimension of 0 is refused where Triton hands the request over; beside others it
-    may fail them, and alone it is never answered, as Triton drops it before this file sees it.
+    NVIDIA's backends stop copying a batch at an input of zero bytes, and compute the requests behind it from stale
+    memory. A batch dimension of 0 is rejected if the request reaches this file. Triton drops such a request without a
+    response if it is alone, and may fail other requests in its batch.
     """
     for tensor in request.inputs():
         if not all(tensor.shape()):
             message = (
                 f"input '{tensor.name()}' has the shape {list(tensor.shape())}, which has no elements; send at least "
-                "one, unused if need be"
+                "one element, and set the count to 0 if it is not used"
             )
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
     return None
 
 
 def model_shape(entry: Config, node: ort.NodeArg) -> tuple[int, ...] | None:
-    """The shape that a request's input is brought to: flat where ragged, () for a scalar, None for its own."""
+    """Return the shape of an input for the model: (-1,) if ragged, () for a scalar, None for the request's shape."""
     if entry.get("allow_ragged_batch"):
         return (-1,)
     return None if onnx_shape(node) else ()
 
 
 def join(name: str, arrays: list[Array], shape: tuple[int, ...] | None) -> Array:
-    """One input of all requests laid end to end along axis 0; no copy for one request of numbers."""
+    """Return one input of all requests, concatenated along axis 0; a single numeric array is not copied."""
     if arrays[0].dtype == np.object_:
         arrays = [c_strings(name, array) for array in arrays]
     if shape is not None:
@@ -492,27 +565,40 @@ def join(name: str, arrays: list[Array], shape: tuple[int, ...] | None) -> Array
 
 
 def shapes_of_rows(arrays: list[Array]) -> Array:
-    """What Triton calls BATCH_ITEM_SHAPE: INT32 [rows of all requests, dims], each row's shape without the batch."""
+    """Return Triton's BATCH_ITEM_SHAPE, int32 [rows of all requests, dims]: each row's shape without the batch."""
     return np.concatenate([np.full((len(array), array.ndim - 1), array.shape[1:], np.int32) for array in arrays])
 
 
 def split(name: str, array: Array, sizes: list[int]) -> list[Array]:
-    """The rows of each request, as views; ValueError where the model gave another number of rows than it was sent."""
+    """Return the rows of each request as views.
+
+    Args:
+        name: name of the output.
+        array: the output for all requests.
+        sizes: rows of each request.
+
+    Raises:
+        ValueError: the model returned another number of rows than it received.
+    """
     if array.shape[:1] != (sum(sizes),):
         raise ValueError(f"output '{name}' has the shape {list(array.shape)} for a batch of {sum(sizes)}")
     return np.split(array, np.cumsum(sizes)[:-1])
 
 
 class TritonPythonModel:
-    """One instance of a model."""
+    """One instance of a model, in its own process."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """The configuration as it is: names, types and dims are stated in config.pbtxt, never guessed."""
+        """Return the configuration unchanged: config.pbtxt must state all names, types and dims."""
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the ONNX file and hold the configuration to it; TritonModelException says what does not fit."""
+        """Open the ONNX file and check the configuration against it.
+
+        Raises:
+            TritonModelException: the model can't be served; the message names the mismatch.
+        """
         config = json.loads(args["model_config"])
         try:
             path = onnx_file(config, Path(args["model_repository"], args["model_version"]))
@@ -531,15 +617,18 @@ class TritonPythonModel:
         self.item_shapes = item_shapes(config)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """A response for each request, from one run of the model for all of them."""
+        """Return a response for each request, computed in one run of the model for the batch."""
         if not self.batching:
             return [response for request in requests for response in self.respond([request])]
-        refused = {row: refusal for row, request in enumerate(requests) if (refusal := empty_input(request))}
-        answered = iter(self.respond([request for row, request in enumerate(requests) if row not in refused]))
-        return [refused[row] if row in refused else next(answered) for row in range(len(requests))]
+        rejected = {row: error for row, request in enumerate(requests) if (error := empty_input(request))}
+        answered = iter(self.respond([request for row, request in enumerate(requests) if row not in rejected]))
+        return [rejected[row] if row in rejected else next(answered) for row in range(len(requests))]
 
     def respond(self, requests: list[Any]) -> list[Any]:
-        """The responses of one run; where it fails, of one for each. An exception would leak shared memory."""
+        """Return the responses of one run; if it fails, run the requests one by one.
+
+        Errors become responses, because an exception would leak shared memory.
+        """
         if not requests:
             return []
         try:
@@ -551,9 +640,13 @@ class TritonPythonModel:
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INTERNAL))]
 
     def run(self, requests: list[Any]) -> list[Any]:
-        """Join the requests' inputs, run, and split the outputs that each request asked for."""
+        """Concatenate the requests' inputs, run the model, and split the requested outputs.
+
+        Raises:
+            Exception: the run failed, or an input or output has an invalid shape or text.
+        """
         arrays = [{tensor.name(): tensor.as_numpy() for tensor in request.inputs()} for request in requests]
-        # An absent name is an optional input, which batching excludes: all requests have the same.
+        # batched requests all have the same inputs, because optional inputs exclude batching
         feed = {name: join(name, [row[name] for row in arrays], self.inputs[name]) for name in arrays[0]}
         for name, source in self.item_shapes.items():
             feed[name] = shapes_of_rows([row[source] for row in arrays])
