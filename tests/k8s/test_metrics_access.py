@@ -25,9 +25,7 @@ from tests.k8s.test_manifests import (
 )
 
 AZURE = ("aks", "aks-cpu")  # whose collector is in another namespace
-INGRESS = {
-    "emoserve/ingress": "true"
-}  # who may open the page, which has the port of the gateway's metrics
+INGRESS = {"emoserve/ingress": "true"}  # who may open the page, which has the port of the gateway's metrics
 ASKED = [
     "/metrics",
     "/metrics/",
@@ -43,20 +41,13 @@ def admitted(overlay: Path, pod: Object, port: str) -> list[dict[str, str]]:
         if matches(policy["spec"]["podSelector"], pod["metadata"]["labels"]):
             for rule in policy["spec"].get("ingress", []):
                 if port in [entry["port"] for entry in rule["ports"]]:
-                    found += [
-                        peer.get("namespaceSelector", {}).get("matchLabels", {})
-                        for peer in rule["from"]
-                    ]
+                    found += [peer.get("namespaceSelector", {}).get("matchLabels", {}) for peer in rule["from"]]
     return found
 
 
 @every_overlay
 def test_network_policies_admit_the_collector_alone_to_metrics(overlay: Path) -> None:
-    collector = {
-        "kubernetes.io/metadata.name": "kube-system"
-        if overlay.name in AZURE
-        else "monitoring"
-    }
+    collector = {"kubernetes.io/metadata.name": "kube-system" if overlay.name in AZURE else "monitoring"}
     for pod in pods(overlay):
         triton = pod["spec"]["containers"][0]["name"] == "triton"
         expected = [collector] if triton else [INGRESS, collector]
@@ -95,9 +86,7 @@ def test_no_route_leads_to_metrics_of_the_gateway(overlay: Path, asked: str) -> 
 def test_no_route_of_azure_leads_to_metrics_of_the_gateway(asked: str) -> None:
     routed = list(paths(ROOT / "k8s" / "azure" / "gateway"))
     assert routed
-    assert not any(
-        is_routed(kind, path, asked.replace("/api/..", "")) for kind, path in routed
-    )
+    assert not any(is_routed(kind, path, asked.replace("/api/..", "")) for kind, path in routed)
 
 
 @every_overlay
@@ -111,17 +100,13 @@ def test_no_route_leads_to_metrics_of_triton(overlay: Path) -> None:
     assert with_metrics == {"emoserve-metrics"}
     for one in rendered(overlay):
         if one["kind"] in ("Ingress", "HTTPRoute", "GRPCRoute"):
-            assert not re.search(
-                r"emoserve-metrics|\b8002\b", yaml.safe_dump(one["spec"])
-            )
+            assert not re.search(r"emoserve-metrics|\b8002\b", yaml.safe_dump(one["spec"]))
         if one["kind"] == "Service":
             assert one["spec"].get("type", "ClusterIP") == "ClusterIP"
 
 
 def test_proxy_of_triton_passes_no_metrics() -> None:
-    envoy = yaml.safe_load(
-        (ROOT / "k8s" / "components" / "http" / "envoy.yaml").read_text()
-    )
+    envoy = yaml.safe_load((ROOT / "k8s" / "components" / "http" / "envoy.yaml").read_text())
     (chain,) = envoy["static_resources"]["listeners"][0]["filter_chains"]
     (manager,) = (one["typed_config"] for one in chain["filters"])
     (host,) = manager["route_config"]["virtual_hosts"]
@@ -138,17 +123,13 @@ def test_metrics_of_a_gateway_with_a_key_and_a_limit_need_neither() -> None:
     port = free_ports("127.0.0.1", {"page": 0})["page"]
     settings = {
         "EMOSERVE_PORT": str(port),
-        "EMOSERVE_API_KEY": "key",
+        "EMOSERVE_API_KEY": "open sesame",
         "EMOSERVE_RATE_LIMIT": "1",
     }
     command = [sys.executable, "-m", "web.gateway"]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | settings, stderr=subprocess.DEVNULL
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
         try:
-            assert {
-                status(f"http://127.0.0.1:{port}/metrics", process) for _ in range(20)
-            } == {200}
+            assert {status(f"http://127.0.0.1:{port}/metrics", process) for _ in range(20)} == {200}
             answer = httpx.post(
                 f"http://127.0.0.1:{port}/api/analyze",
                 data={"text": "hello"},
