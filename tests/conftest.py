@@ -25,6 +25,7 @@ from serving.installation import find_triton
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech"
+MAKE = ("make", "--old-file=.venv/installed")  # a test does not install anew the environment that it runs in
 HAS_NATIVE_ONNXRUNTIME = find_triton().has_native_onnxruntime  # NVIDIA's backend serves the ONNX models, not ours
 
 
@@ -103,11 +104,19 @@ def stage(launcher: psutil.Popen, model: str) -> psutil.Process:
     return next(one for one in family if f"{model}/1/" in " ".join(one.cmdline()))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files so that one test process exports `repository` while the other runs what does not need it.
+SERVED = {"repository", "checkpoint_directory", "demo_checkpoint"}  # fixtures that export or expand a checkpoint
 
-    Files of many tests come first, as pytest-xdist would have it.
+
+@pytest.hookimpl(tryfirst=True)  # before pytest reads -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a checkpoint, and order the files.
+
+    One test process exports `repository` while the other runs what does not need it. Files of many tests come first,
+    as pytest-xdist would have it.
     """
+    for item in items:
+        if isinstance(item, pytest.Function) and not SERVED.isdisjoint(item.fixturenames):
+            item.add_marker("served")
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
@@ -173,7 +182,7 @@ def repository(demo_checkpoint: Path, once: Once) -> Path:
     """A model repository exported from the demo checkpoint by the command that users type. Tests leave it as it is."""
 
     def make(directory: Path) -> None:
-        command = ["make", "export", f"CHECKPOINT={demo_checkpoint}", f"REPOSITORY={directory}"]
+        command = [*MAKE, "export", f"CHECKPOINT={demo_checkpoint}", f"REPOSITORY={directory}"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr
 

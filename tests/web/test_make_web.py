@@ -11,14 +11,14 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import launched, stage
+from tests.conftest import MAKE, launched, stage
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_everything_is_up_with_one_command_and_down_with_ctrl_c(repository: Path, page_files: Path) -> None:
     process = subprocess.Popen(
-        ["make", "web", f"REPOSITORY={repository}"],
+        [*MAKE, "web", f"REPOSITORY={repository}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
