@@ -99,7 +99,7 @@ def cluster() -> Iterator[Cluster]:
 def adoption() -> str:
     """The command of the docs, without the last line, which applies an overlay."""
     text = (ROOT / "docs" / "components.md").read_text()
-    (block,) = re.findall(r"^```\n([^`]*set-last-applied[^`]*)^```", text, re.MULTILINE)
+    (block,) = re.findall(r"^```(?:bash)?\n([^`]*set-last-applied[^`]*)^```", text, re.MULTILINE)
     command, last, _ = block.rpartition("kubectl apply --kustomize")
     assert last
     return str(command)
