@@ -1,5 +1,5 @@
-"""The emotion model, defined once: labels, audio and text front-ends, torch modules, checkpoints.
+"""The emotion model: labels, audio and text front-ends, torch modules, checkpoints.
 
-`labels`, `audio` and `text` import no torch, so that the serving image stays small; training and Triton's Python
-stages call the very same functions.
+Training and Triton's Python stages call the same front-end functions. The front-ends import no torch, which keeps the
+serving images small.
 """

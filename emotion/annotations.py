@@ -1,8 +1,8 @@
-"""What transcribers and markup add to the words that were said: [LAUGHTER], <noise>, (laughs), *sighs*, <b>."""
+"""Remove annotations of transcribers and markup from a text: [LAUGHTER], <noise>, (laughs), *sighs*, <b>."""
 
 import re
 
-# A bracket of these alone, or of these and details, is an annotation: (laughs), {breath}, (door slams), *sighs deeply*.
+# A bracket that holds only these words, or these and details, is an annotation: (laughs), (door slams), *sighs deeply*.
 _SOUND = re.compile(
     r"(?:laugh|laught|chuckl|giggl|snicker|sigh|breath|inhal|exhal|cough|sneez|sniff|sniffl|snort|sob|cry|weep|whimper|whin"
     r"|wail|gasp|groan|moan|grunt|growl|yawn|scream|shout|yell|shriek|whisper|mumbl|mutter|hum|humm|whistl|gulp|hiccup|burp"
@@ -18,7 +18,7 @@ _DETAIL = re.compile(
     r"|(?:tele)?phone|bell|alarm|engine|car|traffic|siren|mic(?:rophone)?|keyboard|paper|wind|rain"
     r"|speech|speaking|language|talking|chatter|conversation"
 )
-# One word in square brackets is an annotation, unless it anonymises a text ([NAME]) or mends a quotation ([them]).
+# One word in square brackets is an annotation, unless it replaces a name ([NAME]) or completes a quotation ([them]).
 _WORD_IN_BRACKETS = re.compile(
     r"name|religion|person|location|place|city|country|organi[sz]ation|company|address|date|email|phone|number|url|user(?:name)?"
     r"|redacted|i|you|s?he|it|we|they|me|him|her|us|them|my|your|his|its|our|their|th[ai][ts]|these|those|an?|the|and|or|not"
@@ -40,14 +40,14 @@ _HINT = re.compile(r"[<\[({*_]|\+\+")
 
 
 def remove_annotations(text: str) -> str:
-    """Return a text without annotations and markup; what stands in brackets otherwise stays, as do emphasised words."""
+    """Return a text without annotations and markup; other brackets and emphasised words stay."""
     if not _HINT.search(text):
         return text
-    return _EMPHASIS.sub(r" \2 ", _BRACKETS.sub(_kept, text))
+    return _EMPHASIS.sub(r" \2 ", _BRACKETS.sub(_replacement, text))
 
 
-def _kept(found: re.Match[str]) -> str:
-    """What stays of one pair of brackets and its contents."""
+def _replacement(found: re.Match[str]) -> str:
+    """Return the replacement of one pair of brackets and its content."""
     kind, content = found.lastgroup, found[found.lastindex or 0].strip()
     words = _WORD.findall(content.lower())
     sounds = [bool(_SOUND.fullmatch(word)) for word in words]

@@ -1,8 +1,8 @@
-"""Decode an encoded audio file to a mono waveform at 16 kHz: all of it, or an error that says what is wrong.
+"""Decode an encoded audio file to a mono waveform at 16 kHz, or reject it with the reason.
 
 libsndfile decodes WAV, AIFF, AU and FLAC. FFmpeg (PyAV) decodes everything else, MP3 in WAV, and FLAC whose header has
-no length. FFmpeg never probes the format, because some of its formats open other files. `emotion.containers` tells
-whether a file is whole.
+no length. FFmpeg never probes the format, because some of its formats open other files. `emotion.containers` checks
+that a file is complete.
 """
 
 import io
@@ -23,15 +23,17 @@ from emotion.audio import SAMPLE_RATE
 from emotion.containers import aiff, matroska, mp4, mpeg, ogg, sizes, vorbis, wav
 from emotion.errors import InputError
 
-MAX_SECONDS = 60.0  # an utterance; IEMOCAP's longest has 34 s
-SAMPLE_RATES = (4_000, 384_000)  # Hz accepted; below it there is no speech band left, above it no recorder
-MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; what decoding costs at most
-MAX_PEAK = 8.0  # accepted in floating-point files: 18 dB over full scale
+MAX_SECONDS = 60.0  # longest accepted utterance; IEMOCAP's longest has 34 s
+SAMPLE_RATES = (4_000, 384_000)  # Hz, accepted; lower rates lose the speech band, no recorder has higher ones
+MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; bounds the cost of decoding
+MAX_PEAK = 8.0  # of floating-point samples: 18 dB over full scale
 MAX_PACKET = 1 << 20  # bytes of a compressed packet; an Opus packet has 61,298 at most
 MAX_COMPRESSED_CHANNELS = 8  # PyAV 17 to 18 crashes where a frame has more planes
-CANCELLATION = 0.25  # of the power that the mean of independent channels has: 6 dB below, the channels cancel out
-SUSPECT = 1.8  # times that power: equal channels have 2 times or more, one channel alone has 1
-CROSSTALK = 1e-4  # of the strongest channel's power: 40 dB below, the other channels hold nothing
+CANCELLED_POWER_RATIO = (
+    0.25  # of the mean's power to that of independent channels; below it (-6 dB) the channels cancel out
+)
+SUSPECT_POWER_RATIO = 1.8  # the same ratio; equal channels have 2 or more, a single active channel has 1
+CROSSTALK_POWER_RATIO = 1e-4  # of the other channels to the strongest one; below it (-40 dB) they are silent
 ACCEPTED = "WAV, FLAC, MP3, Ogg, M4A or WebM"
 # FFmpeg's decoders that may be used
 CODECS = {
@@ -39,7 +41,7 @@ CODECS = {
     *("pcm_alaw", "pcm_mulaw", "pcm_s8", "pcm_u8", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be"),
     *("pcm_s32le", "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le"),
 }
-# while a file is opened, no decoder runs, so that its headers can be checked first; and no other file is read
+# no decoder runs before the headers are checked, and no other file is opened
 _OPEN_OPTIONS = {"codec_whitelist": "none", "protocol_whitelist": "none"}
 # FFmpeg's sample formats: numpy's type, and whether each channel has a plane of its own
 _DTYPES = {
@@ -56,10 +58,10 @@ class _Block(NamedTuple):
 
 
 class _Memory(io.BytesIO):
-    """A file that libsndfile may seek in wherever a header's lies lead it."""
+    """A file in memory that tolerates seeks to invalid positions, which wrong headers lead libsndfile to."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Stay where it is instead of raising: soundfile would print a traceback and go on."""
+        """Seek, or keep the position if the new one is invalid; soundfile would only print an exception and go on."""
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):
@@ -85,7 +87,7 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
     try:
         parts = [
             _resample(_mix([block.samples for block in part]), rate)
-            # MP3 and chained Ogg files may change midway
+            # rate and channels can change within MP3 and chained Ogg files
             for (rate, *_), part in itertools.groupby(_limited(blocks, max_seconds), _kind)
         ]
     except (av.FFmpegError, soundfile.LibsndfileError) as error:
@@ -98,8 +100,17 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
 
 
 def _open(data: bytes, max_seconds: float) -> tuple[str, Iterator[_Block]]:
-    """Find out what a file is: its format in words, and its samples, which are decoded as they are asked for."""
-    sound = data[mpeg.after_id3(data) :] if data.startswith(b"ID3") else data  # a tag that some put before any format
+    """Detect the format of a file.
+
+    Returns:
+        The name of the format, and the samples, which are decoded as they are consumed.
+
+    Raises:
+        InputError: the format is not accepted, or the container is damaged.
+    """
+    sound = (
+        data[mpeg.after_id3(data) :] if data.startswith(b"ID3") else data
+    )  # some programs put this tag before any format
     if wav.is_wav(sound):
         file = wav.read(sound)
         if file.tag in wav.MPEG_TAGS:
@@ -124,7 +135,7 @@ def _open(data: bytes, max_seconds: float) -> tuple[str, Iterator[_Block]]:
     header, start = min(starts.items(), key=lambda item: len(data) if item[1] is None else item[1])
     if what is None and start is not None:
         return mpeg.NAMES[header], _decode_mpeg(data, header, max_seconds)
-    if what is not None:  # some come with a remedy of their own
+    if what is not None:  # some names contain a remedy
         remedy = "" if ";" in what else f", which is not accepted; send {ACCEPTED}"
         raise InputError(f"AUDIO is {what}{remedy}")
     raise InputError(f"AUDIO is not an audio file that can be read ({len(data)} bytes); send a whole {ACCEPTED} file")
@@ -144,7 +155,7 @@ def _decode_with_libsndfile(data: bytes, name: str, max_seconds: float) -> Itera
             raise InputError(_too_long(f"{file.frames / file.samplerate:.1f}", max_seconds))
         if file.frames * file.channels > MAX_SAMPLES:
             raise InputError(_too_much(file.frames * file.channels, file.channels))
-        # libsndfile turns integers into floats a few thousand at a time; numpy does it at once, and to the same values
+        # numpy converts integers to the same floats as libsndfile, but faster
         samples = file.read(file.frames, dtype="int16" if file.subtype == "PCM_16" else "float32", always_2d=True)
         if len(samples) < file.frames:
             raise InputError(
@@ -155,12 +166,12 @@ def _decode_with_libsndfile(data: bytes, name: str, max_seconds: float) -> Itera
 
 
 def _decode_flac(data: bytes, max_seconds: float) -> Iterator[_Block]:
-    """Decode FLAC: with libsndfile where the header tells the length, which it needs."""
+    """Decode FLAC with libsndfile, or with FFmpeg where the header has no length, which libsndfile needs."""
     if data.find(b"fLaC\0\0\0\x22", 4) >= 0:
         raise InputError("AUDIO is two or more FLAC files joined; send them one at a time")
     fields = int.from_bytes(data[18:26], "big")  # STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits, 36 of samples
     channels, bits, frames = (fields >> 41 & 7) + 1, (fields >> 36 & 31) + 1, fields & (1 << 36) - 1
-    # a WAV from a pipe passes its placeholder on as a length
+    # an encoder copies the placeholder of a WAV from a pipe as the length
     if len(data) >= 26 and sizes.is_placeholder(frames * channels * bits // 8):
         return _decode_with_ffmpeg(data, "flac", "FLAC")
     return _decode_with_libsndfile(data, "FLAC", max_seconds)
@@ -172,16 +183,16 @@ def _decode_ogg(data: bytes) -> Iterator[_Block]:
 
 
 def _decode_mpeg(data: bytes, header: mpeg.Header, max_seconds: float) -> Iterator[_Block]:
-    """Decode MP3 or AAC frame by frame, without what an MP3's encoder says that it put before and behind the sound."""
+    """Decode MP3 or AAC frame by frame, without the delay and padding that an MP3's header declares."""
     frames, seconds = [], 0.0
     for frame in mpeg.frames(data, header):
         frames.append(frame)
         seconds += frame.samples / frame.rate
-        if seconds > max_seconds + 1:  # before anything is decoded
+        if seconds > max_seconds + 1:  # rejects long files before decoding
             raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
     start, end = 0, None
     if frames and header is mpeg.mp3_header and (head := mpeg.gapless(data, frames[0])):
-        if head.frames > len(frames):  # some count the header itself
+        if head.frames > len(frames):  # some encoders count the header frame
             raise InputError(
                 f"AUDIO is a truncated MP3 file: its header promises {head.frames} frames, {len(frames) - 1} are "
                 "there; send it whole"
@@ -200,7 +211,7 @@ def _decode_mpeg(data: bytes, header: mpeg.Header, max_seconds: float) -> Iterat
                 "send it whole"
             )
         for block in map(_block, decoded):
-            # the frame's own rate: FFmpeg gives the first one after a change the rate before it; AAC may double it
+            # FFmpeg reports the previous rate for the first frame after a change; AAC may double the header's rate
             rate = frame.rate if frame.layer else block.rate
             yield _Block(block.samples[max(0, start - at) : None if end is None else max(0, end - at)], rate)
             at += len(block.samples)
@@ -225,7 +236,7 @@ def _decode_with_ffmpeg(data: bytes, container_format: str, name: str) -> Iterat
             if packet.is_corrupt or packet.size > MAX_PACKET:
                 raise InputError(f"AUDIO is a truncated or damaged {name} file (a packet is damaged); send it whole")
             if decoder.name == "vorbis" and bytes(packet)[:1] in vorbis.HEADER_TYPES:
-                raise InputError(f"AUDIO is a damaged {name} file: headers come amid its sound; encode it anew")
+                raise InputError(f"AUDIO is a damaged {name} file: headers follow its sound; encode it again")
             yield from map(_block, packet.decode())
 
 
@@ -254,18 +265,22 @@ def _block(frame: AudioFrame) -> _Block:
 
 
 def _kind(block: _Block) -> tuple[int, int, str]:
-    """Return what blocks have in common that can be joined."""
+    """Return rate, channels and type, which are equal for blocks that can be joined."""
     return block.rate, block.samples.shape[1], block.samples.dtype.char
 
 
 def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:
-    """Yield the blocks that are not empty, as long as they are within all limits."""
+    """Yield the blocks that are not empty.
+
+    Raises:
+        InputError: the rate, the duration or the number of samples exceeds its limit.
+    """
     seconds, samples = 0.0, 0
     for block in blocks:
         _check_rate(block.rate)
         seconds += len(block.samples) / block.rate
         samples += block.samples.size
-        if seconds > max_seconds + 1e-6:  # the sum is rounded
+        if seconds > max_seconds + 1e-6:  # tolerates rounding of the sum
             raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
         if samples > MAX_SAMPLES:
             raise InputError(_too_much(samples, block.samples.shape[1]))
@@ -274,15 +289,15 @@ def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:
 
 
 def _mix(blocks: list[NDArray[Any]]) -> NDArray[np.float32]:
-    """Return the channels' mean, float32 [n], or the strongest channel where a mean would lose what was said.
+    """Return the mean of the channels, or the strongest channel where the mean would lose speech: float32 [n].
 
-    Channels that are independent and of power p_i each have a mean of the power sum(p_i) / channels^2. One far below
-    that is of channels that cancel each other out, such as a microphone's plus and minus.
+    Channels that are independent and of power p_i each have a mean of the power sum(p_i) / channels^2. A
+    mean far below that comes from channels that cancel each other out, such as a balanced microphone's two poles.
     """
     samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     channels = samples.shape[1]
     scale = np.float32(_SCALES.get(samples.dtype.name, 1.0))
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is rejected afterwards
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are rejected in _resample
         if channels == 1:
             return np.multiply(samples[:, 0], scale, dtype=np.float32)
         samples = samples.astype(np.float32, copy=False)
@@ -290,17 +305,21 @@ def _mix(blocks: list[NDArray[Any]]) -> NDArray[np.float32]:
         mean: NDArray[np.float32] = np.matmul(samples, weights)  # .mean(axis=1) is slow
         independent = np.vdot(samples, samples) * scale**2 / channels**2
         power = np.vdot(mean, mean)
-        if power < SUSPECT * independent:
+        if power < SUSPECT_POWER_RATIO * independent:
             powers = np.einsum("nc,nc->c", samples, samples)  # half a millisecond for 3 s of stereo
             strongest = int(powers.argmax())
             others = powers.sum() - powers[strongest]
-            if power < CANCELLATION * independent or others < CROSSTALK * powers[strongest]:
+            if power < CANCELLED_POWER_RATIO * independent or others < CROSSTALK_POWER_RATIO * powers[strongest]:
                 return samples[:, strongest] * scale
     return mean
 
 
 def _resample(waveform: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Return samples that can be used, at SAMPLE_RATE."""
+    """Return a waveform at SAMPLE_RATE.
+
+    Raises:
+        InputError: a sample is not finite, or far over full scale.
+    """
     if not np.isfinite(waveform).all():
         raise InputError("AUDIO has samples that are NaN or infinite; every sample must be a finite number")
     peak = float(np.abs(waveform).max())
@@ -327,6 +346,6 @@ def _too_much(samples: int, channels: int) -> str:
 
 
 def _reason(error: av.FFmpegError | soundfile.LibsndfileError) -> str:
-    """Return the library's own words, without prefix and full stop."""
+    """Return the library's message without prefix and full stop."""
     words = error.strerror if isinstance(error, av.FFmpegError) else error.error_string
     return str(words).removeprefix("Error : ").rstrip(".")

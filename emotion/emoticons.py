@@ -1,8 +1,8 @@
-"""Emoji and emoticons as English words, so that a text encoder that has no pieces for them reads their tone.
+"""Replace emoji and emoticons by English words, because the text encoder's vocabulary has no pieces for them.
 
-An emoji's words are its official name (CLDR, from the package `emoji`), or those of a table here where that name hides
-its tone: 😤 is "face with steam from nose". Many say "very": beside a calm sentence the encoder hardly reads a mere
-"annoyed". Neighbours of one meaning are written once: a row of 😭 is "sad and crying".
+An emoji becomes its official name (CLDR, from the package `emoji`), or the words of a table here where that name hides
+its tone: 😤 is "face with steam from nose". Many entries say "very", because "annoyed" alone hardly changes the
+prediction for a calm sentence. Repeated emoji are written once: a row of 😭 becomes "sad and crying".
 """
 
 import re
@@ -87,7 +87,7 @@ _DRAWN = {"┻━┻": "very angry", "¯\\_(ツ)_/¯": "shrug", "ಠ_ಠ": "anno
 
 
 def _character_class(characters: Iterable[str]) -> str:
-    """The regular expression of one of the characters, as few ranges: re tries one after the other."""
+    """Return a regular expression that matches one of the characters, with as few ranges as possible for speed."""
     ranges: list[list[int]] = []
     for point in sorted(map(ord, characters)):
         if ranges and point == ranges[-1][1] + 1:
@@ -112,7 +112,7 @@ _JOINED = f"{_BASE}{_TAIL}(?:\u200d[{_BASE[1:-1]}🦰-🦳]{_TAIL})*"
 _ONE = re.compile(f"[\U0001f1e6-\U0001f1ff]{{2}}|{_JOINED}")
 _ROW = re.compile(f"(?:(?:{_ONE.pattern})[\\s\u200d\ufe0f]*)+")
 _DRAWING = re.compile("|".join(map(re.escape, _DRAWN)))
-# classes of characters: a fast no for most texts
+# quick tests that most texts fail
 _MAYBE_EMOJI = re.compile("[\u2190-\u33ff\U0001f000-\U0001ffff]")
 _MAYBE_DRAWING = re.compile(_character_class({drawing[0] for drawing in _DRAWN}))
 _VARIANTS = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]")
@@ -158,7 +158,7 @@ _EMOTICON = re.compile(
     + ")",
     re.DOTALL,
 )
-_HINT = re.compile(r"[:;=<>^_]|[xX]['dD]|T[.-]T|-\.-|[oO]\.[oO]")  # a fast no for most texts
+_HINT = re.compile(r"[:;=<>^_]|[xX]['dD]|T[.-]T|-\.-|[oO]\.[oO]")  # quick test that most texts fail
 
 
 def spell_out_emoji(text: str) -> str:
@@ -189,7 +189,7 @@ def _words_of_emoticon(found: re.Match[str]) -> str:
 
 
 def _words(sequence: str) -> str:
-    """The words for one emoji, whatever its tone of skin; for a sequence without a name, those of its parts."""
+    """Return the words for one emoji without its skin tone; for a sequence without a name, the words of its parts."""
     bare = _VARIANTS.sub("", sequence)
     if meaning := _MEANING.get(_GENDER.sub("", bare)):
         return meaning

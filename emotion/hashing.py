@@ -1,4 +1,4 @@
-"""Hashes of files."""
+"""Compute hashes of files."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ _CHUNK = 1 << 20  # bytes read at a time
 
 
 def sha256(path: Path) -> bytes:
-    """Return the SHA-256 of a file, as hashlib.file_digest does from Python 3.11 on."""
+    """Return the SHA-256 of a file; images have Python 3.10, which lacks hashlib.file_digest."""
     total = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -1,7 +1,7 @@
-"""The level of a recording, and where it has sound: the step between decoding and the log-mel patches.
+"""Normalise the level of a recording and find its sound, between decoding and the log-mel patches.
 
-A microphone's gain, and how long it runs before and after somebody speaks, must not change an answer. This step brings
-every recording to one level, removes the silence around it, and says where in it there is sound.
+The prediction must not depend on the microphone's gain or on silence before and after speech. This step scales every
+recording to one level, removes the silence around the speech, and returns the positions of sound.
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 FRAME = 320  # samples: 20 ms; levels are measured in frames that do not overlap
-RUMBLE_DEGREE = 7  # of the polynomials that are taken out of a frame: they hold a DC offset and mains hum
+RUMBLE_DEGREE = 7  # of the polynomial subtracted from a frame, which removes a DC offset and mains hum
 ACTIVITY_MARGIN = 15.9  # dB between the active level and the quietest active frame: M of ITU-T P.56, method B
 TARGET_LEVEL = -20.5  # dB of full scale: the median active level of EmoDB's recordings
 SOUND_RANGE = 21.0  # dB below the active level in which a frame is sound
@@ -21,15 +21,17 @@ SOUND_FRAMES = 3  # consecutive frames that make a sound (60 ms); a click is sho
 MIN_LEVEL = -60.0  # dB of full scale: the lowest active level of a recording that has sound
 MIN_STEADY_LEVEL = -40.0  # dB of full scale: the same for a recording of steady level, which is noise or hum
 STEADY_SPREAD = 6.0  # dB between the 10th and the 90th percentile of the active frames
-MARGIN = 800  # samples that are kept before the first sound and behind the last one: 50 ms
+SOUND_MARGIN = 800  # samples kept before the first sound and behind the last one: 50 ms
 NO_SOUND = f"no sound above {MIN_LEVEL:g} dB of full scale, or nothing but steady noise or clicks"  # in error messages
-SMALLEST_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
+MIN_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
 
 
 class Sound(NamedTuple):
     """The part of a recording that has sound, at TARGET_LEVEL."""
 
-    waveform: NDArray[np.float32]  # [samples], from MARGIN before the first sound to MARGIN behind the last one
+    waveform: NDArray[
+        np.float32
+    ]  # [samples], from SOUND_MARGIN before the first sound to SOUND_MARGIN behind the last one
     positions: NDArray[np.int64]  # [sounds], ascending: samples of `waveform` in the middle of SOUND_FRAMES of sound
 
 
@@ -41,8 +43,8 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     is their median power, because clipping lowers the mean. One gain brings it to TARGET_LEVEL. MIN_LEVEL bounds that
     gain, so that faint noise is not amplified.
 
-    The waveform is filled up with zeros where it has less than MARGIN around the sound: the same recording then gives
-    the same patches, whether it starts with silence or not.
+    Zeros are added where the waveform has less than SOUND_MARGIN around the sound. The same recording then gives the
+    same patches, with or without leading silence.
 
     Args:
         waveform: float32 [n], n >= 1, mono at 16 kHz.
@@ -53,11 +55,11 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     """
     highest, lowest = int(waveform.argmax()), int(waveform.argmin())
     peak = highest if waveform[highest] >= -waveform[lowest] else lowest
-    in_front = -peak % FRAME  # a frame starts at the peak, so that silence in front does not move frames against speech
+    in_front = -peak % FRAME  # a frame starts at the peak, so that leading silence does not shift the frames
     frames = -(-(in_front + waveform.size) // FRAME)
-    padded = np.zeros(MARGIN + frames * FRAME + MARGIN, np.float32)
-    padded[MARGIN + in_front :][: waveform.size] = waveform
-    powers = frame_powers(padded[MARGIN:-MARGIN])
+    padded = np.zeros(SOUND_MARGIN + frames * FRAME + SOUND_MARGIN, np.float32)
+    padded[SOUND_MARGIN + in_front :][: waveform.size] = waveform
+    powers = frame_powers(padded[SOUND_MARGIN:-SOUND_MARGIN])
     if powers.size < SOUND_FRAMES:
         return None
     active = _active(powers)
@@ -70,10 +72,10 @@ def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
     (first_frames,) = np.nonzero(sliding_window_view(powers >= threshold, SOUND_FRAMES).all(axis=1))
     if not first_frames.size:
         return None
-    begin, end = first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME + 2 * MARGIN
+    begin, end = first_frames[0] * FRAME, (first_frames[-1] + SOUND_FRAMES) * FRAME + 2 * SOUND_MARGIN
     sound = padded[begin:end]
     sound *= np.float32(10 ** ((TARGET_LEVEL - level) / 20))
-    middles = MARGIN + (first_frames - first_frames[0]) * FRAME + SOUND_FRAMES * FRAME // 2
+    middles = SOUND_MARGIN + (first_frames - first_frames[0]) * FRAME + SOUND_FRAMES * FRAME // 2
     return Sound(sound, middles)
 
 
@@ -87,7 +89,7 @@ def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     total = (frames[:, None, :] @ frames[:, :, None])[:, 0, 0]  # twice as fast as einsum
     rumble = frames @ _polynomials()
     powers: NDArray[np.float64] = (total - np.einsum("ij,ij->i", rumble, rumble)) / np.float64(FRAME)
-    return np.maximum(powers, SMALLEST_POWER)
+    return np.maximum(powers, MIN_POWER)
 
 
 @cache
@@ -102,7 +104,7 @@ def _active(powers: NDArray[np.float64]) -> NDArray[np.float64]:
     powers = np.sort(powers)[::-1]
     means = np.cumsum(powers) / np.arange(1, powers.size + 1)
     (candidates,) = np.nonzero(means <= powers * 10 ** (ACTIVITY_MARGIN / 10))
-    return powers[: candidates[-1] + 1]  # the loudest frame alone is a candidate, so there always is one
+    return powers[: candidates[-1] + 1]  # never empty: the loudest frame alone is a candidate
 
 
 def _decibels(power: float) -> float:

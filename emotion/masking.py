@@ -1,9 +1,9 @@
-"""Masked swear words as words: "f***", "sh!t" and "@sshole" say what they say without the mask."""
+"""Replace masked swear words by the words: "f***", "sh!t", "@sshole"."""
 
 import re
 from collections import defaultdict
 
-# Where a mask fits several words, the first is taken: the more frequent ones come first.
+# Sorted by frequency: a mask that fits several words becomes the first of them.
 _SWEAR_WORDS = """
     fuck fucking fucked fucker fuckers fucks fuckin fuckery motherfucker motherfuckers motherfucking clusterfuck
     shit bullshit shitty shits shithead shithole horseshit bitch bitches bitching
@@ -11,18 +11,18 @@ _SWEAR_WORDS = """
     dick dicks dickhead cunt cunts crap crappy piss pissed pissing prick pricks pussy bastard bastards
     whore whores slut sluts twat wanker cock bollocks
 """
-_UNKNOWN = "fuck"  # stands for a word that is masked whole
+_UNKNOWN = "fuck"  # replaces a word that is masked completely
 _LOOKALIKE = {"@": "a", "$": "s", "!": "i", "1": "i"}
-_MASK = "*#@$%&_-"  # each stands for any letter but the first
+_MASK = "*#@$%&_-"  # each replaces any letter except the first
 _BY_FIRST_LETTER = defaultdict[str, list[str]](list)
 for _word in _SWEAR_WORDS.split():
     _BY_FIRST_LETTER[_word[0]].append(_word)
 
 _TOKEN = re.compile(r"(?<![0-9A-Za-z\x80-\U0010ffff])(?:[@$](?=[A-Za-z])|[A-Za-z]+[*#@$%&_!1-])[A-Za-z*#@$%&_!1-]*")
-_SEPARATOR = re.compile(r"([*@#$%&_]+)")  # between words, where it masks none
-_HINT = re.compile(r"[*#@$%&]|[A-Za-z][!_1-]+[A-Za-z]|[A-Za-z]__")  # a fast no for most texts
+_SEPARATOR = re.compile(r"([*@#$%&_]+)")  # between words, where nothing is masked
+_HINT = re.compile(r"[*#@$%&]|[A-Za-z][!_1-]+[A-Za-z]|[A-Za-z]__")  # quick test that most texts fail
 _MARK = re.compile(r"[*@#$%&\[(]")
-# what transcripts write for a word: [bleep], YouTube's [ __ ], "**** you", "@#$%!"; no rows of stars, no rules
+# replacements of a whole word in transcripts: [bleep], YouTube's [ __ ], "**** you", "@#$%!"; not rows of stars
 _WHOLE = re.compile(
     r"(?=[*@#$%&!^\[(])(?:[\[(] ?(?:__|\*{2,8}|bleep(?:ed)?|expletive(?: deleted)?|censored) ?[\])]"
     r"|(?<![\w*])\*{3,8}(?=ing\b|(?: you| off| this| that| it| him| her| them| up| my| your)\b)"
@@ -33,23 +33,23 @@ _WHOLE = re.compile(
 
 
 def replace_bleeps(text: str) -> str:
-    """Return a text in which marks that stand for a whole swear word have become one."""
+    """Return a text in which marks that replace a whole swear word are replaced by one."""
     return _WHOLE.sub(_UNKNOWN, text) if _MARK.search(text) else text
 
 
 def unmask(text: str) -> str:
-    """Return a text in which masked swear words are whole, and other words with `*` among their letters are joined."""
+    """Return a text with masked swear words restored, and without `*` inside other words."""
     return _TOKEN.sub(_unmasked, text) if _HINT.search(text) else text
 
 
 def _unmasked(found: re.Match[str]) -> str:
     token = found[0]
     following = found.string[found.end() : found.end() + 1]
-    if following.isdigit() or not following.isascii():  # the word goes on
+    if following.isdigit() or not following.isascii():  # the word continues
         *parts, last = _SEPARATOR.split(token)
         return "".join(_TOKEN.sub(_unmasked, part) for part in parts) + last
     body = token.rstrip("!-")
-    joined = body.replace("*", "") if sum(map(str.isalpha, body)) >= 3 else body  # 2*a*b is none
+    joined = body.replace("*", "") if sum(map(str.isalpha, body)) >= 3 else body  # 2*a*b is no word
     word = _swear_word(body.lower()) or _swear_word(joined.lower())
     if word is None and _SEPARATOR.search(joined):
         word = "".join(_TOKEN.sub(_unmasked, part) for part in _SEPARATOR.split(joined))
@@ -57,9 +57,9 @@ def _unmasked(found: re.Match[str]) -> str:
 
 
 def _swear_word(token: str) -> str | None:
-    """The swear word behind a mask, or None.
+    """Return the swear word that a masked token replaces, or None.
 
-    Each masking character stands for one letter, or a run of `*` for any number of them.
+    Each masking character replaces one letter, or a run of `*` any number of letters.
     """
     plain = token.rstrip(_MASK)
     letters = sum(map(str.isalpha, token))
@@ -79,7 +79,7 @@ def _swear_word(token: str) -> str | None:
 
 
 def _fits(token: str, word: str) -> bool:
-    mask = _MASK if len(word) > 3 else "*"  # a-s, a&s and their like are no swear words
+    mask = _MASK if len(word) > 3 else "*"  # a-s, a&s and the like are no swear words
     return all(
         character == letter or _LOOKALIKE.get(character) == letter or (place > 0 and character in mask)
         for place, (character, letter) in enumerate(zip(token, word, strict=True))

@@ -1,7 +1,7 @@
-"""The torch modules: VGGish for audio, BERT for text, and the head that fuses them.
+"""Define the torch modules: VGGish for audio, BERT for text, and the head that fuses them.
 
-Everything is written for mixed lengths: the patches and tokens of a batch of utterances lie end to end, and an
-utterance without audio or without text simply has none of them.
+All modules take mixed lengths: the patches of a batch of utterances are concatenated, and an utterance without audio
+or without text has zero patches or zero tokens.
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from emotion.audio import PATCH_SHAPE
 from emotion.labels import EMOTIONS
 
 AUDIO_EMBEDDING = 128  # VGGish's own
-VIEWS = ("fused", "audio", "text")  # what an utterance is judged by
-TEXT_EMBEDDING = 256  # one size whatever the encoder's hidden size, so that serving configurations don't change with it
-AGREED = 0.6  # probability: where both views give one label so much, it is the fused label
-FLOOR = 0.05  # probability that fusion adds to each of a view's
-RESIDUAL_LIMIT = 0.18  # per unit of weight; below ln((AGREED + FLOOR) / (1 - AGREED + FLOOR)) / 2 = 0.184
+VIEWS = ("fused", "audio", "text")  # of an utterance: both modalities, audio alone, text alone
+TEXT_EMBEDDING = 256  # independent of the encoder's hidden size, so that serving configurations are too
+MIN_AGREEMENT = 0.6  # a label that both views give this probability is the fused label
+SMOOTHING = 0.05  # added by fusion to each probability of a view
+RESIDUAL_LIMIT = 0.18  # per unit of weight; below ln((0.6 + 0.05) / (0.4 + 0.05)) / 2 = 0.184, see Fusion
 WEIGHT_RANGE = 1.5  # natural logarithm: a view's weight is between 0.22 and 4.5
-LOGIT_LIMIT = 1e-3  # from 0 and 1: logits of probabilities nearer to them would be infinite in fp16
+LOGIT_LIMIT = 1e-3  # distance from 0 and 1; logits of closer probabilities would be infinite in float16
 
 
 class VGGish(nn.Module):
@@ -53,7 +53,7 @@ class VGGish(nn.Module):
         self.final_relu = final_relu
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[patches, 96, 64] log-mel -> [patches, 128]."""
+        """Return the embeddings of log-mel patches: [patches, 96, 64] -> [patches, 128]."""
         maps = self.features(patches.unsqueeze(1))
         return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))  # TensorFlow's order: height, width, channel
 
@@ -66,18 +66,18 @@ def _two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Se
 class Fusion(nn.Module):
     """Weigh the two unimodal views, and correct the sum by a bounded residual.
 
-        fused = w_a * log(p_a + FLOOR) + w_t * log(p_t + FLOOR) + RESIDUAL_LIMIT * (w_a + w_t) * tanh(r)
+        fused = w_a * log(p_a + SMOOTHING) + w_t * log(p_t + SMOOTHING) + RESIDUAL_LIMIT * (w_a + w_t) * tanh(r)
         w = exp(WEIGHT_RANGE * tanh(s))
 
     p_a and p_t are the calibrated probabilities of the views; fully connected layers make s [2] and r [5] from both
     embeddings. Their last layer begins at zero, so a new fusion is the sum of the views' logarithms: Bayes' rule for
-    two independent observations and equal priors, apart from FLOOR. FLOOR keeps a view from ruling out a class that it
-    never met in training.
+    two independent observations and equal priors, apart from SMOOTHING, which keeps a view from excluding a class that
+    was absent from its training.
 
-    Where both views give one label at least AGREED, that is the fused label, whatever was learnt. Any other class has
-    at most 1 - AGREED in either view, so each logarithm is at least ln(0.65 / 0.45) = 0.367 higher for the label. The
-    weighted sum keeps at least 0.367 * (w_a + w_t) of that. The residual of the label and that of the other class
-    differ by at most 2 * RESIDUAL_LIMIT * (w_a + w_t) = 0.36 * (w_a + w_t).
+    Where both views give one label at least MIN_AGREEMENT, that is the fused label, whatever the layers learned. Any
+    other class has at most 1 - MIN_AGREEMENT in either view, so each logarithm is at least ln(0.65 / 0.45) = 0.367
+    higher for the label. The weighted sum keeps at least 0.367 * (w_a + w_t) of that. The residual of the label and
+    that of the other class differ by at most 2 * RESIDUAL_LIMIT * (w_a + w_t) = 0.36 * (w_a + w_t).
     """
 
     def __init__(self, hidden: int, dropout: float) -> None:
@@ -98,12 +98,12 @@ class Fusion(nn.Module):
         strength, residual = self.layers(torch.cat([audio, text], dim=-1)).tanh().split([2, len(EMOTIONS)], dim=-1)
         weights = (WEIGHT_RANGE * strength).exp()
         views = torch.stack([audio_logits, text_logits], dim=1).softmax(-1)
-        weighted = (weights[:, :, None] * (views + FLOOR).log()).sum(1)
+        weighted = (weights[:, :, None] * (views + SMOOTHING).log()).sum(1)
         return weighted + RESIDUAL_LIMIT * weights.sum(1, keepdim=True) * residual
 
 
 class FusionHead(nn.Module):
-    """Three views of an utterance: from the audio alone, from the text alone, from both.
+    """Compute three views of an utterance: from the audio alone, from the text alone, from both.
 
     The text projection is BERT's pooler (dense + tanh) on the mean of the tokens instead of the first. It belongs to
     the head because it is trained with it, but is served at the end of BERT's part of the graph.
@@ -129,10 +129,13 @@ class FusionHead(nn.Module):
         self.register_buffer("confidence", torch.tensor([[1.0, 0.0]] * len(VIEWS)), persistent=False)
 
     def forward(self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor) -> "Logits":
-        """
+        """Return the calibrated logits of the three views.
+
         Args:
-            audio: [batch, 128] mean VGGish embedding; text: [batch, 256] projected text embedding.
-            has_audio, has_text: bool [batch]. Where one is missing, the fused view is the other one's.
+            audio: float [batch, 128], mean VGGish embedding.
+            has_audio: bool [batch]. Without audio, the fused view equals the text view.
+            text: float [batch, 256], projected text embedding.
+            has_text: bool [batch]. Without text, the fused view equals the audio view.
         """
         audio_logits = self.audio_head(audio) / self.temperature[VIEWS.index("audio")]
         text_logits = self.text_head(text) / self.temperature[VIEWS.index("text")]
@@ -144,7 +147,7 @@ class FusionHead(nn.Module):
 
 @dataclass
 class Logits:
-    """Unnormalised, calibrated scores [batch, 5] of the fused view and of either modality alone."""
+    """Calibrated logits of the three views: float [batch, 5] each."""
 
     fused: Tensor
     audio: Tensor
@@ -153,7 +156,7 @@ class Logits:
 
 @dataclass
 class Probabilities:
-    """[batch, 5] each; a modality's row is all zero where it is absent."""
+    """Probabilities of the three views: float [batch, 5] each; the row of an absent modality is all zero."""
 
     fused: Tensor
     audio: Tensor
@@ -161,7 +164,12 @@ class Probabilities:
 
 
 def probabilities(logits: Logits, has_audio: Tensor, has_text: Tensor) -> Probabilities:
-    """Softmax of the three views, with absent modalities zeroed."""
+    """Return the softmax of the three views, with zeros for absent modalities.
+
+    Args:
+        logits: of the three views.
+        has_audio, has_text: bool [batch].
+    """
     return Probabilities(
         logits.fused.softmax(-1),
         logits.audio.softmax(-1) * has_audio[:, None].to(logits.audio.dtype),
@@ -197,7 +205,7 @@ def confidence(views: Probabilities, has_audio: Tensor, has_text: Tensor, coeffi
 
     The second factor is Platt scaling (Platt, 1999), with coefficients for the kind of evidence: audio and text, audio
     alone, or text alone. With slope >= 0 and offset <= 0, a probability of up to 0.5 gives at most 0.5: a tie of two
-    classes is never sure, nor is an answer that one view contradicts by 0.5 or more.
+    classes has at most that confidence, and so does a label that one view contradicts by 0.5 or more.
 
     Args:
         views: of `probabilities`.
@@ -214,12 +222,14 @@ def confidence(views: Probabilities, has_audio: Tensor, has_text: Tensor, coeffi
 
 
 def segment_mean(values: Tensor, segment: Tensor, counts: Tensor) -> Tensor:
-    """Mean of the rows of each segment; zero for an empty one.
+    """Return the mean of the rows of each segment, and zero for an empty segment.
 
-    A matrix product rather than a scatter: deterministic, and fast wherever it runs.
+    A matrix product instead of a scatter makes it deterministic and fast on every device.
 
     Args:
-        values: [n, width]; segment: int [n], the segment of each row; counts: int [segments], rows per segment.
+        values: float [n, width].
+        segment: int [n], the segment of each row.
+        counts: int [segments], the number of rows of each segment.
 
     Returns:
         [segments, width].
@@ -229,7 +239,7 @@ def segment_mean(values: Tensor, segment: Tensor, counts: Tensor) -> Tensor:
 
 
 class EmotionModel(nn.Module):
-    """VGGish, a BERT and the fusion head as one module: what training trains and export is held to."""
+    """VGGish, BERT and the fusion head as one module: training trains it, and exported graphs are compared with it."""
 
     def __init__(self, vggish: VGGish, text_encoder: BertModel, head: FusionHead) -> None:
         super().__init__()
@@ -238,24 +248,37 @@ class EmotionModel(nn.Module):
         self.head = head
 
     def embed_audio(self, patches: Tensor, counts: Tensor) -> Tensor:
-        """[patches, 96, 64] of all utterances end to end, and int [batch] patches of each -> [batch, 128]."""
+        """Return the mean VGGish embedding of each utterance: float [batch, 128], zero without audio.
+
+        Args:
+            patches: float [patches, 96, 64], the patches of all utterances concatenated.
+            counts: int [batch], the number of patches of each utterance.
+        """
         segment = torch.repeat_interleave(torch.arange(counts.shape[0], device=counts.device), counts)
         return segment_mean(self.vggish(patches), segment, counts)
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int [batch, longest] each, padded -> [batch, 256]; a row without tokens is the projection of zero."""
+        """Return the projected text embeddings: float [batch, 256]; a row without tokens is the projection of zero.
+
+        Args:
+            input_ids, attention_mask: int [batch, longest], padded.
+        """
         return self.head.text_projection(self.mean_tokens(input_ids, attention_mask))
 
     def mean_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int [batch, longest] each, padded -> the encoder's mean state [batch, hidden]; zero without tokens."""
-        if input_ids.shape[1] == 0:  # nobody has text: one cell of padding, as BERT can't take none
+        """Return the mean of the encoder's states over the tokens: float [batch, hidden], zero without tokens.
+
+        Args:
+            input_ids, attention_mask: int [batch, longest], padded.
+        """
+        if input_ids.shape[1] == 0:  # BERT needs at least one token
             input_ids = attention_mask = input_ids.new_zeros(len(input_ids), 1)
         states = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.to(torch.bool)[..., None]
         return states.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
 
     def forward(self, patches: Tensor, patch_counts: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Logits:
-        """Logits of a batch of utterances; shapes as in `embed_audio` and `embed_text`."""
+        """Return the logits of a batch of utterances; shapes as in `embed_audio` and `embed_text`."""
         return self.head(
             self.embed_audio(patches, patch_counts),
             patch_counts > 0,
@@ -268,7 +291,7 @@ def load_vggish_state(vggish: VGGish, state: Mapping[str, Tensor]) -> None:
     """Load a state dict of the public PyTorch release (`features.*`, `embeddings.*`; its PCA tables are ignored).
 
     Raises:
-        ValueError: parameters missing, unknown or of another shape.
+        ValueError: parameters are missing, unknown, or of another shape.
     """
     own = vggish.state_dict()
     given = {name: tensor for name, tensor in state.items() if not name.startswith("pproc.")}

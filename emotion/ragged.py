@@ -1,4 +1,4 @@
-"""The layout in which utterances of unequal length reach the served models."""
+"""Lay out utterances of unequal length for the served models."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def at_least_one(row: NDArray[Any]) -> NDArray[Any]:
-    """Return an utterance's elements [n, ...] as they are, or one unused element of zeros where there are none.
+    """Return an utterance's elements [n, ...] unchanged, or one element of zeros if there are none.
 
     A request's tensor must never be empty: Triton's native backends stop copying a batch at a request of zero bytes,
     and the requests behind it read stale memory (docs/upstream-zero-bytes.md).
@@ -17,16 +17,16 @@ def at_least_one(row: NDArray[Any]) -> NDArray[Any]:
 
 
 def pad_rows(rows: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Lay the utterances of one request out as a rectangle.
+    """Pad the utterances of one request to equal length.
 
-    A request of one utterance, the usual case, is neither padded nor copied.
+    A request with one utterance, the usual case, is neither padded nor copied.
 
     Args:
         rows: the elements of each utterance, [n, ...] of one dtype; n may be 0.
 
     Returns:
-        the rows padded with zeros to the longest, [utterances, longest, ...] with longest >= 1, and how many elements
-        each row uses, int32 [utterances, 1].
+        The rows, padded with zeros: [utterances, longest, ...] with longest >= 1; and the number of elements of each
+        row: int32 [utterances, 1].
     """
     count = np.array([[len(row)] for row in rows], np.int32)
     if len(rows) == 1:

@@ -1,10 +1,10 @@
-"""Names what was sent in place of an audio file that is accepted, so that its sender knows what to do."""
+"""Name the format of data that is not accepted as audio, for the error message."""
 
 import base64
 import binascii
 import re
 
-# magic numbers: what begins so; where no offset is given, at the beginning
+# magic numbers at the beginning of a file, and the name of its format
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"#!AMR", "AMR, a format of phones"),
     (b"caff", "CAF, Apple's Core Audio Format"),
@@ -43,14 +43,14 @@ _RIFF = {b"AVI ": "an AVI video", b"WEBP": "a WebP image", b"RMID": "MIDI, which
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _HEX = re.compile(rb"(?:0x)?(?:[0-9A-Fa-f]{2})+")
 _PATH = re.compile(r"(?:\S+://\S+|(?:[\w.~-]+:)?[\w ./\\~-]*\.\w{2,4})")
-MIN_ENCODED = 64  # characters: shorter words could be anything
-_TRANSPORT_STREAM = (0, 188, 376)  # where packets of MPEG-TS begin with the letter G
+MIN_ENCODED_CHARACTERS = 64  # shorter texts are ambiguous
+_TRANSPORT_STREAM = (0, 188, 376)  # offsets at which packets of MPEG-TS begin, each with the letter G
 
 
 def name(data: bytes) -> str | None:
-    """Return what data are in words that follow "AUDIO is", or None where nothing is recognised.
+    """Return the name of a format in words that follow "AUDIO is", or None if it is unknown.
 
-    Audio in formats that are accepted is not recognised.
+    Accepted audio formats are not recognised.
     """
     for magic, words in _MAGIC:
         if data.startswith(magic):
@@ -63,23 +63,23 @@ def name(data: bytes) -> str | None:
 
 
 def _name_text(data: bytes) -> str | None:
-    """Name a text, such as audio that was encoded as one."""
+    """Return the name of textual data, such as audio encoded as base64; None if it is not text."""
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").strip()
     if not head:
         return None
     if re.match(rb"data:[\w./+-]*[;,]", head):
-        return "a data URL; send the bytes that it stands for: decode what follows its comma from base64"
+        return "a data URL; send the decoded bytes: decode the part after its comma from base64"
     if re.match(rb"(?i)<(?:!doctype|html|head|body)", head):
-        return "an HTML page, perhaps an error page of where it was to come from; send the audio file itself"
+        return "an HTML page, perhaps the error page of a download; send the audio file itself"
     if head.startswith((b"<?xml", b"<")):
         return "XML or HTML; send the audio file itself"
     if re.match(rb"b['\"]", head):
-        return "the text that Python shows of bytes; send the bytes themselves"
+        return "Python's text form of bytes; send the bytes themselves"
     words = b"".join(head.strip(b"\"'").splitlines())
-    if len(words) >= MIN_ENCODED and _HEX.fullmatch(words[: len(words) // 2 * 2]):
-        return "hexadecimal text; send the bytes that it stands for"
-    if _BASE64.fullmatch(words) and (kind := _inside(words)) is not None:
-        return f"base64 text of {kind}; send the bytes that it stands for: decode it before"
+    if len(words) >= MIN_ENCODED_CHARACTERS and _HEX.fullmatch(words[: len(words) // 2 * 2]):
+        return "hexadecimal text; send the decoded bytes"
+    if _BASE64.fullmatch(words) and (kind := _encoded_file(words)) is not None:
+        return f"base64 text of {kind}; send the decoded bytes"
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -95,8 +95,8 @@ def _name_text(data: bytes) -> str | None:
     return "text, not an audio file; send the bytes of one, or the text as TEXT"
 
 
-def _inside(words: bytes) -> str | None:
-    """Name what base64 text stands for; None where it could be words as well."""
+def _encoded_file(words: bytes) -> str | None:
+    """Return the name of the file that base64 text encodes, or None if the text could also be words."""
     try:
         head = base64.b64decode(words[: min(64, len(words) // 4 * 4)].replace(b"-", b"+").replace(b"_", b"/"))
     except binascii.Error:
@@ -112,4 +112,4 @@ def _inside(words: bytes) -> str | None:
             return f"a {kind} file"
     if head[4:8] == b"ftyp":
         return "an MP4 file"
-    return "a file" if len(words) >= MIN_ENCODED else None
+    return "a file" if len(words) >= MIN_ENCODED_CHARACTERS else None

@@ -1,4 +1,4 @@
-"""The text front-end: UTF-8 bytes -> cleaned sentence -> WordPiece ids."""
+"""Turn UTF-8 bytes into a cleaned sentence and into WordPiece ids."""
 
 import html
 import re
@@ -15,9 +15,9 @@ from emotion.emoticons import spell_out_emoji, spell_out_emoticons
 from emotion.errors import InputError
 from emotion.masking import replace_bleeps, unmask
 
-MAX_BYTES = 16 * 1024  # rejected before any work is done; no utterance of 512 WordPieces comes near it
+MAX_BYTES = 16 * 1024  # longer texts are rejected before any work; 512 WordPieces have far fewer bytes
 
-# Characters that people type for an apostrophe. Quotation marks and dashes end as spaces: here it costs less.
+# Characters that are typed as an apostrophe. Quotation marks and dashes become spaces here because it is faster.
 _PLAIN = str.maketrans(
     dict.fromkeys("\u2018\u2019\u201b\u02b9\u02bb\u02bc\u02bd\u2032\u2035\u00b4", "'")
     | dict.fromkeys("\u201c\u201d\u201e\u2013\u2014", " ")
@@ -27,7 +27,7 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}(?![0-9]);?|#[xX][0-9a-fA-F]{1,6}(?![0-9a-
 _UNWANTED = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\"#$%&()*+/:;<=>@\[\\\]^_`{|}~]+")  # the rest of ASCII
 _REPEATED = re.compile(r"([.,!?'-])\1{3,}")
 _SHOUTED = re.compile(r"([!?]{4})[!?]+")
-_HANGUL_FILLERS = "\u115f\u1160"  # letters by category that nothing is seen of; NFKC makes two more of them these
+_HANGUL_FILLERS = "\u115f\u1160"  # invisible characters in the category of letters; NFKC maps two others to them
 # Accents of any script. The marks of other blocks are a script's own: vowel signs, viramas, points.
 _ACCENTS = (
     range(0x0300, 0x0370),
@@ -42,10 +42,10 @@ _ACCENTS = (
 
 
 def decode(data: bytes) -> str:
-    """The string in a request's bytes.
+    """Return the string in a request's bytes.
 
     Raises:
-        InputError: too long, not UTF-8, or holding a NUL character.
+        InputError: the text is too long, not UTF-8, or contains a NUL character.
     """
     if len(data) > MAX_BYTES:
         raise InputError(f"TEXT has {len(data)} bytes; at most {MAX_BYTES} are accepted: send one utterance at a time")
@@ -61,14 +61,14 @@ def decode(data: bytes) -> str:
 
 
 def clean(text: str) -> str:
-    """Return what was said, in lower case: words and digits of every script, and the punctuation of tone (.,!?'-).
+    """Return a text in lower case with words and digits of every script, and the punctuation that shows tone (.,!?'-).
 
     In this order: HTML entities are decoded, emoji become words, the text is normalised (NFKC), characters that only
     format are dropped, annotations and markup are taken out, masked swear words and emoticons become words, and
-    everything else becomes a space. A text in which no letter or digit is left is empty: it says nothing.
+    everything else becomes a space. A text without any letter or digit becomes empty.
     """
     if "&" in text:
-        text = _decode_entities(_decode_entities(text))  # pages that escape twice have &amp;#39;
+        text = _decode_entities(_decode_entities(text))  # pages that escape twice contain &amp;#39;
     if not text.isascii():
         text = _normalise(text)
     text = unmask(remove_annotations(replace_bleeps(text.replace("`", "'"))))
@@ -82,20 +82,20 @@ def _decode_entities(text: str) -> str:
 
 
 def _normalise(text: str) -> str:
-    """Return a text whose characters outside ASCII are letters, digits, and marks of a script behind them."""
+    """Return a text whose characters outside ASCII are letters, digits, and the marks of their script."""
     text = unicodedata.normalize("NFC", text).replace(_MOJIBAKE, "'")
     text = unicodedata.normalize("NFKC", spell_out_emoji(text).translate(_PLAIN)).replace("\u02bc", "'")  # of U+0149
     if text.isascii():
         return text
     kept: list[str] = []
-    attached = False  # whether a letter's mark may follow
+    attached = False  # whether a mark may follow
     for character in text:
         if character.isascii():
             kept.append(character)
             attached = character.isalnum()
         elif character.isalnum():
             if character not in _HANGUL_FILLERS:
-                kept.append("I" if character == "\u0130" else character)  # its small letter is an i with an accent
+                kept.append("I" if character == "\u0130" else character)  # lower() would give an i with an accent
                 attached = True
         else:
             category = unicodedata.category(character)
@@ -105,15 +105,16 @@ def _normalise(text: str) -> str:
             elif category != "Cf":
                 kept.append(" ")
                 attached = False
-    # once more: letters that marks had kept apart, such as those of a Hangul syllable
+    # again, for letters that removed marks had separated, such as those of a Hangul syllable
     return unicodedata.normalize("NFC", "".join(kept))
 
 
 class WordPiece:
-    """A Hugging Face `tokenizer.json`, without the padding and truncation that it may carry along."""
+    """WordPiece tokenizer from a Hugging Face `tokenizer.json`, without its padding and truncation."""
 
     def __init__(self, path: str | PathLike[str], max_tokens: int = 512) -> None:
-        """
+        """Load a tokenizer.
+
         Args:
             path: the tokenizer.json file.
             max_tokens: the encoder's number of positions; longer texts are rejected, not cut.
@@ -124,10 +125,10 @@ class WordPiece:
         self.max_tokens = max_tokens
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Ids of a cleaned text, int64 [tokens], [CLS] and [SEP] included; int64 [0] for the empty text.
+        """Return the ids of a cleaned text: int64 [tokens] with [CLS] and [SEP]; int64 [0] for the empty text.
 
         Raises:
-            InputError: more tokens than the encoder has positions.
+            InputError: the text has more tokens than the encoder has positions.
         """
         if not text:
             return np.empty(0, np.int64)

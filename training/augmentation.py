@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, hertz, mel, mel_edges
 
 SPEEDS = (0.9, 0.95, 1.0, 1.05, 1.1)  # Ko et al., 2015: changes tempo and pitch together, as resampling does
-UNCHANGED = SPEEDS.index(1.0)
-NOISE = (15.0, 45.0)  # dB of signal over white noise
-VOCAL_TRACT = 0.2  # largest logarithm of the factor of all frequencies: 0.82 to 1.22 times
-MASKS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
+UNCHANGED_SPEED = SPEEDS.index(1.0)
+SNR_RANGE = (15.0, 45.0)  # dB of signal over white noise
+MAX_VOCAL_TRACT = 0.2  # largest logarithm of the factor of all frequencies: 0.82 to 1.22 times
+MASKS_PER_AXIS = 2  # per patch and axis; SpecAugment (Park et al., 2019), sized for patches of 96 frames x 64 bands
 VOCODER_WINDOW = 1024  # samples: 64 ms separates the harmonics of voices down to 62.5 Hz (four bins of a Hann window)
-LONGEST_TIME_MASK = 16  # frames
-WIDEST_BAND_MASK = 12  # mel bands
+MAX_TIME_MASK = 16  # frames
+MAX_BAND_MASK = 12  # mel bands
 
 
 def change_speed(waveform: NDArray[np.float32], speed: float) -> NDArray[np.float32]:
@@ -46,7 +46,7 @@ def vary_waveform(
         waveform = stretch_time(waveform, random.uniform(1 - time_stretch, 1 + time_stretch))
     if pitch_shift:
         waveform = shift_pitch(waveform, random.uniform(-pitch_shift, pitch_shift))
-    level = np.sqrt(np.mean(np.square(waveform))) * 10 ** (-random.uniform(*NOISE) / 20)
+    level = np.sqrt(np.mean(np.square(waveform))) * 10 ** (-random.uniform(*SNR_RANGE) / 20)
     noise = random.standard_normal(waveform.size, np.float32)
     return (waveform + level * noise).astype(np.float32)
 
@@ -91,7 +91,7 @@ def vary_vocal_tract(patches: NDArray[np.float32], random: Generator) -> NDArray
     Vocal tract length perturbation (Jaitly and Hinton, 2013), here on log-mel bands: each band takes the value that the
     speaker had at the band's frequency times one factor, interpolated between bands.
     """
-    return scale_frequencies(patches, float(np.exp(random.uniform(-VOCAL_TRACT, VOCAL_TRACT))))
+    return scale_frequencies(patches, float(np.exp(random.uniform(-MAX_VOCAL_TRACT, MAX_VOCAL_TRACT))))
 
 
 def scale_frequencies(patches: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
@@ -112,11 +112,11 @@ def mask_patches(patches: NDArray[np.float32], random: Generator) -> NDArray[np.
     masked = patches.copy()
     fill = patches.mean()
     for patch in masked:
-        for _ in range(MASKS):
-            width = random.integers(LONGEST_TIME_MASK + 1)
+        for _ in range(MASKS_PER_AXIS):
+            width = random.integers(MAX_TIME_MASK + 1)
             start = random.integers(PATCH_FRAMES - width + 1)
             patch[start : start + width] = fill
-            width = random.integers(WIDEST_BAND_MASK + 1)
+            width = random.integers(MAX_BAND_MASK + 1)
             start = random.integers(MEL_BANDS - width + 1)
             patch[:, start : start + width] = fill
     return masked

@@ -11,11 +11,11 @@ from scipy.special import log_expit, log_softmax, logit
 from emotion.model import LOGIT_LIMIT
 from training.errors import TrainingError
 
-LIMITS = (0.05, 20.0)  # of temperatures and of slopes
+SCALE_LIMITS = (0.05, 20.0)  # of temperatures and of slopes
 # standard deviation of log T, of the logarithm of a slope, and of an offset, each around 0: a handful of lucky
 # utterances can't ask for certainty
-PRIOR = 0.5
-LEAST_OFFSET = -10.0
+PRIOR_DEVIATION = 0.5
+MIN_OFFSET = -10.0
 
 
 def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
@@ -31,7 +31,7 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
         truth: int64 [n], indices into EMOTIONS.
 
     Returns:
-        T within LIMITS, or 1.0 where there are no rows.
+        T within SCALE_LIMITS, or 1.0 where there are no rows.
 
     Raises:
         TrainingError: logits that are not finite.
@@ -46,9 +46,9 @@ def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> fl
 
     def loss(log_temperature: float) -> float:
         likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[rows, truth].sum()
-        return float((log_temperature / PRIOR) ** 2 / 2 - likelihood)
+        return float((log_temperature / PRIOR_DEVIATION) ** 2 / 2 - likelihood)
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(LIMITS), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(SCALE_LIMITS), method="bounded").x))
 
 
 def fit_confidence(
@@ -74,8 +74,8 @@ def fit_confidence(
         log_slope, offset = parameters
         values = np.exp(log_slope) * logits + offset
         likelihood = (weights * log_expit(np.where(right, values, -values))).sum()
-        return float(((log_slope / PRIOR) ** 2 + (offset / PRIOR) ** 2) / 2 - likelihood)
+        return float(((log_slope / PRIOR_DEVIATION) ** 2 + (offset / PRIOR_DEVIATION) ** 2) / 2 - likelihood)
 
-    limits = (tuple(np.log(LIMITS)), (LEAST_OFFSET, 0.0))
+    limits = (tuple(np.log(SCALE_LIMITS)), (MIN_OFFSET, 0.0))
     log_slope, offset = minimize(loss, (0.0, 0.0), method="L-BFGS-B", bounds=limits).x.tolist()
     return float(np.exp(log_slope)), float(offset)

@@ -17,7 +17,7 @@ from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from training.augmentation import (
     SPEEDS,
-    UNCHANGED,
+    UNCHANGED_SPEED,
     change_speed,
     load_vocoder,
     mask_patches,
@@ -28,10 +28,10 @@ from training.corpora import Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
 
-EVALUATION_BATCH = 32  # whole utterances
-SEGMENT = 3 * SAMPLE_RATE  # samples; the source system's cut, three patches
-OTHER = -1  # target of an utterance of none of the five emotions
-GROUP = 50  # batches whose examples are sorted by length together, so that little is padded
+EVALUATION_BATCH_SIZE = 32  # whole utterances
+SEGMENT_SAMPLES = 3 * SAMPLE_RATE  # samples; the source system's cut, three patches
+OTHER_EMOTION = -1  # target of an utterance of none of the five emotions
+GROUPED_BATCHES = 50  # batches whose examples are sorted by length together, so that little is padded
 
 
 class Example(NamedTuple):
@@ -41,7 +41,7 @@ class Example(NamedTuple):
     patches: NDArray[np.float32]  # [n, 96, 64]; n = 0 without audio
     tokens: NDArray[np.int64]  # [n]; n = 0 without text
     speed: int  # index into SPEEDS: how fast the recording is played
-    target: int  # index into EMOTIONS, or OTHER
+    target: int  # index into EMOTIONS, or OTHER_EMOTION
 
 
 class Batch(NamedTuple):
@@ -81,7 +81,7 @@ class Utterances(Dataset[Example]):
         self.recordings = recordings
         self.tokens = tokens
         self.targets = np.array(
-            [EMOTIONS.index(each.emotion) if each.emotion else OTHER for each in utterances], np.int64
+            [EMOTIONS.index(each.emotion) if each.emotion else OTHER_EMOTION for each in utterances], np.int64
         )
         self._patches: dict[int, NDArray[np.float32]] = {}
 
@@ -91,7 +91,7 @@ class Utterances(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         if index not in self._patches:
             self._patches[index] = self._log_mel(index)
-        return Example(index, self._patches[index], self.tokens[index], UNCHANGED, int(self.targets[index]))
+        return Example(index, self._patches[index], self.tokens[index], UNCHANGED_SPEED, int(self.targets[index]))
 
     def _log_mel(self, index: int) -> NDArray[np.float32]:
         path = self.utterances[index].audio
@@ -135,7 +135,7 @@ class Segments(Dataset[Example]):
         if has_audio and has_text and random.random() < self.modality_dropout:
             has_audio = bool(random.random() < 0.5)
             has_text = not has_audio
-        patches, speed = no_patches(), UNCHANGED
+        patches, speed = no_patches(), UNCHANGED_SPEED
         if path is not None and has_audio:
             if self.augment:
                 speed = int(random.integers(len(SPEEDS)))
@@ -167,10 +167,10 @@ def _segment(waveform: NDArray[np.float32], random: np.random.Generator) -> NDAr
 
     Dropping a beginning moves the grid of patches, and so shows other patches of the same recording in each epoch.
     """
-    if waveform.size > SEGMENT:
-        start = int(random.integers(waveform.size - SEGMENT + 1))
-        return waveform[start : start + SEGMENT]
-    spare = min(max(0, waveform.size - audio.SHORTEST), audio.PATCH_FRAMES * audio.HOP)
+    if waveform.size > SEGMENT_SAMPLES:
+        start = int(random.integers(waveform.size - SEGMENT_SAMPLES + 1))
+        return waveform[start : start + SEGMENT_SAMPLES]
+    spare = min(max(0, waveform.size - audio.MIN_SAMPLES), audio.PATCH_FRAMES * audio.HOP)
     return waveform[int(random.integers(spare + 1)) :]
 
 
@@ -208,7 +208,7 @@ class LengthGroupedBatches:
         random = np.random.default_rng(self.random)
         order = random.permutation(len(self.lengths))
         batches: list[list[int]] = []
-        size = self.batch_size * GROUP
+        size = self.batch_size * GROUPED_BATCHES
         for start in range(0, len(order), size):
             group = order[start : start + size]
             group = group[np.argsort(self.lengths[group], kind="stable")]

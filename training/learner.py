@@ -26,8 +26,8 @@ from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, Logits
 from training.auxiliary import AuxiliaryHeads
 from training.datasets import (
-    EVALUATION_BATCH,
-    OTHER,
+    EVALUATION_BATCH_SIZE,
+    OTHER_EMOTION,
     Batch,
     LengthGroupedBatches,
     Segments,
@@ -40,7 +40,7 @@ from training.progress import progress
 from training.settings import Settings
 
 MONITOR = "validation_macro_f1"
-WARM_UP = 0.06  # share of the steps in which the learning rate rises; BERT's fine-tuning recipe
+WARM_UP_SHARE = 0.06  # share of the steps in which the learning rate rises; BERT's fine-tuning recipe
 MAX_GRADIENT_NORM = 1.0  # norm; BERT's fine-tuning recipe
 
 
@@ -48,10 +48,10 @@ def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
     """Return the weights of the cross-entropy, float32 [5]: mean 1 over the examples; 0 for a class without any.
 
     Args:
-        targets: int64 [n], indices into EMOTIONS; OTHER is not counted.
+        targets: int64 [n], indices into EMOTIONS; OTHER_EMOTION is not counted.
         power: 0 weighs all examples alike, 1 all classes (inverse frequency), 0.5 is half-way (its square root).
     """
-    counts = np.bincount(targets[targets != OTHER], minlength=len(EMOTIONS)).astype(np.float64)
+    counts = np.bincount(targets[targets != OTHER_EMOTION], minlength=len(EMOTIONS)).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
 
@@ -173,13 +173,13 @@ class Learner(lightning.LightningModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Return whole utterances, or their embeddings while the encoders are frozen."""
         if self.frozen:
-            return DataLoader(self._embeddings(self.validation_set), EVALUATION_BATCH)
-        return evaluation_batches(self.validation_set, EVALUATION_BATCH)
+            return DataLoader(self._embeddings(self.validation_set), EVALUATION_BATCH_SIZE)
+        return evaluation_batches(self.validation_set, EVALUATION_BATCH_SIZE)
 
     def _embeddings(self, utterances: Utterances) -> TensorDataset:
         """Return a dataset of (audio, has audio, mean of the tokens, has text, target) of each utterance."""
         if utterances not in self._cached_embeddings:
-            loader = evaluation_batches(utterances, EVALUATION_BATCH)
+            loader = evaluation_batches(utterances, EVALUATION_BATCH_SIZE)
             rows: dict[int, tuple[Tensor, ...]] = {}
             training = self.model.training
             self.model.eval()
@@ -243,7 +243,7 @@ class Learner(lightning.LightningModule):
         return audio, batch.patch_counts > 0, text, batch.attention_mask.sum(1) > 0, batch.target
 
     def _loss(self, logits: Logits, has_audio: Tensor, has_text: Tensor, target: Tensor) -> Tensor:
-        known = target != OTHER
+        known = target != OTHER_EMOTION
         views = [(logits.fused, has_audio & has_text & known)]
         if not self.settings.only_fusion:
             views += [(logits.audio, has_audio & known), (logits.text, has_text & known)]
@@ -319,7 +319,7 @@ class Learner(lightning.LightningModule):
 
         def schedule(begin: int) -> Any:
             length = max(1, total - begin)
-            warm_up = max(1, round(WARM_UP * length))
+            warm_up = max(1, round(WARM_UP_SHARE * length))
             return lambda step: (
                 0.0
                 if step < begin

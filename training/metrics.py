@@ -15,7 +15,7 @@ from training.predictions import Predictions
 BINS = 15  # of the top probability, equally wide; Guo et al., 2017
 RESAMPLES = 1000
 MIN_SPEAKERS = 5  # with fewer, the bootstrap draws utterances instead of speakers
-SURE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
+SURE_CONFIDENCE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
 TOLERANCE = 0.01  # of a row's sum: fp16 graphs round
 _LABELS = range(len(EMOTIONS))
 
@@ -60,7 +60,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class SureAnswers:
-    """The answers whose confidence is at least SURE.
+    """The answers whose confidence is at least SURE_CONFIDENCE.
 
     Attributes:
         n: how many.
@@ -253,6 +253,6 @@ def _calibration(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> C
 
 
 def _sure(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> SureAnswers:
-    chosen = confidence >= SURE
+    chosen = confidence >= SURE_CONFIDENCE
     n = int(np.count_nonzero(chosen))
     return SureAnswers(n, n / chosen.size, float(right[chosen].mean()) if n else None)

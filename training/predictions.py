@@ -17,7 +17,7 @@ from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, Probabilities, confidence, contradiction
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora.table import Utterance
-from training.datasets import EVALUATION_BATCH, Batch, Utterances, evaluation_batches
+from training.datasets import EVALUATION_BATCH_SIZE, Batch, Utterances, evaluation_batches
 from training.errors import TrainingError
 from training.files import write_atomically
 from training.progress import progress
@@ -138,7 +138,7 @@ class Embeddings:
 
 def embed(model: EmotionModel, utterances: Utterances) -> Embeddings:
     """Return the embeddings of whole utterances, computed on the model's device; its dropout is switched off."""
-    loader = evaluation_batches(utterances, EVALUATION_BATCH)
+    loader = evaluation_batches(utterances, EVALUATION_BATCH_SIZE)
     columns: list[tuple[Tensor, ...]] = []
     rows: list[Tensor] = []
     device = next(model.parameters()).device

@@ -312,7 +312,7 @@ def _page(
         warnings=warnings,
         reference=_reference(run.corpus),
         order=ORDER,
-        threshold=metrics.SURE,
+        threshold=metrics.SURE_CONFIDENCE,
         emotions=EMOTIONS,
         judged=judged,
         counts={part: classes for part, classes in pooled.items() if classes},

@@ -1,4 +1,4 @@
-"""Containers of encoded audio: each module tells whether a file is whole, and what its decoder may be given.
+"""Check containers of encoded audio before decoding: files must be complete, and their headers safe for the decoder.
 
-Decoders conceal a missing part, and an answer computed from half an utterance looks like any other.
+Decoders accept truncated files without an error, and a prediction for half an utterance looks like any other.
 """

@@ -1,4 +1,4 @@
-"""AIFF and AIFF-C, and AU: as WAV, their headers are written anew with sizes that are right."""
+"""Rewrite the headers of AIFF, AIFF-C and AU files with correct sizes."""
 
 import struct
 
@@ -6,15 +6,20 @@ from emotion.containers.sizes import available, tolerance
 from emotion.errors import InputError
 
 MAX_CHUNKS = 1000
-_WIDTHS = {b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1}  # bytes of a sample where its bits say something else
+_WIDTHS = {
+    b"ulaw": 1,
+    b"ULAW": 1,
+    b"alaw": 1,
+    b"ALAW": 1,
+}  # bytes of a sample, where the header's bits are those after decoding
 _LINEAR = (b"NONE", b"twos", b"sowt", b"raw ", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64", *_WIDTHS)
 
 
 def repair_aiff(data: bytes) -> bytes:
-    """Return the file with its samples' number and size as they are.
+    """Return an AIFF or AIFF-C file whose header has the actual number and size of its samples.
 
     Raises:
-        InputError: a chunk or samples are missing, or two files are joined.
+        InputError: a chunk or samples are missing, or the data are two joined files.
     """
     common, at = b"", 12
     for _ in range(MAX_CHUNKS):
@@ -30,7 +35,7 @@ def repair_aiff(data: bytes) -> bytes:
 
 
 def _with_sizes(data: bytes, common: bytes, at: int) -> bytes:
-    """Rewrite a file whose chunk SSND begins at `at`."""
+    """Return the rewritten file; `common` is the body of its chunk COMM, and its chunk SSND begins at `at`."""
     kind = common[18:22] if data[8:12] == b"AIFC" else b"NONE"
     channels, frames, bits = struct.unpack_from(">HIH", common)
     block = channels * _WIDTHS.get(kind, (bits + 7) // 8)
@@ -50,16 +55,16 @@ def _with_sizes(data: bytes, common: bytes, at: int) -> bytes:
 
 
 def _rate(common: bytes) -> int:
-    """Return the sample rate, an 80-bit floating-point number, in Hz; 0 where it is no number that a rate can be."""
+    """Return the sample rate, an 80-bit floating-point number, in Hz; 0 if it is not a plausible rate."""
     exponent, mantissa = struct.unpack_from(">HQ", common, 8)
     return mantissa >> 63 - (exponent - 16383) if 0 <= exponent - 16383 < 32 else 0
 
 
 def repair_au(data: bytes) -> bytes:
-    """Return the file with its samples' size as it is.
+    """Return an AU file whose header has the actual size of its samples.
 
     Raises:
-        InputError: samples are missing, or two files are joined.
+        InputError: samples are missing, or the data are two joined files.
     """
     if len(data) < 24:
         raise InputError("AUDIO is a truncated AU file: its header is cut; send it whole")

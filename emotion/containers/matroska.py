@@ -1,7 +1,7 @@
-"""WebM and Matroska: FFmpeg decodes what is there of a cut file and says nothing, so elements are walked here first.
+"""Check that a WebM or Matroska file is complete, because FFmpeg decodes truncated files without an error.
 
-Matroska is EBML (RFC 8794): elements of an ID, a size and a body. Segments and clusters hold other elements, and may be
-of unknown size where they were written as they came, as browsers do; everything in a cluster has its size.
+Matroska is EBML (RFC 8794): elements of an ID, a size and a body. Segments and clusters contain other elements. Their
+size may be unknown if they were streamed, as browsers do; elements in a cluster have sizes.
 """
 
 from emotion.errors import InputError
@@ -14,15 +14,15 @@ MAX_ELEMENTS = 200_000  # a minute of Opus in blocks of 2.5 ms has 24,000
 
 
 def check(data: bytes) -> None:
-    """Walk the elements of a file.
+    """Check the elements of a file.
 
     Raises:
-        InputError: an element goes on behind the end, there are two files, or no sound was written.
+        InputError: an element is cut, the data are two joined files, or the file has no blocks of sound.
     """
     at, blocks, files = 0, 0, 0
     truncated = InputError("AUDIO is a truncated WebM file: its last element is cut; send it whole")
     for _ in range(MAX_ELEMENTS):
-        if not data[at : at + 8].strip(b"\0\r\n"):  # the end, or stray bytes behind it
+        if not data[at : at + 8].strip(b"\0\r\n"):  # the end, or stray bytes after it
             break
         element, at = _number(data, at, marked=True)
         size, at = _number(data, at, marked=False)
@@ -47,10 +47,13 @@ def check(data: bytes) -> None:
 
 
 def _number(data: bytes, at: int, marked: bool) -> tuple[int | None, int]:
-    """Return a number of variable length, and where it ends; None where the data end before it does.
+    """Read a number of variable length.
 
-    Leading zero bits of the first byte say how many bytes follow. An ID keeps the bit that ends them; a size does not,
-    and one of ones alone stands for unknown.
+    The leading zero bits of the first byte give the number of bytes that follow. An ID (`marked`) includes the one bit
+    after them, a size does not. A size of only one bits means unknown.
+
+    Returns:
+        The number, None if the data end first, _UNKNOWN for an unknown size; and the position behind it.
     """
     if at >= len(data) or not data[at]:
         return None, at

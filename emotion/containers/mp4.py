@@ -1,6 +1,6 @@
-"""MP4, M4A and QuickTime: boxes are walked, as FFmpeg decodes what is there of a cut file and says nothing.
+"""Check that an MP4, M4A or QuickTime file is complete, because FFmpeg decodes truncated files without an error.
 
-Large counts of packets are rejected: FFmpeg allocates what a header of a few bytes asks for.
+Large packet counts are rejected, because FFmpeg allocates memory for what a header of a few bytes declares.
 """
 
 import re
@@ -9,32 +9,31 @@ from collections.abc import Iterable, Iterator
 
 from emotion.errors import InputError
 
-MAX_PACKETS = 200_000  # of all tracks; a minute of Opus in packets of 2.5 ms has 24,000
+MAX_PACKETS = 200_000  # over all tracks; a minute of Opus in packets of 2.5 ms has 24,000
 MAX_BOXES = 10_000  # at the top level; a minute in fragments of a packet each has 5,600 (AAC)
-MAX_EDITS = 64  # entries of an edit list: FFmpeg's index has every packet once for each
-MAX_FRAMES = 60 * 384_000  # of PCM, where each counts as a packet
+MAX_EDITS = 64  # entries of an edit list; FFmpeg's index repeats all packets for each entry
+MAX_FRAMES = 60 * 384_000  # of PCM, where each frame counts as a packet
 _TOP_LEVEL = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
-# where FFmpeg reads a count from, whatever box it is in: of packets, of packets of a fragment, of edits
+# boxes that FFmpeg reads a count from at any depth: packets, packets of a fragment, edits
 _COUNTS = re.compile(rb"stsz|stz2|trun|elst|cmov")
 
 
 def is_mp4(data: bytes) -> bool:
-    """Tell whether data begin with one of the boxes that MP4 and QuickTime files begin with."""
+    """Return whether the first box is one that MP4 and QuickTime files begin with."""
     return data[4:8] in _TOP_LEVEL
 
 
 def check(data: bytes) -> None:
-    """Walk the boxes of a file.
+    """Check the boxes of a file.
 
     Raises:
-        InputError: a box is cut or missing, two files are joined, or a table promises more than any utterance has.
+        InputError: a box is cut or missing, the data are two joined files, or a table declares too many packets.
     """
     names, counted = [], []
     for name, start, end in _boxes(data):
         if end > len(data):
             raise InputError(
-                f"AUDIO is a truncated MP4 file: its box {name.decode('latin-1')!r} goes on behind its end; "
-                "send it whole"
+                f"AUDIO is a truncated MP4 file: its box {name.decode('latin-1')!r} goes beyond its end; send it whole"
             )
         names.append(name)
         if name != b"mdat":
@@ -48,17 +47,17 @@ def check(data: bytes) -> None:
 
 
 def check_index(packets: Iterable[tuple[int, int]], length: int) -> None:
-    """Check that the file holds each packet that its index names.
+    """Check that the file contains each packet that its index lists.
 
     Args:
         packets: position and size in bytes of each.
         length: of the file in bytes.
 
     Raises:
-        InputError: a packet ends behind the file.
+        InputError: a packet ends after the end of the file.
     """
     if any(at + size > length for at, size in packets):
-        raise InputError("AUDIO is a truncated MP4 file: its index names packets that are not there; send it whole")
+        raise InputError("AUDIO is a truncated MP4 file: its index lists packets that are missing; send it whole")
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -74,7 +73,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         size, name = struct.unpack_from(">I4s", data, at)
         if size == 1 and len(data) >= at + 16:
             size = int(struct.unpack_from(">Q", data, at + 8)[0])
-        elif size == 0:  # it is the last
+        elif size == 0:  # 0: up to the end of the file
             size = len(data) - at
         if not name.strip(b"\0") and not data[at:].strip(b"\0"):
             return
@@ -93,11 +92,11 @@ def _check_counts(box: bytes, length: int) -> None:
             raise InputError("AUDIO is a QuickTime file with a compressed index; send M4A, WAV, FLAC or MP3")
         if len(box) < at + 12:
             continue
-        first, second = struct.unpack_from(">II", box, at + 4)  # behind the version and flags
+        first, second = struct.unpack_from(">II", box, at + 4)  # after the version and flags
         if name == b"elst":
             if first <= MAX_EDITS:
                 continue
-            raise InputError(f"AUDIO is an MP4 file with over {MAX_EDITS} edits; export it anew as one piece")
+            raise InputError(f"AUDIO is an MP4 file with over {MAX_EDITS} edits; export it again as one piece")
         if name == b"trun":
             packets += first
         elif name == b"stz2" or not first or second > min(MAX_FRAMES, length):

@@ -1,4 +1,4 @@
-"""MPEG audio without a container: the frames of MP3 (layers II and III) and of AAC in ADTS, one after the other."""
+"""Find the frames of MPEG audio without a container: MP3 (layers II and III) and AAC in ADTS."""
 
 import re
 import struct
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from emotion.errors import InputError
 
-DECODER_DELAY = 529  # samples that an MP3 decoder is late (LAME's technical FAQ; FFmpeg's libavformat/mp3dec.c)
-MAX_TAGS = 16  # before the first frame; some programs add another instead of changing one
-MAX_STRAY_BYTES = 1 << 16  # behind the last frame, or zeros before the first
+DECODER_DELAY = 529  # samples of delay of an MP3 decoder (LAME's technical FAQ; FFmpeg's libavformat/mp3dec.c)
+MAX_TAGS = 16  # before the first frame; some programs add a tag instead of changing one
+MAX_STRAY_BYTES = 1 << 16  # after the last frame, or zeros before the first
 
 # bit rates in kbit/s by index (ISO/IEC 11172-3 and 13818-3): layer III and layer II of MPEG-1, both of MPEG-2 and 2.5
 _RATES_1_3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -27,10 +27,10 @@ class Frame:
     """A frame of MPEG audio.
 
     Attributes:
-        at: where its header begins.
-        size: bytes, with its header.
-        samples: of each channel.
-        rate: samples per second.
+        at: byte offset of its header.
+        size: in bytes, including its header.
+        samples: per channel.
+        rate: in Hz.
         layer: 2 or 3; 0 for AAC.
     """
 
@@ -43,12 +43,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Gapless:
-    """What the first frame of an MP3 says of the others, where it is a Xing, Info or VBRI header.
+    """The Xing, Info or VBRI header in the first frame of an MP3.
 
     Attributes:
-        frames: that follow; 0 where it does not say.
-        is_gapless: whether it says what the encoder put before and behind the sound.
-        delay, padding: the samples of it.
+        frames: number of frames that follow; 0 if the header does not give it.
+        is_gapless: whether the header gives the encoder's delay and padding.
+        delay, padding: samples that the encoder added before and after the sound.
     """
 
     frames: int
@@ -61,7 +61,7 @@ Header = Callable[[bytes, int], Frame | None]
 
 
 def mp3_header(data: bytes, at: int) -> Frame | None:
-    """Read the header of an MPEG audio frame, layers II and III; None where there is none."""
+    """Return the frame whose MPEG audio header (layer II or III) is at a byte offset, or None."""
     if len(data) < at + 4 or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version, layer = data[at + 1] >> 3 & 3, 4 - (data[at + 1] >> 1 & 3)
@@ -75,7 +75,7 @@ def mp3_header(data: bytes, at: int) -> Frame | None:
 
 
 def adts_header(data: bytes, at: int) -> Frame | None:
-    """Read the header of an ADTS frame (ISO/IEC 13818-7, section 6.2); None where there is none."""
+    """Return the frame whose ADTS header (ISO/IEC 13818-7, section 6.2) is at a byte offset, or None."""
     if (
         len(data) < at + 7
         or data[at] != 0xFF
@@ -91,14 +91,14 @@ NAMES: dict[Header, str] = {mp3_header: "MP3", adts_header: "AAC"}
 
 
 def frames(data: bytes, header: Header) -> Iterator[Frame]:
-    """Yield the frames of a file, past its tags.
+    """Yield the frames of a file without its tags.
 
     Args:
         data: the file.
         header: `mp3_header` or `adts_header`.
 
     Raises:
-        InputError: the last frame is cut, or something else is between frames.
+        InputError: the last frame is cut, or other data lie between frames.
     """
     name = NAMES[header]
     at = first_frame(data, header)
@@ -127,16 +127,16 @@ def frames(data: bytes, header: Header) -> Iterator[Frame]:
 
 
 def first_frame(data: bytes, header: Header) -> int | None:
-    """Return where the first frame begins: past tags and zeros, where others follow; None where there is none."""
+    """Return the byte offset of the first frame after tags and zeros that other frames follow, or None."""
     at = len(data) - len(data[after_id3(data) :].lstrip(b"\0"))
     seen, following = _row(data, at, header)
-    if seen and following > len(data) - 128:  # few, the last of which is cut or before a tag
+    if seen and following > len(data) - 128:  # a short file, whose last frame is cut or before a tag
         return at
     return _next_frame(data, at, header)
 
 
 def after_id3(data: bytes) -> int:
-    """Return how long the ID3v2 tags are that a file begins with."""
+    """Return the total size in bytes of the ID3v2 tags at the beginning of a file."""
     at = 0
     for _ in range(MAX_TAGS):
         at = _skip_id3(data, at)
@@ -144,7 +144,7 @@ def after_id3(data: bytes) -> int:
 
 
 def gapless(data: bytes, frame: Frame) -> Gapless | None:
-    """Read the Xing, Info or VBRI header in an MP3's first frame; None where it holds sound instead."""
+    """Return the Xing, Info or VBRI header in an MP3's first frame, or None if the frame is sound."""
     body = data[frame.at : frame.at + frame.size]
     if body[36:40] == b"VBRI" and len(body) >= 54:
         return Gapless(int(struct.unpack_from(">I", body, 50)[0]))
@@ -168,7 +168,7 @@ def _skip_id3(data: bytes, at: int) -> int:
 
 
 def _skip_tag(data: bytes, at: int) -> int:
-    """Return where the tag at `at` ends: ID3v2, ID3v1, APE or Lyrics3."""
+    """Return the end of the ID3v2, ID3v1, APE or Lyrics3 tag at a byte offset, or the offset itself."""
     if data[at : at + 3] == b"TAG":
         return at + (227 if data[at + 3 : at + 4] == b"+" else 128)
     if data[at : at + 8] == b"APETAGEX" and len(data) >= at + 32:
@@ -181,7 +181,7 @@ def _skip_tag(data: bytes, at: int) -> int:
 
 
 def _next_frame(data: bytes, at: int, header: Header) -> int | None:
-    """Return where the first of three frames in a row begins, or of fewer that end where the file does."""
+    """Return the byte offset of the first of three consecutive frames, or of fewer at the end of the file, or None."""
     sync = _MPEG_SYNC if header is mp3_header else _ADTS_SYNC
     end = min(len(data), at + MAX_STRAY_BYTES)
     while found := sync.search(data, at, end):
@@ -194,7 +194,7 @@ def _next_frame(data: bytes, at: int, header: Header) -> int | None:
 
 
 def _row(data: bytes, at: int, header: Header) -> tuple[int, int]:
-    """Count the frames in a row that begin at `at`, up to three; and where the last of them ends."""
+    """Return the number of consecutive frames from a byte offset, at most three, and the end of the last one."""
     seen = 0
     while seen < 3 and (frame := header(data, at)) is not None:
         seen, at = seen + 1, at + frame.size
@@ -202,7 +202,7 @@ def _row(data: bytes, at: int, header: Header) -> tuple[int, int]:
 
 
 def _is_cut_header(data: bytes, at: int, start: int, header: Header) -> bool:
-    """Tell whether the file ends within the header of another frame like the first."""
+    """Return whether the file ends within the header of a frame like the first."""
     rest = data[at:]
     length = 4 if header is mp3_header else 7
     mask = (0xFF, 0xFE, 0x0C, 0, 0, 0, 0)[: len(rest)]

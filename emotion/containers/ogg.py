@@ -1,4 +1,4 @@
-"""Ogg (RFC 3533): pages are walked, and each stream that follows another in a chain becomes a file of its own."""
+"""Check the pages of an Ogg file (RFC 3533), and split chained streams into one file each."""
 
 import struct
 import zlib
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from emotion.errors import InputError
 
 MAX_PAGES = 100_000  # a minute of Opus with a page per packet of 2.5 ms has 24,000
-MAX_LINKS = 64  # streams in a chain
+MAX_LINKS = 64  # chained streams
 _HEADER = struct.Struct("<4sBBqIIIB")  # OggS, version, flags, granule, stream, number, checksum, segments
 _FIRST = 2  # flag of the first page of a stream
 _MIRRORED_BYTES = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")  # how the first packets of Vorbis, Opus and FLAC begin
+_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")  # first bytes of Vorbis, Opus and FLAC streams
 
 
 @dataclass(frozen=True)
 class _Page:
     body: bytes
-    segments: bytes  # the length of each piece of a packet; 255: it goes on in the next
+    segments: bytes  # length of each piece of a packet; after 255 the packet continues
     is_first: bool
     stream: int
     number: int
@@ -26,7 +26,7 @@ class _Page:
 
 
 def links(data: bytes) -> Iterator[bytes]:
-    """Yield each stream of sound in a file as a file of its own, in the order in which they are played.
+    """Yield each chained stream of sound as a file, in playing order.
 
     Raises:
         InputError: a page is missing, damaged or cut, the last packet is not complete, or there is no sound.
@@ -53,7 +53,7 @@ def links(data: bytes) -> Iterator[bytes]:
 
 
 def _link(streams: dict[int, list[_Page]]) -> bytes:
-    """Return the first stream of sound of those that are played side by side."""
+    """Return the first stream of sound among simultaneous streams as a file."""
     for pages in streams.values():
         if not pages[0].body.startswith(_CODECS):
             continue
@@ -65,7 +65,7 @@ def _link(streams: dict[int, list[_Page]]) -> bytes:
 
 
 def _pages(data: bytes) -> Iterator[_Page]:
-    """Yield the pages; zeros and stray bytes behind the last one are no pages."""
+    """Yield the pages; zeros and stray bytes after the last one are ignored."""
     at = 0
     for _ in range(MAX_PAGES):
         if at >= len(data):

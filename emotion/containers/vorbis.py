@@ -1,7 +1,7 @@
-"""Tells whether the headers of a Vorbis stream may be given to a decoder.
+"""Reject Vorbis headers whose codebooks are too large for a decoder.
 
-A few bytes can describe codebooks of millions of numbers: FFmpeg takes 235 MiB for headers of 8 kB. So the codebooks
-are counted here first (Vorbis I specification, section 3.2.1).
+A few bytes can describe codebooks of millions of values: FFmpeg allocates 235 MiB for headers of 8 kB. The values are
+counted here before decoding (Vorbis I specification, section 3.2.1).
 """
 
 from functools import lru_cache
@@ -9,23 +9,23 @@ from functools import lru_cache
 from emotion.errors import InputError
 
 MAX_VALUES = 1 << 18  # entries x dimensions over all codebooks; libvorbis writes 90,000 at most
-HEADER_TYPES = (b"\1", b"\3", b"\5")  # first bytes of header packets; packets of sound begin with an even one
+HEADER_TYPES = (b"\1", b"\3", b"\5")  # first bytes of header packets; first bytes of sound packets are even
 
 
 class _Broken(Exception):
-    """The headers are not what they should be."""
+    """The headers are damaged."""
 
 
-@lru_cache(maxsize=16)  # an encoder writes the same ones into every file
+@lru_cache(maxsize=16)  # an encoder writes the same headers into every file
 def check_headers(extradata: bytes) -> None:
-    """Count what the codebooks of a stream hold.
+    """Check the headers of a stream.
 
     Args:
-        extradata: the three header packets, as FFmpeg's demuxers give them: a 2, the sizes of the first two (each a sum
-            of bytes that ends with one under 255), and the packets.
+        extradata: the three header packets in the layout of FFmpeg's demuxers: a byte 2, the sizes of the first two
+            (each a sum of bytes that ends with one below 255), and the packets.
 
     Raises:
-        InputError: damaged headers, or codebooks larger than any encoder's.
+        InputError: the headers are damaged, or the codebooks have more than MAX_VALUES values.
     """
     try:
         sizes, at = [], 1
@@ -44,11 +44,11 @@ def check_headers(extradata: bytes) -> None:
     except (_Broken, IndexError):
         raise InputError("AUDIO is a damaged Vorbis file: its headers can't be read; send it whole") from None
     if values > MAX_VALUES:
-        raise InputError(f"AUDIO is a Vorbis file with codebooks of over {MAX_VALUES} values; encode it anew")
+        raise InputError(f"AUDIO is a Vorbis file with codebooks of over {MAX_VALUES} values; encode it again")
 
 
 class _Bits:
-    """Numbers of some bits each, the lowest first."""
+    """Reader of integers of a given number of bits, the lowest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -66,7 +66,7 @@ class _Bits:
 
 
 def _codebook_values(bits: _Bits) -> int:
-    """Entries x dimensions over all codebooks; the rest is not looked at once they are too many."""
+    """Return entries x dimensions over all codebooks; reading stops when the sum exceeds MAX_VALUES."""
     total = 0
     for _ in range(bits.read(8) + 1):
         if bits.read(24) != 0x564342:
@@ -81,14 +81,14 @@ def _codebook_values(bits: _Bits) -> int:
 
 
 def _skip_lengths(bits: _Bits, entries: int) -> None:
-    if bits.read(1):  # ordered: how many entries there are of each length
+    if bits.read(1):  # ordered: the number of entries of each length
         bits.skip(5)
         left = entries
         for _ in range(32):
             left -= bits.read(left.bit_length())
             if left <= 0:
                 break
-    elif bits.read(1):  # sparse: some entries are not used
+    elif bits.read(1):  # sparse: some entries are unused
         for _ in range(entries):
             if bits.read(1):
                 bits.skip(5)
@@ -110,7 +110,7 @@ def _skip_lookup(bits: _Bits, dimensions: int, entries: int) -> None:
 
 
 def _root(entries: int, dimensions: int) -> int:
-    """The largest whole number whose power `dimensions` is at most `entries`."""
+    """Return the largest integer whose power `dimensions` is at most `entries`."""
     root = int(entries ** (1 / dimensions))
     while (root + 1) ** dimensions <= entries:
         root += 1

@@ -1,6 +1,6 @@
-"""WAV and its 64-bit forms RF64, BW64 and W64: chunks are walked, and the header is written anew.
+"""Rewrite the headers of WAV files and of their 64-bit forms RF64, BW64 and W64 with correct sizes.
 
-Many recorders leave wrong sizes behind: they write to a pipe, crash, or count the header.
+Many recorders leave wrong sizes: they write to a pipe, crash, or count the header.
 """
 
 import struct
@@ -15,7 +15,7 @@ MPEG_TAGS = (0x50, 0x55)  # format tags of MPEG audio: layers I and II, and laye
 _LINEAR_TAGS = (1, 3, 6, 7, 0xFFFE)  # PCM, floating point, A-law, mu-law, extensible: a block is one sample per channel
 _UNREADABLE = {0x45: "G.726", 0x64: "G.726", 0xFF: "AAC", 0x160: "WMA", 0x161: "WMA", 0x162: "WMA", 0x2000: "AC-3"}
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-# of chunks that follow the samples
+# names of chunks that follow the samples
 _CHUNK_NAMES = frozenset(
     b"LIST,fact,PEAK,cue ,smpl,inst,bext,iXML,axml,junk,JUNK,PAD ,FLLR,id3 ,ID3 ,acid,cart,DISP,afsp,umid,_PMX".split(
         b","
@@ -30,7 +30,7 @@ class Wav:
     Attributes:
         tag: the format tag of its fmt chunk; 1 is PCM.
         payload: the encoded samples.
-        file: a RIFF file of the same format and payload, whose sizes are right.
+        file: a RIFF file with the same format and payload, and with correct sizes.
     """
 
     tag: int
@@ -41,21 +41,21 @@ class Wav:
 @dataclass(frozen=True)
 class _Chunk:
     name: bytes
-    at: int  # where its body begins
-    size: int  # bytes of its body, as it claims
-    next: int  # where the following chunk begins
+    at: int  # byte offset of its body
+    size: int  # of its body in bytes, by its header
+    next: int  # byte offset of the following chunk
 
 
 @dataclass(frozen=True)
 class _Riff:
-    """A file of chunks: in RIFF a name of 4 bytes and a size of 4, in W64 16 and 8."""
+    """A file of chunks; a chunk's header is a name and a size, 4 + 4 bytes in RIFF, 16 + 8 bytes in W64."""
 
     data: bytes
-    order: str  # of the bytes in a number: "<" or ">"
+    order: str  # byte order: "<" or ">"
     is_w64: bool
 
     def chunks(self, at: int) -> Iterator[_Chunk]:
-        """Yield the chunks from `at` on; the last may go on behind the end."""
+        """Yield the chunks from a byte offset on; the last one may extend beyond the end."""
         header = 24 if self.is_w64 else 8
         for _ in range(MAX_CHUNKS):
             if at + header > len(self.data):
@@ -67,14 +67,14 @@ class _Riff:
             else:
                 size = int(struct.unpack_from(self.order + "I", self.data, at + 4)[0])
                 following = body + size
-                if self.data[following : following + 1] == b"\0":  # some writers don't fill up an odd size
+                if self.data[following : following + 1] == b"\0":  # some writers omit the padding of an odd size
                     following += size & 1
             yield _Chunk(name, body, size, following)
             at = following
-        raise InputError(f"AUDIO is a WAV file of over {MAX_CHUNKS} chunks; write it anew")
+        raise InputError(f"AUDIO is a WAV file of over {MAX_CHUNKS} chunks; write it again")
 
     def are_chunks(self, at: int) -> bool:
-        """Tell whether chunks begin at `at`: one that is known, or some that end where the file does."""
+        """Return whether chunks begin at a byte offset: a known one, or chunks that end at the end of the file."""
         found = list(self.chunks(at))
         if not found or not all(chunk.name.isascii() and chunk.name.decode().isprintable() for chunk in found):
             return False
@@ -82,17 +82,17 @@ class _Riff:
 
 
 def is_wav(data: bytes) -> bool:
-    """Tell whether data begin as a WAV, RF64, BW64 or W64 file does."""
+    """Return whether data begin like a WAV, RF64, BW64 or W64 file."""
     if data[:16] == _W64_RIFF:
         return b"wave".startswith(data[24:28])
     return data[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and b"WAVE".startswith(data[8:12])
 
 
 def read(data: bytes) -> Wav:
-    """Find the samples of a WAV file.
+    """Find the samples of a WAV file and rewrite its header.
 
     Raises:
-        InputError: a chunk or samples are missing, or several recordings are in one file.
+        InputError: a chunk or samples are missing, or the file contains several recordings.
     """
     riff = _Riff(data, ">" if data[:4] == b"RIFX" else "<", data[:4] == b"riff")
     bodies: dict[bytes, bytes] = {}
@@ -119,7 +119,15 @@ def read(data: bytes) -> Wav:
 
 
 def _payload_size(riff: _Riff, at: int, claimed: int, bits: int, missing: int) -> int:
-    """Return the bytes of samples from `at` on, where the header claims a number and some may be missing."""
+    """Return the number of bytes of samples from a byte offset on.
+
+    Args:
+        riff: the file.
+        at: byte offset of the first sample.
+        claimed: bytes of samples by the header.
+        bits: of the header's size field.
+        missing: bytes that may be missing.
+    """
     there = len(riff.data) - at
     if claimed == 0 and riff.are_chunks(at):
         return 0
@@ -137,7 +145,7 @@ def _payload_size(riff: _Riff, at: int, claimed: int, bits: int, missing: int) -
     rest = riff.data[end:]
     if len(rest) <= missing or not rest.strip(b"\0") or rest.startswith((b"TAG", b"APETAGEX")):
         return size
-    return there  # the size is that of an earlier moment: the writer did not come to update it
+    return there  # the writer did not update the size before it ended
 
 
 def _write(order: str, bodies: dict[bytes, bytes], payload: bytes) -> bytes:

@@ -437,7 +437,7 @@ def test_stereo_has_one_level_in_every_format(
         (b'"' + base64.b64encode(b"\0\0\0\x20ftypM4A " + bytes(4000)) + b'"', "base64 text of an MP4 file"),
         (b"data:audio/wav;base64,UklGRg==", "a data URL"),
         (b"52494646" * 100, "hexadecimal text"),
-        (b"b'RIFF\\x00\\x00'", "the text that Python shows of bytes"),
+        (b"b'RIFF\\x00\\x00'", "Python's text form of bytes"),
         (b"<!DOCTYPE html><html><head><title>404</title>", "an HTML page"),
         (b"\n<html lang='en'>", "an HTML page"),
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML or HTML"),

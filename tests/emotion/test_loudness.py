@@ -9,9 +9,9 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from emotion import loudness
-from emotion.audio import SAMPLE_RATE, SHORTEST, log_mel_patches, sound_patches
+from emotion.audio import MIN_SAMPLES, SAMPLE_RATE, log_mel_patches, sound_patches
 from emotion.decoding import decode
-from emotion.loudness import MARGIN, TARGET_LEVEL, find_sound, frame_powers
+from emotion.loudness import SOUND_MARGIN, TARGET_LEVEL, find_sound, frame_powers
 
 Waveform = NDArray[np.float32]
 
@@ -100,8 +100,11 @@ def test_sound_keeps_a_margin(speech: list[Waveform]) -> None:
     middle = speech[1][8_000:24_000]  # begins and ends in a word
     sound = find_sound(middle)
     assert sound is not None
-    assert not sound.waveform[: MARGIN - loudness.FRAME].any() and not sound.waveform[-MARGIN + loudness.FRAME :].any()
-    assert sound.waveform.size == pytest.approx(middle.size + 2 * MARGIN, abs=4 * loudness.FRAME)
+    assert (
+        not sound.waveform[: SOUND_MARGIN - loudness.FRAME].any()
+        and not sound.waveform[-SOUND_MARGIN + loudness.FRAME :].any()
+    )
+    assert sound.waveform.size == pytest.approx(middle.size + 2 * SOUND_MARGIN, abs=4 * loudness.FRAME)
 
 
 # --- patches
@@ -124,7 +127,7 @@ def test_a_tail_that_holds_a_third_of_the_sound_gives_a_patch() -> None:
     assert sound is not None
     patches = sound_patches(long_tail)
     np.testing.assert_array_equal(
-        patches, [*log_mel_patches(sound.waveform), *log_mel_patches(sound.waveform[-SHORTEST:])]
+        patches, [*log_mel_patches(sound.waveform), *log_mel_patches(sound.waveform[-MIN_SAMPLES:])]
     )
     assert (len(patches), len(sound_patches(short_tail))) == (2, 1)
 

@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel
 
 from emotion.labels import EMOTIONS
 from emotion.model import (
-    AGREED,
-    FLOOR,
+    MIN_AGREEMENT,
     RESIDUAL_LIMIT,
+    SMOOTHING,
     VIEWS,
     EmotionModel,
     Fusion,
@@ -216,13 +216,13 @@ def test_a_new_fusion_adds_up_the_views() -> None:
     fusion = Fusion(hidden=8, dropout=0.0)
     audio_logits, text_logits = torch.randn(2, 50, len(EMOTIONS)).mul(3).unbind()
     fused = fusion(audio_logits, text_logits, torch.randn(50, 128), torch.randn(50, 256))
-    expected = (audio_logits.softmax(-1) + FLOOR).log() + (text_logits.softmax(-1) + FLOOR).log()
+    expected = (audio_logits.softmax(-1) + SMOOTHING).log() + (text_logits.softmax(-1) + SMOOTHING).log()
     torch.testing.assert_close(fused, expected)
 
 
 def agreeing_logits(count: int, generator: torch.Generator) -> Tensor:
-    """Logits [count, 5] of which class 2 has a probability of AGREED to 1; often, another class has all the rest."""
-    top = AGREED + (1 - AGREED) * torch.rand(count, generator=generator) ** 3
+    """Return logits [count, 5]: class 2 has MIN_AGREEMENT to 1, and often one other class has all the rest."""
+    top = MIN_AGREEMENT + (1 - MIN_AGREEMENT) * torch.rand(count, generator=generator) ** 3
     rest = torch.rand(count, len(EMOTIONS), generator=generator) ** 20 + 1e-12
     rest[:, 2] = 0
     values = rest / rest.sum(1, keepdim=True) * (1 - top)[:, None]
@@ -250,13 +250,13 @@ def test_the_worst_residual_cannot_overturn_views_that_barely_agree() -> None:
     fusion = Fusion(hidden=8, dropout=0.0)
     label, other = 1, 3
     views = torch.full((1, len(EMOTIONS)), -20.0)
-    views[0, label], views[0, other] = np.log(AGREED), np.log(1 - AGREED)
+    views[0, label], views[0, other] = np.log(MIN_AGREEMENT), np.log(1 - MIN_AGREEMENT)
     for strengths in ((1e4, 1e4), (-1e4, -1e4), (1e4, -1e4), (0.0, 0.0)):
         against = torch.tensor([*strengths, 0.0, -1e4, 0.0, 1e4, 0.0])
         fusion.get_parameter("layers.3.bias").copy_(against)
         fused = fusion(views, views, torch.zeros(1, 128), torch.zeros(1, 256))
         assert fused.argmax(1).item() == label
-    assert np.log((AGREED + FLOOR) / (1 - AGREED + FLOOR)) > 2 * RESIDUAL_LIMIT
+    assert np.log((MIN_AGREEMENT + SMOOTHING) / (1 - MIN_AGREEMENT + SMOOTHING)) > 2 * RESIDUAL_LIMIT
 
 
 def two_views(audio: list[float], text: list[float], fused: list[float]) -> Probabilities:

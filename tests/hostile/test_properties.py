@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from emotion import audio, decoding, text
-from emotion.audio import PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE, SHORTEST
+from emotion.audio import MIN_SAMPLES, PATCH_FRAMES, PATCH_SHAPE, SAMPLE_RATE
 from emotion.checkpoint import Checkpoint
 from emotion.errors import InputError
 from tests.encoding import encode
@@ -150,7 +150,7 @@ def test_resampling_keeps_the_duration(count: int, rate: int) -> None:
 def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
     waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
     patches = audio.log_mel_patches(waveform)
-    frames = 1 + (max(count, SHORTEST) - 400) // 160
+    frames = 1 + (max(count, MIN_SAMPLES) - 400) // 160
     assert patches.shape == (frames // PATCH_FRAMES, *PATCH_SHAPE) and len(patches) >= 1
     assert patches.dtype == np.float32 and np.isfinite(patches).all()
 
@@ -165,7 +165,7 @@ def test_sound_patches_of_any_length_and_loudness(count: int, loudness: float) -
 
 
 @settings(max_examples=30)
-@given(st.integers(SHORTEST, 60_000), st.integers(0, 50_000))
+@given(st.integers(MIN_SAMPLES, 60_000), st.integers(0, 50_000))
 def test_patches_know_nothing_of_what_comes_later(count: int, more: int) -> None:
     waveform = samples(count + more)[:, 0]
     alone = audio.log_mel_patches(waveform[:count])

@@ -7,12 +7,12 @@ from runs import tone
 from emotion.audio import MEL_BANDS, PATCH_FRAMES, SAMPLE_RATE, log_mel_patches
 from training import augmentation
 from training.augmentation import (
-    LONGEST_TIME_MASK,
-    MASKS,
-    NOISE,
+    MASKS_PER_AXIS,
+    MAX_BAND_MASK,
+    MAX_TIME_MASK,
+    SNR_RANGE,
     SPEEDS,
     VOCODER_WINDOW,
-    WIDEST_BAND_MASK,
     change_speed,
     scale_frequencies,
     shift_pitch,
@@ -39,7 +39,7 @@ def pitch(waveform: np.ndarray) -> float:  # type: ignore[type-arg]
 
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the noise."""
-    monkeypatch.setattr(augmentation, "NOISE", (200.0, 200.0))
+    monkeypatch.setattr(augmentation, "SNR_RANGE", (200.0, 200.0))
 
 
 def test_waveforms_stay_float32_and_the_input_as_it_was() -> None:
@@ -114,7 +114,7 @@ def test_noise_within_limits() -> None:
     for seed in range(200):
         noise = vary_waveform(TONE, np.random.default_rng(seed)) - TONE
         ratios.append(decibels(rms(TONE) / rms(noise)))
-    assert NOISE[0] - 0.2 <= min(ratios) < NOISE[0] + 3 and NOISE[1] - 3 < max(ratios) <= NOISE[1] + 0.2
+    assert SNR_RANGE[0] - 0.2 <= min(ratios) < SNR_RANGE[0] + 3 and SNR_RANGE[1] - 3 < max(ratios) <= SNR_RANGE[1] + 0.2
 
 
 def test_silence_stays_silent() -> None:
@@ -131,8 +131,8 @@ def test_masks_within_sizes() -> None:
     assert np.unique(masked[changed]).tolist() == [patches.mean()]
     frames = changed.all(axis=2).sum(axis=1)
     bands = changed.all(axis=1).sum(axis=1)
-    assert 0 < frames.max() <= MASKS * LONGEST_TIME_MASK and 0 < bands.max() <= MASKS * WIDEST_BAND_MASK
-    assert frames.max() > LONGEST_TIME_MASK and bands.max() > WIDEST_BAND_MASK  # two of each
+    assert 0 < frames.max() <= MASKS_PER_AXIS * MAX_TIME_MASK and 0 < bands.max() <= MASKS_PER_AXIS * MAX_BAND_MASK
+    assert frames.max() > MAX_TIME_MASK and bands.max() > MAX_BAND_MASK  # two of each
     for patch in changed:  # nothing but whole frames and whole bands
         rest = patch & ~patch.all(axis=1, keepdims=True) & ~patch.all(axis=0, keepdims=True)
         assert not rest.any()

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, logit, softmax
 
-from training.calibration import LIMITS, fit_confidence, fit_temperature
+from training.calibration import SCALE_LIMITS, fit_confidence, fit_temperature
 from training.errors import TrainingError
 
 
@@ -33,8 +33,8 @@ def test_a_handful_of_utterances_asks_for_little() -> None:
 
 def test_many_utterances_overrule_the_prior_up_to_the_limits() -> None:
     logits, truth = np.tile(np.eye(5), (20_000, 1)), np.tile(np.arange(5), 20_000)
-    assert fit_temperature(0.01 * logits, truth) == pytest.approx(LIMITS[0], rel=0.01)
-    assert fit_temperature(100 * logits, (truth + 1) % 5) == pytest.approx(LIMITS[1], rel=0.01)
+    assert fit_temperature(0.01 * logits, truth) == pytest.approx(SCALE_LIMITS[0], rel=0.01)
+    assert fit_temperature(100 * logits, (truth + 1) % 5) == pytest.approx(SCALE_LIMITS[1], rel=0.01)
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:

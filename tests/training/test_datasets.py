@@ -15,10 +15,10 @@ from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
 from emotion.text import WordPiece, clean
 from training import datasets
-from training.augmentation import SPEEDS, UNCHANGED, change_speed
+from training.augmentation import SPEEDS, UNCHANGED_SPEED, change_speed
 from training.corpora import Utterance
 from training.datasets import (
-    SEGMENT,
+    SEGMENT_SAMPLES,
     Batch,
     Example,
     LengthGroupedBatches,
@@ -113,7 +113,7 @@ def test_a_segment_is_played_at_the_speed_that_it_names(
             np.testing.assert_array_equal(example.patches, expected)
             speeds.add(example.speed)
     assert speeds == set(range(len(SPEEDS)))
-    assert utterances[1].speed == UNCHANGED
+    assert utterances[1].speed == UNCHANGED_SPEED
 
 
 def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(utterances: Utterances) -> None:
@@ -122,15 +122,15 @@ def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(
     sound = find_sound(utterances.recordings[path])
     assert sound is not None
     waveform = sound.waveform
-    assert waveform.size > SEGMENT
+    assert waveform.size > SEGMENT_SAMPLES
     starts = []
     for epoch in range(12):
         patches = segments(utterances, epoch=epoch, augment=False)[0].patches
         assert patches.shape == (3, *PATCH_SHAPE)  # three seconds have 298 frames
         random = np.random.default_rng((1, epoch, 0))
         random.random()  # whether a modality is dropped is drawn first
-        start = int(random.integers(waveform.size - SEGMENT + 1))
-        np.testing.assert_array_equal(patches, audio.sound_patches(waveform[start : start + SEGMENT]))
+        start = int(random.integers(waveform.size - SEGMENT_SAMPLES + 1))
+        np.testing.assert_array_equal(patches, audio.sound_patches(waveform[start : start + SEGMENT_SAMPLES]))
         starts.append(start)
     assert max(starts) - min(starts) > waveform.size / 4  # from anywhere
 
@@ -171,7 +171,7 @@ def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
         if len(example.patches):  # or its audio was left out
             expected = audio.sound_patches(change_speed(sound.waveform, SPEEDS[example.speed]))
             np.testing.assert_array_equal(example.patches, expected)
-            changed += example.speed != UNCHANGED
+            changed += example.speed != UNCHANGED_SPEED
     assert changed
 
 

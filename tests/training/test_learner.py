@@ -21,9 +21,9 @@ from emotion.text import WordPiece
 from training.augmentation import SPEEDS
 from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
-from training.datasets import OTHER, Batch, Utterances, collate, tokenise
+from training.datasets import OTHER_EMOTION, Batch, Utterances, collate, tokenise
 from training.errors import TrainingError
-from training.learner import MONITOR, WARM_UP, Learner, _moving_average, class_weights
+from training.learner import MONITOR, WARM_UP_SHARE, Learner, _moving_average, class_weights
 from training.recordings import Recordings
 from training.settings import Settings
 
@@ -143,7 +143,7 @@ def test_rates_warm_up_and_fall_to_zero_and_encoders_wait(model: EmotionModel) -
         values = by_name[name]
         assert not values[:begin].any()
         top = int(values.argmax())
-        warm_up = round(WARM_UP * (steps - begin))
+        warm_up = round(WARM_UP_SHARE * (steps - begin))
         assert top == begin + warm_up - 1 and values[top] == pytest.approx(peak)
         assert (np.diff(values[begin : top + 1]) > 0).all() and (np.diff(values[top:]) <= 0).all()
         assert 0 < values[-1] < peak / 20
@@ -277,7 +277,7 @@ def test_other_utterances_train_the_encoders_by_the_auxiliary_loss_alone(model: 
     before = copy_of(model)
     labels = np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]]
     teaching = learner(model, "aattt", AuxiliaryHeads(labels, None, 0.5, 1.0), epochs=1, batch_size=5, weight_decay=0.0)
-    teaching.train_set.targets[:] = OTHER
+    teaching.train_set.targets[:] = OTHER_EMOTION
     fit(teaching)
     assert moved(before, model) == ENCODERS | {"head.text_projection"}
     assert math.isfinite(teaching.history[0]["train_loss"])

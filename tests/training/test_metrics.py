@@ -170,7 +170,7 @@ def test_as_dict_is_json() -> None:
 
 def test_sure_answers_are_those_whose_confidence_reaches_the_threshold() -> None:
     answers = predictions([0, 1, 2, 3], confident([0, 1, 0, 3]))
-    answers.confidence = {"fused": np.array([0.95, metrics.SURE, 0.97, 0.89]), "text": np.full(4, 0.5)}
+    answers.confidence = {"fused": np.array([0.95, metrics.SURE_CONFIDENCE, 0.97, 0.89]), "text": np.full(4, 0.5)}
     found = metrics.of_view(answers, "fused")
     assert found is not None and found.sure == metrics.SureAnswers(3, 0.75, 2 / 3)
     found = metrics.of_view(answers, "text")

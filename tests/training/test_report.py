@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
-from emotion.loudness import FRAME, MARGIN
+from emotion.loudness import FRAME, SOUND_MARGIN
 from training import metrics, plots, report
 from training.corpora import Utterance
 from training.errors import TrainingError
@@ -309,7 +309,7 @@ def test_example_recordings_chooses_the_median_length_of_each_emotion(tmp_path: 
     utterances.append(Utterance("neutral-a", None, "No recording.", "neutral"))
     examples = report.example_recordings(reversed(utterances), recordings)
     assert list(examples) == ["anger: anger-c, 2.0 s", "sadness: sadness-a, 0.5 s"]
-    sizes = [waveform.size - 2 * MARGIN for waveform in examples.values()]
+    sizes = [waveform.size - 2 * SOUND_MARGIN for waveform in examples.values()]
     assert sizes == pytest.approx([2 * SAMPLE_RATE, SAMPLE_RATE // 2], abs=2 * FRAME)
 
 

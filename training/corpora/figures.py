@@ -12,15 +12,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from emotion.audio import SAMPLE_RATE, SHORTEST
+from emotion.audio import MIN_SAMPLES, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece, clean
 from training.corpora.table import Corpus
 from training.progress import progress
 
-MOST_GROUPS = 10  # bars are stacked by session or speaker up to this many: there are ten distinct colours
-ONE_PATCH = SHORTEST / SAMPLE_RATE  # s: shorter recordings are padded
+MAX_GROUPS = 10  # bars are stacked by session or speaker up to this many: there are ten distinct colours
+ONE_PATCH_SECONDS = MIN_SAMPLES / SAMPLE_RATE  # s: shorter recordings are padded
 
 
 def summary(corpus: Corpus, tokenizer: WordPiece | None = None) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def summary(corpus: Corpus, tokenizer: WordPiece | None = None) -> dict[str, Any
             "recordings": int(seconds.size) + len(unreadable),
             "hours": float(seconds.sum() / 3600),
             "seconds": _spread(seconds),
-            "under_one_patch": int((seconds < ONE_PATCH).sum()),
+            "under_one_patch": int((seconds < ONE_PATCH_SECONDS).sum()),
             "unreadable": unreadable,
         }
     if tokenizer is not None:
@@ -117,7 +117,7 @@ def _draw_emotions(axes: Axes, corpus: Corpus) -> None:
     label, groups = "", ["" for _ in corpus.utterances]
     for field in ("session", "speaker"):
         names = [getattr(utterance, field) or "unknown" for utterance in corpus.utterances]
-        if 1 < len(set(names)) <= MOST_GROUPS:
+        if 1 < len(set(names)) <= MAX_GROUPS:
             label, groups = field, names
             break
     counts = Counter(zip(groups, (utterance.emotion for utterance in corpus.utterances), strict=True))

@@ -33,7 +33,7 @@ class TritonPythonModel:
         self.checkpoint = json.dumps({key: checkpoint[key] for key in ("digest", "untrained")}).encode()
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         self.max_seconds = float(parameters["max_audio_seconds"])
-        audio.sound_patches(np.sin(np.arange(audio.SHORTEST, dtype=np.float32)))
+        audio.sound_patches(np.sin(np.arange(audio.MIN_SAMPLES, dtype=np.float32)))
         self.admission = Admission(
             processes=sum(int(group["count"]) for group in config["instance_group"]),
             default_timeout_s=float(parameters["default_timeout_seconds"]),

@@ -181,7 +181,7 @@ def test_every_recording_is_where_the_table_says(rows: dict[str, Utterance], tur
 
 def test_utterances_shorter_than_a_patch_and_long_ones_are_kept(rows: dict[str, Utterance]) -> None:
     waveforms = [decoding.decode(row.audio.read_bytes()) for row in rows.values() if row.audio]
-    short = [waveform for waveform in waveforms if waveform.size < audio.SHORTEST]
+    short = [waveform for waveform in waveforms if waveform.size < audio.MIN_SAMPLES]
     assert len(short) == 5
     assert {len(audio.sound_patches(waveform)) for waveform in short} == {1}
     assert max(len(audio.sound_patches(waveform)) for waveform in waveforms) >= 10
