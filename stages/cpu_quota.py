@@ -1,13 +1,17 @@
-"""How many cores a container may use: what counts is its limit, not the node's number."""
+"""Read the CPU limit of a container, because libraries count the cores of the node."""
 
 import math
 from pathlib import Path
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2, as a container sees its own
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2, as seen inside a container
 
 
 def limit(cpu_max: Path = CPU_MAX) -> int | None:
-    """The cores that the container's CPU limit grants, rounded up; None without one."""
+    """Return the container's CPU limit in cores, rounded up, or None without a limit.
+
+    Args:
+        cpu_max: file with the quota and the period in microseconds.
+    """
     try:
         quota, period = cpu_max.read_text().split()
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Adds to Triton's metrics how many instances the models have, and which of them take turns.
+"""Publish in Triton's metrics how many instances the models have, and which models take turns.
 
-Triton itself does not tell. A model's busy time is the sum over its instances, so its utilisation is known only with
-their number. Models that take turns are fully used when their busy times add up to the elapsed time.
+Triton itself does not publish it. A model's busy time is the sum over its instances, so its utilisation can only be
+calculated with their number. Models that take turns are fully used when their busy times add up to the elapsed time.
 """
 
 import os
@@ -15,23 +15,23 @@ from stages.admission import InstancesReader
 from stages.loopback import HTTP_URL
 
 NAME = "emoserve_model_instances"
-RETRY_INTERVAL_S = 0.5  # Triton answers over HTTP once all models are loaded
+RETRY_INTERVAL_S = 0.5  # Triton answers over HTTP when all models are loaded
 
 
 class InstancesMetric:
     """A gauge with one sample for each model behind the stage `queue`.
 
-    Its label `turns` is the same for models that take turns. A model that shares nothing has its own name there.
+    Models that take turns have the same value of the label `turns`. The value is the model's name for all others.
     """
 
     def __init__(self) -> None:
-        """Add it as soon as Triton answers, where its address is known."""
-        self._held: list[Any] = []  # Triton removes a metric that no process holds
+        """Start a thread that adds the metric as soon as Triton answers, if Triton's address is known."""
+        self._held: list[Any] = []  # Triton removes a metric when its object is deleted
         if os.environ.get(HTTP_URL):
             threading.Thread(target=self._add, name="instances", daemon=True).start()
 
     def close(self) -> None:
-        """Remove it, while Triton still listens: the process would end with signal 11 (seen on 24.10)."""
+        """Remove the metric while Triton still listens; later, the process ends with signal 11 (seen on 24.10)."""
         self._held.clear()
 
     def _add(self) -> None:
@@ -50,5 +50,5 @@ class InstancesMetric:
         self._held.append(family)
         for model, instances in found.items():
             sample = family.Metric(labels={"model": model, "turns": instances.resource or model})
-            sample.set(instances.at_once)
+            sample.set(instances.concurrent)
             self._held.append(sample)

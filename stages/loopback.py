@@ -1,20 +1,21 @@
-"""Asks Triton over HTTP, on this machine."""
+"""Send HTTP requests to Triton on this machine."""
 
 import http.client
 import urllib.request
 
 HTTP_URL = "EMOSERVE_HTTP_URL"  # environment variable with Triton's HOST:PORT or [IPV6]:PORT; serving.Triton sets it
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # HTTP_PROXY and its like are for other machines
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # HTTP_PROXY is for other machines
 
 
 def get(url: str, timeout: float) -> str:
-    """What is answered.
+    """Return the body of the answer to a GET request.
 
     Args:
-        timeout: s.
+        url: the URL, whose host is this machine.
+        timeout: longest time without data, in seconds.
 
     Raises:
-        OSError: no answer, another status than 2xx, or no HTTP.
+        OSError: there is no answer, its status is not 2xx, or it is not HTTP.
         ValueError: the answer is not UTF-8.
     """
     try:

@@ -1,6 +1,7 @@
-"""Adds to Triton's metrics what waits in a stage's own queue, and how its requests end.
+"""Publish in Triton's metrics how many requests wait in a stage's own queue, and how its requests end.
 
-For Triton a request of such a stage is answered as soon as the stage has taken it (stages/request_queue.py).
+Triton itself counts a request of such a stage as executed as soon as the stage has accepted it
+(stages/request_queue.py).
 """
 
 import threading
@@ -13,25 +14,25 @@ from stages.triton_metrics import REQUESTS, WAIT_SECONDS, WAITING, WORK_SECONDS
 
 PREFIX = "emoserve_"
 PRIORITIES = ("interactive", "bulk")
-PUBLISH_INTERVAL_S = 0.05  # half of admission's interval between two readings; a changed value costs about 0.1 ms
+PUBLISH_INTERVAL_S = 0.05  # half of admission's POLL_INTERVAL_S; an update costs about 0.1 ms
 
 
 class QueueMetrics:
-    """The metrics of one process, published where they have changed.
+    """The metrics of one stage process; a value is published when it has changed.
 
-    emoserve_stage_waiting_requests has the label `priority`, the others have `outcome`; all have `model` and `process`,
-    as two processes must not share a sample.
+    emoserve_stage_waiting_requests has the label `priority`, and the others have `outcome`. All have `model` and
+    `process`, because two processes must not share a sample.
     """
 
     def __init__(self, model: str, process: str, waiting: Callable[[], tuple[int, int]]) -> None:
-        """Add them, unless Triton publishes no metrics.
+        """Add the metrics to Triton's, unless Triton runs without metrics, and start to publish in a thread.
 
         Args:
-            model, process: labels.
-            waiting: returns how many requests of each of PRIORITIES wait.
+            model, process: values of the labels.
+            waiting: returns the number of waiting requests of each of PRIORITIES.
         """
         self._waiting = waiting
-        self._ended: dict[str, list[float]] = {}  # requests, s waited, s worked by outcome, since the last publication
+        self._ended: dict[str, list[float]] = {}  # [requests, s waited, s worked] by outcome, not published yet
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         labels = {"model": model, "process": process}
@@ -50,7 +51,7 @@ class QueueMetrics:
                 )
             ]
         except Exception as error:  # Triton was started without metrics
-            pb_utils.Logger.log_warn(f"{model} has no metrics of its queue: {error}")
+            pb_utils.Logger.log_warn(f"the queue of {model} has no metrics: {error}")
             return
         gauge, *counters = self._families
         self._gauges = [gauge.Metric(labels=labels | {"priority": priority}) for priority in PRIORITIES]
@@ -62,14 +63,19 @@ class QueueMetrics:
         self._thread.start()
 
     def ended(self, outcome: str, waited_s: float = 0.0, worked_s: float = 0.0) -> None:
-        """Count a request that has its response, and the seconds that it waited and was worked on."""
+        """Count a request that has its response.
+
+        Args:
+            outcome: one of OUTCOMES.
+            waited_s, worked_s: seconds that the request waited and was processed.
+        """
         with self._lock:
             sums = self._ended.setdefault(outcome, [0.0, 0.0, 0.0])
             for index, value in enumerate((1.0, waited_s, worked_s)):
                 sums[index] += value
 
     def close(self) -> None:
-        """Remove them while Triton still listens: else the process ends with signal 11 (seen on 24.10)."""
+        """Remove the metrics while Triton still listens; later, the process ends with signal 11 (seen on 24.10)."""
         self._stopped.set()
         if hasattr(self, "_thread"):
             self._thread.join(timeout=1.0)

@@ -1,9 +1,9 @@
-"""Holds the requests of a Python stage by priority, and answers them in a thread of its own.
+"""Queue the requests of a Python stage by priority, and answer them in a thread.
 
-Triton's queues have priorities, deadlines and limits, too. With any of them, Triton does not notice when an instance
-becomes idle, and lets the next request wait for up to 0.5 s (docs/upstream-lost-wakeup.md). So a stage takes each
-request from Triton at once: `execute` puts it here and returns, and the response is sent when it is ready. That a model
-in Triton's default mode may respond after `execute` has returned is so since Triton 24.06.
+Triton's queues have priorities, timeouts and limits too. If any of them is configured, Triton does not detect that an
+instance becomes idle, and the next request waits for up to 0.5 s (docs/upstream-lost-wakeup.md). A stage therefore
+accepts each request immediately: `execute` puts it into this queue and returns, and the response is sent when it is
+ready. Since Triton 24.06, a model in the default mode may respond after `execute` has returned.
 """
 
 import json
@@ -20,28 +20,28 @@ from emotion.errors import BusyError
 from stages.queue_metrics import QueueMetrics
 from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
-BULK = "bulk"  # parameter of a request; Triton tells no Python model the `priority`
-PATIENCE_S = 0.05  # a request that waited no longer is not checked for a caller who left, which costs about 0.1 ms
+BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
+MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
 class Gate(Protocol):
-    """Says when a request may be taken from the queue."""
+    """Decides when a request may leave the queue."""
 
     def pause_s(self) -> float:
-        """Return how long to wait before asking again, in seconds; 0.0 if one request may be taken now."""
+        """Return the seconds to wait before the next call, or 0.0 if one request may leave now."""
 
     def passed(self) -> None:
-        """Count a request that was taken."""
+        """Count a request that has left the queue."""
 
 
 @dataclass(frozen=True)
 class HeldRequest:
-    """A request that waits.
+    """A request that waits in the queue.
 
     Attributes:
-        sender: takes its response.
-        inputs: what was read of it.
-        arrived, expires: s, of the queue's clock.
+        sender: sends the response.
+        inputs: the inputs that were read from the request.
+        arrived, expires: times on the queue's clock, in seconds.
     """
 
     sender: Any
@@ -51,11 +51,11 @@ class HeldRequest:
 
 
 class RequestQueue:
-    """The queue of one process of a stage, and the thread that empties it.
+    """The queue of one stage process, and the thread that answers its requests.
 
-    Interactive requests leave before those with the parameter `bulk`, and each of these two in the order of arrival.
-    A request that waits longer than its timeout is rejected, and one whose caller has left is dropped when its turn
-    comes.
+    Interactive requests leave the queue before requests with the parameter `bulk`. Requests of the same priority leave
+    it in the order of arrival. A request that waits longer than its timeout is rejected. A canceled request is dropped
+    when it reaches the front.
     """
 
     def __init__(
@@ -69,20 +69,21 @@ class RequestQueue:
         """Start the thread.
 
         Args:
-            args: those of `initialize`. The model's parameters `max_queue_size` (requests of each priority that may
-                wait) and `max_wait_seconds` (how long each may wait, unless its own timeout is shorter) are read.
-            read: maps a request of Triton to the inputs for `work`, copied out of Triton's memory. It runs when the
-                request arrives; an error that it raises is the request's response.
+            args: the argument of `initialize`. The model's parameter `max_queue_size` is the largest number of waiting
+                requests of each priority. `max_wait_seconds` is the longest wait, unless the request's own timeout is
+                shorter.
+            read: maps a request of Triton to the inputs of `work`, copied out of Triton's memory. It runs when the
+                request arrives; an error that it raises becomes the response.
             work: maps inputs to the output tensors by name.
-            gate: is asked before each request is taken; None: there is no limit.
-            clock: replaces time.monotonic in tests.
+            gate: decides when a request may leave the queue; None for no limit.
+            clock: returns the time in seconds; tests inject their own.
         """
         parameters = json.loads(args["model_config"])["parameters"]
         self._max_size = int(parameters["max_queue_size"]["string_value"])
         self._max_wait_s = float(parameters["max_wait_seconds"]["string_value"])
         self._read, self._work, self._gate, self._clock = read, work, gate, clock
         self._changed = threading.Condition()
-        self._held: dict[bool, deque[HeldRequest]] = {False: deque(), True: deque()}  # by whether it is bulk
+        self._held: dict[bool, deque[HeldRequest]] = {False: deque(), True: deque()}  # by whether they are bulk
         self._next_expiry = float("inf")  # none of the held requests expires earlier
         self._open = True
         self._metrics = QueueMetrics(args["model_name"], args["model_instance_name"], self._waiting)
@@ -90,7 +91,11 @@ class RequestQueue:
         self._thread.start()
 
     def put(self, request: Any) -> None:
-        """Take a request of `execute`."""
+        """Add a request to the queue, or reject it.
+
+        Args:
+            request: a request from `execute`.
+        """
         sender = request.get_response_sender()
         try:
             bulk = BULK in json.loads(request.parameters() or "{}")
@@ -102,7 +107,10 @@ class RequestQueue:
             self._reject(sender, error)
 
     def close(self) -> None:
-        """Reject what waits, and stop. Triton calls `finalize` once the requests in flight are answered or given up."""
+        """Reject the waiting requests, and stop.
+
+        Triton calls `finalize` when the requests in flight are answered or abandoned.
+        """
         with self._changed:
             self._open = False
             rest = [held for level in self._held.values() for held in level]
@@ -140,7 +148,7 @@ class RequestQueue:
                 self._answer(held)
 
     def _take(self) -> HeldRequest | None:
-        """Remove the request whose turn it is."""
+        """Remove and return the first request of the highest priority, or None."""
         with self._changed:
             level = self._held[False] or self._held[True]
             if not level:
@@ -151,9 +159,9 @@ class RequestQueue:
         return held
 
     def _answer(self, held: HeldRequest) -> None:
-        begun = self._clock()
+        started = self._clock()
         outcome = respond(held.sender, lambda: self._work(held.inputs))
-        self._metrics.ended(outcome, begun - held.arrived, self._clock() - begun)
+        self._metrics.ended(outcome, started - held.arrived, self._clock() - started)
 
     def _drop_expired(self) -> None:
         now = self._clock()
@@ -172,12 +180,12 @@ class RequestQueue:
             self._reject(held.sender, error, waited_s)
 
     def _drop_canceled(self) -> None:
-        """Drop the requests at the front whose callers have left: those who waited longest leave first."""
+        """Drop canceled requests at the front, because callers who have waited longest leave first."""
         while True:
             with self._changed:
                 level = self._held[False] or self._held[True]
                 front = level[0] if level else None
-            if front is None or self._clock() - front.arrived < PATIENCE_S or not front.sender.is_cancelled():
+            if front is None or self._clock() - front.arrived < MIN_CANCEL_CHECK_S or not front.sender.is_cancelled():
                 return
             with self._changed:
                 if level and level[0] is front:
@@ -191,5 +199,5 @@ class RequestQueue:
         self._metrics.ended(respond(sender, fail), waited_s)
 
     def _waiting(self) -> tuple[int, int]:
-        """Return how many interactive and bulk requests wait."""
+        """Return the numbers of waiting interactive and bulk requests."""
         return len(self._held[False]), len(self._held[True])

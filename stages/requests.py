@@ -1,6 +1,6 @@
-"""Reads the tensors of a Python stage's requests, and sends each request its response."""
+"""Read the tensors of a Python stage's requests, and send each request its response."""
 
-from __future__ import annotations  # Triton adds its classes to pb_utils only after the import
+from __future__ import annotations  # Triton adds classes to pb_utils only after the import
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from emotion.errors import BusyError, InputError
 
-OUTCOMES = ("answered", "invalid", "busy", "full", "expired", "canceled", "failed")  # of a request
+OUTCOMES = ("answered", "invalid", "busy", "full", "expired", "canceled", "failed")  # how a request can end
 
 
 class QueueFullError(BusyError):
-    """The queue of the stage holds as many requests as it may."""
+    """The queue of the stage is full."""
 
 
 class ExpiredError(BusyError):
@@ -22,58 +22,58 @@ class ExpiredError(BusyError):
 
 
 class CanceledError(RuntimeError):
-    """The caller has left."""
+    """The caller has canceled the request or closed the connection."""
 
 
 def respond(sender: Any, work: Callable[[], dict[str, NDArray[Any]]]) -> str:
-    """Send a request its only response: `work`'s tensors by name, or the error that it raises.
+    """Send the only response to a request: the tensors that `work` returns, or the error that it raises.
 
-    Nothing is raised into Triton.
+    No exception reaches Triton.
 
     Args:
-        sender: the request's `get_response_sender()`.
-        work: an InputError becomes INVALID_ARGUMENT, a BusyError UNAVAILABLE, a CanceledError CANCELLED, any other
-            exception INTERNAL.
+        sender: the result of the request's `get_response_sender()`.
+        work: returns the output tensors by name. An InputError becomes INVALID_ARGUMENT, a BusyError UNAVAILABLE, a
+            CanceledError CANCELLED, and any other exception INTERNAL.
 
     Returns:
-        One of OUTCOMES.
+        The outcome, one of OUTCOMES.
     """
     answer, outcome = response(work)
     try:
         sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-    except Exception as error:  # Triton has given the request up
+    except Exception as error:  # Triton has abandoned the request
         pb_utils.Logger.log_error(f"a response could not be sent: {error}")
         return "failed"
     return outcome
 
 
 def response(work: Callable[[], dict[str, NDArray[Any]]]) -> tuple[pb_utils.InferenceResponse, str]:
-    """Return the response that `respond` sends, and its outcome."""
+    """Run `work`, and return the response that `respond` sends and its outcome."""
     try:
         tensors = [pb_utils.Tensor(name, array) for name, array in work().items()]
         return pb_utils.InferenceResponse(output_tensors=tensors), "answered"
     except InputError as error:
-        return _rejection(error, pb_utils.TritonError.INVALID_ARG), "invalid"
+        return _error_response(error, pb_utils.TritonError.INVALID_ARG), "invalid"
     except BusyError as error:
         outcome = {QueueFullError: "full", ExpiredError: "expired"}.get(type(error), "busy")
-        return _rejection(error, pb_utils.TritonError.UNAVAILABLE), outcome
+        return _error_response(error, pb_utils.TritonError.UNAVAILABLE), outcome
     except CanceledError as error:
-        return _rejection(error, pb_utils.TritonError.CANCELLED), "canceled"
+        return _error_response(error, pb_utils.TritonError.CANCELLED), "canceled"
     except Exception as error:  # unexpected error: fail only this request
         pb_utils.Logger.log_error(f"{type(error).__name__}: {error}")
-        failure = f"the stage failed ({type(error).__name__}: {error})"
-        return _rejection(failure, pb_utils.TritonError.INTERNAL), "failed"
+        message = f"the stage failed ({type(error).__name__}: {error})"
+        return _error_response(message, pb_utils.TritonError.INTERNAL), "failed"
 
 
-def _rejection(message: object, code: int) -> pb_utils.InferenceResponse:
+def _error_response(message: object, code: int) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(message), code))
 
 
 def tensor(request: Any, name: str) -> NDArray[Any]:
-    """Return an input of the request, in memory that is Triton's until `execute` returns."""
+    """Return an input of the request; the memory belongs to Triton after `execute` has returned."""
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
 def bytes_rows(request: Any, name: str) -> list[bytes]:
-    """Return the rows of a BYTES [n, 1] input."""
+    """Return the rows of a BYTES [n, 1] input, n byte strings."""
     return list(tensor(request, name).reshape(-1))

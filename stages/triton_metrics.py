@@ -1,4 +1,4 @@
-"""Reads Triton's metrics on this machine."""
+"""Read Triton's metrics on this machine."""
 
 import http.client
 import os
@@ -9,15 +9,15 @@ from urllib.parse import urlsplit
 
 METRICS_URL = "EMOSERVE_METRICS_URL"  # environment variable that serving.Triton sets for its stages
 TIMEOUT_S = 1.0
-PENDING = "pending_request_count"  # in Triton's own queue of a model
-# what stages/queue_metrics.py adds to Triton's metrics, with the prefix emoserve_
+PENDING = "pending_request_count"  # requests in Triton's own queue of a model
+# metrics of stages/queue_metrics.py, without the prefix emoserve_
 WAITING = "stage_waiting_requests"
 REQUESTS = "stage_requests_total"
 WAIT_SECONDS = "stage_wait_seconds_total"
 WORK_SECONDS = "stage_work_seconds_total"
 _SAMPLE = re.compile(r"(?m)^(?:nv_inference_|emoserve_)(\w+){([^}]*)} (\S+)")
-_LABEL = re.compile(r'(\w+)="([^"]*)"')  # in any order: Triton puts `gpu_uuid` before `model`
-_KINDS = ("reason", "outcome", "priority")  # labels by which a value is also returned
+_LABEL = re.compile(r'(\w+)="([^"]*)"')  # the order varies: Triton puts `gpu_uuid` before `model`
+_KINDS = ("reason", "outcome", "priority")  # labels for whose values parse() also returns sums
 
 Values = Mapping[tuple[str, str], float]
 
@@ -25,11 +25,11 @@ Values = Mapping[tuple[str, str], float]
 def parse(text: str) -> Values:
     """Return the values of the metrics nv_inference_* and emoserve_* by (name without that prefix, model).
 
-    Samples that differ in further labels only (version, GPU, process) are summed. Where there is a label `reason`,
-    `outcome` or `priority`, the sum for each of its values is returned, too, as "request_failure:CANCELED".
+    Samples that differ only in other labels (version, GPU, process) are summed. For the labels `reason`, `outcome` and
+    `priority`, the sum for each value is also returned, under a name such as "request_failure:CANCELED".
 
     Args:
-        text: in Prometheus' text format.
+        text: metrics in Prometheus' text format.
     """
     values: defaultdict[tuple[str, str], float] = defaultdict(float)
     for name, label_text, value in _SAMPLE.findall(text):
@@ -43,13 +43,13 @@ def parse(text: str) -> Values:
 
 
 class MetricsReader:
-    """Asks Triton's metrics endpoint over a connection that stays open."""
+    """Reads Triton's metrics endpoint over a persistent connection."""
 
     def __init__(self, url: str | None = None) -> None:
-        """Connect at the first call.
+        """Create a reader that connects at its first call.
 
         Args:
-            url: of the endpoint; None for the one that the environment variable METRICS_URL names.
+            url: URL of the endpoint; None for the value of the environment variable METRICS_URL.
         """
         parts = urlsplit(url or os.environ.get(METRICS_URL, ""))
         self._connection: http.client.HTTPConnection | None = None
@@ -59,14 +59,14 @@ class MetricsReader:
 
     @property
     def available(self) -> bool:
-        """Whether there is an endpoint to ask: Triton may have been started without `python -m serving`."""
+        """True if an endpoint is known; it is unknown if Triton was started without `python -m serving`."""
         return self._connection is not None
 
     def __call__(self) -> Values:
-        """Return the values at this moment.
+        """Return the current values, as `parse` does.
 
         Raises:
-            OSError: no answer, or one that is not of the metrics.
+            OSError: the endpoint is unknown, does not answer, or answers with another status than 200.
         """
         if self._connection is None:
             raise OSError(f"the environment variable {METRICS_URL} is not set")
@@ -79,7 +79,7 @@ class MetricsReader:
         return parse(body.decode(errors="replace"))
 
     def _get(self, connection: http.client.HTTPConnection) -> tuple[int, bytes]:
-        """Return status and body; connect anew where Triton has closed the connection in the meantime."""
+        """Return the status and the body; reconnect if Triton has closed the connection since the last request."""
         reused = connection.sock is not None
         try:
             connection.request("GET", self._path)

@@ -1,4 +1,4 @@
-"""Admission: requests that cannot be answered in time are rejected at once, and no others."""
+"""Admission control: only requests that can't be answered in time are rejected on arrival."""
 
 import re
 import threading
@@ -36,19 +36,19 @@ ONE = Instances(1)
 
 
 @dataclass
-class Server:
-    """A server that answers 20 requests a second in batches of 4, while there are any, on a clock of its own.
+class FakeServer:
+    """A fake server with its own clock that answers 20 requests a second in batches of 4.
 
-    vggish takes 0.2 s for a batch, bert 0.1 s and fusion none.
+    A batch takes 0.2 s in vggish, 0.1 s in bert and no time in fusion.
     """
 
     queued: float = 0.0  # interactive requests
     bulk: float = 0.0
-    behind: float = 0.0  # before vggish
+    before_vggish: float = 0.0
     bert: float = 0.0
     instances: Instances = ONE
     canceled: float = 0.0
-    patience: float = 0.0  # s after which they left, if they did in the stages
+    left_after_s: float = 0.0  # after this wait in the stages callers cancel; 0.0 if they cancel elsewhere
     fails: bool = False
     now: float = 1000.0
     began: float = 1000.0
@@ -59,11 +59,11 @@ class Server:
 
     @property
     def left(self) -> tuple[float, float]:
-        """Requests whose callers left while they waited in the stages, and the seconds that they waited."""
-        return (self.canceled, self.canceled * self.patience) if self.patience else (0.0, 0.0)
+        """The number of requests that were canceled in the stages, and the seconds that they had waited."""
+        return (self.canceled, self.canceled * self.left_after_s) if self.left_after_s else (0.0, 0.0)
 
     def read(self) -> QueueSnapshot:
-        """What Triton's metrics would say."""
+        """Return the snapshot that Triton's metrics would give."""
         if self.fails:
             raise OSError
         done = 20 * (self.now - self.began)
@@ -71,12 +71,12 @@ class Server:
             model: ModelWork(done, done, done / 4, done * seconds, self.instances)
             for model, seconds in self.batch_s.items()
         }
-        waiting = {"vggish": self.behind, "bert": self.bert, "fusion": 0}
+        waiting = {"vggish": self.before_vggish, "bert": self.bert, "fusion": 0}
         return QueueSnapshot(self.now, self.queued, self.bulk, waiting, work, self.canceled, *self.left)
 
 
-def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
-    """One that has seen the server at work for WINDOW_S."""
+def warm_admission(server: FakeServer, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
+    """Return an Admission that has observed the server for WINDOW_S."""
     admission = Admission(processes, default_timeout_s, read=server.read, clock=server.clock)
     for _ in range(int(WINDOW_S) + 1):
         admission.observe()
@@ -87,12 +87,12 @@ def learnt(server: Server, processes: int = 1, default_timeout_s: float = MAX_WA
 
 @pytest.fixture
 def clip(recordings: dict[str, bytes]) -> bytes:
-    """Some seconds of speech."""
+    """Return a recording of a few seconds of speech."""
     return recordings["austen-0880.flac"]
 
 
-def admitted(admission: Admission, timeout_s: float, bulk: bool = False) -> int:
-    """How many requests in a row it admits, of 1,000."""
+def count_admitted(admission: Admission, timeout_s: float, bulk: bool = False) -> int:
+    """Return how many of 1,000 requests are admitted before the first rejection."""
     for count in range(1000):
         try:
             admission.check(int(1e6 * timeout_s), bulk)
@@ -103,47 +103,47 @@ def admitted(admission: Admission, timeout_s: float, bulk: bool = False) -> int:
 
 def test_check_without_metrics_admits_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(METRICS_URL, raising=False)
-    assert admitted(Admission(), 1e-6) == 1000
+    assert count_admitted(Admission(), 1e-6) == 1000
 
 
 def test_check_after_fewer_than_min_utterances_admits_everything() -> None:
-    server = Server()
+    server = FakeServer()
     admission = Admission(read=server.read, clock=server.clock)
     admission.observe()
     server.now += (MIN_UTTERANCES - 1) / 20
     server.queued = 250
     admission.observe()
-    assert admitted(admission, 30) == 1000
+    assert count_admitted(admission, 30) == 1000
 
 
-def test_check_of_an_answer_that_would_come_too_late_rejects_with_the_times() -> None:
-    server = Server(queued=100, behind=8)
-    admission = learnt(server)
+def test_check_of_an_answer_after_the_timeout_rejects_with_the_times() -> None:
+    server = FakeServer(queued=100, before_vggish=8)
+    admission = warm_admission(server)
     with pytest.raises(BusyError, match=r"an answer would take about \d\.\d s, and the caller waits 2\.0 s; try again"):
         for _ in range(200):
             admission.check(2_000_000, bulk=False)
     admission.check(30_000_000, bulk=False)
 
 
-def test_check_without_a_timeout_assumes_the_default_one() -> None:
-    """4.05 s x 0.7 hold as many as in the next test; the message says how to be given longer."""
-    server = Server(behind=1)
-    admission = learnt(server, default_timeout_s=4.05)
-    assert admitted(admission, 0) == 46
+def test_check_without_a_timeout_uses_the_assumed_timeout() -> None:
+    """The assumed timeout of 4.05 s admits 46 requests; the message names the remedy."""
+    server = FakeServer(before_vggish=1)
+    admission = warm_admission(server, default_timeout_s=4.05)
+    assert count_admitted(admission, 0) == 46
     with pytest.raises(BusyError, match=r"and a request without a timeout may take 4\.\d s; .*, or send a timeout$"):
         admission.check(0, bulk=False)
 
 
-def assumed_s(admission: Admission) -> float:
-    """Return how long the caller of a request without a timeout is given."""
+def assumed_timeout_s(admission: Admission) -> float:
+    """Return the assumed timeout of a request without one, in seconds."""
     with pytest.raises(BusyError, match="a request without a timeout may take") as error:
         for _ in range(1000):
             admission.check(0, bulk=False)
     return float(re.findall(r"may take (\S+) s", str(error.value))[0])
 
 
-def leave(server: Server, admission: Admission, seconds: int, per_second: int) -> None:
-    """Let whole callers leave for some seconds."""
+def cancel_requests(server: FakeServer, admission: Admission, seconds: int, per_second: int) -> None:
+    """Cancel `per_second` requests in each of `seconds` seconds."""
     for _ in range(seconds):
         for tenth in range(10):
             server.now += 0.1
@@ -151,88 +151,90 @@ def leave(server: Server, admission: Admission, seconds: int, per_second: int) -
             admission.observe()
 
 
-def test_callers_who_leave_shorten_the_timeout_that_is_assumed_for_others() -> None:
-    """About 3 s of requests wait: 50 of 0.05 s, and 0.5 s for the batches that run and the request's own."""
-    server = Server(queued=50, behind=1)
-    admission = learnt(server, default_timeout_s=10.0)
-    leave(server, admission, seconds=2, per_second=10)
-    assert assumed_s(admission) < 3.1 / MARGIN
-    leave(server, admission, seconds=20, per_second=10)
-    shortest = assumed_s(admission)
+def test_observe_of_canceled_requests_shortens_the_assumed_timeout() -> None:
+    """The expected wait is about 3 s: 50 requests of 0.05 s, and 0.5 s for the running batches and the own ones."""
+    server = FakeServer(queued=50, before_vggish=1)
+    admission = warm_admission(server, default_timeout_s=10.0)
+    cancel_requests(server, admission, seconds=2, per_second=10)
+    assert assumed_timeout_s(admission) < 3.1 / MARGIN
+    cancel_requests(server, admission, seconds=20, per_second=10)
+    shortest = assumed_timeout_s(admission)
     assert MIN_DEFAULT_TIMEOUT_S <= shortest < 1.6
-    leave(server, admission, seconds=30, per_second=0)
-    assert assumed_s(admission) == pytest.approx(shortest * INCREASE**30, rel=0.1)
-    admission.check(30_000_000, bulk=False)  # who sends a timeout gets it
+    cancel_requests(server, admission, seconds=30, per_second=0)
+    assert assumed_timeout_s(admission) == pytest.approx(shortest * INCREASE**30, rel=0.1)
+    admission.check(30_000_000, bulk=False)  # a request's own timeout is used as it is
 
 
-def test_callers_who_leave_after_a_known_time_shorten_the_assumed_timeout_below_it_at_once() -> None:
-    server = Server(queued=200, behind=1, patience=2.0)
-    admission = learnt(server, default_timeout_s=10.0)
-    leave(server, admission, seconds=2, per_second=10)
-    assert 1.3 < assumed_s(admission) < 2.0  # where nobody waits a request needs 1.4 s
+def test_observe_of_requests_canceled_after_a_known_time_shortens_the_assumed_timeout_below_it() -> None:
+    server = FakeServer(queued=200, before_vggish=1, left_after_s=2.0)
+    admission = warm_admission(server, default_timeout_s=10.0)
+    cancel_requests(server, admission, seconds=2, per_second=10)
+    assert 1.3 < assumed_timeout_s(admission) < 2.0  # without a queue a request needs 1.4 s
 
 
-@pytest.mark.parametrize(("queued", "per_second"), [(50, 1), (0, 10)], ids=["one in 20", "nobody waits"])
-def test_few_callers_who_leave_or_an_idle_server_change_nothing(queued: int, per_second: int) -> None:
-    server = Server(queued=queued, behind=min(queued, 1))
-    admission = learnt(server, default_timeout_s=10.0)
-    leave(server, admission, seconds=20, per_second=per_second)
-    server.queued, server.behind = 1000, 1
+@pytest.mark.parametrize(("queued", "per_second"), [(50, 1), (0, 10)], ids=["one in 20", "empty queues"])
+def test_observe_of_few_canceled_requests_or_an_idle_server_keeps_the_assumed_timeout(
+    queued: int, per_second: int
+) -> None:
+    server = FakeServer(queued=queued, before_vggish=min(queued, 1))
+    admission = warm_admission(server, default_timeout_s=10.0)
+    cancel_requests(server, admission, seconds=20, per_second=per_second)
+    server.queued, server.before_vggish = 1000, 1
     admission.observe()
-    assert assumed_s(admission) == 10.0
+    assert assumed_timeout_s(admission) == 10.0
 
 
-def test_observe_after_a_day_without_requests_goes_on() -> None:
-    server = Server(queued=50, behind=1)
-    admission = learnt(server, default_timeout_s=10.0)
+def test_observe_after_a_day_without_requests_keeps_the_assumed_timeout() -> None:
+    server = FakeServer(queued=50, before_vggish=1)
+    admission = warm_admission(server, default_timeout_s=10.0)
     server.now += 86_400
     admission.observe()
-    leave(server, admission, seconds=2, per_second=0)
-    assert assumed_s(admission) == 10.0
+    cancel_requests(server, admission, seconds=2, per_second=0)
+    assert assumed_timeout_s(admission) == 10.0
 
 
-def test_check_counts_those_admitted_since_the_last_snapshot() -> None:
-    """4.05 s x 0.7 hold 46 utterances of 0.05 s, the batch that runs (0.2 s) and its own three (0.3 s)."""
-    server = Server(behind=1)
-    assert admitted(learnt(server), 4.05) == 46
+def test_check_counts_requests_admitted_since_the_last_snapshot() -> None:
+    """4.05 s x 0.7 are 46 utterances of 0.05 s, the running batch (0.2 s) and the request's own three (0.3 s)."""
+    server = FakeServer(before_vggish=1)
+    assert count_admitted(warm_admission(server), 4.05) == 46
 
 
 def test_check_in_one_of_two_processes_counts_its_requests_twice() -> None:
-    server = Server(behind=1)
-    assert admitted(learnt(server, processes=2), 4.05) == 23
+    server = FakeServer(before_vggish=1)
+    assert count_admitted(warm_admission(server, processes=2), 4.05) == 23
 
 
-def test_check_with_two_instances_counts_on_twice_the_speed() -> None:
-    server = Server(behind=1, instances=Instances(2))
-    assert admitted(learnt(server), 4.05) == 93
+def test_check_with_two_instances_doubles_the_speed() -> None:
+    server = FakeServer(before_vggish=1, instances=Instances(2))
+    assert count_admitted(warm_admission(server), 4.05) == 93
 
 
 def test_check_with_models_that_take_turns_adds_their_times() -> None:
-    """0.075 s for each utterance, after the running batches and those of its own way, 0.3 s each."""
-    server = Server(behind=1, instances=Instances(2, "cores"))
-    assert admitted(learnt(server), 4.05) == 29
-    server = Server(behind=1, bert=16, instances=Instances(2, "cores"))  # which need 0.025 s each
-    assert admitted(learnt(server), 4.05) == 24
+    """Each utterance needs 0.075 s; the running batches and the request's own batches need 0.3 s each."""
+    server = FakeServer(before_vggish=1, instances=Instances(2, "cores"))
+    assert count_admitted(warm_admission(server), 4.05) == 29
+    server = FakeServer(before_vggish=1, bert=16, instances=Instances(2, "cores"))  # bert needs 0.025 s each
+    assert count_admitted(warm_admission(server), 4.05) == 24
 
 
-def test_check_takes_the_slowest_model_for_the_speed() -> None:
-    server = Server(behind=1)
+def test_check_uses_the_speed_of_the_slowest_model() -> None:
+    server = FakeServer(before_vggish=1)
     server.batch_s["bert"] = 0.4
-    assert admitted(learnt(server), 4.05) == 18  # 0.1 s each, after a batch of 0.4 s and three of 0.6 s
+    assert count_admitted(warm_admission(server), 4.05) == 18  # 0.1 s each, after a batch of 0.4 s and three of 0.6 s
 
 
 def test_check_counts_requests_before_a_later_model_only_where_it_is_the_slowest() -> None:
-    server = Server(behind=1, bert=16)
-    assert admitted(learnt(server), 4.05) == 46
-    server = Server(behind=1, bert=16)
+    server = FakeServer(before_vggish=1, bert=16)
+    assert count_admitted(warm_admission(server), 4.05) == 46
+    server = FakeServer(before_vggish=1, bert=16)
     server.batch_s["bert"] = 0.4
-    assert admitted(learnt(server), 4.05) == 18 - 16
+    assert count_admitted(warm_admission(server), 4.05) == 18 - 16
 
 
-def test_check_of_bulk_waits_for_all_and_of_interactive_for_interactive() -> None:
-    server = Server(bulk=200, behind=8)
-    admission = learnt(server)
-    assert admitted(admission, 4) > 20
+def test_admission_counts_only_interactive_requests_ahead_of_interactive() -> None:
+    server = FakeServer(bulk=200, before_vggish=8)
+    admission = warm_admission(server)
+    assert count_admitted(admission, 4) > 20
     server.now += 1
     admission.observe()
     with pytest.raises(BusyError):
@@ -240,13 +242,13 @@ def test_check_of_bulk_waits_for_all_and_of_interactive_for_interactive() -> Non
     admission.check(30_000_000, bulk=True)
 
 
-def test_check_where_nothing_waits_admits_everything() -> None:
-    assert admitted(learnt(Server()), 0.1) == 1000
+def test_check_with_empty_queues_admits_everything() -> None:
+    assert count_admitted(warm_admission(FakeServer()), 0.1) == 1000
 
 
 def test_check_with_an_old_snapshot_admits_everything() -> None:
-    server = Server(queued=100)
-    admission = learnt(server)
+    server = FakeServer(queued=100)
+    admission = warm_admission(server)
     with pytest.raises(BusyError):
         admission.check(1_000_000, bulk=True)
     server.fails = True
@@ -256,7 +258,7 @@ def test_check_with_an_old_snapshot_admits_everything() -> None:
     admission.check(1_000_000, bulk=True)
 
 
-def test_speed_of_several_instances_is_per_instance() -> None:
+def test_speed_of_several_instances_is_divided_by_their_number() -> None:
     old = {model: ModelWork(0, 0, 0, 0, Instances(2)) for model in MODELS}
     new = {
         model: ModelWork(80, 80, 10, 80 * seconds, Instances(2))
@@ -286,16 +288,15 @@ def test_instances_of_a_config_multiply_groups_by_their_gpus(groups: list[object
 def test_snapshot_of_a_real_triton_counts_its_work(
     server: Triton, clip: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # is for other machines
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # must be ignored for this machine
     read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstancesReader(server.http_url)
     assert instances() == {"vggish": Instances(1, "cores"), "bert": Instances(1, "cores"), "fusion": Instances(1)}
     before = snapshot(read(), instances(), 0)
     with EmotionClient(server.grpc_url) as client:
         client.analyze(clip, "hello")
     end = time.monotonic() + 10
-    while (
-        after := snapshot(read(), instances(), 1)
-    ).answered == before.answered:  # Triton counts after it has answered
+    # Triton counts a request after it has sent the answer
+    while (after := snapshot(read(), instances(), 1)).answered == before.answered:
         assert time.monotonic() < end
         time.sleep(0.05)
     for model in MODELS:
@@ -304,7 +305,7 @@ def test_snapshot_of_a_real_triton_counts_its_work(
     assert snapshot({}, instances(), 0).all_waiting == 0
 
 
-def test_snapshot_of_a_real_triton_counts_callers_who_left(server: Triton, clip: bytes) -> None:
+def test_snapshot_of_a_real_triton_counts_canceled_requests(server: Triton, clip: bytes) -> None:
     read, instances = MetricsReader(f"http://{server.metrics_url}/metrics"), InstancesReader(server.http_url)()
     before = snapshot(read(), instances, 0).canceled
     calls = 40
@@ -319,7 +320,7 @@ def test_snapshot_of_a_real_triton_counts_callers_who_left(server: Triton, clip:
 
 
 def flood(client: EmotionClient, clip: bytes, callers: int, over: threading.Event) -> Counter[str]:
-    """What callers get who ask again and again, refused or not."""
+    """Send requests from `callers` threads until `over` is set, and return the number of each outcome."""
 
     def ask_on() -> Counter[str]:
         outcomes: Counter[str] = Counter()
@@ -328,11 +329,11 @@ def flood(client: EmotionClient, clip: bytes, callers: int, over: threading.Even
                 client.analyze(clip, "hello there")
                 outcomes["answered"] += 1
             except (Unavailable, DeadlineExceeded) as error:
-                # Triton ends connections of some age, which only those notice who don't retry
+                # Triton closes old connections, which is visible to callers without retries
                 ended = "GOAWAY" in str(error)
                 outcomes["ended" if ended else type(error).__name__] += 1
-                refused = isinstance(error, Unavailable) and not ended
-                assert not refused or "the server is busy: an answer would take about" in str(error)
+                rejected = isinstance(error, Unavailable) and not ended
+                assert not rejected or "the server is busy: an answer would take about" in str(error)
                 time.sleep(0.05)
         return outcomes
 
@@ -341,27 +342,27 @@ def flood(client: EmotionClient, clip: bytes, callers: int, over: threading.Even
 
 
 def seconds_each(server: Triton, clip: bytes) -> float:
-    """Return the time for one of 64 utterances that are sent together, on this machine at this moment."""
+    """Return the seconds for each of 64 utterances that are sent at the same time, on this machine now."""
     with EmotionClient(server.grpc_url) as client:
         begun = time.monotonic()
         client.analyze_many([Utterance(clip, "hello there")] * 64)
         return (time.monotonic() - begun) / 64
 
 
-def test_overload_refuses_some_and_answers_the_others_in_time(server: Triton, clip: bytes) -> None:
+def test_overload_rejects_some_requests_and_answers_the_others_in_time(server: Triton, clip: bytes) -> None:
     each = seconds_each(server, clip)
     over = threading.Event()
     threading.Timer(8, over.set).start()
     with EmotionClient(server.grpc_url, deadline=max(0.4, 60 * each), retries=False) as client:
         outcomes = flood(client, clip, 128, over)
     assert outcomes["Unavailable"] > 20, outcomes
-    # some are late where others need the cores
+    # some are late if other processes need the cores
     assert outcomes["answered"] > outcomes["DeadlineExceeded"] / 2, outcomes
 
 
-def test_interactive_callers_are_answered_beside_a_flood_of_bulk(server: Triton, clip: bytes) -> None:
+def test_interactive_requests_are_answered_during_a_flood_of_bulk_requests(server: Triton, clip: bytes) -> None:
     over = threading.Event()
-    # the batches that have passed the queue hold 40 requests at most; longer than 5 s only where others need the cores
+    # at most 40 requests have passed the queue; they take longer than 5 s only if other processes need the cores
     deadline = max(5.0, 120 * seconds_each(server, clip))
     with (
         EmotionClient(server.grpc_url, deadline=deadline, retries=False, priority="bulk") as bulk,

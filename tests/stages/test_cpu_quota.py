@@ -1,4 +1,4 @@
-"""How many cores a container may use."""
+"""Reading a container's CPU limit."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from stages import cpu_quota
         ("nonsense", None),
     ],
 )
-def test_limit(text: str, expected: int | None, tmp_path: Path) -> None:
+def test_limit_rounds_up_the_quota(text: str, expected: int | None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text(text + "\n")
     assert cpu_quota.limit(tmp_path / "cpu.max") == expected
 
 
-def test_without_a_cgroup_there_is_no_limit(tmp_path: Path) -> None:
+def test_limit_without_a_cgroup_is_none(tmp_path: Path) -> None:
     assert cpu_quota.limit(tmp_path / "cpu.max") is None

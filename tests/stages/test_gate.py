@@ -1,4 +1,4 @@
-"""The gate of the stage `queue`: no more wait behind it than may."""
+"""The gate of the stage `queue`: it limits the requests that wait behind it."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from stages.gate import MAX_PAUSE_S, MIN_PAUSE_S, PAUSE_SHARE, Gate
 from stages.triton_metrics import parse
 
 MODELS = ("vggish", "bert")
-Waiting = tuple[int, int] | None  # requests before vggish and bert; None: Triton does not answer
+Waiting = tuple[int, int] | None  # requests before vggish and bert; None if Triton does not answer
 
 
 class Metrics:
-    """Triton's metrics, one state for each reading; the last one stays."""
+    """Fake metrics with one state for each reading; the last state is repeated."""
 
     def __init__(self, *states: Waiting) -> None:
         self.states = list(states)
@@ -28,7 +28,7 @@ class Metrics:
 
 
 class Clock:
-    """A clock that only pauses move."""
+    """A fake clock that only pauses advance."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -42,8 +42,8 @@ class Clock:
         self.now += seconds
 
 
-def passed(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]:
-    """The pauses that a gate makes for so many requests."""
+def pauses_of(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]:
+    """Return the pauses of a gate, in seconds, for a number of requests."""
     clock = Clock()
     gate = Gate(metrics, MODELS, max_waiting, clock)
     for _ in range(requests):
@@ -52,48 +52,48 @@ def passed(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]
 
 
 def pass_one(gate: Gate, clock: Clock) -> None:
-    """Wait as the gate says, as stages.request_queue does it."""
+    """Pass one request as stages.request_queue does: pause while the gate is closed."""
     while pause_s := gate.pause_s():
         clock.sleep(pause_s)
     gate.passed()
 
 
-def test_gate_with_room_reads_once_for_as_many_as_fit() -> None:
+def test_gate_with_room_reads_once_for_all_requests_that_fit() -> None:
     metrics = Metrics((0, 0))
-    assert passed(metrics, 8) == []
+    assert pauses_of(metrics, 8) == []
     assert metrics.readings == 1
     metrics = Metrics((0, 0))
-    assert passed(metrics, 9) == []
+    assert pauses_of(metrics, 9) == []
     assert metrics.readings == 2
 
 
-def test_gate_with_a_full_first_model_pauses_until_requests_have_gone() -> None:
+def test_gate_with_a_full_first_model_pauses_until_requests_have_left() -> None:
     metrics = Metrics((9, 0), (8, 0), (5, 0))
-    assert passed(metrics, 3) == [MIN_PAUSE_S] * 2
+    assert pauses_of(metrics, 3) == [MIN_PAUSE_S] * 2
     assert metrics.readings == 3
 
 
-def test_gate_with_requests_before_a_later_model_fills_the_first_one() -> None:
-    """Or the first model would start with a part of a batch."""
+def test_gate_with_requests_before_a_later_model_fills_the_first_model() -> None:
+    """Otherwise the first model would start with a part of a batch."""
     metrics = Metrics((0, 8))
-    assert passed(metrics, 8) == []
+    assert pauses_of(metrics, 8) == []
     assert metrics.readings == 1
 
 
 def test_gate_with_all_models_full_together_pauses() -> None:
     metrics = Metrics((1, 15), (1, 16), (1, 12))
-    assert passed(metrics, 1) == [MIN_PAUSE_S] * 2
+    assert pauses_of(metrics, 1) == [MIN_PAUSE_S] * 2
 
 
-def test_gate_without_metrics_lets_requests_pass() -> None:
-    assert passed(Metrics(None), 5, max_waiting=2) == []
+def test_gate_without_metrics_is_open() -> None:
+    assert pauses_of(Metrics(None), 5, max_waiting=2) == []
 
 
-def test_gate_after_metrics_came_back_counts_again() -> None:
-    assert passed(Metrics(None, (4, 0), (0, 0)), 3, max_waiting=2) == [MIN_PAUSE_S]
+def test_gate_with_metrics_after_an_outage_counts_again() -> None:
+    assert pauses_of(Metrics(None, (4, 0), (0, 0)), 3, max_waiting=2) == [MIN_PAUSE_S]
 
 
-def test_gate_pauses_for_a_share_of_the_last_closed_time() -> None:
+def test_gate_pauses_for_a_share_of_the_last_closed_period() -> None:
     clock, full, empty = Clock(), (8, 0), (0, 0)
     gate = Gate(Metrics(*[full] * 30, empty, *[full] * 2, empty), MODELS, 1, clock)
     pass_one(gate, clock)
@@ -106,7 +106,7 @@ def test_gate_pauses_for_a_share_of_the_last_closed_time() -> None:
     assert clock.pauses == [min(PAUSE_SHARE * closed_s, MAX_PAUSE_S)] * 2
 
 
-def test_pause_of_an_open_gate_takes_no_room() -> None:
+def test_pause_s_of_an_open_gate_takes_no_room() -> None:
     metrics = Metrics((7, 0))
     gate = Gate(metrics, MODELS, 8)
     assert [gate.pause_s() for _ in range(3)] == [0.0] * 3

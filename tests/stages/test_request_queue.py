@@ -1,4 +1,4 @@
-"""A stage's own queue: order, limits, deadlines, callers who left, and one response to each request."""
+"""A stage's own queue: order, limits, timeouts, cancellation, and one response to each request."""
 
 import json
 import threading
@@ -16,13 +16,13 @@ from emotion_client import EmotionClient
 from emotion.errors import BusyError, InputError
 from serving import Triton
 
-Sent = tuple[str, int, str]  # name of the request, code of the error (-1: none), message
+Sent = tuple[str, int, str]  # name of the request, code of the error (-1 for none), message
 INVALID, UNAVAILABLE, INTERNAL, CANCELLED = range(4)
 PAIRS = 16
 
 
 class Stage:
-    """A stage whose gate is closed until it is told to open; it says what it sends, in order."""
+    """A stage with a gate that is closed until `open` is set; it records the sent responses in order."""
 
     def __init__(self, run_stages: ModuleType, max_queue_size: int = 8) -> None:
         from stages.request_queue import RequestQueue
@@ -31,7 +31,7 @@ class Stage:
         self.now = 1000.0
         self.open = False
         self.passed_count = 0
-        self.left: set[str] = set()
+        self.canceled: set[str] = set()
         self._utilities = run_stages
         parameters = {"max_queue_size": str(max_queue_size), "max_wait_seconds": "30"}
         config = {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
@@ -71,7 +71,7 @@ class Stage:
                 return int(1e6 * timeout_s)
 
             def is_cancelled(self) -> bool:
-                return name in stage.left
+                return name in stage.canceled
 
             def send(self, response: Any, flags: int) -> None:
                 assert flags
@@ -82,12 +82,13 @@ class Stage:
         self.queue.put(Request())
 
     def names(self, count: int) -> list[str]:
-        """The first requests that have a response, when there are that many."""
+        """Wait for `count` responses, and return the names of the answered requests in order."""
         wait_until(lambda: len(self.sent) >= count)
         return [name for name, _, _ in self.sent]
 
 
 def wait_until(done: Callable[[], bool]) -> None:
+    """Poll until a condition is true, at most for 10 s."""
     end = time.monotonic() + 10
     while not done():
         assert time.monotonic() < end
@@ -110,7 +111,7 @@ def test_interactive_requests_leave_first_and_each_priority_in_order(stage: Stag
     assert stage.passed_count == 5
 
 
-def test_request_beyond_the_limit_of_its_priority_is_rejected_at_once(stage: Stage) -> None:
+def test_request_above_the_limit_of_its_priority_is_rejected_immediately(stage: Stage) -> None:
     for number in range(9):
         stage.put(f"i{number}")
     stage.put("b0", bulk=True)
@@ -119,7 +120,7 @@ def test_request_beyond_the_limit_of_its_priority_is_rejected_at_once(stage: Sta
     assert stage.names(10)[1:] == [*(f"i{number}" for number in range(8)), "b0"]
 
 
-def test_request_that_waits_as_long_as_its_timeout_is_rejected_while_the_gate_is_closed(stage: Stage) -> None:
+def test_request_with_an_expired_timeout_is_rejected_while_the_gate_is_closed(stage: Stage) -> None:
     stage.put("patient")
     stage.put("hasty", timeout_s=0.2, bulk=True)
     stage.put("too long", timeout_s=99)
@@ -133,17 +134,17 @@ def test_request_that_waits_as_long_as_its_timeout_is_rejected_while_the_gate_is
         UNAVAILABLE,
         "the request waited 0.2 s, as long as its timeout; try again later",
     )
-    stage.now += 30  # the longest that any request may wait
+    stage.now += 30  # max_wait_seconds
     assert sorted(stage.names(3)[1:]) == ["patient", "too long"]
     assert stage.passed_count == 0
 
 
-def test_request_whose_caller_left_is_dropped_without_work_and_without_room_at_the_gate(stage: Stage) -> None:
+def test_canceled_request_is_dropped_without_work_and_without_passing_the_gate(stage: Stage) -> None:
     for name in ("gone", "here"):
         stage.put(name)
-    stage.left.add("gone")
+    stage.canceled.add("gone")
     time.sleep(0.02)
-    assert not stage.sent  # who has just come is not asked
+    assert not stage.sent  # a new request is not checked for cancellation
     stage.now += 1
     assert stage.names(1) == ["gone"]
     assert stage.sent[0][1:] == (CANCELLED, "the caller has left")
@@ -152,7 +153,7 @@ def test_request_whose_caller_left_is_dropped_without_work_and_without_room_at_t
     assert stage.passed_count == 1
 
 
-def test_error_of_one_request_fails_it_alone(stage: Stage) -> None:
+def test_error_of_one_request_fails_only_that_request(stage: Stage) -> None:
     stage.open = True
     for name in ("unreadable", "bug", "good"):
         stage.put(name)
@@ -163,7 +164,7 @@ def test_error_of_one_request_fails_it_alone(stage: Stage) -> None:
     assert found["good"] == (-1, "")
 
 
-def test_close_rejects_what_waits_and_whatever_comes(stage: Stage) -> None:
+def test_close_rejects_waiting_and_later_requests(stage: Stage) -> None:
     stage.put("waits")
     stage.queue.close()
     stage.put("late")
@@ -171,7 +172,7 @@ def test_close_rejects_what_waits_and_whatever_comes(stage: Stage) -> None:
     assert {message for _, _, message in stage.sent} == {"the server is stopping; try again later"}
 
 
-def test_every_request_of_many_threads_gets_one_response(run_stages: ModuleType) -> None:
+def test_requests_of_many_threads_get_one_response_each(run_stages: ModuleType) -> None:
     stage = Stage(run_stages, max_queue_size=1000)
     stage.open = True
 
@@ -189,7 +190,7 @@ def test_every_request_of_many_threads_gets_one_response(run_stages: ModuleType)
     stage.queue.close()
 
 
-def test_response_that_triton_does_not_take_is_no_error_of_the_stage(run_stages: ModuleType) -> None:
+def test_respond_with_a_closed_sender_raises_nothing(run_stages: ModuleType) -> None:
     from stages.requests import respond
 
     class Gone:
@@ -203,7 +204,7 @@ def test_response_that_triton_does_not_take_is_no_error_of_the_stage(run_stages:
     ("error", "outcome"),
     [(InputError("x"), "invalid"), (BusyError("x"), "busy"), (ValueError("x"), "failed")],
 )
-def test_outcome_follows_the_error(run_stages: ModuleType, error: Exception, outcome: str) -> None:
+def test_respond_returns_the_outcome_of_the_error(run_stages: ModuleType, error: Exception, outcome: str) -> None:
     from stages.requests import OUTCOMES, respond
 
     def fail() -> dict[str, Any]:
@@ -216,8 +217,8 @@ def test_outcome_follows_the_error(run_stages: ModuleType, error: Exception, out
     assert respond(Sender(), fail) == outcome in OUTCOMES
 
 
-def test_the_second_of_two_callers_does_not_wait_for_a_third(server: Triton, recordings: dict[str, bytes]) -> None:
-    """With Triton's queue policies the batcher would sleep for half a second, in every other pair or so."""
+def test_second_of_two_callers_is_answered_without_a_third(server: Triton, recordings: dict[str, bytes]) -> None:
+    """With Triton's queue policies the batcher would sleep for 0.5 s in about every second pair."""
     clip = recordings["austen-0880.flac"]
     slower = []
     with EmotionClient(server.grpc_url) as client, ThreadPoolExecutor(2) as pool:

@@ -1,4 +1,4 @@
-"""Reading Triton's metrics over a connection that stays open."""
+"""Reading Triton's metrics over a persistent connection."""
 
 import threading
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ SAMPLE = 'nv_inference_count{model="vggish",version="1"} 3\n'
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Answers one request a connection, and closes it although it promised to keep it."""
+    """An endpoint that closes each connection after one request, although HTTP/1.1 would keep it open."""
 
     protocol_version = "HTTP/1.1"
     connections = 0
@@ -43,8 +43,8 @@ def test_parse_sums_samples_that_differ_in_further_labels() -> None:
     assert parse(text) == {("count", "vggish"): 7.0}
 
 
-def test_parse_finds_the_model_behind_the_gpu() -> None:
-    """Triton orders labels by name."""
+def test_parse_finds_the_model_behind_other_labels() -> None:
+    """Triton sorts labels by name."""
     assert parse('nv_inference_count{gpu_uuid="GPU-1",model="vggish",version="1"} 3\n') == {("count", "vggish"): 3.0}
 
 
@@ -67,7 +67,7 @@ emoserve_stage_waiting_requests{model="preprocess",priority="bulk",process="prep
     }
 
 
-def test_reading_over_a_connection_that_was_closed_meanwhile_connects_again(endpoint: HTTPServer) -> None:
+def test_metrics_reader_with_a_closed_connection_reconnects(endpoint: HTTPServer) -> None:
     read = MetricsReader(f"http://127.0.0.1:{endpoint.server_port}/metrics")
     Endpoint.connections = 0
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_reading_over_a_connection_that_was_closed_meanwhile_connects_again(endp
     assert Endpoint.connections == 3
 
 
-def test_reading_without_an_endpoint_raises_oserror(endpoint: HTTPServer) -> None:
+def test_metrics_reader_without_an_endpoint_raises_oserror(endpoint: HTTPServer) -> None:
     read = MetricsReader(f"http://127.0.0.1:{endpoint.server_port}/metrics")
     endpoint.server_close()
     with pytest.raises(OSError, match="does not answer"):
