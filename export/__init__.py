@@ -1,1 +1,1 @@
-"""Checkpoint -> ONNX -> model repository, behind a gate that holds the graphs to the PyTorch model."""
+"""Export a checkpoint as ONNX files into a model repository, if they pass a comparison with the PyTorch model."""

@@ -1,4 +1,4 @@
-"""`python -m export CHECKPOINT`: ONNX files, compared with the PyTorch model, into a model repository."""
+"""Export a checkpoint into a model repository: `python -m export CHECKPOINT`."""
 
 import argparse
 import json
@@ -26,22 +26,32 @@ with require_packages("make install"):
     from emotion import checkpoint as checkpoints
     from emotion.checkpoint import Checkpoint, CheckpointError
     from emotion.labels import EMOTIONS
+    from emotion.manifest import MANIFEST
     from export import accuracy, parity, runtimes
     from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
-    from export.repository import FILE_NAMES, MANIFEST, REPOSITORY, differing, publish, staging, update_templates
+    from export.repository import FILE_NAMES, REPOSITORY, edited_templates, publish, staging, update_templates
 
 
 def export(
     checkpoint: Checkpoint, repository: Path, precision: str, console: Console, labelled: Path | None = None
 ) -> list[parity.Comparison]:
-    """Write the served models of a checkpoint into a model repository, if it passes the gates.
+    """Export the served models of a checkpoint into a model repository, if they pass all comparisons.
 
     Args:
-        labelled: a CSV file of utterances on which the exported files may not do worse (see export/accuracy.py).
+        checkpoint: the checkpoint.
+        repository: the model repository; it is created if it does not exist.
+        precision: precision of the encoders: fp32, fp16 or int8.
+        console: shows the progress.
+        labelled: CSV file of labelled utterances on which the exported files may not lose accuracy
+            (export/accuracy.py); None for no such check.
+
+    Returns:
+        All comparisons; each is within its tolerance.
 
     Raises:
-        ParityError: the gates stay shut; the repository is as it was.
-        CheckpointError: `labelled` can't be used.
+        ParityError: a comparison is over its tolerance; the repository is unchanged.
+        CheckpointError: `labelled` can't be read.
+        OSError: the repository can't be written.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")}
     metadata = {
@@ -78,8 +88,8 @@ def export(
             except runtimes.RuntimeUnavailable as error:
                 skipped.append(f"not checked on {owner}: {error}")
             except subprocess.CalledProcessError as error:
-                reason = (error.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-                raise parity.ParityError(f"ONNX Runtime {runtime} ({owner}) fails on the export: {reason}") from None
+                reason = (error.stderr.strip().splitlines() or ["no error output"])[-1]
+                raise parity.ParityError(f"ONNX Runtime {runtime} ({owner}) can't run the export: {reason}") from None
             progress.advance(checking)
         parity.gate(comparisons)
         stage = staged / "preprocess" / "1"
@@ -105,11 +115,18 @@ def export(
 
 
 def main() -> int:
-    """Exit status 0 when exported, 1 when the checkpoint is wrong, the gate stays shut or nothing can be written, 130
-    when interrupted.
+    """Export a checkpoint, or copy the hand-written files, as the command line says.
+
+    Returns:
+        The exit status: 0 after an export; 1 if the checkpoint is invalid, a comparison fails or the repository can't
+        be written; 130 after an interrupt.
     """
-    parser = argparse.ArgumentParser(prog="python -m export", description="Export a checkpoint for Triton.")
-    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="checkpoint directory")
+    parser = argparse.ArgumentParser(
+        prog="python -m export", description="Export a checkpoint into a model repository for Triton."
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="directory of the checkpoint to export"
+    )
     parser.add_argument(
         "--repository",
         type=Path,
@@ -120,13 +137,18 @@ def main() -> int:
     parser.add_argument(
         "--templates",
         action="store_true",
-        help="only copy configurations and Python stages that have changed since the last export into DIR",
+        help="export nothing, and copy into DIR the configurations and Python stages that are new or have changed; "
+        "files that were edited in DIR are kept",
     )
     parser.add_argument(
-        "--precision", choices=tuple(FILE_NAMES), default="fp32", help="of the encoders (default: fp32)"
+        "--precision", choices=tuple(FILE_NAMES), default="fp32", help="precision of the encoders (default: fp32)"
     )
     parser.add_argument(
-        "--labelled", type=Path, metavar="CSV", help="utterances (emotion, audio, text) whose accuracy must not suffer"
+        "--labelled",
+        type=Path,
+        metavar="CSV",
+        help="file with the columns emotion, audio and text; the export fails if macro-F1 or recall on its utterances "
+        "is more than 0.005 lower than the checkpoint's (default: no such check)",
     )
     arguments = parser.parse_args()
     if bool(arguments.checkpoint) == arguments.templates:
@@ -171,7 +193,11 @@ def main() -> int:
 
 
 def copy_templates(repository: Path) -> int:
-    """Return the exit status: 0 when the hand-written files are up to date, 1 where nothing has been exported."""
+    """Copy the hand-written files that are new or have changed into a repository with an export.
+
+    Returns:
+        The exit status: 0 if the files are up to date, 1 if the repository has no export.
+    """
     if not (repository / MANIFEST).is_file():
         print(f"error: nothing is exported into {repository}; name a CHECKPOINT to export", file=sys.stderr)
         return 1
@@ -181,8 +207,8 @@ def copy_templates(repository: Path) -> int:
 
 
 def _print_edited(repository: Path) -> None:
-    if kept := differing(repository):
-        print(f"kept as they were, though emoserve's are different: {', '.join(kept)}")
+    if kept := edited_templates(repository):
+        print(f"kept because they were edited in {repository}: {', '.join(kept)}")
 
 
 if __name__ == "__main__":

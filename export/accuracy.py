@@ -1,7 +1,7 @@
-"""The gate beside parity's, for precisions that round: are the decisions still the same?
+"""Compare the decisions of fp16 and int8 exports with those of the PyTorch model.
 
-Without labels: on the parity gate's utterances, no clear answer may change. With labels (`--labelled FILE.csv`):
-macro-F1 and unweighted average recall of every view may fall by at most half a point against the PyTorch model.
+Without labels, no clear answer may change on the utterances of the parity gate. With labels (`--labelled FILE.csv`),
+macro-F1 and unweighted average recall of each view may fall by at most 0.005 (MAX_LOSS).
 """
 
 import csv
@@ -18,28 +18,28 @@ from emotion.labels import EMOTIONS
 from export.parity import Comparison, OnnxModels, Tensors, Utterance, eager, front_ends, stack
 
 VIEWS = {"fused": "PROBABILITIES", "audio": "AUDIO_PROBABILITIES", "text": "TEXT_PROBABILITIES"}
-CLEAR = 0.3  # an answer counts as clear where its two most probable emotions are so far apart
-MEAN_CHANGE = 0.02  # of a probability, over all utterances
-LARGEST_LOSS = 0.005  # of macro-F1 and of unweighted average recall
+CLEAR_MARGIN = 0.3  # an answer is clear if its two highest probabilities differ by at least this
+MAX_MEAN_CHANGE = 0.02  # mean absolute change of a probability over all utterances
+MAX_LOSS = 0.005  # loss of macro-F1 and of unweighted average recall
 
 
 def agreement(expected: Tensors, found: Tensors) -> list[Comparison]:
-    """How far the probabilities moved on average, and how many clear answers became others.
+    """Return the mean change of the probabilities and the number of changed clear answers, for each view.
 
     Args:
-        expected, found: probabilities [utterances, 5] by tensor name, of the reference and of the rounded model.
+        expected, found: probabilities [utterances, 5] by tensor name, of the reference and of the exported files.
     """
     comparisons = []
     for view, name in VIEWS.items():
-        answered = expected[name].any(axis=1)  # all zero: the modality is absent
+        answered = expected[name].any(axis=1)  # all zero if the modality is absent
         before, after = expected[name][answered], found[name][answered]
         top = np.sort(before, axis=1)
-        clear = top[:, -1] - top[:, -2] >= CLEAR
+        clear = top[:, -1] - top[:, -2] >= CLEAR_MARGIN
         changed = float((clear & (before.argmax(1) != after.argmax(1))).sum())
         mean = float(np.abs(after - before).mean())
         comparisons += [
             Comparison(f"clear answers changed, {view} view", changed, 0.0, name, f"{clear.sum()} clear answers"),
-            Comparison(f"mean change, {view} view", mean, MEAN_CHANGE, name, f"{len(before)} utterances"),
+            Comparison(f"mean change, {view} view", mean, MAX_MEAN_CHANGE, name, f"{len(before)} utterances"),
         ]
     return comparisons
 
@@ -47,15 +47,17 @@ def agreement(expected: Tensors, found: Tensors) -> list[Comparison]:
 def labelled(
     checkpoint: Checkpoint, models: OnnxModels, path: Path, advance: Callable[[], None] = lambda: None
 ) -> list[Comparison]:
-    """What rounding costs on the user's own utterances: one Comparison per view and figure.
+    """Return the loss of macro-F1 and of recall on labelled utterances, one Comparison for each view and metric.
 
     Args:
+        checkpoint: the reference.
         models: the exported files.
-        path: a CSV file with the columns emotion, and audio (relative to it), text, or both: a manifest of training.
+        path: CSV file with the column emotion and one or both of audio (path relative to the file) and text, such as a
+            manifest of training.
         advance: called after each utterance, for a progress display.
 
     Raises:
-        CheckpointError: the file can't be read as such; says in which line.
+        CheckpointError: the file can't be read; the message has the line.
     """
     utterances, truth = read_labelled(path, checkpoint)
     expected, found = [], []
@@ -70,21 +72,25 @@ def labelled(
         if not answered.any():
             continue
         old, new = (scores(truth[answered], each[name][answered].argmax(1)) for each in (before, after))
-        for figure in old:
+        for metric in old:
             comparisons.append(
                 Comparison(
-                    f"{figure} lost, {view} view",
-                    max(0.0, old[figure] - new[figure]),
-                    LARGEST_LOSS,
+                    f"{metric} lost, {view} view",
+                    max(0.0, old[metric] - new[metric]),
+                    MAX_LOSS,
                     name,
-                    f"{answered.sum()} labelled utterances ({old[figure]:.4f} before, {new[figure]:.4f} after)",
+                    f"{answered.sum()} labelled utterances ({old[metric]:.4f} before, {new[metric]:.4f} after)",
                 )
             )
     return comparisons
 
 
 def scores(truth: NDArray[np.int64], decided: NDArray[np.int64]) -> dict[str, float]:
-    """Macro-F1 and unweighted average recall over the emotions that occur in the truth."""
+    """Return macro-F1 and unweighted average recall over the emotions that occur in the truth.
+
+    Args:
+        truth, decided: indices of emotions, int64 [utterances].
+    """
     recalls, f1s = [], []
     for emotion in np.unique(truth):
         hits = int(((truth == emotion) & (decided == emotion)).sum())
@@ -95,7 +101,15 @@ def scores(truth: NDArray[np.int64], decided: NDArray[np.int64]) -> dict[str, fl
 
 
 def read_labelled(path: Path, checkpoint: Checkpoint) -> tuple[list[Utterance], NDArray[np.int64]]:
-    """Front-end output and emotion (its index) of each row of a manifest; see `labelled`."""
+    """Return the front-end output of each row of a CSV file, and the indices of the emotions, int64 [rows].
+
+    Args:
+        path: the file, with the columns that `labelled` describes.
+        checkpoint: provides the tokenizer.
+
+    Raises:
+        CheckpointError: the file is missing, empty or invalid; the message has the line.
+    """
     if not path.is_file():
         raise CheckpointError(f"there is no {path}; give a CSV file with the columns emotion and audio, text or both")
     tokenizer = text.WordPiece(checkpoint.tokenizer, checkpoint.model.text_encoder.config.max_position_embeddings)
@@ -113,7 +127,7 @@ def read_labelled(path: Path, checkpoint: Checkpoint) -> tuple[list[Utterance], 
                 raise CheckpointError(f"{path}, line {line}: {error}") from None
             truth.append(EMOTIONS.index(row["emotion"]))
     if not utterances:
-        raise CheckpointError(f"{path} has no rows; give one labelled utterance a row")
+        raise CheckpointError(f"{path} has no rows; add one row for each labelled utterance")
     return utterances, np.array(truth)
 
 

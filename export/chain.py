@@ -1,7 +1,7 @@
-"""Runs the served models one after the other, in this process or under another ONNX Runtime.
+"""Run the served models one after the other, in this process or with another version of ONNX Runtime.
 
-It imports numpy and ONNX Runtime alone, so that `export.runtimes` can start it in an environment that has nothing else:
-`python export/chain.py INPUTS.npz OUTPUTS.npz MODEL.onnx...`.
+The module imports only numpy and ONNX Runtime, so that `export.runtimes` can run it in an environment with just these
+packages: `python export/chain.py INPUTS.npz OUTPUTS.npz MODEL.onnx...`.
 """
 
 import sys
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 
 def open_session(path: str, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Load an ONNX file as Triton does on a CPU.
+    """Load an ONNX file on the CPU with the options that Triton uses.
 
     Args:
-        threads: for each operator; 0 for as many as there are cores.
+        path: the file.
+        threads: number of threads of an operator; 0 is the number of cores.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # as Triton runs it; faster, too, on cores that are shared
+    # as in Triton; without spinning it is also faster on shared cores
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -30,7 +31,12 @@ def open_session(path: str, threads: int = 0) -> onnxruntime.InferenceSession:
 def run(
     sessions: Sequence[onnxruntime.InferenceSession], inputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return all outputs of models of which each takes `inputs`, and outputs of those before it, by name."""
+    """Run models one after the other, and return all their outputs by name.
+
+    Args:
+        sessions: the models; each reads its inputs by name from `inputs` and from the outputs of earlier models.
+        inputs: arrays by name.
+    """
     outputs: dict[str, NDArray[Any]] = {}
     for session in sessions:
         tensors = {**inputs, **outputs}
@@ -41,7 +47,7 @@ def run(
 
 
 def main() -> None:
-    """Run the models on every batch of a file with arrays called BATCH/NAME, and write their outputs likewise."""
+    """Run the models on each batch of a file with arrays named BATCH/NAME, and write their outputs in the same way."""
     source, target, *files = sys.argv[1:]
     sessions = [open_session(file) for file in files]
     batches: defaultdict[str, dict[str, NDArray[Any]]] = defaultdict(dict)

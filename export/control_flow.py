@@ -1,6 +1,6 @@
-"""Puts parts of the exported graphs of `vggish` and `bert` into an ONNX Loop and an ONNX If.
+"""Move parts of the exported graphs of `vggish` and `bert` into an ONNX Loop and an ONNX If.
 
-They are no part of the torch modules because ONNX Runtime's quantiser does not look into a Loop or an If.
+The Loop and the If are added after the export, because ONNX Runtime's quantiser does not process their bodies.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-PATCHES_PER_TURN = 32  # patches; each needs about 2 MB in fp32 in VGGish's first layers
+PATCHES_PER_TURN = 32  # a patch needs about 2 MB in fp32 in VGGish's first layers
 
 
 def loop_patches(graph: ir.Graph) -> None:
-    """Put VGGish's convolutions into a Loop of PATCHES_PER_TURN patches a turn, which bounds their memory.
+    """Move VGGish's convolutions into a Loop that processes PATCHES_PER_TURN patches at a time, to bound their memory.
 
-    The dense layers stay outside: a patch needs little memory there, and their weights should be read only once.
+    The dense layers stay outside the Loop: a patch needs little memory there, and their weights are read only once.
 
     Args:
-        graph: changed in place; it knows the shapes of its values.
+        graph: the graph, changed in place; the shapes of its values must be inferred.
     """
     patches = next(node for node in graph if node.op_type == "Conv").inputs[0]  # [patches, 1, 96, 64]
     rows = [node for node in graph if node.op_type == "Reshape"][-1].outputs[0]  # [patches, features]
@@ -56,16 +56,16 @@ def loop_patches(graph: ir.Graph) -> None:
 
 
 def skip_unused(graph: ir.Graph) -> None:
-    """Put the encoder of `vggish` or `bert` into an If that skips it when no utterance of a batch uses an element.
+    """Move the encoder of `vggish` or `bert` into an If that skips it if no utterance of the batch uses an element.
 
-    A lone request with text alone, or with audio alone, would otherwise pay for the other encoder.
+    Otherwise a single request with only text or only audio would also run the other encoder.
 
     Args:
-        graph: changed in place; it knows the shapes of its values. Its second output, int32 [batch, 1], says how many
-            elements each utterance uses.
+        graph: the graph, changed in place; the shapes of its values must be inferred. Its second output, int32
+            [batch, 1], is the number of elements that each utterance uses.
     """
     used = graph.outputs[1]
-    # the encoder ends with the mean over each utterance's elements: the last product of two computed tensors
+    # the encoder ends with the mean over each utterance's elements, which is the last product of two computed tensors
     weights = set(graph.initializers.values())
     products = [node for node in graph if node.op_type == "MatMul" and weights.isdisjoint(node.inputs)]
     [means] = products[-1].outputs
@@ -98,7 +98,7 @@ def _subgraph(
     nodes: Sequence[ir.Node],
     initializers: Iterable[ir.Value] = (),
 ) -> ir.Graph:
-    """Move nodes into a graph of their own, with the initializers of `graph` that only they use."""
+    """Move nodes into a new graph, with the initializers of `graph` that only they use."""
     graph.remove(node for node in nodes if node.graph is graph)
     needed = {value for node in ir.traversal.RecursiveGraphIterator(graph) for value in node.inputs}
     moved = {key: value for key, value in graph.initializers.items() if value not in needed}
@@ -108,13 +108,13 @@ def _subgraph(
 
 
 def _width(rows: ir.Value) -> int:
-    """Return the second dimension of a value."""
+    """Return the second dimension of a value with an inferred shape."""
     assert rows.shape is not None and isinstance(rows.shape[1], int), f"the width of {rows.name} is unknown"
     return rows.shape[1]
 
 
 def _before(nodes: Sequence[ir.Node], values: Iterable[ir.Value | None], given: ir.Value) -> list[ir.Node]:
-    """Return the nodes, in their order, that values depend on where one value is given."""
+    """Return the nodes, in their order, that are needed to compute values from the value `given`."""
     found, needed = [], set(values) - {given}
     for node in reversed(nodes):
         if not needed.isdisjoint(node.outputs):

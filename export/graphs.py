@@ -1,13 +1,13 @@
-"""The three served models `vggish`, `bert` and `fusion`, written in torch and exported to ONNX.
+"""The three served models `vggish`, `bert` and `fusion` as torch modules that are exported to ONNX.
 
-Utterances of a batch lie end to end in one-dimensional ragged inputs. *_SHAPE [batch, dims], which Triton itself
-writes, says how many elements each utterance has, and *_COUNT [batch, 1] how many of them are used. Nothing is padded:
-operations on single patches or tokens run on the packed rows alone, and only BERT's attention product re-forms
+The utterances of a batch are concatenated in one-dimensional ragged inputs. *_SHAPE [batch, dims], which Triton itself
+writes, has the number of elements of each utterance, and *_COUNT [batch, 1] the number of used elements. Nothing is
+padded: operations on single patches or tokens run on the packed rows, and only BERT's attention product uses the layout
 [batch, longest].
 
-No number in a request changes another request's answer or fails the run, as long as each request has at least one row
-and one element: docs/upstream-zero-bytes.md says what Triton does with others. Execution providers differ in what
-they do with empty tensors, so the exported file skips an encoder that no utterance of a batch uses
+No value in a request can change the answer of another request or fail the run, if each request has at least one row and
+one element. docs/upstream-zero-bytes.md describes what Triton does with other requests. Execution providers handle
+empty tensors differently, so the exported file skips an encoder that no utterance of a batch uses
 (export/control_flow.py).
 """
 
@@ -24,32 +24,33 @@ from emotion.model import FusionHead, Logits, VGGish, confidence, probabilities,
 
 
 class Packing:
-    """Where the used elements of a ragged batch are.
+    """The positions of the used elements of a ragged batch.
 
-    At least one element must be used. In the exported file `export.control_flow.skip_unused` ensures it.
+    At least one element must be used. In the exported file `export.control_flow.skip_unused` ensures this.
 
     Attributes:
-        used: int64 [batch], elements per utterance.
-        row, position: int64 [total], the utterance of each used element and its place in it.
-        index: int64 [total], its place in the ragged input.
-        valid: bool [batch, longest], which cells of the re-formed batch are used elements.
-        padded: int64 [batch, longest], the packed row of each cell; an arbitrary one where the cell is not valid.
+        used: int64 [batch], number of used elements of each utterance.
+        row, position: int64 [total], the utterance of each used element, and its position in the utterance.
+        index: int64 [total], the position of each used element in the ragged input.
+        valid: bool [batch, longest], whether a cell of the padded layout is a used element.
+        padded: int64 [batch, longest], the packed row of each cell; arbitrary if the cell is not valid.
     """
 
     def __init__(self, count: Tensor, shape: Tensor, most: int | None = None) -> None:
-        """Locate the used elements.
+        """Compute the positions of the used elements.
 
         Args:
-            count: int32 [batch, 1], elements that an utterance uses, as its request says; more than it has are all.
-            shape: int32 [batch, dims], of which the first dim is how many it has.
-            most: elements of an utterance that can be used; None for no bound.
+            count: int32 [batch, 1], number of used elements as the request claims; a larger number than the utterance
+                has means all of them.
+            shape: int32 [batch, dims]; the first dim is the number of elements of the utterance.
+            most: largest number of elements of an utterance that can be used; None for no limit.
         """
         allotted = shape[:, 0].to(torch.int64)
         self.used = torch.minimum(count[:, 0].to(torch.int64).clamp(min=0, max=most), allotted)
-        # Triton 24.10 to at least 26.06 copies nothing behind a request of zero bytes (docs/upstream-zero-bytes.md)
+        # Triton 24.10 to at least 26.06 copies no request behind one of zero bytes (docs/upstream-zero-bytes.md)
         self._copied = (allotted <= 0).to(torch.int64).cumsum(0) == 0
-        longest = cast(int, self.used.max().item())  # int() would break the export
-        # tells the exporter that this number drawn from data can be a size
+        longest = cast(int, self.used.max().item())  # torch.export can't trace int()
+        # lets the exporter use this data-dependent number as a size
         torch._check(longest >= 1)  # type: ignore[no-untyped-call]
         column = torch.arange(longest, device=count.device)
         self.valid = column[None, :] < self.used[:, None]
@@ -59,30 +60,30 @@ class Packing:
         self.padded = (first[:, None] + column[None, :]).clamp(max=self.row.shape[0] - 1)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean over each utterance's used elements, [batch, width]; zero where it uses none.
+        """Return the mean over each utterance's used elements, [batch, width]; zero if it uses none.
 
         Args:
-            values: [total, width].
+            values: one row for each used element, [total, width].
         """
-        # the mean is a product with zeros for all other rows, and zero times NaN would be NaN there
+        # the mean multiplies the rows of other utterances by zero, and zero times NaN would be NaN
         finite = values.abs() <= torch.finfo(values.dtype).max
         means = segment_mean(values.where(finite, 0.0), self.row, self.used)
         return means.where((self.used > 0)[:, None], 0.0)
 
     def withhold_uncopied(self, embedding: Tensor) -> Tensor:
-        """Return [batch, width] with NaN for utterances whose elements Triton did not copy into the batch.
+        """Return the embedding [batch, width] with NaN for utterances whose elements Triton did not copy.
 
-        They hold what the memory held before, perhaps another caller's data: no answer is better than that one.
+        Their elements are stale memory, possibly data of another caller, so they must not be used.
         """
         return embedding.where(self._copied[:, None], torch.nan)
 
     def used_column(self) -> Tensor:
-        """Return `used` as the served models put it out, int32 [batch, 1]."""
+        """Return `used` as the output of the served models, int32 [batch, 1]."""
         return self.used[:, None].to(torch.int32)
 
 
 class ServedVGGish(nn.Module):
-    """VGGish on the packed patches of a batch.
+    """VGGish for the packed patches of a batch.
 
     PATCHES float32 [elements], PATCH_COUNT int32 [batch, 1], PATCHES_SHAPE int32 [batch, 3]
     -> AUDIO_EMBEDDING float32 [batch, 128], the mean over each utterance's patches, and PATCHES_USED int32 [batch, 1].
@@ -100,19 +101,19 @@ class ServedVGGish(nn.Module):
 
 
 class ServedBert(nn.Module):
-    """BERT on the packed tokens of a batch, and the projection of their mean.
+    """BERT for the packed tokens of a batch, with the projection of their mean.
 
     INPUT_IDS int64 [elements], TOKEN_COUNT int32 [batch, 1], AFTER int32 [batch, 1], INPUT_IDS_SHAPE int32 [batch, 1]
     -> TEXT_EMBEDDING float32 [batch, 256] and TOKENS_USED int32 [batch, 1].
 
-    AFTER is not read: an ensemble that hands it an output of another model runs that model first.
+    AFTER is not read. An ensemble maps the output of another model to it, so that the other model runs first.
     """
 
     def __init__(self, bert: BertModel, projection: nn.Module) -> None:
         super().__init__()
         embeddings = bert.embeddings
         self.words = embeddings.word_embeddings
-        # one sentence per utterance: the token type is always 0, so its row joins the position table here and now
+        # the token type is always 0, so its embedding is added to the position table at export
         self.places = nn.Parameter(embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0])
         self.norm = embeddings.LayerNorm
         self.heads = bert.config.num_attention_heads
@@ -126,7 +127,7 @@ class ServedBert(nn.Module):
         ids = input_ids[packing.index].clamp(0, self.words.num_embeddings - 1)
         tokens = self.norm(self.words(ids) + self.places[packing.position])
         bias = torch.zeros_like(packing.valid, dtype=tokens.dtype)
-        # the least finite number rather than -inf: a row without tokens must not become NaN
+        # the lowest finite number instead of -inf, because a row without tokens would become NaN
         bias = bias.masked_fill(~packing.valid, torch.finfo(tokens.dtype).min)[:, None, None, :]
         heads = Heads(packing, self.heads)
         for layer in self.layers:
@@ -136,14 +137,14 @@ class ServedBert(nn.Module):
 
 
 class Heads:
-    """Where every head's part of every token is, for all layers alike.
+    """The row indices of each head's part of each token, which are the same for all layers.
 
-    A token's query, key and value of one head are a row of `head_size` numbers. Gathering such rows goes from the
-    packed layout to the one that attention needs, and back, in one copy each; transposing and splitting took three.
+    A token's query, key and value of one head are a row of `head_size` numbers. Gathering these rows converts between
+    the packed layout and the layout of attention with one copy each way; transposing and splitting needs three.
 
     Attributes:
-        query, key, value: int64 [batch, heads, longest], a row of the packed [total * 3 * heads, head_size].
-        context: int64 [total, heads], a row of attention's [batch * heads * longest, head_size].
+        query, key, value: int64 [batch, heads, longest], rows of the packed [total * 3 * heads, head_size].
+        context: int64 [total, heads], rows of attention's output [batch * heads * longest, head_size].
     """
 
     def __init__(self, packing: Packing, heads: int) -> None:
@@ -155,13 +156,13 @@ class Heads:
 
 
 class PackedLayer(nn.Module):
-    """One BERT layer on packed tokens [total, hidden]."""
+    """One BERT layer for packed tokens [total, hidden]."""
 
     def __init__(self, layer: BertLayer) -> None:
         super().__init__()
         own: BertSelfAttention = layer.attention.self
         parts = (own.query, own.key, own.value)
-        # one product instead of three; attention's scale is part of the query's weights
+        # one product instead of three; the scale of attention is part of the query's weights
         scales = (own.attention_head_size**-0.5, 1.0, 1.0)
         self.qkv = nn.Linear(own.query.in_features, 3 * own.all_head_size)
         self.qkv.weight = nn.Parameter(torch.cat([part.weight * by for part, by in zip(parts, scales, strict=True)]))
@@ -183,11 +184,11 @@ class PackedLayer(nn.Module):
 
 
 class ServedFusion(nn.Module):
-    """The head that turns two embeddings into the three views' probabilities and a confidence.
+    """The fusion head: it maps two embeddings to the probabilities of three views and a confidence.
 
     AUDIO_EMBEDDING float32 [batch, 128], PATCHES_USED int32 [batch, 1], TEXT_EMBEDDING float32 [batch, 256],
     TOKENS_USED int32 [batch, 1] -> PROBABILITIES, AUDIO_PROBABILITIES, TEXT_PROBABILITIES, float32 [batch, 5] each,
-    and CONFIDENCE float32 [batch, 1]. A modality of which nothing is used is absent.
+    and CONFIDENCE float32 [batch, 1]. A modality without used elements is absent.
     """
 
     def __init__(self, head: FusionHead) -> None:

@@ -1,4 +1,4 @@
-"""torch module -> checked ONNX file that Triton's native ONNX Runtime backend can load."""
+"""Export torch modules to checked ONNX files that Triton's native ONNX Runtime backend can load."""
 
 import copy
 import logging
@@ -23,28 +23,36 @@ from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
 from export.repository import model_file
 
-# ONNX Runtime 1.19.2, inside Triton 24.10, reads opset <= 21 and IR <= 10; opset 20 is the first with Gelu
+# ONNX Runtime 1.19.2 in Triton 24.10 reads opset <= 21 and IR version <= 10; Gelu exists since opset 20
 OPSET = 20
 IR_VERSION = 10
 
 
 @dataclass
 class Part:
-    """One served model: the module, an example of its inputs, and what varies in them."""
+    """One served model and its inputs and outputs.
+
+    Attributes:
+        module: the torch module.
+        inputs: example inputs by name, in the order of the module's arguments.
+        dynamic: the dynamic dimensions of each input, for torch.export.
+        outputs: names of the outputs.
+        quantise: writes the int8 file (second path) of the fp32 file (first path); None if the part is always fp32.
+    """
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
     dynamic: tuple[dict[int, Any], ...]
     outputs: tuple[str, ...]
-    quantise: Callable[[Path, Path], None] | None  # fp32 file -> int8 file; None: fp32 whatever precision is asked for
+    quantise: Callable[[Path, Path], None] | None
 
     def precision(self, wanted: str) -> str:
-        """Return the precision that the part has where `wanted` is asked for."""
+        """Return the precision of the part in an export with the precision `wanted`."""
         return wanted if self.quantise else "fp32"
 
 
 def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
-    """Return the models that Triton serves with ONNX Runtime, by name, in the order in which they run."""
+    """Return the models that Triton serves with ONNX Runtime, by name, in the order of their runs."""
     model, batch = checkpoint.model, Dim("batch")
     count, allotted = torch.tensor([[[3], [0], [5], [2]], [[4], [1], [5], [2]]], dtype=torch.int32)
     patches_shape = torch.cat([allotted, torch.tensor([PATCH_SHAPE] * 4, dtype=torch.int32)], 1)
@@ -78,11 +86,11 @@ def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
                 "AUDIO_EMBEDDING": torch.zeros(4, AUDIO_EMBEDDING),
                 "PATCHES_USED": count,
                 "TEXT_EMBEDDING": torch.zeros(4, TEXT_EMBEDDING),
-                "TOKENS_USED": count.clone(),  # torch.export takes one tensor given twice for one input
+                "TOKENS_USED": count.clone(),  # torch.export treats a tensor that is passed twice as one input
             },
             ({0: batch},) * 4,
             ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE"),
-            quantise=None,  # a few thousand products: nothing to gain, and probabilities keep their digits
+            quantise=None,  # int8 gains nothing for a few thousand products, and would round the probabilities
         ),
     }
 
@@ -94,14 +102,17 @@ def write_models(
     metadata: Mapping[str, str],
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Export the parts, each as the ONNX file of its model in a model repository.
+    """Export each part as the ONNX file of its model in a model repository.
 
     Args:
-        parts: those of `serving_parts`.
-        repository: receives NAME/1/FILE for each part.
-        precision: fp32, fp16 or int8; inputs and outputs stay what they are, so that the configurations agree.
-        metadata: goes into the files' metadata_props, beside the precision of each.
+        parts: the models, as `serving_parts` returns them.
+        repository: directory in which NAME/1/FILE is written for each part.
+        precision: fp32, fp16 or int8; inputs and outputs are the same for all, so that the configurations agree.
+        metadata: entries of the files' metadata_props; each file's precision is added.
         advance: called after each part, for a progress display.
+
+    Raises:
+        OSError: a file can't be written.
     """
     for name, part in parts.items():
         own = part.precision(precision)
@@ -113,21 +124,27 @@ def write_models(
             loop_patches(model.graph)
         if name != "fusion":
             skip_unused(model.graph)
-        NameFixPass()(model)  # makes names unique across a graph and its subgraphs
+        NameFixPass()(model)  # makes names unique across the graph and its subgraphs
         model.metadata_props.update({**metadata, "precision": own})
         ir.save(model, path)
-        # ONNX's checker doesn't know the shapes that ONNX Runtime's own int8 operators give
+        # ONNX's checker can't infer the shapes of ONNX Runtime's own int8 operators
         onnx.checker.check_model(path, full_check=own != "int8")
         advance()
 
 
 def write_part(part: Part, path: Path, precision: str) -> None:
-    """Export one part and write it as a file, without VGGish's loop and without the If around an encoder."""
+    """Export one part to a file, without VGGish's Loop and without the If around an encoder.
+
+    Args:
+        part: the model.
+        path: the file.
+        precision: fp32, fp16 or int8.
+    """
     module = part.module.eval()
     if precision == "fp16":
-        module = _halved(module)
+        module = _to_fp16(module)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # deprecations inside torch's exporter, nothing that a user can act on
+        warnings.simplefilter("ignore")  # deprecation warnings inside torch's exporter
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
@@ -139,7 +156,7 @@ def write_part(part: Part, path: Path, precision: str) -> None:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # only None when export() writes the file itself
+    assert program is not None  # None only if export() writes the file itself
     model = program.model_proto
     model.ir_version = IR_VERSION
     model.producer_name = "emoserve"
@@ -154,8 +171,8 @@ def write_part(part: Part, path: Path, precision: str) -> None:
         full.unlink()
 
 
-def _halved(module: nn.Module) -> nn.Module:
-    """A copy with fp16 weights; the text projection stays fp32, as it follows the mean of the tokens."""
+def _to_fp16(module: nn.Module) -> nn.Module:
+    """Return a copy with fp16 weights; the text projection stays fp32, because it runs after the mean of the tokens."""
     half = copy.deepcopy(module).half()
     if isinstance(half, ServedBert):
         half.projection.float()
@@ -163,7 +180,7 @@ def _halved(module: nn.Module) -> nn.Module:
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Drop the source paths and stack traces that torch's exporter leaves on every node."""
+    """Remove the source paths and stack traces that torch's exporter adds to each node."""
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

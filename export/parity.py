@@ -1,12 +1,12 @@
-"""The gate between export and the model repository: does the ONNX file answer as the PyTorch model does?
+"""Parity gate: compare the exported ONNX files with the PyTorch model before they reach the model repository.
 
-64 utterances of mixed lengths, cut and joined from the recordings and transcripts in examples/speech, some without
-audio and some without text, go four ways:
+64 utterances of mixed lengths are cut from the recordings and transcripts in examples/speech; some have no audio, and
+some have no text. They run in four ways:
 
-- one by one through the eager PyTorch model (transformers' own BertModel, padded the usual way),
-- one by one through the ONNX file,
-- in one ragged batch through the ONNX file,
-- for the text, in a padded batch through an ONNX export of the same encoder that optimum makes independently.
+- one by one through the eager PyTorch model (transformers' own BertModel with the usual padding),
+- one by one through the ONNX files,
+- in one ragged batch through the ONNX files,
+- for the text, in a padded batch through an independent ONNX export of the same encoder by optimum.
 """
 
 import tempfile
@@ -33,19 +33,24 @@ Tensors = dict[str, NDArray[np.float32]]  # output name -> [utterances, width]
 
 
 class ParityError(Exception):
-    """The exported graphs don't answer as the model does; says which tensor, how far, on which input."""
+    """The exported files differ from the PyTorch model; the message has tensor, difference and utterance."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Largest differences allowed, of embeddings relative to the largest value of the reference."""
+    """Largest accepted differences; differences of embeddings are relative to the largest value of the reference.
 
-    eager: float  # ONNX against eager PyTorch
-    batch: float  # alone against in a batch
+    Attributes:
+        eager: of the ONNX files from the eager PyTorch model.
+        batch: of an utterance in a batch from the same utterance alone.
+    """
+
+    eager: float
+    batch: float
 
 
-# fp16 keeps 11 bits, int8 7 and 8; their limits are for the arithmetic: export/accuracy.py looks at the decisions. What
-# int8 does to an utterance doesn't depend on the others in its batch, so that its limit is fp32's.
+# fp16 has 11 significant bits, int8 has 7 or 8; export/accuracy.py also compares the decisions. The int8 rounding of an
+# utterance does not depend on its batch, so the tolerance for batches is that of fp32.
 TOLERANCES = {
     "fp32": Tolerances(eager=1e-4, batch=1e-5),
     "fp16": Tolerances(eager=1e-2, batch=2e-3),
@@ -55,7 +60,7 @@ TOLERANCES = {
 
 @dataclass(frozen=True)
 class Utterance:
-    """Front-end output for one utterance: patches float32 [n, 96, 64] and ids int64 [tokens]; either may be empty."""
+    """The front-end output of one utterance: patches float32 [n, 96, 64] and ids int64 [tokens]; both may be empty."""
 
     patches: NDArray[np.float32]
     ids: NDArray[np.int64]
@@ -65,14 +70,15 @@ class Utterance:
 
 
 def front_ends(data: bytes, sentence: str, tokenizer: text.WordPiece) -> Utterance:
-    """What the graphs take of one utterance, as the Python stages make it.
+    """Return the front-end output of one utterance, as the Python stages compute it.
 
     Args:
-        data: an audio file; b"" for none.
-        sentence: its words; "" for none.
+        data: an encoded audio file; b"" for no audio.
+        sentence: the text; "" for no text.
+        tokenizer: the checkpoint's tokenizer.
 
     Raises:
-        InputError: either can't be used.
+        InputError: the audio or the text can't be used.
     """
     patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
     if data:
@@ -82,7 +88,7 @@ def front_ends(data: bytes, sentence: str, tokenizer: text.WordPiece) -> Utteran
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference found between two ways, and where."""
+    """The largest difference between two ways of running the model, with its tolerance, tensor and utterance."""
 
     name: str
     difference: float
@@ -92,12 +98,16 @@ class Comparison:
 
 
 def mixed_speech(count: int = UTTERANCES) -> list[tuple[NDArray[np.float32], str]]:
-    """Return real speech and sentences of mixed lengths: 0.3 to 20 s, 1 to 120 words; every eighth lacks one of both.
+    """Return real speech and sentences of mixed lengths: 0.3 to 20 s and 1 to 120 words.
 
-    The first has the least of both, the second the most.
+    Of each eight utterances, one has no audio and one has no text. The first utterance is the shortest, and the second
+    is the longest.
+
+    Args:
+        count: number of utterances.
 
     Returns:
-        Waveforms float32 [samples] at 16 kHz, and sentences; an empty one where the modality is absent.
+        Pairs of a waveform, float32 [samples] at 16 kHz, and a sentence; an absent modality is empty.
     """
     random = np.random.default_rng(SEED)
     waveform = speech.waveform()
@@ -117,7 +127,7 @@ def mixed_speech(count: int = UTTERANCES) -> list[tuple[NDArray[np.float32], str
 
 
 def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list[Utterance]:
-    """Return what the graphs take of `mixed_speech`."""
+    """Return the front-end output of `mixed_speech`."""
     nothing = np.empty((0, *audio.PATCH_SHAPE), np.float32)
     return [
         Utterance(
@@ -129,7 +139,7 @@ def mixed_utterances(tokenizer: text.WordPiece, count: int = UTTERANCES) -> list
 
 
 def model_inputs(utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
-    """Return what Triton hands to the models for one ragged batch, by the names of their inputs."""
+    """Return the model inputs of one ragged batch by name, as Triton passes them."""
     patches = [at_least_one(utterance.patches) for utterance in utterances]
     ids = [at_least_one(utterance.ids) for utterance in utterances]
     patch_count = np.array([[len(utterance.patches)] for utterance in utterances], np.int32)
@@ -145,27 +155,27 @@ def model_inputs(utterances: Sequence[Utterance]) -> dict[str, NDArray[Any]]:
 
 
 class OnnxModels:
-    """The exported models in this process, called one after the other as Triton's ensemble calls them."""
+    """The exported models in this process, which run one after the other as in Triton's ensemble."""
 
     def __init__(self, repository: Path, precision: str = "fp32", threads: int = 0) -> None:
         """Load the files.
 
         Args:
-            repository: holds NAME/1/FILE of vggish, bert and fusion.
+            repository: directory with NAME/1/FILE of vggish, bert and fusion.
             precision: fp32, fp16 or int8.
-            threads: for each operator; 0 for as many as there are cores.
+            threads: number of threads of an operator; 0 is the number of cores.
         """
         files = [model_file(repository, name, precision) for name in ONNX_MODELS]
         self._sessions = [chain.open_session(str(file), threads) for file in files]
 
     def __call__(self, utterances: Sequence[Utterance]) -> Tensors:
-        """Return all outputs, embeddings among them, for one ragged batch."""
+        """Run one ragged batch, and return all outputs including the embeddings, [utterances, width] each."""
         return chain.run(self._sessions, model_inputs(utterances))
 
 
 @torch.no_grad()
 def eager(checkpoint: Checkpoint, utterance: Utterance) -> Tensors:
-    """The PyTorch model's answer for one utterance."""
+    """Run the PyTorch model on one utterance, and return embeddings, probabilities and confidence, [1, width] each."""
     model = checkpoint.model
     counts = torch.tensor([len(utterance.patches)])
     ids = torch.from_numpy(utterance.ids)[None]
@@ -187,7 +197,7 @@ def eager(checkpoint: Checkpoint, utterance: Utterance) -> Tensors:
 
 @torch.no_grad()
 def padded_text_embeddings(checkpoint: Checkpoint, utterances: Sequence[Utterance]) -> NDArray[np.float32]:
-    """Text embeddings [utterances, 256] by a padded ONNX export of the encoder that optimum makes."""
+    """Return the text embeddings [utterances, 256] of a padded ONNX export of the encoder by optimum."""
     from optimum.exporters.onnx import onnx_export_from_model  # takes seconds to import
     from optimum.utils import logging as optimum_logging
 
@@ -212,19 +222,20 @@ def padded_text_embeddings(checkpoint: Checkpoint, utterances: Sequence[Utteranc
 
 @dataclass(frozen=True)
 class Answers:
-    """What the four ways gave for the same utterances; a row each."""
+    """The outputs of the four ways for the same utterances, one row for each utterance."""
 
     utterances: list[Utterance]
     eager: Tensors
     alone: Tensors
     batch: Tensors
-    padded: Tensors  # text embeddings of the utterances with text
+    padded: Tensors  # only the text embeddings of utterances with text
 
 
 def ask(checkpoint: Checkpoint, models: OnnxModels, advance: Callable[[], None] = lambda: None) -> Answers:
-    """Send the utterances all four ways.
+    """Run the utterances of the gate in all four ways.
 
     Args:
+        checkpoint: the PyTorch model.
         models: the exported files.
         advance: called after each utterance, for a progress display.
     """
@@ -240,7 +251,12 @@ def ask(checkpoint: Checkpoint, models: OnnxModels, advance: Callable[[], None] 
 
 
 def compare(answers: Answers, tolerances: Tolerances) -> list[Comparison]:
-    """The largest differences between the ways, for the manifest."""
+    """Return the largest difference between each pair of ways that is compared.
+
+    Args:
+        answers: the outputs of the four ways.
+        tolerances: tolerances of the precision.
+    """
     utterances = answers.utterances
     packed = {"TEXT_EMBEDDING": answers.batch["TEXT_EMBEDDING"][[bool(len(each.ids)) for each in utterances]]}
     with_text = _with_text(utterances)
@@ -252,9 +268,13 @@ def compare(answers: Answers, tolerances: Tolerances) -> list[Comparison]:
 
 
 def gate(comparisons: Sequence[Comparison]) -> None:
-    """Raise ParityError for the first comparison that is over its tolerance."""
+    """Check that every comparison is within its tolerance.
+
+    Raises:
+        ParityError: a comparison is not; the message describes the first one.
+    """
     for comparison in comparisons:
-        if not comparison.difference <= comparison.tolerance:  # NaN is over any
+        if not comparison.difference <= comparison.tolerance:  # also true for NaN
             raise ParityError(
                 f"{comparison.name}: {comparison.tensor} differs by {comparison.difference:.3g} "
                 f"(tolerance {comparison.tolerance:g}) on {comparison.utterance}"
@@ -266,19 +286,19 @@ def _with_text(utterances: Sequence[Utterance]) -> list[Utterance]:
 
 
 def stack(tensors: Sequence[Tensors]) -> Tensors:
-    """Rows of single utterances as one table."""
+    """Concatenate the rows of single utterances, by tensor."""
     return {name: np.concatenate([row[name] for row in tensors]) for name in tensors[0]}
 
 
 def _compare(
     name: str, found: Tensors, expected: Tensors, tolerance: float, utterances: Sequence[Utterance]
 ) -> Comparison:
-    """The worst tensor and utterance of all."""
+    """Return the comparison of the tensor and utterance with the largest difference."""
     worst = Comparison(name, 0.0, tolerance, "", "")
     for tensor, reference in expected.items():
         scale = max(1.0, float(np.abs(reference).max())) if tensor.endswith("EMBEDDING") else 1.0
         rows = np.abs(found[tensor] - reference).max(axis=1) / scale
-        rows = np.where(np.isnan(rows), np.inf, rows)  # NaN compares with nothing; infinity is never within tolerance
+        rows = np.where(np.isnan(rows), np.inf, rows)  # argmax must find NaN, and infinity is never within tolerance
         row = int(rows.argmax())
         if rows[row] > worst.difference or not worst.tensor:
             worst = Comparison(name, float(rows[row]), tolerance, tensor, f"utterance {row} ({utterances[row]})")

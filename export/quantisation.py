@@ -1,8 +1,8 @@
-"""fp32 ONNX files -> int8 files for CPUs.
+"""Quantise fp32 ONNX files to int8 for CPUs.
 
-Weights get a scale per output channel and seven bits: without VNNI, the CPU's instruction for int8 products adds pairs
-of them in 16 bits, where eight-bit weights overflow in silence. Inputs and outputs stay what they were, so the model
-configurations agree.
+Weights have seven bits and one scale for each output channel. Without VNNI, the CPU's instruction for int8 products
+adds pairs of products in 16 bits, and eight-bit weights would silently overflow. Inputs and outputs keep their types,
+so the model configurations agree.
 """
 
 import logging
@@ -19,34 +19,38 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from emotion import audio
 from export.speech import waveform
 
-PRODUCTS = ("Gemm", "MatMul")  # as which torch's exporter writes dense layers
-LARGEST_WEIGHT = 63  # seven bits, signed
-LARGEST_ACTIVATION = 127  # eight bits, around a zero point of 128
+PRODUCTS = ("Gemm", "MatMul")  # operators that torch's exporter writes for dense layers
+MAX_WEIGHT = 63  # signed seven bits
+MAX_ACTIVATION = 127  # eight bits with a zero point of 128
 
 CALIBRATION_UTTERANCES = 48
-CALIBRATION_SECONDS = (1.0, 6.0)
+CALIBRATION_SECONDS = (1.0, 6.0)  # shortest and longest utterance
 SEED = 7
 
 
 def quantise_vggish(source: Path, target: Path) -> None:
-    """Write VGGish's part as int8: activations have ranges that are fixed now, by real speech.
+    """Write the int8 file of VGGish; real speech calibrates the static ranges of its activations.
 
-    Two parts stay fp32, for they cost little: the first convolution up to its pooling (its input is the log-mel patch
-    itself, and rounding that doubled the change of the answers), and the mean over the patches.
+    Two parts stay fp32, because they cost little: the first convolution up to its pooling, whose input is the log-mel
+    patch (rounding it doubled the change of the answers), and the mean over the patches.
+
+    Args:
+        source: the fp32 file.
+        target: the int8 file to write.
     """
     model = onnx.load(source)
     stem = _relu_after_pooling(model)
     weights = {tensor.name for tensor in model.graph.initializer}
     means = [node.name for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] not in weights]
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # the quantiser recommends a preparation that our files don't need
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser recommends a preprocessing step that is not needed
     try:
         quantize_static(
             model,
             target,
             _Patches(_calibration_patches()),
             quant_format=QuantFormat.QDQ,
-            # the operators without weights hand int8 on from layer to layer
+            # operators without weights are included, so that layers exchange int8
             op_types_to_quantize=["Conv", "Gemm", "Relu", "MaxPool", "Transpose", "Reshape"],
             nodes_to_exclude=[*stem, *means],
             per_channel=True,
@@ -60,13 +64,13 @@ def quantise_vggish(source: Path, target: Path) -> None:
 
 
 def _relu_after_pooling(model: onnx.ModelProto) -> list[str]:
-    """Rewrite the first convolution, ReLU and pooling as convolution, pooling and max(., 0), which is the same.
+    """Replace the first convolution, ReLU and pooling by the equivalent convolution, pooling and max(., 0).
 
-    The rewriting keeps ONNX Runtime from moving the rounding that follows up to the convolution's output: four times as
-    many numbers, and an int8 pooling that is slow in that place (43 of 330 ms for 56 patches).
+    With the original order, ONNX Runtime moves the following rounding to the output of the convolution. This output has
+    four times as many numbers, and its int8 pooling is slow (43 of 330 ms for 56 patches).
 
     Returns:
-        the names of the three nodes.
+        The names of the three nodes.
     """
     nodes = list(model.graph.node)
     conv, relu, pool = (next(node for node in nodes if node.op_type == kind) for kind in ("Conv", "Relu", "MaxPool"))
@@ -76,7 +80,7 @@ def _relu_after_pooling(model: onnx.ModelProto) -> list[str]:
     model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), zero))
     largest = helper.make_node("Max", [pool.output[0], zero], [pooled], name=f"{relu.name}.after_pooling")
     model.graph.node.remove(relu)
-    model.graph.node.insert(nodes.index(pool), largest)  # one place further, as the ReLU is gone
+    model.graph.node.insert(nodes.index(pool), largest)  # one place later, because the ReLU was removed
     return [conv.name, pool.name, largest.name]
 
 
@@ -90,7 +94,7 @@ def _calibration_patches() -> Iterable[NDArray[np.float32]]:
 
 
 class _Patches(CalibrationDataReader):  # type: ignore[misc]
-    """One utterance at a time, as VGGish's part takes it."""
+    """The calibration data: the inputs of VGGish for one utterance at a time."""
 
     def __init__(self, patches: Iterable[NDArray[np.float32]]) -> None:
         self._patches = iter(patches)
@@ -103,22 +107,26 @@ class _Patches(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantise_bert(source: Path, target: Path) -> None:
-    """Write BERT's part as int8: every token's activations have a scale of their own, found as they come.
+    """Write the int8 file of BERT; the activations of each token have their own scale, computed at run time.
 
-    ONNX Runtime's own dynamic quantisation has one scale for a whole batch: there an utterance's answer depends on who
-    else is in its batch. With a scale per token it doesn't, and the numbers are closer to fp32's. The projection after
-    the mean stays fp32.
+    ONNX Runtime's own dynamic quantisation has one scale for a whole batch, so an answer would depend on the other
+    utterances of the batch. With one scale for each token it does not, and the results are closer to fp32. The
+    projection after the mean stays fp32.
+
+    Args:
+        source: the fp32 file.
+        target: the int8 file to write.
     """
     model = onnx.load(source)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     dense = [node for node in model.graph.node if node.op_type in PRODUCTS and node.input[1] in tensors]
-    projection = dense[-1]  # the only one behind the mean
+    projection = dense[-1]  # the only dense layer after the mean
     scalars = {
         "one": np.float32(1),
-        "activation_zero": np.uint8(LARGEST_ACTIVATION + 1),
+        "activation_zero": np.uint8(MAX_ACTIVATION + 1),
         "weight_zero": np.int8(0),
-        "step": np.float32(1 / LARGEST_ACTIVATION),
-        "least": np.float32(1e-12),  # a token of zeros must not be divided by zero
+        "step": np.float32(1 / MAX_ACTIVATION),
+        "least": np.float32(1e-12),  # avoids a division by zero for a token of zeros
         "last_axis": np.array([-1], np.int64),
     }
     nodes: list[onnx.NodeProto] = []
@@ -149,13 +157,19 @@ def quantise_bert(source: Path, target: Path) -> None:
 
 
 def _quantise_weight(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weight [in, out] -> int8 [in, out] and its scales float32 [out]."""
-    scales = (np.maximum(np.abs(weight).max(axis=0), 1e-12) / LARGEST_WEIGHT).astype(np.float32)
+    """Return a weight float32 [in, out] as int8 [in, out], and its scales float32 [out]."""
+    scales = (np.maximum(np.abs(weight).max(axis=0), 1e-12) / MAX_WEIGHT).astype(np.float32)
     return np.ascontiguousarray(np.rint(weight / scales).astype(np.int8)), scales
 
 
 def _per_token_product(tokens: str, name: str, bias: str) -> list[onnx.NodeProto]:
-    """Nodes of tokens [total, in] x int8 weight + bias -> `name` [total, out]."""
+    """Return the nodes that compute `name` [total, out] = tokens [total, in] x int8 weight + bias.
+
+    Args:
+        tokens: name of the input.
+        name: name of the output; it is also the prefix of the weight and its scales.
+        bias: name of the bias; "" for no bias.
+    """
     made = helper.make_node
     nodes = [
         made("Abs", [tokens], [f"{name}.abs"]),
@@ -165,7 +179,7 @@ def _per_token_product(tokens: str, name: str, bias: str) -> list[onnx.NodeProto
         made("Div", [tokens, f"{name}.scale"], [f"{name}.scaled"]),
         made("QuantizeLinear", [f"{name}.scaled", "one", "activation_zero"], [f"{name}.quantised"]),
         made(
-            "MatMulIntegerToFloat",  # ONNX Runtime's: the plain operators for it would pass over the result twice more
+            "MatMulIntegerToFloat",  # ONNX Runtime's operator; standard operators need two more passes over the result
             [f"{name}.quantised", f"{name}.weight", "one", f"{name}.weight_scale", "activation_zero", "weight_zero"],
             [f"{name}.product"],
             domain="com.microsoft",

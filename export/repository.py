@@ -1,7 +1,8 @@
-"""Puts exported files into a model repository, all of them or none.
+"""Put all files of an export into a model repository, or none of them.
 
-Everything is written to a directory beside the repository first. Then each file is moved to its place; the manifest
-(export.json) is removed before the first move and written after the last, so that a half-done exchange is never served.
+All files are first written to a staging directory beside the repository, and then moved into the repository. The
+manifest (export.json) is removed before the first move and written after the last one, so that an incomplete update is
+never served.
 """
 
 import fcntl
@@ -18,25 +19,34 @@ from typing import Any
 from emotion.manifest import MANIFEST, digest
 
 _ROOT = Path(__file__).parent.parent
-TEMPLATE = _ROOT / "model_repository"  # hand-written files; nothing is written there
-REPOSITORY = _ROOT / "build" / "model_repository"  # where exports go by default
-# by precision; configurations choose by default_model_filename
+TEMPLATE = _ROOT / "model_repository"  # hand-written files; exports don't write there
+REPOSITORY = _ROOT / "build" / "model_repository"  # default target of exports
+# file name by precision; configurations select a file by default_model_filename
 FILE_NAMES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
-ENCODERS = ("vggish", "bert")  # have a file for each precision; `fusion` is fp32 beside all of them
+ENCODERS = ("vggish", "bert")  # models with a file for each precision; `fusion` is always fp32
 ONNX_MODELS = (*ENCODERS, "fusion")
 
 
 def model_file(repository: Path, model: str, precision: str) -> Path:
-    """Return the ONNX file of a served model, for fp32, fp16 or int8."""
+    """Return the path of the ONNX file of a served model.
+
+    Args:
+        repository: the model repository.
+        model: one of ONNX_MODELS.
+        precision: precision of the encoders: fp32, fp16 or int8.
+    """
     return repository / model / "1" / FILE_NAMES[precision if model in ENCODERS else "fp32"]
 
 
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
-    """Yield an empty directory on the repository's file system, and remove it with what is left in it at the end.
+    """Yield an empty directory on the repository's file system, and remove it at the end.
 
-    Each export has a directory of its own, so that two at once do not disturb each other. It is locked as long as its
-    process lives; those of exports that were killed are removed.
+    Each export has its own directory, so that two exports can run at the same time. The directory is locked while its
+    process runs. Directories of killed exports are removed.
+
+    Raises:
+        OSError: the directory can't be created.
     """
     parent, prefix = repository.resolve().parent, f".{repository.name}.export-"
     parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +66,7 @@ def staging(repository: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(directory: Path, flags: int = 0) -> Iterator[None]:
-    """Hold the lock of a directory, which the kernel releases when its process ends."""
+    """Hold the lock of a directory; the kernel releases it when the process ends."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
@@ -66,13 +76,19 @@ def _locked(directory: Path, flags: int = 0) -> Iterator[None]:
 
 
 def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
-    """Move the staged files into the repository. Of two exports at once, the later one waits, and then wins.
+    """Move the staged files into the repository, and write the manifest.
 
-    Hand-written files are copied as `update_templates` does it. Files of another checkpoint are removed: precisions of
-    one checkpoint live side by side, those of two don't.
+    If two exports run at the same time, the later one waits and then replaces the files of the other. Hand-written
+    files are copied as in `update_templates`. Other precisions of the same checkpoint are kept, and files of another
+    checkpoint are removed.
 
     Args:
-        manifest: completed here with the files' SHA-256, and with the other precisions of the same checkpoint.
+        staged: directory with the exported files.
+        repository: the model repository; it is created if it does not exist.
+        manifest: the manifest; the files' SHA-256 and the other precisions of the same checkpoint are added here.
+
+    Raises:
+        OSError: a file can't be written.
     """
     repository.mkdir(parents=True, exist_ok=True)
     with _locked(repository):
@@ -101,7 +117,7 @@ def _write_manifest(repository: Path, manifest: dict[str, Any], staged: Path) ->
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:
-    """The manifest of what is exported in the repository, or None where there is none that can be read."""
+    """Return the manifest of the repository, or None if it is missing or damaged."""
     try:
         manifest: dict[str, Any] = json.loads((repository / MANIFEST).read_text())
     except (FileNotFoundError, ValueError):
@@ -110,12 +126,15 @@ def read_manifest(repository: Path) -> dict[str, Any] | None:
 
 
 def update_templates(repository: Path) -> None:
-    """Copy the hand-written files of emoserve (configurations, Python stages) that are new or have changed.
+    """Copy the hand-written files of emoserve (configurations and Python stages) that are new or have changed.
 
-    Files that were edited in the repository since they were copied are left alone.
+    Files that were edited in the repository are kept.
 
     Args:
-        repository: one with an export.
+        repository: a repository with an export.
+
+    Raises:
+        OSError: a file can't be written.
     """
     with staging(repository) as staged, _locked(repository):
         manifest = read_manifest(repository) or {}
@@ -123,13 +142,13 @@ def update_templates(repository: Path) -> None:
         _write_manifest(repository, manifest, staged)
 
 
-def differing(repository: Path) -> list[str]:
-    """Hand-written files that are not as they come with emoserve, because they were edited in the repository."""
+def edited_templates(repository: Path) -> list[str]:
+    """Return the names of the hand-written files that were edited in the repository."""
     return sorted(name for name, source in _templates() if source.read_bytes() != (repository / name).read_bytes())
 
 
 def _copy_templates(repository: Path, manifest: dict[str, Any] | None) -> dict[str, str]:
-    """Return the SHA-256 of each hand-written file as it was copied, by name."""
+    """Copy new and changed hand-written files, and return the SHA-256 of each copied file by name."""
     copied: dict[str, str] = (manifest or {}).get("templates", {})
     for name, source in _templates():
         target, ours = repository / name, digest(source)
@@ -141,7 +160,7 @@ def _copy_templates(repository: Path, manifest: dict[str, Any] | None) -> dict[s
 
 
 def _templates() -> Iterator[tuple[str, Path]]:
-    """Yield the hand-written files by name."""
+    """Yield the name and the path of each hand-written file."""
     for path in TEMPLATE.rglob("*"):
         if path.is_file() and path.parent.name != "__pycache__":
             yield path.relative_to(TEMPLATE).as_posix(), path

@@ -1,7 +1,7 @@
-"""The gate's last part: the exported files on every ONNX Runtime that serves them.
+"""Compare the exported files on the ONNX Runtime versions of Triton with the installed version.
 
-Versions differ most in what they do with little: so each file runs with every combination of absent modalities, and is
-compared with the ONNX Runtime that is installed here. Each other version has an environment of its own, made once.
+Versions differ most in their handling of small and empty inputs, so the comparison has every combination of absent
+modalities. Each other version is installed once, in its own environment.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ from export import chain
 from export.parity import TOLERANCES, Comparison, Utterance, model_inputs
 from export.repository import ONNX_MODELS, model_file
 
-# by version: who has it
+# version: where it runs
 RUNTIMES = {
     "1.19.2": "the native backend of Triton 24.10",
     "1.28.0": "the native backend of Triton 26.09",
 }
-NUMPY = "1.26.4"  # what all of them take
+NUMPY = "1.26.4"  # works with all of them
 ENVIRONMENTS = Path(__file__).parent.parent / "build" / "runtimes"
 SEED = 11
 
 
 class RuntimeUnavailable(Exception):
-    """An environment could not be made; the message says why."""
+    """The environment of a version can't be created; the message has the reason."""
 
 
 def batches() -> Iterator[list[Utterance]]:
-    """Yield every batch of two utterances of which each has audio, text, both or neither: 16 batches."""
+    """Yield 16 batches of two utterances, with every combination of audio, text, both and neither."""
     random = np.random.default_rng(SEED)
     modalities = list(itertools.product((True, False), repeat=2))
     for pair in itertools.product(modalities, repeat=2):
@@ -51,10 +51,13 @@ def batches() -> Iterator[list[Utterance]]:
 
 
 def environment(version: str) -> Path:
-    """Return the Python program of an environment with one ONNX Runtime, made at the first call.
+    """Return the Python of an environment with an ONNX Runtime version; the first call creates the environment.
+
+    Args:
+        version: version of the package onnxruntime.
 
     Raises:
-        RuntimeUnavailable: it cannot be installed, such as without a package index.
+        RuntimeUnavailable: the version can't be installed, for example without a package index.
     """
     tag = f"{sys.version_info.major}.{sys.version_info.minor}"
     directory = ENVIRONMENTS / f"onnxruntime-{version}-python-{tag}"
@@ -68,7 +71,7 @@ def environment(version: str) -> Path:
                 if done.returncode:
                     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                     raise RuntimeUnavailable(f"ONNX Runtime {version} cannot be installed ({reason})")
-            with contextlib.suppress(OSError):  # another process was first
+            with contextlib.suppress(OSError):  # another process has created it
                 part.rename(directory)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -76,16 +79,16 @@ def environment(version: str) -> Path:
 
 
 def compare(repository: Path, precision: str, version: str) -> Comparison:
-    """Run the files under another ONNX Runtime, and return how far its answers are from those of the installed one.
+    """Return the largest difference between the answers of another ONNX Runtime and of the installed one.
 
     Args:
-        repository: holds NAME/1/FILE of vggish, bert and fusion.
+        repository: directory with NAME/1/FILE of vggish, bert and fusion.
         precision: fp32, fp16 or int8.
-        version: of RUNTIMES.
+        version: a key of RUNTIMES.
 
     Raises:
-        RuntimeUnavailable: that version cannot be installed.
-        subprocess.CalledProcessError: it fails on a file; `stderr` says why.
+        RuntimeUnavailable: the version can't be installed.
+        subprocess.CalledProcessError: the version fails on a file; `stderr` has the reason.
     """
     python = environment(version)
     files = [str(model_file(repository, name, precision)) for name in ONNX_MODELS]
@@ -104,7 +107,7 @@ def compare(repository: Path, precision: str, version: str) -> Comparison:
             for tensor, expected in chain.run(sessions, each).items():
                 scale = max(1.0, float(np.abs(expected).max())) if tensor.endswith("EMBEDDING") else 1.0
                 difference = float(np.abs(found[f"{number}/{tensor}"] - expected).max()) / scale
-                if not difference <= worst.difference or not worst.tensor:  # NaN is over any
+                if not difference <= worst.difference or not worst.tensor:  # also true for NaN
                     utterances = " and ".join(map(str, asked[number]))
                     worst = Comparison(name, difference, worst.tolerance, tensor, f"a batch of {utterances}")
     return worst

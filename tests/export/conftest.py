@@ -1,4 +1,4 @@
-"""A small model of the served structure, exported and run in a moment."""
+"""Fixtures with a small model that has the served structure and is exported in seconds."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.conftest import Once
 
 
 def narrow_vggish() -> VGGish:
-    """VGGish's structure, 4 to 16 channels wide instead of 64 to 512."""
+    """Return a VGGish with 4 to 16 channels instead of 64 to 512."""
     with torch.device("meta"):
         vggish = VGGish()
     layers: list[nn.Module] = []
@@ -31,10 +31,10 @@ def narrow_vggish() -> VGGish:
 
 @pytest.fixture(scope="session")
 def narrow(checkpoint: Checkpoint) -> Checkpoint:
-    """A small model of the same structure, with MiniLM's tokenizer."""
+    """Return a checkpoint with a small model of the served structure and MiniLM's tokenizer."""
     torch.manual_seed(1)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    # weights ten times BERT's usual ones, so that a changed one shows
+    # weights ten times larger than BERT's, so that a changed weight is visible
     bert = BertModel(BertConfig(**sizes, initializer_range=0.2), add_pooling_layer=False)
     bert.set_attn_implementation("eager")
     model = EmotionModel(narrow_vggish(), bert, FusionHead(text_hidden=32)).eval()
@@ -44,7 +44,7 @@ def narrow(checkpoint: Checkpoint) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def narrow_repository(narrow: Checkpoint, once: Once) -> Callable[[str], Path]:
-    """`narrow_repository(precision)`: that model's files in a precision, not checked. Tests leave them as they are."""
+    """Return a function that exports the small model in a precision without checks; tests must not change its files."""
 
     def get(precision: str) -> Path:
         return once(f"narrow-{precision}", lambda made: write_models(serving_parts(narrow), made, precision, {}))

@@ -1,4 +1,4 @@
-"""Exports: what lies in the repository, that it replaces all or nothing, and that the gate shuts."""
+"""Exports: the files in the repository, atomic replacement, and the parity gate."""
 
 import copy
 import hashlib
@@ -38,7 +38,7 @@ from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_mode
 from export.repository import (
     ONNX_MODELS,
     TEMPLATE,
-    differing,
+    edited_templates,
     model_file,
     publish,
     read_manifest,
@@ -59,12 +59,13 @@ EXPORTED = {
 
 
 def run_export(checkpoint: Checkpoint, repository: Path, precision: str) -> list[parity.Comparison]:
+    """Export without output, and return the comparisons."""
     return export.__main__.export(checkpoint, repository, precision, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def exported(narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with that model in fp32. Tests leave it as it is."""
+    """Return a repository with the small model in fp32; tests must not change it."""
     repository = tmp_path_factory.mktemp("narrow") / "repository"
     run_export(narrow, repository, "fp32")
     return repository
@@ -76,7 +77,7 @@ def onnx_file(path: Path) -> onnx.ModelProto:
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph, and those inside its nodes."""
+    """Yield a graph and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -85,6 +86,7 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def weights(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Return the initializers of all graphs of a model."""
     return [tensor for graph in graphs(model.graph) for tensor in graph.initializer]
 
 
@@ -92,7 +94,7 @@ every_model = pytest.mark.parametrize("name", ONNX_MODELS)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file's bytes by name."""
+    """Return the bytes of every file in a directory by name."""
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
@@ -100,25 +102,25 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# ---- what an export leaves
+# ---- the files of an export
 
 
-def test_exported_files_are_there_with_the_digests_of_the_manifest(repository: Path) -> None:
+def test_export_writes_all_files_with_the_digests_of_the_manifest(repository: Path) -> None:
     manifest = read_manifest(repository)
     assert manifest is not None
     assert set(manifest["files"]) == EXPORTED
     assert {name: sha256((repository / name).read_bytes()) for name in EXPORTED} == manifest["files"]
     assert check_repository(repository) == manifest
-    assert not list(repository.parent.glob(f".{repository.name}.*"))  # nothing of the staging is left
+    assert not list(repository.parent.glob(f".{repository.name}.*"))  # the staging directory is removed
 
 
-def test_manifest_names_untrained_parts(exported: Path) -> None:
+def test_export_manifest_lists_untrained_parts(exported: Path) -> None:
     manifest = read_manifest(exported)
     assert manifest is not None
     assert manifest["untrained"] == ["text_encoder", "fusion"]
 
 
-def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoint) -> None:
+def test_export_manifest_describes_the_export(repository: Path, checkpoint: Checkpoint) -> None:
     manifest = read_manifest(repository)
     assert manifest is not None
     assert manifest["checkpoint"] == checkpoint.digest
@@ -132,14 +134,14 @@ def test_manifest_tells_what_was_exported(repository: Path, checkpoint: Checkpoi
     assert all(0 < each["difference"] <= each["tolerance"] <= 1e-4 for each in compared.values())
 
 
-def test_preprocess_gets_the_tokenizer_and_the_name_of_the_checkpoint(exported: Path, narrow: Checkpoint) -> None:
+def test_export_writes_the_tokenizer_and_the_checkpoint_for_preprocess(exported: Path, narrow: Checkpoint) -> None:
     stage = exported / "preprocess" / "1"
     assert (stage / "tokenizer.json").read_bytes() == narrow.tokenizer.read_bytes()
     described = json.loads((stage / "checkpoint.json").read_text())
     assert described == {"digest": narrow.digest[:12], "untrained": ["text_encoder", "fusion"], "max_tokens": 512}
 
 
-def test_hand_written_files_come_along(repository: Path) -> None:
+def test_export_copies_the_hand_written_files(repository: Path) -> None:
     names = (
         "vggish/config.pbtxt",
         "bert/configs/gpu.pbtxt",
@@ -151,8 +153,8 @@ def test_hand_written_files_come_along(repository: Path) -> None:
 
 
 @every_model
-def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str) -> None:
-    """ONNX Runtime 1.19.2: opset <= 21, IR <= 10, and no operators of other domains."""
+def test_exported_file_is_readable_by_tritons_onnx_runtime(repository: Path, name: str) -> None:
+    """ONNX Runtime 1.19.2 reads opset <= 21 and IR version <= 10; the file has no operators of other domains."""
     model = onnx_file(model_file(repository, name, "fp32"))
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version <= 10
@@ -163,7 +165,7 @@ def test_file_is_one_that_tritons_onnx_runtime_reads(repository: Path, name: str
 
 
 @every_model
-def test_file_says_what_it_was_made_of(exported: Path, narrow: Checkpoint, name: str) -> None:
+def test_exported_file_has_metadata(exported: Path, narrow: Checkpoint, name: str) -> None:
     model = onnx_file(model_file(exported, name, "fp32"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata["checkpoint"] == narrow.digest
@@ -176,21 +178,23 @@ def test_file_says_what_it_was_made_of(exported: Path, narrow: Checkpoint, name:
 
 
 @every_model
-def test_file_says_nothing_of_the_machine_that_made_it(repository: Path, name: str) -> None:
+def test_exported_file_has_no_paths_of_the_exporting_machine(repository: Path, name: str) -> None:
     content = model_file(repository, name, "fp32").read_bytes()
     words = (b"/emotion/", b"/export/", b"site-packages", b"stack_trace", b"pkg.torch", sys.prefix.encode())
     assert [word for word in words if word in content] == []
 
 
-def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, exported: Path, tmp_path: Path) -> None:
+def test_export_in_fp16_halves_the_encoders_and_keeps_their_interface(
+    narrow: Checkpoint, exported: Path, tmp_path: Path
+) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     comparisons = run_export(narrow, repository, "fp16")
     assert {comparison.tolerance for comparison in comparisons[:3]} == {1e-2, 2e-3}
-    assert len(comparisons) == 9 + len(RUNTIMES)  # and two figures of accuracy for each view
-    assert comparisons[0].difference > 1e-4  # it is fp16 that was compared
+    assert len(comparisons) == 9 + len(RUNTIMES)  # includes two comparisons of accuracy for each view
+    assert comparisons[0].difference > 1e-4  # the compared files are fp16
     manifest = check_repository(repository)
     assert manifest is not None
-    # beside the fp32 files of the same checkpoint, whose parity stays on record
+    # the fp32 files of the same checkpoint and their parity are kept
     assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.fp16.onnx", "bert/1/model.fp16.onnx"}
     assert set(manifest["parity"]) == {"fp32", "fp16"}
     for name, kept in (("vggish", []), ("bert", ["projection.0.weight"])):
@@ -206,18 +210,18 @@ def test_fp16_halves_the_encoders_and_keeps_their_interface(narrow: Checkpoint, 
         assert sum(tensor.data_type == TensorProto.FLOAT16 for tensor in matrices) >= 6
 
 
-def test_int8_quantises_the_encoders_and_keeps_their_interface(
+def test_export_in_int8_quantises_the_encoders_and_keeps_their_interface(
     narrow: Checkpoint, exported: Path, tmp_path: Path
 ) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     comparisons = run_export(narrow, repository, "int8")
-    assert comparisons[0].difference > 1e-3  # it is int8 that was compared
+    assert comparisons[0].difference > 1e-3  # the compared files are int8
     assert comparisons[2].name == "alone against in a batch"
-    assert comparisons[2].difference < 1e-5  # neighbours in a batch don't change what rounding does
+    assert comparisons[2].difference < 1e-5  # rounding does not depend on other utterances of a batch
     manifest = check_repository(repository)
     assert manifest is not None
     assert set(manifest["files"]) == EXPORTED | {"vggish/1/model.int8.onnx", "bert/1/model.int8.onnx"}
-    # vggish's convolutions but the first, and its dense layers; four matrices in each BERT layer
+    # all convolutions of vggish except the first, its dense layers, and four matrices of each BERT layer
     for name, count in (("vggish", 3 + 2), ("bert", 2 * 4)):
         small, full = (onnx.load(model_file(repository, name, precision)) for precision in ("int8", "fp32"))
         assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
@@ -231,13 +235,15 @@ def test_int8_quantises_the_encoders_and_keeps_their_interface(
         rounded = [numpy_helper.to_array(tensor) for tensor in weights(small) if tensor.data_type == TensorProto.INT8]
         matrices = [weight for weight in rounded if weight.ndim >= 2]
         assert len(matrices) == count
-        # seven bits: CPUs without VNNI add pairs of products in 16 bits
+        # seven bits, because CPUs without VNNI add pairs of products in 16 bits
         assert all(60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_memory_is_bounded_by_a_loop_over_the_patches(narrow_repository: Callable[[str], Path], precision: str) -> None:
-    """Any number of patches, around the number of one turn above all, answers as they do one by one."""
+def test_vggish_loops_over_patches_with_unchanged_answers(
+    narrow_repository: Callable[[str], Path], precision: str
+) -> None:
+    """Any number of patches, in particular around PATCHES_PER_TURN, gives the answers of single patches."""
     repository = narrow_repository(precision)
     every_graph = list(graphs(onnx_file(model_file(repository, "vggish", precision)).graph))
     [loop] = [node for graph in every_graph for node in graph.node if node.op_type == "Loop"]
@@ -258,7 +264,7 @@ def test_memory_is_bounded_by_a_loop_over_the_patches(narrow_repository: Callabl
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("used", [0, 1])
 @pytest.mark.parametrize("name", ["vggish", "bert"])
-def test_encoder_runs_only_where_an_utterance_uses_an_element(
+def test_encoder_runs_only_if_an_utterance_uses_an_element(
     narrow_repository: Callable[[str], Path], tmp_path: Path, name: str, used: int, precision: str
 ) -> None:
     options = onnxruntime.SessionOptions()
@@ -277,7 +283,7 @@ def test_encoder_runs_only_where_an_utterance_uses_an_element(
     np.testing.assert_array_equal(found, counts)
     np.testing.assert_array_equal(embedding[0], embedding[2])
     assert np.isfinite(embedding).all() and bool((embedding[1] != embedding[0]).any()) == bool(used)
-    assert name == "bert" or not embedding[0].any()  # bert's is the projection of zero
+    assert name == "bert" or not embedding[0].any()  # bert returns the projection of zero
     events = json.loads(Path(session.end_profiling()).read_bytes())
     operators = [event["args"]["op_name"] for event in events if event["cat"] == "Node"]
     products = [operator for operator in operators if "MatMul" in operator or "Gemm" in operator or "Conv" in operator]
@@ -286,15 +292,15 @@ def test_encoder_runs_only_where_an_utterance_uses_an_element(
 
 
 @torch.no_grad()
-def test_calibration_is_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path) -> None:
-    """The file answers with the temperatures and the confidence of the head, in a batch of all kinds of evidence."""
+def test_fusion_file_applies_the_calibration(narrow: Checkpoint, tmp_path: Path) -> None:
+    """The file uses the temperatures and the confidence of the head, with all combinations of modalities in a batch."""
     torch.manual_seed(6)
     calibrated = copy.copy(narrow)
     calibrated.model = copy.deepcopy(narrow.model)
     head = calibrated.model.head
     torch.nn.init.normal_(head.get_parameter("fusion.layers.3.weight"))
     audio, text = 3 * torch.randn(4, AUDIO_EMBEDDING), 3 * torch.randn(4, TEXT_EMBEDDING)
-    audio[3] = torch.nan  # withheld, see export.graphs.Packing
+    audio[3] = torch.nan  # NaN as from export.graphs.Packing.withhold_uncopied
     patches = torch.tensor([[2], [0], [2], [2]], dtype=torch.int32)
     tokens = torch.tensor([[4], [4], [0], [4]], dtype=torch.int32)
     has_audio, has_text = patches[:, 0] > 0, tokens[:, 0] > 0
@@ -323,11 +329,11 @@ def test_calibration_is_in_the_fusion_graph(narrow: Checkpoint, tmp_path: Path) 
         assert np.abs(after - before).max() > 1e-2
 
 
-# ---- the gate, and exports that end early
+# ---- the parity gate, and failed exports
 
 
-def perturbed(parts: dict[str, Part], *arguments: Any) -> None:
-    """Export as usual, but with BERT's last layer slightly off, as after an export of the wrong weights."""
+def write_perturbed_models(parts: dict[str, Part], *arguments: Any) -> None:
+    """Write the models with a small change in BERT's last layer, as in an export of wrong weights."""
     bert = copy.copy(parts["bert"])
     bert.module = copy.deepcopy(bert.module)
     with torch.no_grad():
@@ -336,14 +342,17 @@ def perturbed(parts: dict[str, Part], *arguments: Any) -> None:
 
 
 @pytest.fixture
-def failing(
+def failing_export(
     narrow: Checkpoint,
     exported: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Callable[[], tuple[int, str]]:
-    """Run an export over another one: its exit status and its last line. It must leave the other as it was."""
+    """Return a function that runs a failing export, and returns its exit status and last line of standard error.
+
+    The function checks that the export leaves the repository unchanged.
+    """
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
     monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
@@ -358,18 +367,18 @@ def failing(
     return run
 
 
-def test_a_shut_gate_leaves_the_repository_as_it_was(
-    failing: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+def test_export_over_tolerance_keeps_the_repository(
+    failing_export: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.__main__, "write_models", perturbed)
-    status, last = failing()
+    monkeypatch.setattr(export.__main__, "write_models", write_perturbed_models)
+    status, last = failing_export()
     assert status == 1
     assert last.startswith("error: ONNX against eager PyTorch: TEXT_EMBEDDING differs by 0.0")
     assert "(tolerance 0.0001) on utterance " in last
     assert last.endswith(" tokens)")
 
 
-def test_a_killed_export_leaves_the_old_one_and_the_next_cleans_up(
+def test_export_that_is_killed_keeps_the_repository_and_the_next_cleans_up(
     checkpoint_directory: Path, exported: Path, tmp_path: Path
 ) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
@@ -394,7 +403,7 @@ def test_a_killed_export_leaves_the_old_one_and_the_next_cleans_up(
     assert [path.name for path in tmp_path.iterdir()] == ["repository"]
 
 
-def test_export_of_no_checkpoint_is_one_line(
+def test_export_without_a_checkpoint_directory_prints_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["export", str(tmp_path / "nowhere"), "--repository", str(tmp_path / "repository")]
@@ -406,7 +415,7 @@ def test_export_of_no_checkpoint_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_export_to_a_place_that_cannot_be_written_is_one_line(
+def test_export_to_an_unwritable_directory_prints_one_line(
     narrow: Checkpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(checkpoints, "load", lambda directory: narrow)
@@ -417,14 +426,14 @@ def test_export_to_a_place_that_cannot_be_written_is_one_line(
     assert "can't be written (No such file or directory); make room, or choose another directory" in error
 
 
-def test_export_to_a_full_disk_is_one_line_and_leaves_the_repository_as_it_was(
-    failing: Callable[[], tuple[int, str]],
+def test_export_to_a_full_disk_prints_one_line_and_keeps_the_repository(
+    failing_export: Callable[[], tuple[int, str]],
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a longer file fails as if the disk were full
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # a larger file fails as on a full disk
     try:
-        status, last = failing()
+        status, last = failing_export()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
@@ -432,14 +441,14 @@ def test_export_to_a_full_disk_is_one_line_and_leaves_the_repository_as_it_was(
     assert last.startswith("error: ") and "can't be written (File too large)" in last
 
 
-def test_interrupted_export_says_so_and_leaves_the_repository_as_it_was(
-    failing: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+def test_export_that_is_interrupted_prints_one_line_and_keeps_the_repository(
+    failing_export: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export.__main__, "write_models", interrupted)
-    assert failing() == (130, "interrupted; repeat the command to export")
+    assert failing_export() == (130, "interrupted; repeat the command to export")
 
 
 # ---- publishing, with files of a few bytes
@@ -464,7 +473,7 @@ def published(repository: Path) -> dict[str, Any]:
     return manifest
 
 
-def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
+def test_publish_keeps_other_precisions_of_the_checkpoint(tmp_path: Path) -> None:
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     publish_files(tmp_path / "repository", "a", "fp16", FP16)
     manifest = published(tmp_path / "repository")
@@ -473,8 +482,8 @@ def test_precisions_of_one_checkpoint_live_side_by_side(tmp_path: Path) -> None:
     assert (tmp_path / "repository/bert/1/model.onnx").read_text() == "32 bits"
 
 
-def test_two_exports_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """Each has a directory of its own, and the later one wins."""
+def test_staging_of_two_exports_uses_two_directories(tmp_path: Path) -> None:
+    """Each export has its own directory, and the later one replaces the files of the other."""
     repository = tmp_path / "repository"
     with staging(repository) as first, staging(repository) as second:
         assert first != second and first.is_dir() and second.is_dir()
@@ -484,7 +493,7 @@ def test_two_exports_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert published(repository)["checkpoint"] == "a"
 
 
-def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
+def test_publish_removes_files_of_another_checkpoint(tmp_path: Path) -> None:
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     publish_files(tmp_path / "repository", "b", "fp16", FP16)
     manifest = published(tmp_path / "repository")
@@ -494,18 +503,18 @@ def test_files_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
     assert not (tmp_path / "repository/bert/1/model.onnx").exists()
 
 
-def test_hand_written_files_are_left_alone(tmp_path: Path) -> None:
+def test_publish_keeps_edited_hand_written_files(tmp_path: Path) -> None:
     config = tmp_path / "repository" / "bert" / "config.pbtxt"
     config.parent.mkdir(parents=True)
     config.write_text("tuned for this machine")
     publish_files(tmp_path / "repository", "a", "fp32", FP32)
     assert config.read_text() == "tuned for this machine"
-    assert differing(tmp_path / "repository") == ["bert/config.pbtxt"]
+    assert edited_templates(tmp_path / "repository") == ["bert/config.pbtxt"]
     other = "emotion/config.pbtxt"
     assert (tmp_path / "repository" / other).read_bytes() == (TEMPLATE / other).read_bytes()
 
 
-def test_update_templates_copies_what_changed_in_emoserve_and_leaves_what_was_edited(
+def test_update_templates_copies_changed_files_and_keeps_edited_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template, target = tmp_path / "template", tmp_path / "repository"
@@ -521,21 +530,21 @@ def test_update_templates_copies_what_changed_in_emoserve_and_leaves_what_was_ed
     assert (target / "bert/config.pbtxt").read_text() == "tuned for this machine"
     assert (target / "queue/config.pbtxt").read_text() == (target / "fusion.txt").read_text() == "second"
     assert (target / "queue/1/model.py").read_text() == "first"
-    assert differing(target) == ["bert/config.pbtxt"]
+    assert edited_templates(target) == ["bert/config.pbtxt"]
     assert set(published(target)["files"]) == set(FP32)
-    update_templates(target)  # again: nothing more
-    assert differing(target) == ["bert/config.pbtxt"]
+    update_templates(target)  # a second call changes nothing
+    assert edited_templates(target) == ["bert/config.pbtxt"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["checkpoint", "--templates"]])
-def test_export_wants_either_a_checkpoint_or_templates(arguments: list[str]) -> None:
+def test_export_without_or_with_both_checkpoint_and_templates_is_rejected(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "export", *arguments]
     done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "name a CHECKPOINT to export, or --templates" in done.stderr
 
 
-def test_templates_of_a_repository_without_an_export_is_an_error(tmp_path: Path) -> None:
+def test_copy_templates_without_an_export_fails(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "export", "--templates", "--repository", str(tmp_path)]
     done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
@@ -544,18 +553,18 @@ def test_templates_of_a_repository_without_an_export_is_an_error(tmp_path: Path)
     )
 
 
-def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_that_stops_half_way_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
     publish_files(repository, "a", "fp32", FP32)
     replace = os.replace
 
-    def stops(source: Path, target: Path) -> Path:
+    def replace_until_tokenizer(source: Path, target: Path) -> Path:
         if target.name == "tokenizer.json":
             raise OSError("the power fails")
         replace(source, target)
         return target
 
-    monkeypatch.setattr(Path, "replace", stops)
+    monkeypatch.setattr(Path, "replace", replace_until_tokenizer)
     with pytest.raises(OSError, match="the power fails"):
         publish_files(repository, "b", "fp32", FP32)
     assert not (repository / MANIFEST).exists()
@@ -563,8 +572,8 @@ def test_an_exchange_that_stops_half_way_is_never_served(tmp_path: Path, monkeyp
         check_repository(repository)
 
 
-def test_exported_graphs_are_not_constant(exported: Path) -> None:
-    """The narrow model tells utterances apart, so the gate above had something to compare."""
+def test_exported_models_distinguish_utterances(exported: Path) -> None:
+    """The small model has different answers for different utterances, so the parity tests above are meaningful."""
     answers = parity.OnnxModels(exported)
     random = np.random.default_rng(0)
     utterances = [
@@ -582,10 +591,10 @@ COMBINATIONS = [(audio, text) for audio in (True, False) for text in (True, Fals
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_models_with_any_combination_of_absent_modalities_answer_as_alone(
+def test_models_in_a_batch_with_absent_modalities_answer_as_alone(
     narrow_repository: Callable[[str], Path], precision: str
 ) -> None:
-    """Every batch of three utterances of which each has audio, text, both or neither."""
+    """The batches are all combinations of three utterances with audio, text, both or neither."""
     repository = narrow_repository(precision)
     models = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(3)
@@ -608,7 +617,7 @@ def test_models_with_any_combination_of_absent_modalities_answer_as_alone(
 
 
 def run_vggish(repository: Path, rows: list[int], counts: list[int]) -> NDArray[np.float32]:
-    """AUDIO_EMBEDDING of utterances that have so many patches of different numbers, and claim to use so many."""
+    """Return AUDIO_EMBEDDING [batch, 128] of utterances with `rows` patches each that claim to use `counts` patches."""
     session = onnxruntime.InferenceSession(model_file(repository, "vggish", "fp32"), providers=["CPUExecutionProvider"])
     patches = [np.full((count, 96, 64), number, np.float32) for number, count in enumerate(rows)]
     inputs = {
@@ -620,8 +629,8 @@ def run_vggish(repository: Path, rows: list[int], counts: list[int]) -> NDArray[
     return np.asarray(embedding)
 
 
-def test_vggish_with_a_request_of_zero_elements_gives_nan_from_there_on(exported: Path) -> None:
-    """Triton's native backend copies nothing behind such a request, so what is there may be another caller's."""
+def test_vggish_with_a_request_of_zero_elements_returns_nan_for_it_and_later_ones(exported: Path) -> None:
+    """Triton's native backend copies no request behind such a request, so their data may be another caller's."""
     embedding = run_vggish(exported, [2, 0, 1], [2, 0, 1])
     assert np.isfinite(embedding[0]).all()
     assert np.isnan(embedding[1:]).all()
@@ -629,9 +638,9 @@ def test_vggish_with_a_request_of_zero_elements_gives_nan_from_there_on(exported
 
 
 @pytest.mark.parametrize("counts", [[0, 0], [-7, 0], [-(2**31), -1]])
-def test_vggish_where_no_patch_is_used_gives_zero(exported: Path, counts: list[int]) -> None:
+def test_vggish_without_used_patches_returns_zero(exported: Path, counts: list[int]) -> None:
     assert not run_vggish(exported, [1, 2], counts).any()
 
 
-def test_vggish_with_a_count_beyond_its_patches_uses_those_that_it_has(exported: Path) -> None:
+def test_vggish_with_a_count_above_its_patches_uses_all_patches(exported: Path) -> None:
     np.testing.assert_allclose(run_vggish(exported, [1, 2], [9, 2**31 - 1]), run_vggish(exported, [1, 2], [1, 2]))

@@ -1,4 +1,4 @@
-"""The parity gate's own parts: its utterances, its arithmetic, its two ways through the model."""
+"""The parts of the parity gate: its utterances, its calculations, and the ONNX and PyTorch models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ def utterances(checkpoint: Checkpoint) -> list[Utterance]:
     return parity.mixed_utterances(WordPiece(checkpoint.tokenizer))
 
 
-def test_utterances_are_of_mixed_lengths(utterances: list[Utterance]) -> None:
+def test_mixed_utterances_have_mixed_lengths(utterances: list[Utterance]) -> None:
     assert len(utterances) == 64
     patches = [len(utterance.patches) for utterance in utterances if len(utterance.patches)]
     tokens = [len(utterance.ids) for utterance in utterances if len(utterance.ids)]
@@ -29,12 +29,12 @@ def test_utterances_are_of_mixed_lengths(utterances: list[Utterance]) -> None:
     assert len(set(tokens)) >= 30
 
 
-def test_every_eighth_utterance_lacks_its_audio_and_another_its_text(utterances: list[Utterance]) -> None:
+def test_mixed_utterances_one_of_eight_lacks_audio_and_one_lacks_text(utterances: list[Utterance]) -> None:
     assert [number for number, each in enumerate(utterances) if not len(each.patches)] == list(range(3, 64, 8))
     assert [number for number, each in enumerate(utterances) if not len(each.ids)] == list(range(6, 64, 8))
 
 
-def test_utterances_are_what_the_front_ends_give(utterances: list[Utterance]) -> None:
+def test_mixed_utterances_have_the_types_of_the_front_ends(utterances: list[Utterance]) -> None:
     for utterance in utterances:
         assert utterance.patches.dtype == np.float32
         assert utterance.patches.shape[1:] == (96, 64)
@@ -43,24 +43,24 @@ def test_utterances_are_what_the_front_ends_give(utterances: list[Utterance]) ->
     assert {(each.ids[0], each.ids[-1]) for each in utterances if len(each.ids)} == {(101, 102)}  # [CLS] and [SEP]
 
 
-def test_utterances_are_reproducible(checkpoint: Checkpoint, utterances: list[Utterance]) -> None:
+def test_mixed_utterances_are_reproducible(checkpoint: Checkpoint, utterances: list[Utterance]) -> None:
     for first, again in zip(utterances, parity.mixed_utterances(WordPiece(checkpoint.tokenizer)), strict=True):
         assert np.array_equal(first.patches, again.patches)
         assert np.array_equal(first.ids, again.ids)
 
 
-def of_lengths(*lengths: tuple[int, int]) -> list[Utterance]:
-    """Utterances of so many patches and tokens."""
+def utterances_of_lengths(*lengths: tuple[int, int]) -> list[Utterance]:
+    """Return utterances with these numbers of patches and tokens."""
     return [Utterance(np.zeros((patches, 96, 64), np.float32), np.zeros(ids, np.int64)) for patches, ids in lengths]
 
 
 def compare(found: Mapping[str, list[list[float]]], expected: Mapping[str, list[list[float]]]) -> parity.Comparison:
-    """Two utterances, of 1 patch and 2 tokens, and of 3 patches and 4 tokens."""
+    """Compare two utterances, of 1 patch and 2 tokens, and of 3 patches and 4 tokens."""
     first, second = ({name: np.array(rows, np.float32) for name, rows in each.items()} for each in (found, expected))
-    return parity._compare("this against that", first, second, 1e-3, of_lengths((1, 2), (3, 4)))
+    return parity._compare("this against that", first, second, 1e-3, utterances_of_lengths((1, 2), (3, 4)))
 
 
-def test_comparison_finds_the_worst_tensor_and_utterance() -> None:
+def test_compare_finds_the_tensor_and_utterance_with_the_largest_difference() -> None:
     expected = {"PROBABILITIES": [[0.5, 0.5], [0.5, 0.5]], "TEXT_PROBABILITIES": [[0.0, 1.0], [1.0, 0.0]]}
     found = {"PROBABILITIES": [[0.6, 0.5], [0.5, 0.5]], "TEXT_PROBABILITIES": [[0.0, 1.0], [0.75, 0.0]]}
     worst = compare(found, expected)
@@ -69,21 +69,21 @@ def test_comparison_finds_the_worst_tensor_and_utterance() -> None:
     assert worst.difference == pytest.approx(0.25)
 
 
-def test_comparison_of_embeddings_is_relative_to_the_largest_value_of_all() -> None:
+def test_compare_of_embeddings_is_relative_to_the_largest_value() -> None:
     worst = compare({"AUDIO_EMBEDDING": [[1.0], [-200.0]]}, {"AUDIO_EMBEDDING": [[3.0], [-200.0]]})
     assert worst.difference == pytest.approx(2 / 200)
     small = compare({"AUDIO_EMBEDDING": [[0.1], [0.2]]}, {"AUDIO_EMBEDDING": [[0.1], [0.1]]})
-    assert small.difference == pytest.approx(0.1)  # values below 1 are not blown up
+    assert small.difference == pytest.approx(0.1)  # differences of values below 1 are absolute
 
 
-def test_equal_tensors_differ_by_zero_and_are_named() -> None:
+def test_compare_of_equal_tensors_is_zero_and_names_a_tensor() -> None:
     worst = compare({"AUDIO_EMBEDDING": [[1.0], [2.0]]}, {"AUDIO_EMBEDDING": [[1.0], [2.0]]})
     assert (worst.difference, worst.tensor) == (0.0, "AUDIO_EMBEDDING")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("tensor", ["AUDIO_EMBEDDING", "TEXT_EMBEDDING"])
-def test_a_number_that_is_none_is_never_within_tolerance(value: float, tensor: str) -> None:
+def test_compare_of_nan_or_infinity_is_over_tolerance(value: float, tensor: str) -> None:
     expected = {"AUDIO_EMBEDDING": [[1.0, 1.0], [2.0, 2.0]], "TEXT_EMBEDDING": [[1.0], [2.0]]}
     rows = [[1.0, 9.0], [2.0, value]] if tensor == "AUDIO_EMBEDDING" else [[9.0], [value]]
     worst = compare(expected | {tensor: rows}, expected)
@@ -91,7 +91,7 @@ def test_a_number_that_is_none_is_never_within_tolerance(value: float, tensor: s
     assert (worst.tensor, worst.utterance) == (tensor, "utterance 1 (3 patches and 4 tokens)")
 
 
-def test_ways_agree_on_utterances_with_both_modalities_or_one(
+def test_onnx_models_equal_the_pytorch_model_with_one_or_both_modalities(
     checkpoint: Checkpoint, repository: Path, utterances: list[Utterance]
 ) -> None:
     chosen = [utterances[0], utterances[3], utterances[6]]

@@ -1,4 +1,4 @@
-"""The exported files on every ONNX Runtime that serves them; each is installed once, below build/."""
+"""The exported files on each ONNX Runtime version of Triton; each version is installed once, below build/."""
 
 import shutil
 import subprocess
@@ -16,12 +16,12 @@ from export.repository import model_file
 
 @pytest.fixture(scope="module", params=["fp32", "fp16", "int8"])
 def exported(request: pytest.FixtureRequest, narrow_repository: Callable[[str], Path]) -> tuple[Path, str]:
-    """A small model's files in one precision."""
+    """Return the directory of the small model's files in one precision, and the precision."""
     return narrow_repository(request.param), request.param
 
 
 @pytest.mark.parametrize("version", runtimes.RUNTIMES)
-def test_compare_with_every_combination_of_absent_modalities_is_within_tolerance(
+def test_compare_of_every_combination_of_absent_modalities_is_within_tolerance(
     exported: tuple[Path, str], version: str
 ) -> None:
     repository, precision = exported
@@ -30,7 +30,7 @@ def test_compare_with_every_combination_of_absent_modalities_is_within_tolerance
     assert comparison.tensor
 
 
-def test_batches_hold_every_pair_of_modalities() -> None:
+def test_batches_contain_every_pair_of_modalities() -> None:
     found = {tuple((len(each.patches) > 0, len(each.ids) > 0) for each in batch) for batch in runtimes.batches()}
     assert len(found) == len(list(runtimes.batches())) == 16
 
@@ -38,10 +38,10 @@ def test_batches_hold_every_pair_of_modalities() -> None:
 def test_compare_with_other_weights_is_over_tolerance(
     exported: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other ONNX Runtime's answers are really its own: they are compared with those of a file that was changed."""
+    """Only the other ONNX Runtime runs a changed file, so a difference shows that its answers are compared."""
     repository, precision = exported
     if precision != "fp32":
-        pytest.skip("once is enough")
+        pytest.skip("tested with fp32 only")
     changed = shutil.copytree(repository, tmp_path / "repository")
     run = subprocess.run
 
@@ -65,9 +65,7 @@ def test_compare_with_other_weights_is_over_tolerance(
     assert comparison.tensor.endswith("PROBABILITIES")
 
 
-def test_environment_of_an_unknown_version_says_that_it_cannot_be_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_of_an_unknown_version_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "ENVIRONMENTS", tmp_path / "runtimes")
     with pytest.raises(
         runtimes.RuntimeUnavailable, match=r"ONNX Runtime 0\.0\.1 cannot be installed \(ERROR: No match"
