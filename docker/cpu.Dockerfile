@@ -1,6 +1,6 @@
-# Triton on a CPU, from the pip wheel: no GPU libraries, no compiler, no torch.
+# Triton for CPUs from the pip wheel, without GPU libraries, compiler and torch.
 #   docker build --file docker/cpu.Dockerfile --tag emoserve-cpu .
-# Models come in a volume on /models (docker/models.Dockerfile). With speech recognition: --build-arg EXTRAS="server speech".
+# The models are a volume on /models (docker/models.Dockerfile). With speech recognition: --build-arg EXTRAS="server speech".
 ARG BASE=docker.io/library/debian:12-slim
 
 FROM ${BASE} AS packages
@@ -18,7 +18,7 @@ RUN python3 -m venv /opt/emoserve \
         /opt/emoserve/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --requirement whisper.txt ;; esac \
     && /opt/emoserve/bin/pip uninstall --yes pip setuptools
 
-# docker build --file docker/cpu.Dockerfile --target sbom --output build/sbom .    what is installed, as CycloneDX
+# The installed packages as CycloneDX: docker build --file docker/cpu.Dockerfile --target sbom --output build/sbom .
 FROM packages AS inventory
 RUN python3 -m venv /opt/cyclonedx \
     && /opt/cyclonedx/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0 \
@@ -31,7 +31,7 @@ FROM ${BASE}
 LABEL org.opencontainers.image.title="emoserve-cpu" \
       org.opencontainers.image.description="Multimodal emotion recognition on NVIDIA Triton, for CPUs" \
       org.opencontainers.image.licenses="Apache-2.0"
-# libpython is what Triton's Python backend links against
+# Triton's Python backend is linked against libpython
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 libpython3.11 \

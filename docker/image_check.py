@@ -1,9 +1,9 @@
-"""Build what the images install without Docker, serve with it, and compare answers: `make image-check`.
+"""Install the packages of the images without Docker, serve with them, and compare the answers: `make image-check`.
 
-For each image an environment of its Python version is made from what docker/requirements.py prints for it. It serves
-the model repository with the Triton of the nvidia-pytriton wheel, which stands in for NVIDIA's in the GPU image, and
-has to answer as the environment does that runs this program. Where the wheel can't serve (numpy 2), the Python stages
-run without Triton (run_stages.py). Environments stay in build/image-check.
+For each image, an environment with its Python version and the output of docker/requirements.py is created. It serves
+the model repository with the Triton of the nvidia-pytriton wheel, which replaces NVIDIA's Triton of the GPU image, and
+must answer as the environment of this program does. If the wheel can't serve (numpy 2), the Python stages run without
+Triton (run_stages.py). The environments are kept in build/image-check.
 """
 
 import argparse
@@ -34,28 +34,28 @@ CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 SPEECH = ROOT / "examples" / "speech" / "austen-0890.flac"
 SENTENCE = "Unless to be rather selfish is to be ill-disposed."
 UTTERANCES = {"both": (SPEECH, SENTENCE), "audio": (SPEECH, None), "text": (None, SENTENCE)}
-TOLERANCE = 1e-5  # of probabilities and log-mel values, against the environment that runs this program
-START_TIMEOUT = 300  # s until a server is ready
-RUNS = "import ensurepip, venv, sys; sys.exit('%d.%d' % sys.version_info[:2] != sys.argv[1])"
+TOLERANCE = 1e-5  # largest difference of probabilities and log-mel values
+START_TIMEOUT_S = 300  # time until a server is ready
+PYTHON_CHECK = "import ensurepip, venv, sys; sys.exit('%d.%d' % sys.version_info[:2] != sys.argv[1])"
 
 
-Results = dict[str, NDArray[Any]]  # by name
+Results = dict[str, NDArray[Any]]  # arrays by name
 
 
 class CheckError(Exception):
-    """An environment can't be made, can't serve or answers differently."""
+    """An environment can't be created, can't serve, or answers differently."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What one image installs, or what stands in for it.
+    """The packages of an image, in a virtual environment.
 
     Attributes:
-        name: what it stands for.
+        name: name of the image, or of what is tested.
         python: the Python version, such as "3.12".
-        requirements: one a line, as pip reads them.
+        requirements: requirements in pip's format.
         constrained: whether requirements/constraints.txt applies.
-        serves: whether the wheel's Triton runs in it; else only the stages do.
+        serves: whether the wheel's Triton runs in it; otherwise only the stages run.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Environment:
 
     @property
     def directory(self) -> Path:
-        """Where it lies: the same for the same Python version, requirements and constraints."""
+        """The directory of the environment; its name depends on the Python version, requirements and constraints."""
         constraints = CONSTRAINTS.read_text() if self.constrained else ""
         key = hashlib.sha256(repr((self.python, self.requirements, constraints)).encode()).hexdigest()
         return CACHE / f"{self.python}-{key[:12]}"
@@ -77,13 +77,13 @@ class Environment:
 
 
 def environments() -> list[Environment]:
-    """Those of the images, the oldest Python that the stages run on, and the stages with numpy 2."""
+    """Return the environments of the images, of Python 3.10, and of the stages with numpy 2."""
     cpu, gpu = ((DOCKER / f"{name}.Dockerfile").read_text() for name in ("cpu", "gpu"))
     (cpu_extras,) = re.findall(r"^ARG EXTRAS=(.+)$", cpu, re.MULTILINE)
     (cpu_python,) = re.findall(r"libpython(3\.\d+)", cpu)
     (gpu_extras,) = re.findall(r"requirements\.py (.+) > ", gpu)
     (gpu_python,) = re.findall(r"libpython(3\.\d+)", gpu)
-    wheel = [line for line in requirements("server") if line.startswith("nvidia-pytriton")]  # NVIDIA's Triton otherwise
+    wheel = [line for line in requirements("server") if line.startswith("nvidia-pytriton")]  # replaces NVIDIA's Triton
     gpu_lines = requirements(*gpu_extras.split())
     stages = requirements("stages")
     numpy_2 = ["numpy>=2" if line.startswith("numpy") else line for line in stages]
@@ -96,43 +96,48 @@ def environments() -> list[Environment]:
 
 
 def requirements(*extras: str) -> list[str]:
-    """What docker/requirements.py prints."""
+    """Return the lines that docker/requirements.py prints for extras."""
     command = [sys.executable, str(DOCKER / "requirements.py"), *extras]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def find_python(version: str) -> Path | None:
-    """A Python of this version that runs and has venv: on PATH, or among pyenv's."""
+    """Return a working Python of a version with venv, from PATH or pyenv; None if there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     on_path = shutil.which(f"python{version}")
     candidates = [Path(sys.base_prefix, "bin", f"python{version}"), *([Path(on_path)] if on_path else [])]
     for python in [*candidates, *sorted(pyenv.glob(f"versions/{version}.*/bin/python3"))]:
-        if python.is_file() and run(python, "-c", RUNS, version).returncode == 0:
+        if python.is_file() and run(python, "-c", PYTHON_CHECK, version).returncode == 0:
             return python
     return None
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with additional environment variables, and return its output."""
     return subprocess.run(command, cwd=ROOT, env=environ() | variables, capture_output=True, text=True, check=False)
 
 
 def environ() -> dict[str, str]:
-    """This process's environment without what points to its own packages."""
+    """Return the environment variables of this process without those that name its Python packages."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 def pip_install(python: Path, environment: Environment, *options: str) -> subprocess.CompletedProcess[str]:
-    """Install what the environment needs, from wheels alone: an image has no compiler."""
+    """Run pip install for the requirements of an environment, from wheels only, because an image has no compiler."""
     command = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--only-binary=:all:", "--no-compile"]
     constraints = ["--constraint", str(CONSTRAINTS)] if environment.constrained else []
     return run(python, *command, *constraints, *options, *environment.requirements)
 
 
 def install(environment: Environment, python: Path) -> None:
-    """Make the environment, unless it is there.
+    """Create the environment if it does not exist.
+
+    Args:
+        environment: the environment.
+        python: Python that creates it.
 
     Raises:
-        CheckError: with the end of what pip said.
+        CheckError: pip failed; the message has its last lines.
     """
     complete = environment.directory / "complete"
     if complete.exists():
@@ -148,10 +153,10 @@ def install(environment: Environment, python: Path) -> None:
 
 
 def resolve(environment: Environment) -> None:
-    """Find out whether every requirement has a wheel for a Python version that is not here.
+    """Check that every requirement has a wheel for a Python version that is not installed on this machine.
 
     Raises:
-        CheckError: with the end of what pip said.
+        CheckError: pip failed; the message has its last lines.
     """
     other = ["--dry-run", "--python-version", environment.python, "--target", str(environment.directory)]
     done = pip_install(Path(sys.executable), environment, *other)
@@ -160,21 +165,26 @@ def resolve(environment: Environment) -> None:
 
 
 def last_lines(text: str) -> str:
+    """Return the last 10 lines of a text."""
     return "\n".join(text.strip().splitlines()[-10:])
 
 
 def served_answers(python: Path, repository: Path) -> Results:
-    """The probabilities that `python -m serving` answers with: of both modalities, and of each view, [views, emotions].
+    """Return the probabilities [views, emotions] of each utterance, answered by `python -m serving`.
+
+    Args:
+        python: Python that runs the server.
+        repository: the model repository.
 
     Raises:
-        CheckError: it does not start or does not answer.
+        CheckError: the server does not start.
     """
     ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
     command = [python, "-m", "serving", "--repository", repository, *ports]
     options = {"cwd": ROOT, "env": environ(), "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as server:  # type: ignore[call-overload]
         lines: list[str] = []
-        deadline = threading.Timer(START_TIMEOUT, server.kill)
+        deadline = threading.Timer(START_TIMEOUT_S, server.kill)
         deadline.start()
         try:
             for line in server.stdout:
@@ -191,15 +201,16 @@ def served_answers(python: Path, repository: Path) -> Results:
 
 
 def ask(client: EmotionClient, audio: Path | None, text: str | None) -> NDArray[np.float64]:
+    """Return the probabilities [views, emotions] of an utterance; a view without its modality is zero."""
     answer = client.analyze(audio, text)
     views = (answer.probabilities, answer.audio_probabilities, answer.text_probabilities)
     return np.array([list(view.values()) if view else [0.0] * len(answer.probabilities) for view in views])
 
 
 def python_steps(repository: Path) -> list[dict[str, object]]:
-    """The Python stages at the beginning of the ensemble `emotion`, in its order, as run_stages.py takes them.
+    """Return the Python stages at the beginning of the ensemble `emotion` in the format of run_stages.py.
 
-    A stage that takes what an ONNX model gives is left out.
+    Stages that need the output of an ONNX model are omitted.
     """
 
     def config(model: str) -> ModelConfig:
@@ -222,7 +233,11 @@ def python_steps(repository: Path) -> list[dict[str, object]]:
 
 
 def stage_tensors(python: Path, repository: Path) -> Results:
-    """What the Python stages make of each utterance, without Triton: tensors by utterance and name.
+    """Run the Python stages without Triton, and return their output tensors by utterance and name.
+
+    Args:
+        python: Python that runs the stages.
+        repository: the model repository.
 
     Raises:
         CheckError: a stage fails.
@@ -240,10 +255,10 @@ def stage_tensors(python: Path, repository: Path) -> Results:
 
 
 def compare(found: Results, wanted: Results) -> str:
-    """The largest difference, in words.
+    """Compare results with those of this environment, and return a sentence with the largest difference.
 
     Raises:
-        CheckError: other names, shapes or types, or a difference above the tolerance.
+        CheckError: names, shapes or types differ, or a difference is above the tolerance.
     """
     if found.keys() != wanted.keys():
         raise CheckError(f"it gives {sorted(found)}, not {sorted(wanted)}")
@@ -257,14 +272,19 @@ def compare(found: Results, wanted: Results) -> str:
                 raise CheckError(f"{name} is not what this environment gives")
         elif tensor.size:
             difference = float(np.abs(tensor - expected).max())
-            if not difference <= TOLERANCE:  # also where it is not a number
-                raise CheckError(f"{name} differs by {difference:.1e} ({TOLERANCE:g} allowed)")
+            if not difference <= TOLERANCE:  # also true for NaN
+                raise CheckError(f"{name} differs by {difference:.1e} (tolerance {TOLERANCE:g})")
             largest = max(largest, difference)
     return f"{len(wanted)} results equal to this environment's, largest difference {largest:.1e}"
 
 
 def check(environment: Environment, repository: Path, reference: Callable[[bool], Results]) -> str:
-    """What was found, in one line.
+    """Check an environment, and return the result in one line.
+
+    Args:
+        environment: the environment.
+        repository: the model repository.
+        reference: returns the results of this environment; its argument says whether they are served.
 
     Raises:
         CheckError: the image would not work.
@@ -279,10 +299,22 @@ def check(environment: Environment, repository: Path, reference: Callable[[bool]
 
 
 def main() -> int:
-    """Exit status 0 when every environment that could be made here answers as this one does."""
-    parser = argparse.ArgumentParser(description="Build what the images install, serve with it and compare answers.")
-    parser.add_argument("--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR", help="exported")
-    parser.add_argument("--quick", action="store_true", help="run the stages with numpy 2 alone, without Triton")
+    """Check all environments that can be created on this machine.
+
+    Returns:
+        The exit status: 0 if all answer as this environment does, else 1.
+    """
+    parser = argparse.ArgumentParser(
+        description="Install the packages of the images, serve with them, and compare the answers."
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=ROOT / "build" / "model_repository",
+        metavar="DIR",
+        help="exported model repository (default: build/model_repository)",
+    )
+    parser.add_argument("--quick", action="store_true", help="only run the stages with numpy 2, without Triton")
     arguments = parser.parse_args()
     known: dict[bool, Results] = {}
 

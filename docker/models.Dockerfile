@@ -1,4 +1,4 @@
-# An exported model repository and nothing else: an init container copies it into the volume that Triton serves.
+# An exported model repository only. An init container copies it into the volume that Triton serves.
 #   make export && docker build --file docker/models.Dockerfile --tag emoserve-models .
 ARG BASE=docker.io/library/debian:12-slim
 FROM ${BASE}

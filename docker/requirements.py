@@ -1,6 +1,6 @@
-"""Print the requirements of extras of pyproject.toml, one a line: `python docker/requirements.py stages serving`.
+"""Print the requirements of extras of pyproject.toml, one per line: `python docker/requirements.py stages serving`.
 
-An image installs these alone, in a layer of its own that stays while the code changes.
+An image installs them in a separate layer, which is reused when only the code has changed.
 """
 
 import re
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 try:
-    import tomllib  # novm: Python 3.10 takes the way below
+    import tomllib  # novm: Python 3.10 uses pip's copy below
 except ModuleNotFoundError:
     from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
 
@@ -16,7 +16,14 @@ PYPROJECT = Path("pyproject.toml")
 
 
 def requirements(extras: list[str]) -> list[str]:
-    """Return what the extras ask for, without repetition; extras of our own that they name are expanded."""
+    """Return the requirements of extras without duplicates; extras of this project are expanded.
+
+    Args:
+        extras: names of extras in pyproject.toml.
+
+    Raises:
+        KeyError: an extra does not exist.
+    """
     project = tomllib.loads(PYPROJECT.read_text())["project"]
     found: dict[str, None] = {}
 

@@ -1,8 +1,8 @@
 """Run the Python stages of a model repository without Triton: `python docker/run_stages.py TASK.json`.
 
-Runs in the environment under test, so it imports nothing but what a stage may. image_check.py writes the task:
-`steps` (model directory, configuration, and the maps of names, in the ensemble's order), `utterances` (paths of audio
-and texts, by name) and `result`, the file for the tensors.
+The script runs in the environment under test, so it imports only packages that a stage may import. image_check.py
+writes the task: `steps` (model directory, configuration and name maps, in the ensemble's order), `utterances` (audio
+path and text by name) and `result` (path of the file for the tensors).
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ import numpy as np
 
 
 class Tensor:
-    """A named array, as Triton's Python backend has them."""
+    """A stand-in for the tensors of Triton's Python backend."""
 
     def __init__(self, name: str, array: Any) -> None:
         self._name, self._array = name, np.asarray(array)
@@ -31,20 +31,20 @@ class Tensor:
 
 
 class TritonError(Exception):
-    """An error that a stage answers with."""
+    """A stand-in for the errors of Triton's Python backend."""
 
     INVALID_ARG, UNAVAILABLE, INTERNAL, CANCELLED = range(4)
 
 
 class InferenceResponse:
-    """What a stage answers with."""
+    """A stand-in for the responses of Triton's Python backend."""
 
     def __init__(self, output_tensors: Any = (), error: Any = None) -> None:
         self.output_tensors, self.error = output_tensors, error
 
 
 class Request:
-    """What a stage is asked: its inputs, no parameters, no timeout. It is its own response sender."""
+    """A stand-in for a request without parameters and timeout; it is also its own response sender."""
 
     def __init__(self, tensors: dict[str, Any]) -> None:
         self.tensors = tensors
@@ -57,7 +57,11 @@ class Request:
         self._responses.put(response)
 
     def response(self) -> InferenceResponse:
-        """What was sent, at the latest after 60 s."""
+        """Return the response.
+
+        Raises:
+            queue.Empty: there is no response after 60 s.
+        """
         return self._responses.get(timeout=60)
 
     def is_cancelled(self) -> bool:
@@ -71,7 +75,7 @@ class Request:
 
 
 class MetricFamily:
-    """A family of metrics, and each metric of it, that nobody reads."""
+    """A stand-in for metric families and their metrics that discards all values."""
 
     GAUGE, COUNTER = range(2)
 
@@ -88,7 +92,7 @@ class MetricFamily:
 
 
 def backend_utilities() -> types.ModuleType:
-    """A stand-in for Triton's module triton_python_backend_utils, as far as the stages use it."""
+    """Return a stand-in for Triton's module triton_python_backend_utils with the parts that the stages use."""
     module: Any = types.ModuleType("triton_python_backend_utils")
     module.Tensor, module.InferenceResponse, module.TritonError = Tensor, InferenceResponse, TritonError
     module.MetricFamily, module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = MetricFamily, 1
@@ -98,7 +102,12 @@ def backend_utilities() -> types.ModuleType:
 
 
 def load(model: Path, config: dict[str, Any]) -> Any:
-    """The stage of a model directory, initialised as Triton does it."""
+    """Load and initialise the stage of a model directory as Triton does.
+
+    Args:
+        model: the model directory.
+        config: the model configuration.
+    """
     spec = importlib.util.spec_from_file_location(model.name, model / "1" / "model.py")
     assert spec is not None and spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
@@ -111,7 +120,11 @@ def load(model: Path, config: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Run every stage on every utterance, each on what the stages before it gave."""
+    """Run all stages on each utterance, and write their output tensors.
+
+    Raises:
+        TritonError: a stage responds with an error.
+    """
     sys.modules["triton_python_backend_utils"] = backend_utilities()
     task = json.loads(Path(sys.argv[1]).read_text())
     stages = [load(Path(step["model"]), step["config"]) for step in task["steps"]]

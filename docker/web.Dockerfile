@@ -1,6 +1,6 @@
-# The page and its gateway.
+# The web page and its gateway.
 #   docker build --file docker/web.Dockerfile --tag emoserve-web .
-# With spans (docs/tracing.md): --build-arg EXTRAS="web tracing".
+# With tracing (docs/tracing.md): --build-arg EXTRAS="web tracing".
 ARG BASE=docker.io/library/debian:12-slim
 ARG NODE=docker.io/library/node:24-slim
 
@@ -26,7 +26,7 @@ RUN python3 -m venv /opt/emoserve \
     && /opt/emoserve/bin/pip install --no-cache-dir --no-compile --constraint constraints.txt --requirement wanted.txt ./clients \
     && /opt/emoserve/bin/pip uninstall --yes pip setuptools
 
-# docker build --file docker/web.Dockerfile --target sbom --output build/sbom .    what is installed, as CycloneDX
+# The installed packages as CycloneDX: docker build --file docker/web.Dockerfile --target sbom --output build/sbom .
 FROM packages AS inventory
 RUN python3 -m venv /opt/cyclonedx \
     && /opt/cyclonedx/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0 \

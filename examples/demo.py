@@ -1,4 +1,4 @@
-"""`make demo`: start Triton, send real speech and text over gRPC, print the answers and draw them.
+"""Start Triton, send speech and text over gRPC, and print and plot the answers: `make demo`.
 
 python examples/demo.py [--repository DIR] [--radar FILE]
 """
@@ -23,10 +23,26 @@ MODELS = ("emotion", "preprocess", "queue", "vggish", "bert", "fusion")
 
 
 def main() -> int:
-    """Exit status 0 when every utterance was answered."""
-    parser = argparse.ArgumentParser(description="Serve the exported models on free ports and try them.")
-    parser.add_argument("--repository", type=Path, default=ROOT / "build" / "model_repository", metavar="DIR")
-    parser.add_argument("--radar", type=Path, default=Path("build/radar.png"), metavar="FILE")
+    """Run the demo.
+
+    Returns:
+        The exit status: 0 if every utterance was answered, 1 if Triton can't start.
+    """
+    parser = argparse.ArgumentParser(description="Serve the exported models on free ports, and analyse examples.")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=ROOT / "build" / "model_repository",
+        metavar="DIR",
+        help="exported model repository (default: build/model_repository)",
+    )
+    parser.add_argument(
+        "--radar",
+        type=Path,
+        default=Path("build/radar.png"),
+        metavar="FILE",
+        help="image file for the radar plot (default: build/radar.png)",
+    )
     arguments = parser.parse_args()
     console = Console()
     try:
@@ -47,7 +63,7 @@ def main() -> int:
 
 
 def show_server(console: Console, server: Triton) -> None:
-    """Triton's version, the models' states, and what the parity gate found when they were exported."""
+    """Print Triton's version, the state of each model, and the results of the parity gate of the export."""
     with InferenceServerClient(server.grpc_url) as triton:
         console.print(f"Triton {triton.get_server_metadata().version} on {server.grpc_url} (gRPC)")
         for model in MODELS:
@@ -57,13 +73,13 @@ def show_server(console: Console, server: Triton) -> None:
         for comparison in comparisons:
             console.print(
                 f"parity ({precision}), {comparison['name']}: {comparison['difference']:.1e} "
-                f"({comparison['tolerance']:g} allowed)",
+                f"(tolerance {comparison['tolerance']:g})",
                 highlight=False,
             )
 
 
 def ask(client: EmotionClient) -> dict[str, EmotionResult]:
-    """One German sentence said in anger and in joy, an English recording with its transcript, and a text alone."""
+    """Return the answers for a German sentence in anger and in joy, an English recording with its text, and a text."""
     with (SPEECH / "transcripts.tsv").open(newline="") as file:
         transcripts = dict(csv.reader(file, delimiter="\t"))
     english = "austen-0890.flac"
@@ -76,7 +92,7 @@ def ask(client: EmotionClient) -> dict[str, EmotionResult]:
 
 
 def table(answers: dict[str, EmotionResult]) -> Table:
-    """One row per utterance: the answer, with "unsure" or "untrained" below it where it is, and the shares."""
+    """Return a table with a row per utterance: the answer, marked if unsure or untrained, and the probabilities."""
     result = Table("utterance", "answer", *EMOTIONS, "ms", box=None, padding=(0, 1, 0, 0), header_style="bold")
     for name, answer in answers.items():
         shares = (f"{answer.probabilities[emotion]:.1%}" for emotion in EMOTIONS)

@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of what reads bytes from strangers: `python -m fuzz`. README.md says more."""
+"""Coverage-guided fuzzing of the decoders of untrusted bytes: `python -m fuzz` (see README.md)."""

@@ -1,4 +1,4 @@
-"""`python -m fuzz`: every target at once for some minutes; says what broke, and exits with 1 if anything did."""
+"""Fuzz all targets in parallel for some minutes, and list the failing inputs; exit status 1 if there are any."""
 
 import argparse
 import hashlib
@@ -18,20 +18,27 @@ with require_packages("make fuzz"):
     from rich.table import Table
 
     from fuzz.seeds import seeds
-    from fuzz.targets import CPU_LIMIT, TARGETS, TOKENIZER
+    from fuzz.targets import CPU_LIMIT_S, TARGETS, TOKENIZER
 
-KEPT = Path(__file__).parent / "corpus"  # in git: what `--keep` found worth it; tests replay it
-WORK = Path("build/fuzz")  # what was found so far; the next run goes on from there
-LARGEST = {"audio": 1 << 14, "text": 1 << 12}  # bytes of an input
-MEMORY = 1024  # MiB that a target may have
-HANG = 30  # s after which libFuzzer gives up on an input; targets themselves hold it to CPU_LIMIT
+KEPT = Path(__file__).parent / "corpus"  # inputs in git, selected by `--keep` and replayed by tests
+WORK = Path("build/fuzz")  # inputs of earlier runs, which the next run starts from
+MAX_INPUT_BYTES = {"audio": 1 << 14, "text": 1 << 12}
+MEMORY_MIB = 1024  # memory limit of a target
+TIMEOUT_S = 30  # libFuzzer stops at an input that takes longer; targets check CPU_LIMIT_S themselves
 _STATUS = re.compile(r"#(\d+)\s+\w+ +cov: (\d+) ft: (\d+) corp: (\d+)/")
-_BROKEN = re.compile(r"(?:crash|oom|timeout|leak)-[0-9a-f]{40}")
+_FAILURE = re.compile(r"(?:crash|oom|timeout|leak)-[0-9a-f]{40}")
 
 
 @dataclass
 class Run:
-    """A target being fuzzed."""
+    """The fuzzing process of one target.
+
+    Attributes:
+        target: name of the target.
+        process: the process of libFuzzer.
+        log: file with its output.
+        started, ended: monotonic times in seconds; `ended` is None while the process runs.
+    """
 
     target: str
     process: subprocess.Popen[bytes]
@@ -40,7 +47,7 @@ class Run:
     ended: float | None = None
 
     def status(self) -> tuple[int, int, int]:
-        """Inputs tried so far, edges of our code reached, inputs kept."""
+        """Return the numbers of tried inputs, of covered edges and of kept inputs so far."""
         found = _STATUS.findall(self.log.read_text(errors="replace"))
         if not found:
             return 0, 0, 0
@@ -49,17 +56,22 @@ class Run:
 
     @property
     def minutes(self) -> float:
-        """That it ran."""
+        """The run time so far, or in total if the process has ended."""
         return ((self.ended or time.monotonic()) - self.started) / 60
 
-    def broken(self) -> list[Path]:
-        """The inputs that broke a promise in this run."""
-        names = set(_BROKEN.findall(self.log.read_text(errors="replace")))
+    def failures(self) -> list[Path]:
+        """Return the files of the inputs that failed in this run."""
+        names = set(_FAILURE.findall(self.log.read_text(errors="replace")))
         return [path for name in sorted(names) if (path := self.log.parent / name).exists()]
 
 
 def start(target: str, minutes: float) -> Run:
-    """Fuzz one target in a process of its own, from the kept inputs, the seeds and what the last run found."""
+    """Start to fuzz one target in a new process, from the kept inputs, the seeds and the inputs of earlier runs.
+
+    Args:
+        target: a key of TARGETS.
+        minutes: how long to fuzz.
+    """
     directory = WORK / target
     found = directory / "corpus"
     found.mkdir(parents=True, exist_ok=True)
@@ -68,8 +80,8 @@ def start(target: str, minutes: float) -> Run:
     kept = KEPT / target
     kept.mkdir(parents=True, exist_ok=True)
     log = directory / "log"
-    limits = [f"-max_total_time={round(60 * minutes)}", f"-timeout={HANG}", f"-rss_limit_mb={MEMORY}"]
-    command = [sys.executable, "-m", "fuzz.engine", target, *limits, f"-max_len={LARGEST[target]}"]
+    limits = [f"-max_total_time={round(60 * minutes)}", f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={MEMORY_MIB}"]
+    command = [sys.executable, "-m", "fuzz.engine", target, *limits, f"-max_len={MAX_INPUT_BYTES[target]}"]
     command += [f"-artifact_prefix={directory}/", "-print_final_stats=1", str(found), str(kept)]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
@@ -77,29 +89,42 @@ def start(target: str, minutes: float) -> Run:
 
 
 def keep(target: str) -> None:
-    """Put the fewest inputs that reach all that was reached into the directory that is in git."""
+    """Copy a minimal set of inputs with the same coverage into the directory in git.
+
+    Args:
+        target: a key of TARGETS.
+
+    Raises:
+        subprocess.CalledProcessError: libFuzzer fails.
+    """
     kept, found = KEPT / target, WORK / target / "corpus"
-    limits = ["-merge=1", f"-rss_limit_mb={MEMORY}", f"-max_len={LARGEST[target]}"]
+    limits = ["-merge=1", f"-rss_limit_mb={MEMORY_MIB}", f"-max_len={MAX_INPUT_BYTES[target]}"]
     command = [sys.executable, "-m", "fuzz.engine", target, *limits, str(kept), str(found)]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main() -> int:
-    """Fuzz, show how it goes, and tell what came of it."""
+    """Fuzz the targets with a progress display, and print a table of the results.
+
+    Returns:
+        The exit status: 0 if no input failed, else 1.
+    """
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"any of {', '.join(TARGETS)}; all by default")
     parser.add_argument(
-        "--minutes", type=float, default=20, help="for each target; they run side by side (default: 20)"
+        "targets", nargs="*", metavar="TARGET", help=f"target to fuzz: {' or '.join(TARGETS)} (default: all)"
     )
+    parser.add_argument("--minutes", type=float, default=20, help="run time; all targets run in parallel (default: 20)")
     parser.add_argument(
-        "--keep", action="store_true", help=f"put the fewest inputs that reach as much into {KEPT.name}/"
+        "--keep",
+        action="store_true",
+        help=f"at the end, copy a minimal set of inputs with the same coverage to {KEPT.name}/",
     )
     arguments = parser.parse_args()
     targets = arguments.targets or list(TARGETS)
     if unknown := set(targets) - set(TARGETS):
-        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        parser.error(f"unknown target {', '.join(sorted(unknown))}; choose from {', '.join(TARGETS)}")
     if "text" in targets and not TOKENIZER.exists():
-        parser.error(f"the target text needs {TOKENIZER}; `make export` writes it")
+        parser.error(f"the target text needs {TOKENIZER}; run: make export")
     console = Console()
     with ExitStack() as stack:
         runs = []
@@ -107,23 +132,23 @@ def main() -> int:
             runs.append(start(target, arguments.minutes))
             stack.callback(runs[-1].process.kill)
         _watch(runs, arguments.minutes, console)
-    table = Table("target", "minutes", "inputs", "edges reached", "kept", "broken")
+    table = Table("target", "minutes", "inputs", "edges reached", "kept", "failures")
     for run in runs:
         tried, edges, kept = run.status()
-        broken = ", ".join(map(str, run.broken())) or ("0" if run.process.returncode == 0 else f"see {run.log}")
-        table.add_row(run.target, f"{run.minutes:.1f}", f"{tried:,}", str(edges), str(kept), broken)
+        failures = ", ".join(map(str, run.failures())) or ("0" if run.process.returncode == 0 else f"see {run.log}")
+        table.add_row(run.target, f"{run.minutes:.1f}", f"{tried:,}", str(edges), str(kept), failures)
     console.print(table)
     if arguments.keep:
         for target in targets:
             keep(target)
-    held = all(run.process.returncode == 0 and not run.broken() for run in runs)
-    promise = f"an answer or a sentence for every input, within {CPU_LIMIT:g} s and {MEMORY} MiB"
-    console.print(f"[green]PASS[/]: {promise}" if held else f"[red]FAIL[/]: not {promise}")
-    return 0 if held else 1
+    passed = all(run.process.returncode == 0 and not run.failures() for run in runs)
+    criterion = f"every input got a result or a one-line error within {CPU_LIMIT_S:g} s and {MEMORY_MIB} MiB"
+    console.print(f"[green]PASS[/]: {criterion}" if passed else f"[red]FAIL[/]: not {criterion}")
+    return 0 if passed else 1
 
 
 def _watch(runs: list[Run], minutes: float, console: Console) -> None:
-    """Show a bar for each until all have ended."""
+    """Show a progress bar for each run until all have ended."""
     text = TextColumn("{task.description:>10}  {task.fields[tried]:>12,} inputs  {task.fields[edges]:>5} edges")
     with Progress(text, BarColumn(), TimeRemainingColumn(), console=console) as progress:
         tasks = {run.target: progress.add_task(run.target, total=minutes, tried=0, edges=0) for run in runs}

@@ -1,4 +1,4 @@
-"""libFuzzer (atheris) on one target, as `python -m fuzz` runs it: `python -m fuzz.engine TARGET [ARGUMENTS]`."""
+"""Run libFuzzer (atheris) on one target: `python -m fuzz.engine TARGET [ARGUMENTS]`; `python -m fuzz` starts it."""
 
 import random
 import sys
@@ -11,7 +11,13 @@ with atheris.instrument_imports(include=["emotion"]):
 
 
 def mutated_file(data: bytes, max_size: int, seed: int) -> bytes:
-    """libFuzzer's next input from one that it knows: one time in two with an edit that knows containers."""
+    """Return a mutated audio file; half of the mutations use the structure of containers.
+
+    Args:
+        data: the file to mutate.
+        max_size: largest size of the result in bytes.
+        seed: seed of the random mutation.
+    """
     chance = random.Random(seed)
     if data and chance.random() < 0.5:
         data = chance.choice((mutators.odd_field, mutators.moved))(data, chance)
@@ -23,7 +29,13 @@ def mutated_file(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def mutated_text(data: bytes, max_size: int, seed: int) -> bytes:
-    """The same for a text: mostly with edits that leave it one."""
+    """Return a mutated text; 90 % of the mutations keep it valid UTF-8.
+
+    Args:
+        data: the text to mutate.
+        max_size: largest size of the result in bytes.
+        seed: seed of the random mutation.
+    """
     chance = random.Random(seed)
     if chance.random() < 0.9:
         return mutators.edited_text(data, chance)[:max_size]
@@ -31,9 +43,9 @@ def mutated_text(data: bytes, max_size: int, seed: int) -> bytes:
 
 
 def main() -> None:
-    """Fuzz until libFuzzer's arguments say stop; what breaks a promise ends the process."""
+    """Fuzz until a limit in libFuzzer's arguments is reached, or until an input fails, which ends the process."""
     target = sys.argv.pop(1)
-    sys.argv[0] = f"{sys.executable} -m fuzz.engine {target}"  # how libFuzzer starts itself anew in a merge
+    sys.argv[0] = f"{sys.executable} -m fuzz.engine {target}"  # libFuzzer restarts itself with this command in a merge
     mutator = mutated_text if target == "text" else mutated_file
     atheris.Setup(sys.argv, lambda data: check(target, data), custom_mutator=mutator)
     atheris.Fuzz()

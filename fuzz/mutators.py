@@ -1,4 +1,4 @@
-"""Edits that random bits would hardly find: sizes of chunks, and checksums that go with what was changed."""
+"""Structured mutations that random bit changes would rarely find: sizes of chunks, and matching checksums."""
 
 import random
 import re
@@ -6,7 +6,7 @@ import struct
 
 from emotion.containers.ogg import page_checksum
 
-# names that containers put before or after the size of what follows
+# tags that containers write before or after the size of a chunk
 _TAG = re.compile(
     rb"RIFF|RIFX|RF64|ds64|fmt |data|fact|LIST|FORM|COMM|SSND|\.snd|fLaC|OggS|vorbis|OpusHead|ID3|Xing|Info"
     rb"|ftyp|moov|mvhd|trak|edts|elst|mdia|stbl|stsd|stts|stsc|stsz|stco|mp4a|esds|mdat|moof|tfhd|trun|\x1aE\xdf\xa3|\x18S\x80g|\x16T\xaek"
@@ -16,7 +16,12 @@ _ODD = (0, 1, 2, 3, 7, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80
 
 
 def odd_field(data: bytes, chance: random.Random) -> bytes:
-    """A number near a container's tag becomes one at which programs go wrong."""
+    """Return the file with a number near a container's tag replaced by a boundary value.
+
+    Args:
+        data: the file.
+        chance: the source of randomness.
+    """
     tags = [found.start() for found in _TAG.finditer(data[:65536])]
     at = chance.choice(tags) + chance.randrange(-8, 32) if tags else chance.randrange(len(data))
     size, order = chance.choice((1, 2, 4, 8)), chance.choice("<>")
@@ -28,7 +33,7 @@ def odd_field(data: bytes, chance: random.Random) -> bytes:
 
 
 def moved(data: bytes, chance: random.Random) -> bytes:
-    """What begins at one tag is put at another, over what is there or before it."""
+    """Return the file with the bytes at one tag copied to another tag, replacing its bytes or inserted before them."""
     tags = [found.start() for found in _TAG.finditer(data[:65536])]
     if not tags:
         return data
@@ -38,7 +43,7 @@ def moved(data: bytes, chance: random.Random) -> bytes:
 
 
 def with_ogg_checksums(data: bytes) -> bytes:
-    """Ogg pages whose checksums are right, or no reader looks further (RFC 3533, section 6)."""
+    """Return the file with correct checksums of all Ogg pages, because readers reject others (RFC 3533, section 6)."""
     whole, at = bytearray(data), data.find(b"OggS")
     while 0 <= at <= len(data) - 27:
         table = data[at + 27 : at + 27 + data[at + 26]]
@@ -48,7 +53,7 @@ def with_ogg_checksums(data: bytes) -> bytes:
     return bytes(whole)
 
 
-# first and last of the characters that text front-ends trip over
+# (first, last) code point of scripts that are difficult for text front-ends
 _SCRIPTS = (
     *((0x20, 0x7E), (0x00, 0x1F), (0x80, 0x24F), (0x300, 0x36F), (0x370, 0x6FF), (0x900, 0xDFF), (0xE00, 0x10FF)),
     *((0x1100, 0x11FF), (0x1E00, 0x1FFF), (0x2000, 0x206F), (0x2070, 0x24FF), (0x2600, 0x27BF), (0x3000, 0x33FF)),
@@ -59,7 +64,7 @@ _SCRIPTS = (
 
 
 def edited_text(data: bytes, chance: random.Random) -> bytes:
-    """A text with some characters put in, taken out, repeated or moved; still UTF-8."""
+    """Return the text with some characters inserted, removed, repeated or moved, as valid UTF-8."""
     text = data.decode("utf-8", "ignore")
     for _ in range(chance.randrange(1, 8)):
         at, end = sorted(chance.randrange(len(text) + 1) for _ in range(2))

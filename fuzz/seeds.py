@@ -1,4 +1,4 @@
-"""Where fuzzing begins: small good inputs of every accepted format."""
+"""Create the seeds of fuzzing: small valid inputs of every accepted format."""
 
 import io
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from emotion.audio import SAMPLE_RATE
 _SOUND = (
     0.3 * np.sin(2 * np.pi * 140 * np.arange(1600) / SAMPLE_RATE)
     + 0.03 * np.random.default_rng(0).standard_normal(1600)
-).astype(np.float32)  # a tenth of a second
+).astype(np.float32)  # 0.1 s
 _FILES = (  # libsndfile's formats and subtypes
     *(("WAV", subtype) for subtype in ("PCM_16", "PCM_U8", "PCM_24", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM", "GSM610")),
     *(("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AIFF", "FLOAT")),
@@ -40,7 +40,11 @@ _TEXTS = (
 
 
 def seeds(target: str) -> Iterator[bytes]:
-    """The inputs that a target's corpus starts with."""
+    """Yield the first inputs of a target's corpus.
+
+    Args:
+        target: a key of fuzz.targets.TARGETS.
+    """
     if target == "text":
         yield from (text.encode() for text in _TEXTS)
         return

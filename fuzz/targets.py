@@ -1,6 +1,7 @@
-"""What is fuzzed, and what must hold for any bytes: an answer of the promised form or one sentence, in bounded time.
+"""The fuzzing targets: for any bytes, the result must be valid or a one-line InputError, in limited time.
 
-A target is a function of the bytes that raises where a promise is broken. A crash of the process is one, too.
+A target is a function of the bytes that raises an exception if this is violated. A crash of the process is a failure
+too.
 """
 
 import re
@@ -15,25 +16,29 @@ import numpy as np
 from emotion import audio, decoding, text
 from emotion.errors import InputError
 
-CPU_LIMIT = 2.0  # s of the processor for one input
-TOKENIZER = Path("build/model_repository/preprocess/1/tokenizer.json")  # where `make export` puts it
+CPU_LIMIT_S = 2.0  # CPU time for one input
+TOKENIZER = Path("build/model_repository/preprocess/1/tokenizer.json")  # `make export` writes it
 _SENTENCE = re.compile(r"[A-Z][^\n]{10,400}")
 
 
 def check(name: str, data: bytes) -> None:
-    """Give `data` to the target `name`.
+    """Run a target on an input.
+
+    Args:
+        name: a key of TARGETS.
+        data: the input.
 
     Raises:
-        AssertionError, or whatever it lets through: a promise is broken.
+        Exception: the input fails: its result is invalid, it takes too long, or an unexpected exception is raised.
     """
-    begun = time.process_time()
+    started = time.process_time()
     TARGETS[name](data)
-    spent = time.process_time() - begun
-    assert spent < CPU_LIMIT, f"{len(data)} bytes took {spent:.1f} s"
+    spent = time.process_time() - started
+    assert spent < CPU_LIMIT_S, f"{len(data)} bytes took {spent:.1f} s"
 
 
 def _audio(data: bytes) -> None:
-    """Decode a file as Triton's audio front-end and the page's gateway do."""
+    """Decode an audio file as Triton's audio front-end and the page's gateway do, and check the result."""
     try:
         waveform = decoding.decode(data)
     except InputError as error:
@@ -48,7 +53,7 @@ def _audio(data: bytes) -> None:
 
 
 def _text(data: bytes) -> None:
-    """A text as Triton's text front-end gets it."""
+    """Clean and tokenize a text as Triton's text front-end does, and check the result."""
     try:
         cleaned = text.clean(text.decode(data))
         ids = _word_piece().encode(cleaned)
