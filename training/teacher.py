@@ -1,7 +1,7 @@
-"""The teacher: features of recordings by the encoder of a Whisper model.
+"""Compute the teacher's features of recordings with the encoder of a Whisper model.
 
-A frozen Whisper encoder with logistic regression recognises emotions in EmoDB better than VGGish does when it is
-trained from seeded weights on seven speakers (docs/model-card.md). VGGish learns to predict its features.
+VGGish learns to predict these features. A frozen Whisper encoder with logistic regression recognises emotions in EmoDB
+better than VGGish does when it is trained from seeded weights on seven speakers (docs/model-card.md).
 """
 
 import hashlib
@@ -12,14 +12,16 @@ from faster_whisper import WhisperModel
 from numpy.typing import NDArray
 
 from emotion import audio
+from emotion.errors import reason_of
 from emotion.files import open_atomically
 from training.augmentation import SPEEDS, change_speed
 from training.errors import TrainingError
 from training.progress import progress
 from training.recordings import Recordings
 
-VERSION = 2  # of the features
-LONGEST = 30.0  # s: what Whisper's encoder takes at a time; the rest of a longer recording is left out
+VERSION = 2  # of the cached features
+MAX_SECONDS = 30.0  # length of the input of Whisper's encoder; longer recordings are cut
+_ACCEPTED = "give a directory in CTranslate2's format, or a name that faster-whisper knows, such as tiny.en"
 
 
 def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDArray[np.float32]]:
@@ -29,7 +31,7 @@ def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDAr
     shift.
 
     Args:
-        model: a directory in CTranslate2's format, or a name of faster-whisper's, such as tiny.en, from the hub.
+        model: a directory in CTranslate2's format, or a name that faster-whisper knows, such as tiny.en, from the hub.
         recordings: the waveforms.
         cache: a directory in which the features are kept.
 
@@ -37,7 +39,7 @@ def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDAr
         By path: float32 [speeds, 2 * width], mean and standard deviation over time of the encoder's states.
 
     Raises:
-        TrainingError: the model cannot be loaded.
+        TrainingError: the model can't be loaded, or the cache can't be written.
     """
     paths = recordings.paths
     key = hashlib.sha256(repr((VERSION, recordings.key, model, SPEEDS)).encode())
@@ -46,29 +48,19 @@ def features(model: str, recordings: Recordings, cache: Path) -> dict[Path, NDAr
         whisper = _load(model)
         rows = []
         with progress() as bar:
-            task = bar.add_task("asking the teacher", total=len(paths))
+            task = bar.add_task("computing teacher features", total=len(paths))
             for path in paths:
                 rows.append([_features(whisper, change_speed(recordings[path], speed)) for speed in SPEEDS])
                 bar.advance(task)
-        with open_atomically(kept) as file:
-            np.save(file, np.array(rows, np.float32))
+        try:
+            with open_atomically(kept) as file:
+                np.save(file, np.array(rows, np.float32))
+        except OSError as error:
+            raise TrainingError(
+                f"the teacher's features can't be written to {kept} ({error.strerror or error}); make room, or choose "
+                "another directory with --cache"
+            ) from None
     return dict(zip(paths, np.load(kept), strict=True))
-
-
-def _load(model: str) -> WhisperModel:
-    """Load the Whisper model.
-
-    Raises:
-        TrainingError: it cannot be loaded.
-    """
-    try:
-        return WhisperModel(model, device="cpu", compute_type="float32")
-    except Exception as error:  # of the hub, of CTranslate2, of the file system: they have no common base class
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise TrainingError(
-            f"--teacher {model}: no Whisper model can be loaded ({reason}); give a directory in CTranslate2's format, "
-            "or a name that faster-whisper knows, such as tiny.en"
-        ) from None
 
 
 def standardise(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,9 +71,26 @@ def standardise(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return standardised
 
 
+def _load(model: str) -> WhisperModel:
+    """Load the Whisper model.
+
+    Raises:
+        TrainingError: the directory does not exist or holds no such model, or the hub does not give it.
+    """
+    if model.startswith((".", "/")) and not Path(model).is_dir():
+        raise TrainingError(f"--teacher {model}: there is no such directory; {_ACCEPTED}")
+    try:
+        return WhisperModel(model, device="cpu", compute_type="float32")
+    except Exception as error:  # errors of the hub, of CTranslate2 and of the file system have no common base class
+        raise TrainingError(
+            f"--teacher {model}: no Whisper model can be loaded ({reason_of(error)}); {_ACCEPTED}"
+        ) from None
+
+
 def _features(whisper: WhisperModel, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
-    # the recording alone, not filled up to 30 s as for transcription: a clip of 2 s then takes a tenth of the time
-    mel = whisper.feature_extractor(np.asarray(waveform[: int(LONGEST * audio.SAMPLE_RATE)]), padding=0)
+    """Return the teacher's features of a waveform: float32 [n] at 16 kHz -> float32 [2 * width]."""
+    # without padding to 30 s as for transcription: a clip of 2 s then takes a tenth of the time
+    mel = whisper.feature_extractor(np.asarray(waveform[: int(MAX_SECONDS * audio.SAMPLE_RATE)]), padding=0)
     mel = mel[:, : max(2, mel.shape[1] // 2 * 2)]
     states = np.array(whisper.encode(np.ascontiguousarray(mel, np.float32)))[0]
     return np.concatenate([states.mean(axis=0), states.std(axis=0)])

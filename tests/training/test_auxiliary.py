@@ -73,8 +73,10 @@ def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> No
     slowed = change_speed(waveforms[2], SPEEDS[0])
     slow = Recordings(slowed, {"slow": (0, slowed.size)}, "slow")
     heard = teacher.features(model, slow, tmp_path / "cache")[Path("slow")]
-    expected = np.abs(heard[UNCHANGED_SPEED] - found[2, UNCHANGED_SPEED]).mean()
-    assert np.abs(heard[UNCHANGED_SPEED] - found[2, 0]).mean() < 0.1 * expected
+    assert (
+        np.abs(heard[UNCHANGED_SPEED] - found[2, 0]).mean()
+        < 0.1 * np.abs(heard[UNCHANGED_SPEED] - found[2, UNCHANGED_SPEED]).mean()
+    )
     silent = Recordings(np.empty(0, np.float32), places, "three")
     for path, rows in teacher.features(model, silent, tmp_path / "cache").items():
         np.testing.assert_array_equal(rows, by_path[path])
@@ -83,7 +85,18 @@ def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> No
     np.testing.assert_allclose(standardised.std(axis=(0, 1))[found.std(axis=(0, 1)) > 1e-3], 1, atol=1e-2)
 
 
-def test_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+def test_teacher_features_of_a_damaged_model_names_the_reason_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match=r"--teacher .*: no Whisper model can be loaded \(.+\); give a directory"):
+    with pytest.raises(TrainingError, match=r"^--teacher .*: no Whisper model can be loaded \(.+\); give a dir.*$"):
         teacher.features(str(tmp_path), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
+
+
+def test_teacher_features_of_a_missing_directory_does_not_ask_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"^--teacher .*absent: there is no such directory; give a directory in "):
+        teacher.features(str(tmp_path / "absent"), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
+
+
+def test_teacher_features_that_cannot_be_written_name_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the cache should be")
+    with pytest.raises(TrainingError, match=r"^the teacher's features can't be written to .* another directory with"):
+        teacher.features(str(demo.whisper_directory()), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
