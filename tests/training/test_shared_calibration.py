@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from emotion import checkpoint as checkpoints
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
-from training import splits
+from training import shared_calibration, splits
 from training.corpora import Corpus, Utterance
 from training.data import TrainingData
 from training.errors import TrainingError
@@ -85,6 +85,34 @@ def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     calibrate_folds(folds, data)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize("step", ["replace_config", "predict", "write_atomically"])
+def test_calibrate_folds_interrupted_at_any_step_resumes_to_the_same_result(
+    data: TrainingData, checkpoint_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    whole = trained(data, checkpoint_directory, tmp_path / "whole")
+    calibrate_folds(whole, data)
+    interrupted = trained(data, checkpoint_directory, tmp_path / "interrupted")
+    owner = checkpoints if step == "replace_config" else shared_calibration
+    original, calls = getattr(owner, step), []
+
+    def interrupt(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:  # in the second fold
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate_folds(interrupted, data)
+    results = [json.loads((directory / "result.json").read_text()) for _, directory in interrupted]
+    assert [result["digest"] != "" for result in results] == [True, False, False]
+    calibrate_folds(interrupted, data)
+    for (_, directory), (_, expected) in zip(interrupted, whole, strict=True):
+        for name in ("result.json", "predictions.json", "checkpoint/config.json"):
+            assert (directory / name).read_bytes() == (expected / name).read_bytes()
 
 
 @pytest.mark.parametrize("unknown", ["ann-", "ann-house"])
