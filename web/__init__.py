@@ -1,1 +1,1 @@
-"""The page for people, and the gateway between it and Triton."""
+"""The web page, and the gateway between the page and Triton."""

@@ -1,4 +1,4 @@
-"""`python -m web` (`make web`): everything that the page needs on this machine, until Ctrl-C."""
+"""Run `python -m web` (`make web`): Triton, the gateway and the page on this machine, until Ctrl-C."""
 
 import argparse
 import contextlib
@@ -24,21 +24,31 @@ REPOSITORY = Path(__file__).parent.parent / "build" / "model_repository"
 
 
 class Server(uvicorn.Server):
-    """Says where the page is when it can be opened."""
+    """A uvicorn server that prints the address of the page as soon as the page can be opened."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn's, and a line."""
+        """Start as uvicorn does, then print the address."""
         await super().startup(sockets)
         if self.started:
             print(f"open http://localhost:{self.config.port} (Ctrl-C stops everything)", flush=True)
 
 
 def main() -> int:
-    """Run Triton and the gateway; SIGTERM and SIGINT stop both cleanly (exit status 0)."""
+    """Run Triton and the gateway; SIGTERM and SIGINT stop both cleanly.
+
+    Returns:
+        0 after a signal, 1 if the page is not built or Triton does not start or fails.
+    """
     parser = argparse.ArgumentParser(prog="python -m web", description="Serve the page, and Triton behind it.")
-    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help="model repository")
     parser.add_argument(
-        "--port", type=int, default=8080, metavar="N", help="of the page (default 8080; 0: any free one)"
+        "--repository",
+        type=Path,
+        default=REPOSITORY,
+        metavar="DIR",
+        help="model repository (default: build/model_repository)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, metavar="N", help="port of the page, 0 for any free port (default: 8080)"
     )
     options = parser.parse_args()
     if not (PAGE / "index.html").is_file():
@@ -48,7 +58,7 @@ def main() -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # uvicorn stops at a signal, and then raises it again for us
+    # uvicorn stops at a signal and then raises it again, which this handler turns into KeyboardInterrupt
     signal.signal(signal.SIGTERM, stop)
     try:
         port = free_ports("127.0.0.1", {"page": options.port})["page"]
@@ -61,19 +71,19 @@ def main() -> int:
             config = uvicorn.Config(
                 create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False
             )
-            server, broken = Server(config), list[TritonError]()
+            server, failures = Server(config), list[TritonError]()
 
             def watch() -> None:
                 try:
                     triton.watch()
                 except TritonError as error:
-                    broken.append(error)
+                    failures.append(error)
                     server.should_exit = True
 
             threading.Thread(target=watch, daemon=True).start()
             server.run()
-            if broken:
-                raise broken[0]
+            if failures:
+                raise failures[0]
         return 0
     except TritonError as error:
         print(f"error: {error}", file=sys.stderr)

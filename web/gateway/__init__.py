@@ -1,1 +1,1 @@
-"""HTTP for browsers in front of the gRPC server: takes what they record, and serves the page."""
+"""The gateway serves the page and an HTTP API for browsers, and calls Triton over gRPC."""

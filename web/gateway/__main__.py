@@ -1,4 +1,4 @@
-"""`python -m web.gateway`: the gateway alone, in front of servers that run elsewhere."""
+"""Run `python -m web.gateway`: the gateway alone, in front of Triton servers that run elsewhere."""
 
 import sys
 
@@ -15,7 +15,11 @@ with require_packages("make install-web"):
 
 
 def main() -> int:
-    """Serve until told to stop."""
+    """Serve until a signal stops the process.
+
+    Returns:
+        0 after a signal, 2 if a setting or a certificate cannot be used.
+    """
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:

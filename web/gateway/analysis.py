@@ -1,4 +1,4 @@
-"""One analysis: the whole recording or text, and the voice over time."""
+"""Analyze a recording or a text as a whole, and the voice of a recording over time."""
 
 import asyncio
 import time
@@ -9,15 +9,15 @@ from emotion_client import EMOTIONS, AsyncEmotionClient, EmotionError, EmotionRe
 from pydantic import BaseModel, Field
 
 from emotion.audio import SAMPLE_RATE
-from web.gateway.errors import from_client
+from web.gateway.errors import from_client_error
 from web.gateway.recordings import decode
 
-WINDOW, WINDOW_HOP = 3.0, 1.5  # s: of the timeline
+WINDOW_S, WINDOW_HOP_S = 3.0, 1.5  # of the timeline
 
 Probabilities = Annotated[
     dict[str, float],
     Field(
-        description="by emotion; they sum to 1",
+        description="probability of each emotion; they sum to 1",
         examples=[{"neutral": 0.08, "frustration": 0.13, "anger": 0.05, "sadness": 0.7, "excitement": 0.04}],
         min_length=len(EMOTIONS),
         max_length=len(EMOTIONS),
@@ -26,15 +26,15 @@ Probabilities = Annotated[
 
 
 class Window(BaseModel):
-    """What the voice alone says in a part of the recording."""
+    """The emotion of the voice alone in one window of the recording."""
 
-    start: float = Field(description="s", examples=[0.0])
-    end: float = Field(description="s", examples=[3.0])
-    probabilities: Probabilities | None = Field(description="null where there is no sound")
+    start: float = Field(description="start in seconds", examples=[0.0])
+    end: float = Field(description="end in seconds", examples=[3.0])
+    probabilities: Probabilities | None = Field(description="null if the window has no sound")
 
 
 class Timings(BaseModel):
-    """Where the time went. The answer and the timeline are worked on side by side."""
+    """Milliseconds that each step took. The answer and the timeline are computed at the same time."""
 
     decode_ms: float
     answer_ms: float
@@ -43,26 +43,35 @@ class Timings(BaseModel):
 
 
 class Analysis(BaseModel):
-    """The answer."""
+    """The answer to one request."""
 
     transcript: str | None = Field(
-        description="what was recognised, empty where nobody spoke; null where text was given, or nothing is recognised"
+        description="recognised text, empty if nobody spoke; null if text was sent or speech is not recognised"
     )
-    understood: bool | None = Field(description="whether the transcript is judged; null where there is none")
-    text: str = Field(description="that the answer rests on", examples=["I can't believe that it's over."])
+    understood: bool | None = Field(description="whether the answer uses the transcript; null if there is none")
+    text: str = Field(
+        description="text that the answer uses; empty if it uses the voice alone",
+        examples=["I can't believe that it's over."],
+    )
     label: str = Field(description="the most probable emotion", examples=["sadness"])
     confidence: float = Field(description="calibrated probability that the label is right", examples=[0.83], ge=0, le=1)
     status: Literal["ok", "unsure", "no_speech"] = Field(
         description="ok: confidence of at least 0.9; unsure: less; no_speech: the recording has no sound, and the "
-        "answer rests on the text alone"
+        "answer uses the text alone"
     )
     probabilities: Probabilities
-    audio_probabilities: Probabilities | None = Field(description="what the voice alone says; null without sound")
-    text_probabilities: Probabilities | None = Field(description="what the words alone say; null without text")
-    seconds: float | None = Field(description="of the recording; null without one", examples=[4.2])
-    timeline: list[Window] = Field(description="empty for recordings of up to 3 s")
-    checkpoint: str = Field(description="digest of the weights that answered")
-    untrained: list[str] = Field(description="parts that were never trained: not empty means a meaningless answer")
+    audio_probabilities: Probabilities | None = Field(description="prediction from the voice alone; null without sound")
+    text_probabilities: Probabilities | None = Field(description="prediction from the words alone; null without text")
+    seconds: float | None = Field(
+        description="length of the recording in seconds; null without a recording", examples=[4.2]
+    )
+    timeline: list[Window] = Field(
+        description="emotion of the voice in windows of 3 s; empty for recordings of up to 3 s"
+    )
+    checkpoint: str = Field(description="digest of the weights that computed the answer")
+    untrained: list[str] = Field(
+        description="parts of the model that were never trained; if not empty, ignore the answer"
+    )
     timings: Timings
 
 
@@ -76,29 +85,30 @@ async def analyze(
     request_id: str,
     trace_context: Mapping[str, str],
 ) -> Analysis:
-    """Decode and ask the server: for the whole and for every window of the timeline side by side.
+    """Decode a recording, and request its answer and every window of its timeline concurrently.
 
     Args:
+        client: client of the emotion server.
         recording: an encoded file, or None.
-        text: may be empty where there is a recording.
-        transcribe: whether to recognise the text.
-        max_seconds: of the recording.
-        deadline: s, for all of it.
-        request_id: names the request in the server's log and traces; those of the timeline get a number behind it.
+        text: the words; may be empty if there is a recording.
+        transcribe: whether the server recognises the text.
+        max_seconds: longest recording accepted, in seconds.
+        deadline: seconds for decoding and all requests together.
+        request_id: id of the request in the server's log and traces; requests of the timeline append `.1`, `.2`, ...
         trace_context: headers of W3C Trace Context, sent with each request.
 
     Raises:
-        Failure: no answer, and why.
+        ApiError: the input cannot be used, or the server gave no answer.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     waveform = None if recording is None else await asyncio.to_thread(decode, recording, max_seconds)
     decoded = time.perf_counter()
-    left = max(0.001, deadline - (decoded - begun))
-    windows = [] if waveform is None else spans(len(waveform))
+    remaining = max(0.001, deadline - (decoded - started))
+    windows = [] if waveform is None else timeline_windows(len(waveform))
 
     async def ask(name: str, *utterance: Any, transcribe: bool = False) -> tuple[EmotionResult, float]:
         answer = await client.analyze(
-            *utterance, transcribe=transcribe, deadline=left, request_id=name, headers=trace_context
+            *utterance, transcribe=transcribe, deadline=remaining, request_id=name, headers=trace_context
         )
         return answer, time.perf_counter()
 
@@ -112,12 +122,12 @@ async def analyze(
     rate = None if waveform is None else SAMPLE_RATE
     parts = [] if waveform is None else [waveform[start:end] for start, end in windows]
     try:
-        (answer, answered), voices = await asyncio.gather(
+        (answer, answered_at), voices = await asyncio.gather(
             ask(request_id, waveform, text or None, rate, transcribe=transcribe),
             asyncio.gather(*(ask_window(number, part) for number, part in enumerate(parts, 1))),
         )
     except EmotionError as error:
-        raise from_client(error) from None
+        raise from_client_error(error) from None
     understood = answer.transcript_confidence.understood if answer.transcript_confidence else None
     return Analysis(
         transcript=answer.transcript,
@@ -137,20 +147,20 @@ async def analyze(
         checkpoint=answer.checkpoint,
         untrained=list(answer.untrained),
         timings=Timings(
-            decode_ms=1e3 * (decoded - begun),
-            answer_ms=1e3 * (answered - decoded),
+            decode_ms=1e3 * (decoded - started),
+            answer_ms=1e3 * (answered_at - decoded),
             timeline_ms=1e3 * (max([decoded, *(done for _, done in voices)]) - decoded),
-            total_ms=1e3 * (time.perf_counter() - begun),
+            total_ms=1e3 * (time.perf_counter() - started),
         ),
     )
 
 
-def spans(samples: int) -> list[tuple[int, int]]:
-    """The timeline's windows of a recording as (start, end) in samples; none where it is no longer than one.
+def timeline_windows(samples: int) -> list[tuple[int, int]]:
+    """Return the timeline's windows as (start, end) in samples; none if the recording fits into one window.
 
-    The last one ends with the recording.
+    The last window ends with the recording.
     """
-    window, hop = int(WINDOW * SAMPLE_RATE), int(WINDOW_HOP * SAMPLE_RATE)
+    window, hop = int(WINDOW_S * SAMPLE_RATE), int(WINDOW_HOP_S * SAMPLE_RATE)
     if samples <= window:
         return []
     starts = [*range(0, samples - window, hop), samples - window]

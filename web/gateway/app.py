@@ -1,4 +1,4 @@
-"""The application: API, metrics and page."""
+"""The ASGI application of the gateway: API, metrics and page."""
 
 import asyncio
 import ssl
@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartParser
 from web.gateway import analysis
 from web.gateway.analysis import Analysis
 from web.gateway.certificates import contents, load
-from web.gateway.errors import Failure, Problem, answer, busy, unusable
+from web.gateway.errors import ApiError, Problem, busy, error_response, invalid_input
 from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
 from web.gateway.headers import Headers
 from web.gateway.metrics import Metrics
@@ -30,41 +30,45 @@ from web.gateway.settings import Settings
 from web.gateway.tracing import HEADERS, telemetry, trace_headers
 
 ANALYZE = "/api/analyze"
-SPEECH_KNOWN_FOR = 10.0  # s
-LOOK = 5.0  # s from one look at the certificates for the emotion server to the next
-FAILURES: dict[int | str, dict[str, Any]] = {
+SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
+CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
+ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The recording, the text or the form can't be used"},
-    401: {"model": Problem, "description": "No key, or a wrong one"},
+    401: {"model": Problem, "description": "The API key is missing or wrong"},
     408: {"model": Problem, "description": "The upload did not arrive in time"},
     413: {"model": Problem, "description": "The upload is too large"},
-    429: {"model": Problem, "description": "Too many from one address (try again after Retry-After)"},
-    500: {"model": Problem, "description": "A fault of the server"},
-    503: {"model": Problem, "description": "Busy (try again after Retry-After), or the emotion server is away"},
-    504: {"model": Problem, "description": "The answer took too long"},
+    429: {"model": Problem, "description": "Too many requests from one address (try again after Retry-After)"},
+    500: {"model": Problem, "description": "Unexpected error of the gateway or the emotion server"},
+    503: {
+        "model": Problem,
+        "description": "Busy, or the emotion server can't be reached (try again after Retry-After)",
+    },
+    504: {"model": Problem, "description": "The answer took longer than the deadline"},
 }
 
 
 class Limits(BaseModel):
-    """What is accepted."""
+    """Limits of the input."""
 
-    seconds: float = Field(description="of a recording", examples=[60])
-    bytes: int = Field(description="of an upload", examples=[20971520])
-    characters: int = Field(description="of a text", examples=[2000])
+    seconds: float = Field(description="longest recording, in seconds", examples=[60])
+    bytes: int = Field(description="largest upload, in bytes", examples=[20971520])
+    characters: int = Field(description="longest text, in characters", examples=[2000])
 
 
 class Health(BaseModel):
-    """The service answers."""
+    """State of the service."""
 
     status: Literal["ready"]
-    speech: bool = Field(description="whether speech is recognised; without, a recording is judged by its voice alone")
+    speech: bool = Field(description="whether speech is recognised; if not, a recording is analysed by its voice alone")
     limits: Limits
 
 
 class Gateway:
-    """What lives as long as the application.
+    """State of the application: the client of the emotion server, metrics, and the number of running analyses.
 
     Attributes:
-        client: of the emotion server, shared by all requests.
+        client: client of the emotion server, shared by all requests.
+        metrics: Prometheus metrics of the gateway.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -72,17 +76,17 @@ class Gateway:
         self.metrics = Metrics()
         self.client: AsyncEmotionClient
         self._in_flight = 0
-        self._speech, self._speech_asked = False, -SPEECH_KNOWN_FOR
+        self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """While the block runs there is a client, which connects anew where its certificates were renewed."""
+        """Hold a connected client while the block runs; the client reconnects when its certificates are renewed."""
         self.client = self._connect()
-        following = asyncio.create_task(self._follow())
+        watcher = asyncio.create_task(self._watch_certificates())
         try:
             yield
         finally:
-            following.cancel()
+            watcher.cancel()
             await self.client.close()
 
     def _connect(self) -> AsyncEmotionClient:
@@ -90,45 +94,47 @@ class Gateway:
         tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
         return AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls)
 
-    async def _follow(self) -> None:
+    async def _watch_certificates(self) -> None:
         files = (self.settings.certificate, self.settings.private_key, self.settings.ca)
         used = contents(*files)
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(CERTIFICATE_POLL_S)
             now = contents(*files)
             if now is None or now == used:
                 continue
             try:
                 load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *files)
                 new = self._connect()
-            except (OSError, InvalidInput):  # half exchanged
+            except (OSError, InvalidInput):  # only some of the files are replaced yet
                 continue
             used, old, self.client = now, self.client, new
-            await asyncio.sleep(self.settings.deadline)  # until those who began with it are answered
+            await asyncio.sleep(self.settings.deadline)  # requests that run on the old client finish first
             await old.close()
 
     async def speech(self) -> bool:
-        """Whether the server recognises speech, as it said a short while ago."""
-        if time.monotonic() - self._speech_asked >= SPEECH_KNOWN_FOR:
+        """Return whether the server recognises speech; the result is cached for SPEECH_MAX_AGE_S seconds."""
+        if time.monotonic() - self._speech_checked_at >= SPEECH_MAX_AGE_S:
             self._speech = await self.client.is_ready(transcribe=True)
-            self._speech_asked = time.monotonic()
+            self._speech_checked_at = time.monotonic()
         return self._speech
 
     async def analyze(
         self, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
     ) -> Analysis:
-        """One analysis, if there is a place for it.
+        """Run one analysis, unless `in_flight` analyses are running.
 
         Args:
-            request_id: names the request in the server's log and traces.
-            trace_context: `traceparent` and `tracestate` to pass on; empty where the request is not traced.
+            recording: an encoded file, or None.
+            text: the words; may be empty if there is a recording.
+            request_id: id of the request in the server's log and traces.
+            trace_context: `traceparent` and `tracestate` to pass on; empty if the request is not traced.
 
         Raises:
-            Failure: no answer, and why.
+            ApiError: the gateway is busy, the input cannot be used, or the server gave no answer.
         """
         text = text.strip()
         if recording is None and not text:
-            raise unusable("There is neither a recording nor a text: send one of them, or both.")
+            raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
         if self._in_flight >= self.settings.in_flight:
             raise busy()
         self._in_flight += 1
@@ -148,12 +154,12 @@ class Gateway:
         finally:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
-        self.metrics.answered(transcribe, found.timings.total_ms / 1e3)
+        self.metrics.record_success(transcribe, found.timings.total_ms / 1e3)
         return found
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application."""
+    """Return the ASGI application of a gateway with these settings."""
     gateway = Gateway(settings)
 
     @asynccontextmanager
@@ -163,36 +169,40 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="emoserve",
-        description="What a voice and its words express: neutral, frustration, anger, sadness, excitement.",
+        description="Recognise the emotion of speech: neutral, frustration, anger, sadness or excitement.",
         version="1",
         lifespan=lifespan,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # the documentation page would load scripts from another site
         redoc_url=None,
         telemetry=telemetry(ANALYZE),
     )
 
-    @app.get("/api/health", responses={503: FAILURES[503]})
+    @app.get("/api/health", responses={503: ERRORS[503]})
     async def health() -> Health:
-        """Whether the service answers, and what it accepts."""
+        """Return the state of the service and the limits of the input."""
         if not await gateway.client.is_ready():
-            raise Failure(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
+            raise ApiError(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
         limits = Limits(seconds=settings.max_seconds, bytes=settings.max_bytes, characters=settings.max_characters)
         return Health(status="ready", speech=await gateway.speech(), limits=limits)
 
     key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if settings.api_key else []
 
-    @app.post(ANALYZE, responses=FAILURES, dependencies=key)
+    @app.post(ANALYZE, responses=ERRORS, dependencies=key)
     async def analyze(
         request: Request,
         audio: Annotated[
-            UploadFile | None, File(description="a recording: WAV, FLAC, MP3, Ogg, M4A or WebM, of any rate")
+            UploadFile | None, File(description="recording: a WAV, FLAC, MP3, Ogg, M4A or WebM file of any sample rate")
         ] = None,
         text: Annotated[
-            str, Form(description="what was said; without it, it is recognised", max_length=settings.max_characters)
+            str,
+            Form(
+                description="what was said; if empty, the server recognises it from the recording",
+                max_length=settings.max_characters,
+            ),
         ] = "",
     ) -> Analysis:
-        """What a recording, a text or both express."""
+        """Return the emotion of a recording, a text or both."""
         recording = None if audio is None else await audio.read()
         return await gateway.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
 
@@ -200,42 +210,46 @@ def create_app(settings: Settings) -> FastAPI:
     async def metrics() -> Response:
         return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.exception_handler(Failure)
-    async def failed(request: Request, failure: Failure) -> Response:
-        gateway.metrics.refused(failure)
-        request.state.outcome = failure.code
-        return answer(failure)
+    @app.exception_handler(ApiError)
+    async def failed(request: Request, error: ApiError) -> Response:
+        gateway.metrics.record_error(error)
+        request.state.outcome = error.code
+        return error_response(error)
 
     @app.exception_handler(HTTPException)
     async def not_served(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 400:  # of the form's parser
-            return await failed(request, unusable("The form can't be read: send multipart/form-data."))
+        if error.status_code == 400:  # raised by the parser of the form
+            return await failed(request, invalid_input("The form can't be read: send multipart/form-data."))
         request.state.outcome = "not_served"
-        response = answer(Failure(error.status_code, "not_served", f"{error.detail}."))
+        response = error_response(ApiError(error.status_code, "not_served", f"{error.detail}."))
         response.headers.update(error.headers or {})
         return response
 
     @app.exception_handler(RequestValidationError)
-    async def not_understood(request: Request, error: RequestValidationError) -> Response:
+    async def invalid_form(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return await failed(request, unusable(f"The field {first['loc'][-1]} can't be used: {first['msg']}."))
+        message = f"The form field {first['loc'][-1]} can't be used: send audio as a file and text as plain text."
+        if first["type"] == "string_too_long":
+            message = f"The text is too long; at most {settings.max_characters} characters are accepted."
+        return await failed(request, invalid_input(message))
 
     @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> Response:
-        response = await failed(request, Failure(500, "fault", "The gateway failed; its log says why."))
-        if request_id := getattr(request.state, "request_id", None):  # this answer passes no middleware
+    async def unexpected(request: Request, error: Exception) -> Response:
+        response = await failed(request, ApiError(500, "fault", "The gateway failed; its log says why."))
+        if request_id := getattr(request.state, "request_id", None):  # no middleware sees this response
             response.headers[REQUEST_ID] = request_id
         return response
 
     if settings.page.is_dir():
-        # not mounted, for a mount on / would take the API's other methods, too
+        # not mounted: a mount on / would also answer the other methods of the API's paths
         app.router.default = StaticFiles(directory=settings.page, html=True)
 
-    for path in app.openapi()["paths"].values():  # kept by FastAPI from here on
+    for path in app.openapi()["paths"].values():  # FastAPI keeps this schema from here on
         for operation in path.values():
-            operation["responses"].pop("422", None)  # ours is 400
-    MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD  # nothing that is uploaded goes to a disk
-    app.add_middleware(Guard, path=ANALYZE, settings=settings, count=gateway.metrics.refused)
+            operation["responses"].pop("422", None)  # invalid input is answered with 400
+    # keeps uploads in memory: no recording is written to a disk
+    MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
+    app.add_middleware(Guard, path=ANALYZE, settings=settings, on_error=gateway.metrics.record_error)
     app.add_middleware(Headers)
     if settings.cors_origins:
         app.add_middleware(

@@ -1,4 +1,4 @@
-"""HTTPS for callers, with certificates that may be renewed while the gateway runs."""
+"""Serve HTTPS with certificates that can be renewed while the gateway runs."""
 
 import logging
 import ssl
@@ -12,7 +12,7 @@ _log = logging.getLogger("uvicorn.error")
 
 
 def contents(*paths: Path | None) -> list[bytes] | None:
-    """Of the files that are given, or None where one can't be read: they are being exchanged."""
+    """Return the contents of the files that are set, or None if one cannot be read because it is being replaced."""
     try:
         return [path.read_bytes() for path in paths if path]
     except OSError:
@@ -20,32 +20,33 @@ def contents(*paths: Path | None) -> list[bytes] | None:
 
 
 def load(context: ssl.SSLContext, certificate: Path | None, key: Path | None, authority: Path | None) -> ssl.SSLContext:
-    """The context, with the files that are given.
+    """Load the files that are set into a TLS context and return it.
 
     Raises:
-        OSError: they can't be used, or not together.
+        OSError: the files cannot be used, or do not belong together.
     """
     if certificate:
-        context.load_cert_chain(certificate, key, password="")  # never asks a terminal for one
+        context.load_cert_chain(certificate, key, password="")  # never prompts for one on the terminal
     if authority:
         context.load_verify_locations(authority)
     return context
 
 
 class Https:
-    """uvicorn's `ssl_context_factory`: each handshake is made with the files as they are then."""
+    """A `ssl_context_factory` for uvicorn whose handshakes use the certificate files as they are at that time."""
 
     def __init__(self, settings: Settings) -> None:
-        """
+        """Load the files.
+
         Raises:
-            OSError: the files can't be used, or not together.
+            OSError: the files cannot be used, or do not belong together.
         """
         self._files = (settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca)
         self._contents = contents(*self._files)
         self._newest = self._load()
 
     def __call__(self, config: uvicorn.Config, default: object) -> ssl.SSLContext:
-        """The context to listen with; each connection gets the newest in its place."""
+        """Return the context to listen with; each connection replaces it by the newest one."""
         context = self._load()
         context.sni_callback = self._renew
         return context
@@ -57,12 +58,14 @@ class Https:
         return context
 
     def _renew(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """OpenSSL calls this in each handshake, whether it names a server or not."""
+        """Give the connection the newest context. OpenSSL calls this in each handshake, even without a server name."""
         now = contents(*self._files)
         if now is not None and now != self._contents:
             self._contents = now
             try:
                 self._newest = self._load()
             except OSError as error:
-                _log.warning("the certificates have changed, but can't be used (%s); the old ones are served", error)
+                _log.warning(
+                    "the changed certificates can't be used (%s); the gateway continues with the old ones", error
+                )
         connection.context = self._newest

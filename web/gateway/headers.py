@@ -1,10 +1,10 @@
-"""The headers of every answer."""
+"""Set the security and cache headers of every response."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECURITY = {
-    # recharts and wavesurfer.js style their elements inline
+    # recharts and wavesurfer.js need inline styles
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self' blob:; worker-src 'self' blob:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
@@ -16,24 +16,24 @@ SECURITY = {
 
 
 class Headers:
-    """ASGI middleware: what browsers may do with the page, and what they may keep."""
+    """ASGI middleware that adds security headers and cache control to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add them."""
+        """Pass the request on, and add the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        hashed = scope["path"].startswith("/assets/")  # their names change with their contents
+        is_hashed = scope["path"].startswith("/assets/")  # the file names contain a hash of the contents
 
         async def add(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(SECURITY)
-                keep = hashed and message["status"] in (200, 206, 304)
-                headers["Cache-Control"] = "public, max-age=31536000, immutable" if keep else "no-cache"
+                cacheable = is_hashed and message["status"] in (200, 206, 304)
+                headers["Cache-Control"] = "public, max-age=31536000, immutable" if cacheable else "no-cache"
             await send(message)
 
         await self._app(scope, receive, add)

@@ -1,34 +1,34 @@
-"""Rate limit of each caller, by token buckets."""
+"""Limit the rate of each caller with token buckets."""
 
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-MAX_CALLERS = 10_000  # remembered; beyond that, the one that was quiet for longest is forgotten
-BURST_S = 10.0  # s whose calls may come at once
+MAX_CALLERS = 10_000  # buckets kept; the least recently used one is dropped first
+BURST_S = 10.0  # a full bucket holds the calls of this time
 
 
 class RateLimit:
-    """Token buckets by caller. A bucket holds the calls of BURST_S, at least one, and is refilled evenly."""
+    """One token bucket for each caller. A bucket holds the calls of BURST_S, at least one, and refills evenly."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Start with full buckets.
 
         Args:
-            per_minute: calls that each caller may make.
-            clock: replaces time.monotonic in tests.
+            per_minute: calls that each caller may make in a minute.
+            clock: source of the time in seconds; tests inject their own.
         """
         self._rate = per_minute / 60
         self._capacity = max(1.0, self._rate * BURST_S)
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and the time of that count
 
     def try_acquire(self, caller: str) -> int:
-        """Take a token of a caller, if there is one.
+        """Take a token from the caller's bucket if there is one.
 
         Returns:
-            0 if there was one, else the whole seconds until there is one.
+            0 if a token was taken, else the whole seconds until the next token.
         """
         now = self._clock()
         tokens, counted = self._buckets.pop(caller, (self._capacity, now))

@@ -1,25 +1,29 @@
-"""What browsers and people's phones record -> a mono waveform at 16 kHz, by the decoder that is served."""
+"""Decode uploaded recordings to mono waveforms at 16 kHz with the decoder of the emotion server."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emotion import decoding
 from emotion.errors import InputError
-from web.gateway.errors import for_people, unusable
+from web.gateway.errors import invalid_input, user_message
 
 
 def decode(data: bytes, max_seconds: float) -> NDArray[np.float32]:
     """Decode one recording.
 
+    Args:
+        data: an encoded file of any supported format.
+        max_seconds: longest recording accepted, in seconds.
+
     Returns:
         float32 [n], n >= 1, at 16 kHz.
 
     Raises:
-        Failure: the recording can't be used; the message says why.
+        ApiError: the recording cannot be used.
     """
     if not data:
-        raise unusable("The recording is empty.")
+        raise invalid_input("The recording is empty.")
     try:
         return decoding.decode(data, max_seconds)
     except InputError as error:
-        raise unusable(for_people(str(error))) from None
+        raise invalid_input(user_message(str(error))) from None

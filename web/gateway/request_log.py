@@ -1,6 +1,6 @@
-"""Request ids, and the request log: one line of JSON on standard output for each call of the API.
+"""Give each API call a request id, and log each call as one line of JSON on standard output.
 
-The log has no address of a caller, and nothing of what was said.
+The log contains neither addresses of callers nor what was said.
 """
 
 import json
@@ -19,21 +19,22 @@ _API = "/api/"
 
 
 class RequestLog:
-    """ASGI middleware that names each call of the API, in `scope["state"]["request_id"]` and in the answer's header.
+    """ASGI middleware that puts a request id into `scope["state"]["request_id"]` and into the response's header.
 
-    A caller's own X-Request-ID is kept if it has at most 128 letters, digits and `_.:-`, else an id is made up.
+    A caller's own X-Request-ID is kept if it has at most 128 letters, digits and `_.:-`; otherwise an id is generated.
     """
 
     def __init__(self, app: ASGIApp, enabled: bool) -> None:
-        """Wrap an application.
+        """Set up the middleware.
 
         Args:
-            enabled: whether calls are logged; they have ids in any case.
+            app: the application to wrap.
+            enabled: whether calls are logged; they get ids in any case.
         """
         self._app, self._enabled = app, enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log what became of it."""
+        """Pass the request on, and log its outcome."""
         if scope["type"] != "http" or not scope["path"].startswith(_API):
             await self._app(scope, receive, send)
             return
@@ -42,7 +43,7 @@ class RequestLog:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status: int | None = None
-        received, begun = 0, time.monotonic()
+        received, started = 0, time.monotonic()
 
         async def count() -> Message:
             nonlocal received
@@ -59,7 +60,7 @@ class RequestLog:
 
         try:
             await self._app(scope, count, name)
-        except Exception:  # Starlette answers it outside of all middleware
+        except Exception:  # Starlette answers unexpected errors outside of all middleware
             status, state["outcome"] = 500, "fault"
             raise
         finally:
@@ -69,10 +70,10 @@ class RequestLog:
                     "request_id": request_id,
                     "method": scope["method"],
                     "path": scope["path"],
-                    "status": status,  # null: the caller left
+                    "status": status,  # null: the caller disconnected
                     "outcome": state.get("outcome", "answered" if status == 200 else None),
                     "received_bytes": received,
-                    "ms": round(1e3 * (time.monotonic() - begun), 1),
+                    "ms": round(1e3 * (time.monotonic() - started), 1),
                 }
                 span = trace.get_current_span().get_span_context()
                 if span.is_valid:

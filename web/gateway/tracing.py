@@ -1,7 +1,7 @@
-"""Distributed tracing: which requests have spans, and the trace context that goes on to Triton.
+"""Configure distributed tracing: which requests get spans, and which trace context is sent to Triton.
 
-FastAPI makes the spans and exports them as the standard OTEL_* variables say, if OpenTelemetry's SDK is installed
-(extra `tracing`). Without it the gateway has no span, and passes on the context that the caller sent.
+FastAPI creates the spans and exports them as the standard OTEL_* variables say, if OpenTelemetry's SDK is installed
+(extra `tracing`). Without it the gateway creates no span, and passes on the context that the caller sent.
 """
 
 from fastapi.telemetry import TelemetryConfig
