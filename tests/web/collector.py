@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: takes spans over OTLP/HTTP, as JSON (Triton) or protobuf (OpenTelemetry's SDK).
+"""An OpenTelemetry collector for tests, which receives OTLP/HTTP as JSON (Triton) or protobuf (OpenTelemetry's SDK).
 
 `python -m tests.web.collector` listens on 127.0.0.1:4318 and prints each span, until Ctrl-C.
 """
@@ -35,7 +35,7 @@ class Span:
 
 
 class Collector(ThreadingHTTPServer):
-    """The server; `spans` has what arrived so far."""
+    """HTTP server of the collector; `spans` holds the spans received so far."""
 
     daemon_threads = True
 
@@ -45,7 +45,7 @@ class Collector(ThreadingHTTPServer):
         self.spans: list[Span] = []
 
     def of_trace(self, trace: str, timeout: float, until: Callable[[dict[str, Span]], bool]) -> dict[str, Span]:
-        """Return a trace's spans by name, as soon as they are what is waited for, or else after `timeout` seconds."""
+        """Return the spans of a trace by name, as soon as `until` accepts them or after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
             found = {span.name: span for span in self.spans.copy() if span.trace == trace}
@@ -55,7 +55,7 @@ class Collector(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One export."""
+    """Handler of one export request."""
 
     server: Collector
 
@@ -73,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Do not log requests."""
 
 
 def _protobuf_ids(value: Any) -> Any:
@@ -104,7 +104,7 @@ def _attributes(owner: Any) -> dict[str, str]:
 
 @contextmanager
 def collecting(port: int = 0) -> Iterator[Collector]:
-    """A collector that runs while the block does; port 0 is any free one."""
+    """Run a collector while the block runs; port 0 takes any free port."""
     with Collector(port) as collector:
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         yield collector

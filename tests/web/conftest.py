@@ -1,4 +1,4 @@
-"""The gateway in front of a real Triton, and the built page."""
+"""Fixtures that run the gateway in front of a real Triton and build the page."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ Gateway = Callable[..., AbstractContextManager[str]]
 
 @contextmanager
 def running(settings: Settings) -> Iterator[str]:
-    """The gateway over real HTTP: its address."""
+    """Run the gateway over real HTTP and yield its address."""
     server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -39,7 +39,7 @@ def running(settings: Settings) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def gateway(speech_server: Triton) -> Gateway:
-    """`with gateway(in_flight=1) as address:` runs one with settings of its own."""
+    """Return a context manager that runs a gateway with given settings: `with gateway(in_flight=1) as address:`."""
 
     def start(**settings: Any) -> AbstractContextManager[str]:
         return running(Settings(**({"endpoints": [speech_server.grpc_url]} | settings)))
@@ -49,14 +49,14 @@ def gateway(speech_server: Triton) -> Gateway:
 
 @pytest.fixture(scope="session")
 def address(gateway: Gateway) -> Iterator[str]:
-    """Of a gateway with default settings."""
+    """Yield the address of a gateway with default settings."""
     with gateway() as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], None]:
-    """`require("npm")` skips where a program is missing; continuous integration must have them all."""
+    """Return a function that skips the test if a program is missing, such as "npm"; with CI set it fails the test."""
 
     def check(program: str) -> None:
         if shutil.which(program) is None:
@@ -69,7 +69,7 @@ def require() -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def page_files(require: Callable[[str], None]) -> Path:
-    """The page, built by the command that users type."""
+    """Build the page with the documented command and return its directory."""
     require("npm")
     with FileLock(ROOT / "build" / "page.lock"):
         done = subprocess.run(

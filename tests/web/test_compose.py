@@ -1,4 +1,4 @@
-"""The compose file of one machine: read by a real parser, and its Prometheus run with its own configuration."""
+"""Test the compose files with podman-compose's parser, and run their Prometheus configuration."""
 
 import json
 import os
@@ -30,7 +30,7 @@ RULES = ROOT / "k8s" / "components" / "monitoring" / "rules.yaml"
 
 @pytest.fixture(scope="module", params=[FILES[:1], FILES], ids=["cpu", "gpu"])
 def compose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What podman-compose makes of the files. It asks `podman` for its version and needs no more of it."""
+    """Return the configuration as podman-compose parses it; a stub of `podman` answers its question for the version."""
     programs = tmp_path_factory.mktemp("bin")
     podman = programs / "podman"
     podman.write_text("#!/bin/sh\necho podman version 5.2.0\n")
@@ -44,7 +44,7 @@ def compose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return found
 
 
-def test_services_listen_on_loopback_and_are_started_again(compose: dict[str, Any]) -> None:
+def test_compose_services_listen_on_loopback_and_restart(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == {"models", "triton", "http", "web", "prometheus", "grafana"}
     for name, service in compose["services"].items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
@@ -54,7 +54,7 @@ def test_services_listen_on_loopback_and_are_started_again(compose: dict[str, An
             assert needed in compose["services"]
 
 
-def test_files_that_are_mounted_and_built_from_are_there(compose: dict[str, Any]) -> None:
+def test_compose_mounts_and_builds_refer_to_existing_files(compose: dict[str, Any]) -> None:
     for config in compose["configs"].values():
         assert (DOCKER / config["file"]).is_file()
     for service in compose["services"].values():
@@ -65,12 +65,12 @@ def test_files_that_are_mounted_and_built_from_are_there(compose: dict[str, Any]
             assert config["source"] in compose["configs"]
 
 
-def test_rules_are_those_of_kubernetes() -> None:
+def test_compose_rules_equal_those_of_kubernetes() -> None:
     own = yaml.safe_load((DOCKER / "compose" / "rules.yaml").read_text())
     assert own == yaml.safe_load(RULES.read_text())["spec"]
 
 
-def test_service_unit_starts_the_command_that_is_documented() -> None:
+def test_service_unit_starts_the_documented_command() -> None:
     unit = (DOCKER / "systemd" / "emoserve.service").read_text()
     assert "\nExecStart=/opt/emoserve/.venv/bin/python -m serving\n" in unit
     assert "\nRestart=always\n" in unit
@@ -84,7 +84,7 @@ def test_service_unit_starts_the_command_that_is_documented() -> None:
 
 @pytest.fixture(scope="module")
 def address(server: Triton) -> Iterator[str]:
-    """A gateway before the server that other tests use, too; one with recognition would need another GiB."""
+    """Yield a gateway in front of the shared server; a server with speech recognition would need another GiB."""
     with running(Settings(endpoints=[server.grpc_url])) as address:
         yield address
 
@@ -93,7 +93,7 @@ def address(server: Triton) -> Iterator[str]:
 def prometheus(
     server: Triton, address: str, require: Callable[[str], None], tmp_path: Path
 ) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
-    """A query of Prometheus, which has the configuration of the compose file, and reads this machine's servers."""
+    """Run Prometheus with the configuration of the compose file, and yield a function that queries it."""
     require("prometheus")
     configuration = (DOCKER / "compose" / "prometheus.yaml").read_text()
     for target, url in (("triton:8002", server.metrics_url), ("web:8080", address.removeprefix("http://"))):
@@ -123,7 +123,7 @@ def prometheus(
         process.wait(30)
 
 
-def test_prometheus_reads_triton_and_the_gateway_and_records_signals(
+def test_prometheus_scrapes_triton_and_gateway_and_records_signals(
     prometheus: Callable[[str], list[dict[str, Any]]], address: str
 ) -> None:
     deadline = time.monotonic() + 60
@@ -134,7 +134,7 @@ def test_prometheus_reads_triton_and_the_gateway_and_records_signals(
             answered = prometheus("emoserve:requests:rate1m > 0")
             if up == {"triton": "1", "web": "1"} and answered:
                 break
-        except OSError:  # it is starting
+        except OSError:  # Prometheus is still starting
             pass
         assert time.monotonic() < deadline
         time.sleep(0.5)

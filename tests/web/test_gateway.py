@@ -1,4 +1,4 @@
-"""The gateway's API over real HTTP, in front of a real Triton."""
+"""Test the gateway's API over real HTTP, in front of a real Triton."""
 
 import asyncio
 import io
@@ -25,7 +25,7 @@ from pydantic_settings import CliApp
 
 from emotion import audio, decoding
 from serving import Triton
-from web.gateway.analysis import spans
+from web.gateway.analysis import timeline_windows
 from web.gateway.settings import Settings
 
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
@@ -42,7 +42,7 @@ def analyze(address: str, audio: bytes | None = None, text: str | None = None, *
 
 
 def problem(response: httpx.Response, status: int, code: str) -> str:
-    """The sentence of a failure."""
+    """Check the status and code of an error response, and return its message."""
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     message: str = response.json()["message"]
     assert message.endswith(".") and "\n" not in message
@@ -54,10 +54,10 @@ def clip(recordings: dict[str, bytes]) -> bytes:
     return recordings["austen-0890.flac"]
 
 
-def test_answers_are_those_of_emotion(
+def test_analyze_returns_the_answers_of_emotion(
     address: str, speech_server: Triton, recordings: dict[str, bytes], transcripts: dict[str, str]
 ) -> None:
-    """For audio, for text, for both, and for what was recognised."""
+    """Compare answers for audio, text, both, and recognised text."""
     with EmotionClient(speech_server.grpc_url) as client:
         for name, data in recordings.items():
             sentence = transcripts[name]
@@ -75,7 +75,7 @@ def test_answers_are_those_of_emotion(
                     assert answer[view] == pytest.approx(getattr(expected, view), abs=1e-4), view
 
 
-def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes]) -> None:
+def test_analyze_timeline_covers_the_recording(address: str, recordings: dict[str, bytes]) -> None:
     for data in recordings.values():
         answer = analyze(address, data, "words").json()
         assert answer["seconds"] == pytest.approx(len(decoding.decode(data)) / audio.SAMPLE_RATE)
@@ -89,7 +89,7 @@ def test_timeline_covers_the_recording(address: str, recordings: dict[str, bytes
         assert all(sum(window["probabilities"].values()) == pytest.approx(1, abs=1e-5) for window in windows)
 
 
-def test_silence_is_no_speech_and_leaves_gaps_in_the_timeline(address: str, clip: bytes) -> None:
+def test_analyze_of_silence_reports_no_speech_and_gaps_in_the_timeline(address: str, clip: bytes) -> None:
     speech = decoding.decode(clip)[: 3 * audio.SAMPLE_RATE]
 
     def wav(waveform: NDArray[np.float32]) -> bytes:
@@ -108,19 +108,19 @@ def test_silence_is_no_speech_and_leaves_gaps_in_the_timeline(address: str, clip
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.1, 0), (3.0, 0), (3.1, 2), (4.5, 2), (4.6, 3), (60, 39)])
-def test_windows_of_a_timeline(seconds: float, count: int) -> None:
-    found = spans(int(seconds * audio.SAMPLE_RATE))
+def test_timeline_windows_have_equal_lengths(seconds: float, count: int) -> None:
+    found = timeline_windows(int(seconds * audio.SAMPLE_RATE))
     assert len(found) == count
     assert all(end - start == 3 * audio.SAMPLE_RATE for start, end in found)
 
 
-def test_health_says_what_is_accepted(address: str) -> None:
+def test_health_returns_the_limits_of_the_input(address: str) -> None:
     health = httpx.get(f"{address}/api/health").json()
     limits = {"seconds": 60.0, "bytes": 20 << 20, "characters": 2000}
     assert health == {"status": "ready", "speech": True, "limits": limits}
 
 
-def test_without_recognition_the_voice_decides(gateway: Gateway, server: Triton, clip: bytes) -> None:
+def test_analyze_without_recognition_uses_the_voice_alone(gateway: Gateway, server: Triton, clip: bytes) -> None:
     with gateway(endpoints=[server.grpc_url]) as address:
         assert httpx.get(f"{address}/api/health").json()["speech"] is False
         answer = analyze(address, clip).json()
@@ -128,9 +128,9 @@ def test_without_recognition_the_voice_decides(gateway: Gateway, server: Triton,
         assert set(answer["probabilities"]) == set(EMOTIONS)
 
 
-def test_server_that_is_away(gateway: Gateway, clip: bytes) -> None:
+def test_analyze_with_unreachable_server_returns_503(gateway: Gateway, clip: bytes) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        taken.bind(("127.0.0.1", 0))  # nothing listens on that port
         with gateway(endpoints=[f"127.0.0.1:{taken.getsockname()[1]}"]) as address:
             problem(httpx.get(f"{address}/api/health", timeout=30), 503, "away")
             response = analyze(address, clip)
@@ -138,14 +138,14 @@ def test_server_that_is_away(gateway: Gateway, clip: bytes) -> None:
             assert int(response.headers["Retry-After"]) > 0
 
 
-def test_deadline_is_passed_on(gateway: Gateway, clip: bytes) -> None:
+def test_analyze_past_the_deadline_returns_504(gateway: Gateway, clip: bytes) -> None:
     with gateway(deadline=0.05) as address:
         start = time.monotonic()
         assert "too long" in problem(analyze(address, clip), 504, "late")
         assert time.monotonic() - start < 5
 
 
-# --- what can't be used
+# --- invalid input
 
 
 @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ def test_deadline_is_passed_on(gateway: Gateway, clip: bytes) -> None:
         ({"text": ""}, "neither a recording nor a text"),
         ({"text": " \n"}, "neither a recording nor a text"),
         ({"text": "..."}, "no letter or digit"),
-        ({"text": "x" * 2001}, "text can't be used"),
+        ({"text": "x" * 2001}, "text is too long; at most 2000 characters"),
         ({"text": "a\0b"}, "NUL"),
         ({"audio": b""}, "recording is empty"),
         ({"audio": b"not audio"}, "not an audio file"),
         ({"audio": b"\x1a\x45\xdf\xa3 not a film"}, "truncated WebM file"),
     ],
 )
-def test_unusable_input_gets_one_sentence(address: str, fields: dict[str, Any], words: str) -> None:
+def test_analyze_of_invalid_input_returns_one_sentence(address: str, fields: dict[str, Any], words: str) -> None:
     message = problem(analyze(address, **fields), 400, "unusable")
     assert words in message
     assert "AUDIO" not in message and "TEXT" not in message
@@ -177,14 +177,14 @@ def test_unusable_input_gets_one_sentence(address: str, fields: dict[str, Any], 
         ("text/plain", b"words"),
     ],
 )
-def test_what_is_no_form_gets_one_sentence(address: str, content_type: str, body: bytes) -> None:
+def test_analyze_of_a_malformed_form_returns_one_sentence(address: str, content_type: str, body: bytes) -> None:
     response = httpx.post(f"{address}/api/analyze", content=body, headers={"Content-Type": content_type}, timeout=30)
     problem(response, 400, "unusable")
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_upload_of_200_mb_is_refused_quickly(address: str, announced: bool) -> None:
-    """Before it has arrived, whether its size is announced or not."""
+def test_upload_of_200_mb_is_rejected_early(address: str, announced: bool) -> None:
+    """Check that the answer comes before the upload has arrived, with and without a Content-Length."""
     start = time.monotonic()
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -204,7 +204,7 @@ def test_upload_of_200_mb_is_refused_quickly(address: str, announced: bool) -> N
     assert httpx.get(f"{address}/api/health").status_code == 200
 
 
-def test_nothing_that_is_uploaded_goes_to_a_disk(address: str, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upload_is_never_written_to_disk(address: str, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     rolled = []
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", lambda file: rolled.append(file), raising=True)
     before = set(Path(tempfile.gettempdir()).iterdir())
@@ -212,30 +212,30 @@ def test_nothing_that_is_uploaded_goes_to_a_disk(address: str, clip: bytes, monk
     problem(analyze(address, silence), 400, "unusable")
     assert analyze(address, clip, "words").status_code == 200
     assert not rolled
-    made = set(Path(tempfile.gettempdir()).iterdir()) - before  # perhaps of servers that other tests start
+    made = set(Path(tempfile.gettempdir()).iterdir()) - before  # servers of other tests may create some, too
     assert not [path for path in made if not path.name.startswith(("python_env_", "emoserve-"))]
 
 
-# --- many at once
+# --- concurrent requests
 
 
-def test_more_than_there_are_places_are_told_to_try_again(gateway: Gateway, clip: bytes) -> None:
-    async def crowd(address: str) -> list[httpx.Response]:
+def test_analyze_over_in_flight_returns_503_with_retry_after(gateway: Gateway, clip: bytes) -> None:
+    async def send_all(address: str) -> list[httpx.Response]:
         async with httpx.AsyncClient(timeout=60) as client:
             one = [client.post(f"{address}/api/analyze", files={"audio": ("clip", clip)}) for _ in range(12)]
             return await asyncio.gather(*one)
 
     with gateway(in_flight=2) as address:
-        answers = asyncio.run(crowd(address))
-        refused = [answer for answer in answers if answer.status_code != 200]
-        assert 2 <= len(answers) - len(refused) < 12
-        for answer in refused:
+        answers = asyncio.run(send_all(address))
+        rejected = [answer for answer in answers if answer.status_code != 200]
+        assert 2 <= len(answers) - len(rejected) < 12
+        for answer in rejected:
             assert "try again" in problem(answer, 503, "busy")
             assert int(answer.headers["Retry-After"]) > 0
-        assert analyze(address, clip, "words").status_code == 200  # the places are free again
+        assert analyze(address, clip, "words").status_code == 200  # finished analyses no longer count
 
 
-def test_slow_uploads_do_not_take_the_places_of_analyses(gateway: Gateway, clip: bytes) -> None:
+def test_slow_uploads_do_not_count_as_analyses(gateway: Gateway, clip: bytes) -> None:
     with gateway(in_flight=1, uploads=3) as address:
         host, port = address.removeprefix("http://").split(":")
         slow = [socket.create_connection((host, int(port))) for _ in range(2)]
@@ -246,7 +246,7 @@ def test_slow_uploads_do_not_take_the_places_of_analyses(gateway: Gateway, clip:
             connection.close()
 
 
-def test_metrics_count_answers_and_refusals(gateway: Gateway, clip: bytes) -> None:
+def test_metrics_count_answers_and_errors(gateway: Gateway, clip: bytes) -> None:
     with gateway() as address:
         analyze(address, clip, "words")
         analyze(address, b"not audio")
@@ -257,10 +257,10 @@ def test_metrics_count_answers_and_refusals(gateway: Gateway, clip: bytes) -> No
         assert any(line.startswith("emoserve_gateway_analysis_seconds_count") for line in lines)
 
 
-# --- who may call
+# --- access
 
 
-def test_key_is_asked_for(gateway: Gateway, clip: bytes) -> None:
+def test_analyze_without_the_api_key_returns_401(gateway: Gateway, clip: bytes) -> None:
     with gateway(api_key="secret") as address:
         for headers in ({}, {"X-API-Key": "guess"}, {"X-API-Key": "sécret".encode()}):
             assert "access key" in problem(analyze(address, text="words", headers=headers), 401, "key")
@@ -268,22 +268,25 @@ def test_key_is_asked_for(gateway: Gateway, clip: bytes) -> None:
         assert httpx.get(f"{address}/api/health").status_code == 200
 
 
-def test_an_address_that_asks_too_often_is_told_when_to_come_back(gateway: Gateway) -> None:
-    with gateway(rate_limit=12) as address:  # two at once
+def test_analyze_over_the_rate_limit_returns_429_with_retry_after(gateway: Gateway) -> None:
+    with gateway(rate_limit=12) as address:  # a bucket of two requests
         assert [analyze(address, text="words").status_code for _ in range(2)] == [200, 200]
         response = analyze(address, text="words")
-        assert re.fullmatch(r"You ask too often; please try again in [1-5] s\.", problem(response, 429, "too_often"))
+        assert re.fullmatch(
+            r"There are too many requests from your address; please try again in [1-5] s\.",
+            problem(response, 429, "too_often"),
+        )
         assert 1 <= int(response.headers["Retry-After"]) <= 5
         assert httpx.get(f"{address}/api/health").status_code == 200
 
 
-def test_empty_key_asks_for_none(gateway: Gateway) -> None:
-    """As compose passes on a variable that is not set."""
+def test_empty_api_key_requires_no_key(gateway: Gateway) -> None:
+    """Compose passes a variable that is not set on as an empty string."""
     with gateway(api_key="") as address:
         assert analyze(address, text="words").status_code == 200
 
 
-def test_other_origins_may_call_only_where_configured(gateway: Gateway, address: str) -> None:
+def test_cors_allows_only_configured_origins(gateway: Gateway, address: str) -> None:
     origin = {"Origin": "https://example.org"}
     assert "access-control-allow-origin" not in httpx.get(f"{address}/api/health", headers=origin).headers
     with gateway(cors_origins=["https://example.org"]) as other:
@@ -293,7 +296,7 @@ def test_other_origins_may_call_only_where_configured(gateway: Gateway, address:
         assert "access-control-allow-origin" not in elsewhere
 
 
-def test_every_answer_has_the_security_headers(address: str) -> None:
+def test_every_response_has_security_headers(address: str) -> None:
     for response in (
         httpx.get(f"{address}/api/health"),
         analyze(address, b"not audio"),
@@ -307,7 +310,7 @@ def test_every_answer_has_the_security_headers(address: str) -> None:
         )
 
 
-def test_nothing_said_is_logged(gateway: Gateway, clip: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+def test_request_log_contains_no_text(gateway: Gateway, clip: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     with gateway() as address:
         assert analyze(address, clip, "a secret of mine").status_code == 200
         problem(analyze(address, clip, "a secret of mine\0"), 400, "unusable")
@@ -315,10 +318,10 @@ def test_nothing_said_is_logged(gateway: Gateway, clip: bytes, capfd: pytest.Cap
     assert "secret" not in out + err
 
 
-def test_request_id_of_the_caller_names_the_request_everywhere(
+def test_request_id_of_the_caller_is_used_everywhere(
     gateway: Gateway, clip: bytes, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the answer, in the log, and in the requests to the server."""
+    """Check the id in the response, in the log, and in the requests to the server."""
     sent: list[str | None] = []
     infer = AsyncEmotionClient.analyze
 
@@ -329,9 +332,9 @@ def test_request_id_of_the_caller_names_the_request_everywhere(
     monkeypatch.setattr(AsyncEmotionClient, "analyze", recorded)
     with gateway() as address:
         response = analyze(address, clip, "words", headers={"X-Request-ID": "order-66"})
-        refused = analyze(address, b"not audio", headers={"X-Request-ID": "order-67"})
+        rejected = analyze(address, b"not audio", headers={"X-Request-ID": "order-67"})
     assert response.headers["X-Request-ID"] == "order-66"
-    assert refused.headers["X-Request-ID"] == "order-67"
+    assert rejected.headers["X-Request-ID"] == "order-67"
     windows = [f"order-66.{number}" for number in range(1, len(response.json()["timeline"]) + 1)]
     assert sorted(map(str, sent)) == ["order-66", *windows]
     first, second = (json.loads(line) for line in capfd.readouterr().out.splitlines())
@@ -342,7 +345,7 @@ def test_request_id_of_the_caller_names_the_request_everywhere(
     assert "127.0.0.1" not in str(first)
 
 
-def test_fault_of_the_gateway_has_the_request_id_in_answer_and_log(
+def test_unexpected_error_has_the_request_id_in_response_and_log(
     gateway: Gateway, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> None:
@@ -359,20 +362,20 @@ def test_fault_of_the_gateway_has_the_request_id_in_answer_and_log(
     assert entries[0]["request_id"] == "order-68"
 
 
-def test_request_log_is_an_option_of_the_command() -> None:
+def test_request_log_can_be_disabled_on_the_command_line() -> None:
     assert CliApp.run(Settings, cli_args=[]).request_log
     assert not CliApp.run(Settings, cli_args=["--no-request-log"]).request_log
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "two words", 'quote"', "ümlaut".encode()])
-def test_request_id_that_cannot_be_used_is_replaced(address: str, given: str | bytes) -> None:
+def test_invalid_request_id_is_replaced(address: str, given: str | bytes) -> None:
     headers = {b"X-Request-ID": given if isinstance(given, bytes) else given.encode()}
     found = [httpx.get(f"{address}/api/health", headers=headers).headers["X-Request-ID"] for _ in range(2)]
     assert len(set(found)) == 2
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in found)
 
 
-def test_request_log_names_what_the_guard_refused_and_can_be_turned_off(
+def test_request_log_includes_rejected_requests_and_can_be_disabled(
     gateway: Gateway, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with gateway(api_key="secret") as address:
@@ -384,7 +387,7 @@ def test_request_log_names_what_the_guard_refused_and_can_be_turned_off(
     assert capfd.readouterr().out == ""
 
 
-def test_stopping_lets_an_analysis_finish(gateway: Gateway, clip: bytes) -> None:
+def test_shutdown_waits_for_a_running_analysis(gateway: Gateway, clip: bytes) -> None:
     found: list[httpx.Response] = []
     with gateway() as address:
         thread = threading.Thread(target=lambda: found.append(analyze(address, clip)))

@@ -1,4 +1,4 @@
-"""`make web`: everything up with one command, and down again."""
+"""Test that `make web` starts Triton, the gateway and the page, and stops them again."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.conftest import MAKE, launched, stage
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_everything_is_up_with_one_command_and_down_with_ctrl_c(repository: Path, page_files: Path) -> None:
+def test_make_web_starts_everything_and_stops_it_at_ctrl_c(repository: Path, page_files: Path) -> None:
     process = subprocess.Popen(
         [*MAKE, "web", f"REPOSITORY={repository}"],
         cwd=ROOT,
@@ -41,7 +41,7 @@ def test_everything_is_up_with_one_command_and_down_with_ctrl_c(repository: Path
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_port_that_is_taken_is_one_sentence(repository: Path, page_files: Path) -> None:
+def test_web_with_a_taken_port_prints_one_line(repository: Path, page_files: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -52,9 +52,9 @@ def test_port_that_is_taken_is_one_sentence(repository: Path, page_files: Path) 
     assert done.stderr.count("\n") == 1 and f"page port {port}" in done.stderr
 
 
-def test_broken_triton_ends_it(repository: Path, page_files: Path) -> None:
+def test_web_with_a_broken_triton_exits_with_1(repository: Path, page_files: Path) -> None:
     with launched(repository, "web", "--port", "0") as (process, _):
         stage(process, "preprocess").kill()
         assert process.wait(30) == 1
-        said = process.stderr.read()
-    assert said.endswith("a process of model 'preprocess' died, so that requests fail; start the server again\n")
+        output = process.stderr.read()
+    assert output.endswith("a process of model 'preprocess' died, so that requests fail; start the server again\n")

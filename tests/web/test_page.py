@@ -1,4 +1,4 @@
-"""The page in a real Chromium: somebody speaks, sends a file, types, and meets each failure."""
+"""Test the page in a real Chromium: speech, files, typed text, and every error."""
 
 import shutil
 import subprocess
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent.parent
 UI = ROOT / "web" / "ui"
 AXE = UI / "node_modules" / "axe-core" / "axe.min.js"
 SENTENCE = "This is wonderful, thank you so much!"
-ANSWER = 30_000  # ms that an answer may take while other tests run
-KEEP_WHAT_IS_SENT = """() => {
+ANSWER_TIMEOUT_MS = 30_000  # other tests may run at the same time
+RECORD_UPLOAD = """() => {
     const fetch = window.fetch;
     window.fetch = (path, options) => {
         if (options?.body instanceof FormData) window.sent = options.body.get("audio");
@@ -41,7 +41,7 @@ def playwright(require: Callable[[str], None]) -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def spoken(recordings: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the microphone hears, over and over: a clip, and a pause."""
+    """Return a WAV file for the fake microphone to repeat: a clip followed by a pause."""
     waveform = decoding.decode(recordings["austen-0890.flac"])
     path = tmp_path_factory.mktemp("microphone") / "spoken.wav"
     soundfile.write(path, np.concatenate([waveform, np.zeros(16_000, np.float32)]), 16_000, subtype="PCM_16")
@@ -54,7 +54,7 @@ def launch(playwright: Playwright, *flags: str) -> Browser:
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, spoken: Path) -> Iterator[Browser]:
-    """One whose microphone hears `spoken`."""
+    """Run Chromium with a fake microphone that plays `spoken`."""
     flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}")
     browser = launch(playwright, *flags)
     yield browser
@@ -63,7 +63,7 @@ def browser(playwright: Playwright, spoken: Path) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(page_files: Path, gateway: Gateway) -> Iterator[str]:
-    """The gateway with the page."""
+    """Run the gateway with the page and yield its address."""
     with gateway(page=page_files) as address:
         yield address
 
@@ -77,7 +77,7 @@ def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """The page, opened. Nothing may be logged as an error, nor come from elsewhere."""
+    """Open the page, and check afterwards that it logged no error and loaded nothing from another site."""
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -85,22 +85,24 @@ def page(context: BrowserContext) -> Iterator[Page]:
     page.goto("/")
     expect(page.get_by_text("Ready")).to_be_visible()
     yield page
-    assert not [error for error in errors if "Failed to load resource" not in error]  # a refusal's status
+    assert not [
+        error for error in errors if "Failed to load resource" not in error
+    ]  # logged for every rejected request
 
 
-def kind(page: Page, text: str = SENTENCE) -> None:
-    """Type."""
+def submit_text(page: Page, text: str = SENTENCE) -> None:
+    """Type a text and analyse it."""
     page.get_by_role("tab", name="Type").click()
-    page.get_by_label("What would be said").fill(text)
+    page.get_by_label("Text to analyse").fill(text)
     page.get_by_role("button", name="Analyse", exact=True).click()
 
 
-def answered(page: Page) -> None:
-    expect(page.locator("#answer")).to_be_visible(timeout=ANSWER)
+def wait_for_answer(page: Page) -> None:
+    expect(page.locator("#answer")).to_be_visible(timeout=ANSWER_TIMEOUT_MS)
 
 
 def table(page: Page) -> dict[str, list[str]]:
-    """Both, voice, words, by emotion."""
+    """Return the cells of the table by emotion: both views together, voice, words."""
     rows = page.get_by_role("table").locator("tbody tr").all()
     return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
 
@@ -109,15 +111,17 @@ def shares(probabilities: dict[str, float] | None) -> list[str]:
     return [f"{int(100 * share + 0.5)} %" for share in probabilities.values()] if probabilities else ["–"] * 5
 
 
-def test_speech_becomes_a_transcript_and_a_radar(page: Page, context: BrowserContext, speech_server: Triton) -> None:
-    """The answer is the one that `emotion` gives for that audio and text."""
+def test_recorded_speech_shows_transcript_and_radar_chart(
+    page: Page, context: BrowserContext, speech_server: Triton
+) -> None:
+    """Check that the answer equals that of `emotion` for the same audio and text."""
     context.grant_permissions(["microphone"])
-    page.evaluate(KEEP_WHAT_IS_SENT)
+    page.evaluate(RECORD_UPLOAD)
     page.get_by_role("button", name="Record").click()
     page.get_by_text("Listening. Press again").wait_for()
     page.wait_for_timeout(7000)
     page.get_by_role("button", name="Stop and analyse").click()
-    answered(page)
+    wait_for_answer(page)
     transcript = page.get_by_label("What was heard").input_value()
     assert "selfish" in transcript.lower()
 
@@ -135,9 +139,9 @@ def test_speech_becomes_a_transcript_and_a_radar(page: Page, context: BrowserCon
     assert radar.locator(".recharts-radar-polygon").count() == 3
 
 
-def test_timeline_is_linked_to_playback(page: Page) -> None:
+def test_timeline_follows_playback(page: Page) -> None:
     page.get_by_role("button", name="“then leisure”").click()
-    answered(page)
+    wait_for_answer(page)
     position = page.get_by_label("Position in the recording")
     expect(page.get_by_role("button", name="Play")).to_be_enabled()
     position.press("End")
@@ -150,36 +154,36 @@ def test_timeline_is_linked_to_playback(page: Page) -> None:
     assert "At 0:0" in page.locator(".playback .fine").inner_text()
 
 
-def test_file_is_analysed_and_its_transcript_corrected(page: Page, recordings: dict[str, bytes]) -> None:
+def test_file_with_corrected_transcript_is_analysed_again(page: Page, recordings: dict[str, bytes]) -> None:
     page.get_by_role("tab", name="File").click()
     file: Any = {"name": "clip.flac", "mimeType": "audio/flac", "buffer": recordings["austen-0880.flac"]}
     page.get_by_label("Choose a recording").set_input_files(file)
-    answered(page)
+    wait_for_answer(page)
     before = table(page)
     page.get_by_label("What was heard").fill("what a wonderful surprise")
     page.get_by_role("button", name="Analyse again").click()
     words = page.get_by_label("The words", exact=True)
-    expect(words).to_have_value("what a wonderful surprise", timeout=ANSWER)
+    expect(words).to_have_value("what a wonderful surprise", timeout=ANSWER_TIMEOUT_MS)
     after = table(page)
-    assert [row[1] for row in after.values()] == [row[1] for row in before.values()]  # the same voice
+    assert [row[1] for row in after.values()] == [row[1] for row in before.values()]  # the recording is the same
     assert [row[2] for row in after.values()] != [row[2] for row in before.values()]
 
 
-def test_typed_text_is_analysed_by_keyboard_alone(page: Page) -> None:
+def test_typed_text_is_analysed_with_the_keyboard_alone(page: Page) -> None:
     page.get_by_role("tab", name="Speak").focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Tab")
     page.keyboard.type(SENTENCE)
     page.keyboard.press("Control+Enter")
-    answered(page)
+    wait_for_answer(page)
     expect(page.locator("#answer")).to_be_focused()
     expect(page.get_by_role("button", name="What the voice says")).to_be_disabled()
     expect(page.get_by_role("heading", name="excitement", level=2)).to_be_visible()
 
 
-def test_recent_analyses_outlive_the_page_but_not_their_clearing(page: Page) -> None:
-    kind(page)
-    answered(page)
+def test_recent_analyses_survive_a_reload_until_cleared(page: Page) -> None:
+    submit_text(page)
+    wait_for_answer(page)
     page.reload()
     recent = page.get_by_role("region", name="Recent analyses")
     expect(recent.get_by_text(SENTENCE)).to_be_visible()
@@ -189,16 +193,16 @@ def test_recent_analyses_outlive_the_page_but_not_their_clearing(page: Page) -> 
     expect(recent).to_have_count(0)
 
 
-# --- failures
+# --- errors
 
 
 def alert(page: Page) -> str:
-    place = page.get_by_role("alert")
-    expect(place).to_be_visible(timeout=ANSWER)
-    return place.inner_text()
+    message = page.get_by_role("alert")
+    expect(message).to_be_visible(timeout=ANSWER_TIMEOUT_MS)
+    return message.inner_text()
 
 
-def test_microphone_that_is_denied(playwright: Playwright, site: str) -> None:
+def test_denied_microphone_shows_an_error(playwright: Playwright, site: str) -> None:
     browser = launch(playwright, "--use-fake-device-for-media-stream", "--deny-permission-prompts")
     page = browser.new_page(base_url=site)
     page.goto("/")
@@ -207,8 +211,8 @@ def test_microphone_that_is_denied(playwright: Playwright, site: str) -> None:
     browser.close()
 
 
-def test_microphone_that_is_not_there(playwright: Playwright, site: str) -> None:
-    browser = launch(playwright, "--use-fake-ui-for-media-stream")  # allows what is asked for
+def test_missing_microphone_shows_an_error(playwright: Playwright, site: str) -> None:
+    browser = launch(playwright, "--use-fake-ui-for-media-stream")  # grants every permission
     page = browser.new_page(base_url=site)
     page.goto("/")
     devices = page.evaluate("navigator.mediaDevices.enumerateDevices()")
@@ -219,78 +223,80 @@ def test_microphone_that_is_not_there(playwright: Playwright, site: str) -> None
     browser.close()
 
 
-def test_file_that_is_no_recording(page: Page) -> None:
+def test_file_without_audio_shows_an_error(page: Page) -> None:
     page.get_by_role("tab", name="File").click()
     file: Any = {"name": "notes.wav", "mimeType": "audio/wav", "buffer": b"these are notes"}
     page.get_by_label("Choose a recording").set_input_files(file)
     assert "not an audio file" in alert(page)
     page.get_by_role("button", name="Close").click()
-    kind(page)
-    answered(page)
+    submit_text(page)
+    wait_for_answer(page)
 
 
-def test_recording_that_is_too_long(page: Page, tmp_path: Path) -> None:
+def test_recording_over_the_limit_shows_an_error(page: Page, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.flac", np.zeros(61 * 16_000, np.int16), 16_000)
     page.get_by_role("tab", name="File").click()
     page.get_by_label("Choose a recording").set_input_files(tmp_path / "long.flac")
     assert "at most 60 s" in alert(page)
 
 
-def test_silence_is_said_to_be_no_speech(page: Page, tmp_path: Path) -> None:
+def test_silent_recording_shows_an_error(page: Page, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(2 * 16_000, np.int16), 16_000)
     page.get_by_role("tab", name="File").click()
     page.get_by_label("Choose a recording").set_input_files(tmp_path / "silence.wav")
-    assert "No sound is in the recording: check the microphone" in alert(page)
+    assert "The recording has no sound: check the microphone" in alert(page)
 
 
-def test_service_that_is_busy_is_tried_again(page: Page) -> None:
-    """The first answer is a refusal, as the gateway gives it; the second is its own."""
-    refused: list[Any] = []
+def test_busy_service_offers_a_retry(page: Page) -> None:
+    """Reject the first request as the gateway does, and let the second one through."""
+    rejected: list[Any] = []
 
-    def refuse_once(route: Any) -> None:
-        if refused:
+    def reject_once(route: Any) -> None:
+        if rejected:
             route.continue_()
             return
-        refused.append(route)
+        rejected.append(route)
         body = {"code": "busy", "message": "Many people are using this right now; please try again in a moment."}
         route.fulfill(status=503, headers={"Retry-After": "1"}, json=body)
 
-    page.route("**/api/analyze", refuse_once)
-    kind(page)
+    page.route("**/api/analyze", reject_once)
+    submit_text(page)
     assert "Many people" in alert(page)
     page.get_by_role("button", name="Try again", exact=True).click()
-    answered(page)
+    wait_for_answer(page)
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_server_that_is_away_and_comes_back(context: BrowserContext, gateway: Gateway, page_files: Path) -> None:
-    with gateway(page=page_files, endpoints=["127.0.0.1:9"]) as address:  # nobody listens there
+def test_unreachable_server_and_gateway_show_errors(
+    context: BrowserContext, gateway: Gateway, page_files: Path
+) -> None:
+    with gateway(page=page_files, endpoints=["127.0.0.1:9"]) as address:  # nothing listens on that port
         page = context.new_page()
         page.goto(address)
-        expect(page.get_by_text("Service away")).to_be_visible(timeout=ANSWER)
-        kind(page)
+        expect(page.get_by_text("Service unavailable")).to_be_visible(timeout=ANSWER_TIMEOUT_MS)
+        submit_text(page)
         assert "not running or can't be reached" in alert(page)
-    kind(page)  # the gateway is gone as well
+    submit_text(page)  # the gateway is stopped as well
     assert "can't be reached. Check your connection" in alert(page)
 
 
-def test_key_is_asked_for(context: BrowserContext, gateway: Gateway, page_files: Path) -> None:
+def test_missing_key_opens_a_form(context: BrowserContext, gateway: Gateway, page_files: Path) -> None:
     with gateway(page=page_files, api_key="open sesame") as address:
         page = context.new_page()
         page.goto(address)
-        kind(page)
+        submit_text(page)
         assert "access key" in alert(page)
         page.get_by_label("Access key").fill("open sesame")
-        page.get_by_role("button", name="Use it").click()
-        answered(page)
+        page.get_by_role("button", name="Use this key").click()
+        wait_for_answer(page)
 
 
-# --- everybody
+# --- accessibility and size
 
 
 @pytest.mark.parametrize("width", [375, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Browser, site: str, width: int, scheme: Any) -> None:
+def test_page_has_no_accessibility_violations(browser: Browser, site: str, width: int, scheme: Any) -> None:
     context = browser.new_context(base_url=site, color_scheme=scheme, viewport={"width": width, "height": 900})
     page = context.new_page()
     page.goto("/")
@@ -307,7 +313,7 @@ def test_axe_finds_nothing(browser: Browser, site: str, width: int, scheme: Any)
         page.get_by_role("tab", name=name).click()
         assert not violations()
     page.get_by_role("button", name="“then leisure”").click()
-    answered(page)
+    wait_for_answer(page)
     page.wait_for_timeout(500)
     assert not violations()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -319,12 +325,12 @@ def test_axe_finds_nothing(browser: Browser, site: str, width: int, scheme: Any)
     context.close()
 
 
-def test_page_is_light(page_files: Path) -> None:
+def test_page_is_within_its_size_budget(page_files: Path) -> None:
     done = subprocess.run(["npm", "run", "budget"], cwd=UI, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("script", ["lint", "test"])
-def test_page_passes_its_own_checks(page_files: Path, script: str) -> None:
+def test_page_passes_lint_and_unit_tests(page_files: Path, script: str) -> None:
     done = subprocess.run(["npm", "run", script], cwd=UI, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""How often one caller may ask, on a clock of the test's own."""
+"""Test the rate limit with an injected clock."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from web.gateway.rate_limit import RateLimit
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A clock that moves only when a test sets it."""
 
     now = 1000.0
 
@@ -17,7 +17,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("per_minute", "burst"), [(60, 10), (6, 1), (1, 1), (600, 100)])
-def test_try_acquire_admits_a_burst_and_then_tells_the_wait_for_the_next_token(per_minute: float, burst: int) -> None:
+def test_try_acquire_after_a_burst_returns_the_wait_for_the_next_token(per_minute: float, burst: int) -> None:
     clock = Clock()
     limit = RateLimit(per_minute, clock)
     assert [limit.try_acquire("a") for _ in range(burst)] == [0] * burst
@@ -42,7 +42,7 @@ def test_caller_of_an_ipv6_address_is_its_network(address: str, expected: str) -
     assert caller(address) == expected
 
 
-def test_try_acquire_of_a_caller_who_is_rejected_does_not_lengthen_the_wait() -> None:
+def test_try_acquire_of_a_rejected_caller_does_not_lengthen_the_wait() -> None:
     clock = Clock()
     limit = RateLimit(6, clock)
     assert [limit.try_acquire("a") for _ in range(5)] == [0, 10, 10, 10, 10]
@@ -50,7 +50,7 @@ def test_try_acquire_of_a_caller_who_is_rejected_does_not_lengthen_the_wait() ->
     assert limit.try_acquire("a") == 6
 
 
-def test_callers_who_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limit_keeps_a_bounded_number_of_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MAX_CALLERS", 3)
     limit = RateLimit(1, Clock())
     for name in "abcd":

@@ -1,4 +1,4 @@
-"""What browsers record, and what pretends to be a recording."""
+"""Test the decoding of recordings from browsers, and of files that are no recordings."""
 
 import io
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emotion import decoding
 from tests.encoding import CONTAINERS, encode_with_ffmpeg
-from web.gateway.errors import Failure
+from web.gateway.errors import ApiError
 from web.gateway.recordings import decode
 
 MAX_SECONDS = 60.0
@@ -22,20 +22,20 @@ def waveform(recordings: dict[str, bytes]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("name", CONTAINERS)
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
-def test_what_was_cut_is_refused(name: str, share: float, waveform: NDArray[np.float32]) -> None:
+def test_decode_of_a_truncated_file_raises_400(name: str, share: float, waveform: NDArray[np.float32]) -> None:
     whole = encode_with_ffmpeg(waveform, name)
-    with pytest.raises(Failure, match="truncated") as raised:
+    with pytest.raises(ApiError, match="truncated") as raised:
         decode(whole[: int(len(whole) * share)], MAX_SECONDS)
     assert raised.value.status == 400 and "\n" not in raised.value.message
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_recordings_are_decoded_as_they_are_served(name: str, waveform: NDArray[np.float32]) -> None:
+def test_decode_of_browser_recordings_equals_the_served_decoder(name: str, waveform: NDArray[np.float32]) -> None:
     data = encode_with_ffmpeg(waveform, name)
     np.testing.assert_array_equal(decode(data, MAX_SECONDS), decoding.decode(data))
 
 
-def test_files_are_decoded_as_they_are_served(recordings: dict[str, bytes]) -> None:
+def test_decode_of_files_equals_the_served_decoder(recordings: dict[str, bytes]) -> None:
     for data in recordings.values():
         np.testing.assert_array_equal(decode(data, MAX_SECONDS), decoding.decode(data))
 
@@ -50,14 +50,14 @@ def test_files_are_decoded_as_they_are_served(recordings: dict[str, bytes]) -> N
         (b"\xff\xf1" + bytes(1000), "The recording"),
     ],
 )
-def test_what_is_not_a_recording_gets_a_sentence(data: bytes, words: str) -> None:
-    with pytest.raises(Failure) as raised:
+def test_decode_of_other_files_raises_a_user_message(data: bytes, words: str) -> None:
+    with pytest.raises(ApiError) as raised:
         decode(data, MAX_SECONDS)
     assert raised.value.message.startswith(words) and raised.value.message.endswith(".")
     assert "AUDIO" not in raised.value.message
 
 
-def test_video_without_sound_says_so() -> None:
+def test_decode_of_a_video_without_sound_raises() -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as file:
         stream = file.add_stream("mpeg4", rate=10)
@@ -68,5 +68,5 @@ def test_video_without_sound_says_so() -> None:
                 file.mux(packet)
         for packet in stream.encode(None):
             file.mux(packet)
-    with pytest.raises(Failure, match="has no sound in it"):
+    with pytest.raises(ApiError, match="has no sound in it"):
         decode(buffer.getvalue(), MAX_SECONDS)

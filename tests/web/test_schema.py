@@ -1,4 +1,4 @@
-"""The API keeps its own OpenAPI schema, tried with made-up requests, good and bad."""
+"""Test that the API conforms to its OpenAPI schema, with generated valid and invalid requests."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 
 
-def test_answers_keep_the_schema(address: str, tmp_path: Path) -> None:
+def test_api_responses_conform_to_the_schema(address: str, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/api/openapi.json"]
-    # a schema can't say which bytes are a recording, nor that one of two fields must be there
+    # a schema cannot express which bytes are a recording, nor that one of two fields is required
     command += [
         "--checks",
         "all",

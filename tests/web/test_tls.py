@@ -1,4 +1,4 @@
-"""The gateway over real HTTPS: who gets through, and certificates that are renewed while it runs."""
+"""Test the gateway over real HTTPS: accepted and rejected callers, and certificate renewal without a restart."""
 
 import re
 import ssl
@@ -27,7 +27,7 @@ def secret(tmp_path: Path) -> Secret:
 
 @contextmanager
 def https(secret: Secret, *options: str) -> Iterator[str]:
-    """`python -m web.gateway` with the certificate of `secret`: HOST:PORT."""
+    """Run `python -m web.gateway` with the certificate of `secret`, and yield its HOST:PORT."""
     port = free_ports("127.0.0.1", {"page": 0})["page"]
     files = ["--tls-certificate", secret.directory / "tls.crt", "--tls-private-key", secret.directory / "tls.key"]
     command = [sys.executable, "-m", "web.gateway", "--port", str(port), *map(str, files), *options]
@@ -47,7 +47,7 @@ def https(secret: Secret, *options: str) -> Iterator[str]:
 
 
 def caller(authority: Path, pair: Path | None = None) -> httpx.Client:
-    """One that trusts authority.crt, and shows pair.crt."""
+    """Return an HTTP client that trusts AUTHORITY.crt and, if given, presents PAIR.crt."""
     context = ssl.create_default_context(cafile=f"{authority}.crt")
     if pair:
         context.load_cert_chain(f"{pair}.crt", f"{pair}.key")
@@ -55,12 +55,12 @@ def caller(authority: Path, pair: Path | None = None) -> httpx.Client:
 
 
 def status(address: str, authority: Path, pair: Path | None = None) -> int:
-    """Of a request on a connection of its own."""
+    """Return the status of a request over a new connection."""
     with caller(authority, pair) as client:
         return client.get(f"https://{address}/api/openapi.json").status_code
 
 
-def test_who_trusts_the_authority_is_answered_and_plaintext_is_refused(secret: Secret, server: Triton) -> None:
+def test_https_answers_callers_who_trust_the_authority_and_rejects_plaintext(secret: Secret, server: Triton) -> None:
     stranger = secret.authority.parent / "stranger"
     openssl(stranger, "another authority")
     with https(secret, "--endpoints", f'["{server.grpc_url}"]') as address:
@@ -74,18 +74,18 @@ def test_who_trusts_the_authority_is_answered_and_plaintext_is_refused(secret: S
         assert status(address, secret.authority) == 200
 
 
-def test_nothing_listens_beyond_this_machine(secret: Secret) -> None:
-    """Where no address was given."""
+def test_server_by_default_listens_on_loopback_only(secret: Secret) -> None:
+    """Check the default address."""
     with https(secret) as address:
         port = int(address.rpartition(":")[2])
         listening = [one.laddr for one in psutil.net_connections("inet") if one.status == psutil.CONN_LISTEN]
         assert [one.ip for one in listening if one.port == port] == ["127.0.0.1"]
 
 
-def test_a_renewed_certificate_is_served_at_once(secret: Secret) -> None:
+def test_https_serves_a_renewed_certificate_at_once(secret: Secret) -> None:
     with https(secret) as address, caller(secret.authority) as connected:
         assert connected.get(f"https://{address}/api/openapi.json").status_code == 200
-        for options in ([], ["-newkey", "rsa:2048"]):  # a key of another kind, too
+        for options in ([], ["-newkey", "rsa:2048"]):  # also with another type of key
             before = secret.certificate
             assert presented(address) == before
             secret.renew(*options)
@@ -94,7 +94,7 @@ def test_a_renewed_certificate_is_served_at_once(secret: Secret) -> None:
         assert connected.get(f"https://{address}/api/openapi.json").status_code == 200
 
 
-def test_files_that_do_not_fit_each_other_are_not_taken(secret: Secret) -> None:
+def test_https_ignores_files_that_do_not_belong_together(secret: Secret) -> None:
     with https(secret) as address:
         before = secret.certificate
         key = secret.directory / "tls.key"
@@ -109,7 +109,7 @@ def test_files_that_do_not_fit_each_other_are_not_taken(secret: Secret) -> None:
         assert before != presented(address) == secret.certificate
 
 
-def test_callers_must_show_a_certificate_where_an_authority_is_set(secret: Secret) -> None:
+def test_https_with_client_ca_rejects_callers_without_a_certificate(secret: Secret) -> None:
     own, first, second = secret.made(), *(secret.authority.parent / name for name in ("first", "second"))
     for authority in (first, second):
         openssl(authority, authority.name)
@@ -120,14 +120,14 @@ def test_callers_must_show_a_certificate_where_an_authority_is_set(secret: Secre
         for pair in (None, first):
             with pytest.raises(httpx.TransportError):
                 status(address, secret.authority, pair)
-        authorities.write_bytes(Path(f"{first}.crt").read_bytes())  # renewed, too
+        authorities.write_bytes(Path(f"{first}.crt").read_bytes())  # the authority file is renewed as well
         assert status(address, secret.authority, first) == 200
         for pair in (None, own, second):
             with pytest.raises(httpx.TransportError):
                 status(address, secret.authority, pair)
 
 
-def test_settings_that_do_not_go_together_get_one_sentence(secret: Secret) -> None:
+def test_gateway_with_conflicting_settings_prints_one_line(secret: Secret) -> None:
     certificate, key = (str(secret.directory / name) for name in ("tls.crt", "tls.key"))
     other = f"{secret.made()}.key"
     for options, words in (

@@ -1,4 +1,4 @@
-"""Distributed tracing: one trace from an HTTP request to the model `fusion`, as a real collector gets it."""
+"""Test distributed tracing with a real collector: one trace from an HTTP request to the model `fusion`."""
 
 import json
 import os
@@ -26,7 +26,7 @@ SERVED = "POST /api/analyze"  # the gateway's span
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # the example of W3C's recommendation
 SAMPLED = f"00-{TRACE}-{CALLER}-01"
 ATTEMPTS = 5  # Triton drops the trace context of 2 to 5 in 100 requests over gRPC (docs/tracing.md)
-ARRIVAL_S = 4.0  # in which spans arrive, unless they are lost: both exporters send every 0.1 s
+ARRIVAL_TIMEOUT_S = 4.0  # both exporters send every 0.1 s
 QUIET_S = 1.0  # after which no more spans are expected
 
 
@@ -38,7 +38,7 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def triton(repository: Path, collector: Collector) -> Iterator[Triton]:
-    """Triton that traces the requests whose callers ask for it."""
+    """Run a Triton that traces requests with a sampled trace context."""
     settings = (
         "mode=opentelemetry",
         "level=TIMESTAMPS",
@@ -52,7 +52,7 @@ def triton(repository: Path, collector: Collector) -> Iterator[Triton]:
 
 @contextmanager
 def gateway_process(triton: Triton, **variables: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """`python -m web.gateway`: its address, and what reads the next line of its request log."""
+    """Run `python -m web.gateway`; yield its address and a function that reads the next line of its request log."""
     port = str(free_ports("127.0.0.1", {"page": 0})["page"])
     command = [sys.executable, "-m", "web.gateway", "--port", port, "--endpoints", json.dumps([triton.grpc_url])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")} | variables
@@ -71,7 +71,7 @@ def gateway_process(triton: Triton, **variables: str) -> Iterator[tuple[str, Cal
 
 @pytest.fixture(scope="module")
 def gateway(triton: Triton, collector: Collector) -> Iterator[tuple[str, Callable[[], str]]]:
-    """A gateway with spans."""
+    """Run a gateway that exports spans."""
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_SERVICE_NAME": "emoserve-gateway",
@@ -92,7 +92,7 @@ def traced(collector: Collector, send: Callable[[str], object], *further: str) -
     for _ in range(ATTEMPTS):
         trace = secrets.token_hex(16)
         send(trace)
-        found = collector.of_trace(trace, ARRIVAL_S, lambda spans: wanted <= set(spans))
+        found = collector.of_trace(trace, ARRIVAL_TIMEOUT_S, lambda spans: wanted <= set(spans))
         if wanted <= set(found):
             return found
     pytest.fail(f"none of {ATTEMPTS} traces was complete")
@@ -121,7 +121,7 @@ def test_gateway_request_without_traceparent_starts_a_trace_that_the_log_names(
         analyze(address, headers | {"X-Request-ID": request_id})
         while (entry := json.loads(log_line()))["request_id"] != request_id:
             pass
-        spans = collector.of_trace(entry["trace_id"], ARRIVAL_S, lambda found: SERVED in found)
+        spans = collector.of_trace(entry["trace_id"], ARRIVAL_TIMEOUT_S, lambda found: SERVED in found)
         assert spans[SERVED].parent == ""
 
 
@@ -169,5 +169,5 @@ def test_client_headers_reach_triton(triton: Triton, collector: Collector) -> No
         ({}, {}),
     ],
 )
-def test_trace_headers_pass_on_what_is_well_formed_and_sampled(given: Any, passed_on: dict[str, str]) -> None:
+def test_trace_headers_pass_on_a_valid_sampled_context(given: Any, passed_on: dict[str, str]) -> None:
     assert trace_headers(Headers(given)) == passed_on
