@@ -1,4 +1,4 @@
-"""Client of the emotion server: send speech and its transcript, get the probabilities of five emotions."""
+"""Python client of the emotion server, which returns the probabilities of five emotions for speech and text."""
 
 from emotion_client.channel import TLS
 from emotion_client.client import AsyncEmotionClient, EmotionClient

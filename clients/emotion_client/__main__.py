@@ -1,4 +1,4 @@
-"""`python -m emotion_client`: the same as the `emotion-client` command."""
+"""Run `python -m emotion_client`, which is the `emotion-client` command."""
 
 import sys
 

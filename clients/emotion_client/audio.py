@@ -1,4 +1,4 @@
-"""Audio in any form a caller has it -> the bytes of one encoded file."""
+"""Convert audio from a path, bytes or a waveform to the bytes of one encoded file."""
 
 import struct
 from os import PathLike
@@ -12,19 +12,24 @@ from emotion_client.errors import InvalidInput
 from emotion_client.types import Audio
 
 _IEEE_FLOAT = 3  # WAVE format tag
-_LOUDEST = 8.0  # peak that the server still accepts, 18 dB over full scale (MAX_PEAK of its emotion/decoding.py)
+_MAX_PEAK = 8.0  # largest sample that the server accepts, 18 dB over full scale (MAX_PEAK of emotion/decoding.py)
 
 
 def encode(audio: Audio, rate: int | None = None) -> bytes:
-    """The bytes of an audio file: those given, those of the file at a path, or a WAV made of a waveform.
+    """Return the bytes of an audio file.
+
+    Args:
+        audio: the bytes of a file, which are returned unchanged; the path of a file; or a waveform, [n] or
+            [n, channels], which becomes a WAV file.
+        rate: sample rate in Hz; required for a waveform, and rejected otherwise.
 
     Raises:
-        InvalidInput: no such file, an empty one, a waveform without its rate, or one that is no waveform.
+        InvalidInput: the file cannot be read or is empty, or the waveform or its rate is invalid.
     """
     if isinstance(audio, np.ndarray):
         return _wav(audio, rate)
     if rate is not None:
-        raise InvalidInput("rate goes with a waveform only: an audio file carries its own")
+        raise InvalidInput("rate is only for a waveform: leave it out, as an audio file contains its own sample rate")
     match audio:
         case bytes() | bytearray() | memoryview():
             data, name = bytes(audio), "audio"
@@ -33,7 +38,9 @@ def encode(audio: Audio, rate: int | None = None) -> bytes:
         case _:
             raise InvalidInput(f"audio must be bytes, a path or a numpy waveform, not {type(audio).__name__}")
     if not data:
-        raise InvalidInput(f"{name} has zero bytes: give a whole audio file, such as WAV or MP3, or None for no audio")
+        raise InvalidInput(
+            f"{name} has zero bytes: give a whole WAV, FLAC, MP3, Ogg, M4A or WebM file, or None for no audio"
+        )
     return data
 
 
@@ -42,12 +49,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput(f"cannot read audio file {path}: {error.strerror}") from None
-    except ValueError as error:  # a NUL in the name
+    except ValueError as error:  # the path contains a NUL character
         raise InvalidInput(f"cannot read audio file {str(path)!r}: {error}") from None
 
 
 def _wav(waveform: NDArray[Any], rate: int | None) -> bytes:
-    """A WAV file of 32-bit floats, the server's own sample type: [n] or [n, channels] at `rate` Hz."""
+    """Return a waveform, [n] or [n, channels] at `rate` Hz, as a WAV file of float32, the server's sample type."""
     if rate is None:
         raise InvalidInput("a waveform needs its sample rate: give rate in Hz")
     if rate != int(rate) or not 0 < rate < 1 << 32:
@@ -70,13 +77,13 @@ def _wav(waveform: NDArray[Any], rate: int | None) -> bytes:
 
 
 def _float32(waveform: NDArray[Any]) -> NDArray[np.float32]:
-    """Little-endian float32 with full scale at 1.0."""
+    """Return the waveform as little-endian float32 with full scale at 1.0."""
     if waveform.dtype in (np.int16, np.int32):
         return (waveform / -float(np.iinfo(waveform.dtype).min)).astype("<f4")
     if waveform.dtype.kind != "f":
         raise InvalidInput(f"a waveform must be floating point, int16 or int32, not {waveform.dtype}")
     peak = np.abs(waveform).max()
-    if not peak <= _LOUDEST:  # also true of NaN
+    if not peak <= _MAX_PEAK:  # written with `not` so that NaN is rejected, too
         raise InvalidInput(
             f"a floating-point waveform must lie in [-1, 1], this one reaches {peak:g}: divide 16-bit integers by 32768"
         )

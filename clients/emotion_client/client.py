@@ -1,4 +1,4 @@
-"""The clients, blocking and asyncio, over one gRPC channel each."""
+"""The blocking and the asyncio client, each with one gRPC channel."""
 
 import asyncio
 import json
@@ -49,30 +49,38 @@ _SPEECH_OUTPUTS: tuple[str, ...] = (
     "LANGUAGE",
     "LANGUAGE_PROBABILITY",
 )
-_PAUSE = 1.0  # s in which a broken server ends itself, so that the next attempt finds another, or waits for its return
-_CLOSED = "this client was closed: make another one"
-_LONGEST_DEADLINE = 86_400.0  # s: far inside what gRPC and Triton can count
+_RETRY_PAUSE_S = 1.0  # a broken server exits within this time; the retry then reaches another one or its restart
+_CLOSED = "this client is closed: create a new one"
+_MAX_DEADLINE_S = 86_400.0  # far below the limits of gRPC and Triton
 _HEADER_NAME, _HEADER_VALUE = re.compile(r"[0-9a-z_.-]+"), re.compile(r"[ -~]*")  # what gRPC accepts as metadata
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request, ready to send."""
+    """A request that is ready to send.
 
-    arguments: dict[str, Any]  # of InferenceServerClient.infer
-    deadline: float  # s
-    prepared: float  # ms it took
-    sent: float  # s on the clock of time.perf_counter
+    Attributes:
+        arguments: keyword arguments of InferenceServerClient.infer.
+        deadline: seconds that the call may take, retries included.
+        prepare_ms: milliseconds that its preparation took.
+        sent: time.perf_counter() when it was first sent.
+        has_audio: whether it has audio.
+    """
+
+    arguments: dict[str, Any]
+    deadline: float
+    prepare_ms: float
+    sent: float
     has_audio: bool
 
-    def again(self, pause: float = 0.0) -> Self | None:
-        """The same after `pause` seconds more, with what is then left of its deadline; None if nothing is."""
-        left = self.deadline - pause - (time.perf_counter() - self.sent)
-        return replace(self, arguments=self.arguments | _time_limits(left)) if left > 0 else None
+    def retry_after(self, pause: float = 0.0) -> Self | None:
+        """Return the request to send again after `pause` seconds, or None if its deadline will have passed by then."""
+        remaining = self.deadline - pause - (time.perf_counter() - self.sent)
+        return replace(self, arguments=self.arguments | _time_limits(remaining)) if remaining > 0 else None
 
 
 class _Client:
-    """What both clients share: from an utterance to a request, and from an answer to an EmotionResult."""
+    """Base of both clients: converts utterances to requests and answers to results."""
 
     def __init__(
         self,
@@ -90,7 +98,7 @@ class _Client:
         if priority not in get_args(Priority):
             raise InvalidInput(f"priority must be one of {', '.join(get_args(Priority))}, not {priority!r}")
         if not 0 <= confident_from <= 1:
-            raise InvalidInput(f"confident_from must be from 0 to 1, not {confident_from:g}")
+            raise InvalidInput(f"confident_from must be from 0 to 1 (default: 0.9), not {confident_from:g}")
         self._confident_from = confident_from
         self._priority, self._retries = priority, retries
         self._connection = connection(self._endpoints, tls, retries)
@@ -104,14 +112,20 @@ class _Client:
         deadline: float | None,
         headers: Mapping[str, str] | None,
     ) -> _Request:
-        """Check and encode. Raises InvalidInput for what the server need not see, CircuitOpen in an outage."""
+        """Check an utterance and encode it as a request.
+
+        Raises:
+            InvalidInput: the server would reject the utterance or cannot receive it.
+            CircuitOpen: no server has answered for a while.
+            EmotionError: the client is closed.
+        """
         start = time.perf_counter()
         if self._closed:
             raise EmotionError(_CLOSED)
         if utterance.audio is None and not utterance.text:
             raise InvalidInput("neither audio nor text was given: give at least one")
         if utterance.audio is None and utterance.rate is not None:
-            raise InvalidInput("rate goes with a waveform only, and no audio was given")
+            raise InvalidInput("rate is only for a waveform: leave it out, as no audio was given")
         if utterance.transcribe and (utterance.audio is None or utterance.text):
             raise InvalidInput("transcribe recognises the text of audio: give audio, and no text")
         inputs = [_tensor("AUDIO", b"" if utterance.audio is None else encode(utterance.audio, utterance.rate))]
@@ -135,16 +149,21 @@ class _Client:
         return _Request(arguments, seconds, 1e3 * (sent - start), sent, utterance.audio is not None)
 
     def _result(self, request: _Request, answer: triton.InferResult) -> EmotionResult:
-        self._breaker.answered()
-        self._hedges.answered()
+        """Convert an answer to a result.
+
+        Raises:
+            EmotionError: the answer contains NaN, which the server uses to withhold it.
+        """
+        self._breaker.record_success()
+        self._hedges.record_success()
         fused, audio, text = (_by_name(answer.as_numpy(name)[0]) for name in _OUTPUTS[:3])
         checkpoint = json.loads(answer.as_numpy("CHECKPOINT")[0, 0])
         transcript, transcript_confidence = _transcript(answer)
         assert fused is not None  # a softmax is never all zero
         if any(math.isnan(probability) for probability in fused.values()):
             raise EmotionError(
-                f"the server at {', '.join(self._endpoints)} withheld its answer, as another request of the batch held "
-                "an empty tensor: send the request again"
+                f"the server at {', '.join(self._endpoints)} withheld its answer because another request in the batch "
+                "had an empty tensor: send the request again"
             )
         confidence = float(answer.as_numpy("CONFIDENCE")[0, 0])
         is_confident = confidence >= self._confident_from
@@ -161,57 +180,62 @@ class _Client:
             request_id=answer.get_response().id,
             checkpoint=checkpoint["digest"],
             untrained=tuple(checkpoint["untrained"]),
-            timings=Timings(prepare=request.prepared, request=1e3 * (time.perf_counter() - request.sent)),
+            timings=Timings(prepare=request.prepare_ms, request=1e3 * (time.perf_counter() - request.sent)),
             transcript_confidence=transcript_confidence,
         )
 
     def _second_attempt(self, request: _Request, error: InferenceServerException) -> _Request:
-        """What to send after a pause, where a server was broken: once, as it may be this request that breaks servers.
+        """Return the request to send after _RETRY_PAUSE_S if a server was broken.
 
-        Raises EmotionError where there is none.
+        There is only one second attempt, because this request may be what breaks servers.
+
+        Raises:
+            EmotionError: there is no second attempt.
         """
-        again = request.again(_PAUSE) if self._retries and is_broken_server(error) else None
-        if again is None:
+        retry = request.retry_after(_RETRY_PAUSE_S) if self._retries and is_broken_server(error) else None
+        if retry is None:
             raise self._failure(request, error) from None
-        return again
+        return retry
 
     def _hedge(self, request: _Request) -> _Request | None:
-        """What to send beside `request`, whose answer is long in coming; None where there is no time or no budget."""
-        again = request.again()
-        return again if again and self._hedges.take() else None
+        """Return the hedge of a request whose answer is late, or None if there is no time or budget left."""
+        hedge = request.retry_after()
+        return hedge if hedge and self._hedges.try_acquire() else None
 
     def _failure(self, request: _Request, error: InferenceServerException) -> EmotionError:
+        """Return the exception to raise for a failed request, and record it in the circuit breaker."""
         failure = from_triton(error, self._endpoints, request.arguments["model_name"], request.deadline)
         if not is_outage(error):
-            self._breaker.answered()
+            self._breaker.record_success()
         elif self._retries:
-            self._breaker.failed(str(failure))
+            self._breaker.record_failure(str(failure))
         return failure
 
 
 class EmotionClient(_Client):
-    """Blocking client; threads may share it. Close it, or use it in a `with` statement.
+    """Blocking client, which threads may share. Close it, or use it in a `with` statement.
 
-    A call that finds no server, or one that is too busy, is retried with exponential backoff and jitter for about 8 s;
-    one that met a broken server, once more. Retries have a budget: when most calls fail, each is tried once. When for
-    10 s no call was answered, calls fail at once with CircuitOpen, but for one every 2 s, until that one is answered.
+    Calls are retried with exponential backoff and jitter for about 8 s if no server is reachable or all are too busy,
+    and once if a server was broken. Retries have a budget: when most calls fail, each is sent only once. When no call
+    was answered for 10 s, calls fail at once with CircuitOpen, except for one every 2 s, until a call is answered.
 
     Args:
-        endpoints: HOST:PORT of the server's gRPC endpoint. Calls go round-robin over all addresses that one DNS name
-            has (it is looked up again as servers come and go), or over several endpoints (each looked up once, now).
-        deadline: seconds that a call may take, retries included.
+        endpoints: HOST:PORT of the server's gRPC endpoint, or of several. Calls are distributed round-robin over all
+            addresses of one DNS name (which is looked up again as servers change) or over several endpoints (each
+            looked up only once, here).
+        deadline: seconds that a call may take, retries included; above 0 and at most 86400.
         tls: how to encrypt; None for no encryption.
-        retries: False sends every call, and once, whatever came of it and of those before; a load test must, to count
-            refusals.
-        priority: "bulk" for work that nobody waits for: the server answers those first who do.
-        hedge_after: seconds after which a call that has no answer yet is sent once more, to the next of several
-            servers; the first answer counts, and the other call is cancelled. One for every ten calls that were
-            answered at most, and ten at once. A good value is what 95 in 100 calls take. None sends no call twice.
-        confident_from: confidence from which an answer counts as confident: with 0.9, nine in ten confident answers are
-            right on utterances such as the checkpoint was calibrated on.
+        retries: False sends every call exactly once, without retries and circuit breaker. Load tests need this to
+            count rejections.
+        priority: "interactive", or "bulk" for calls that no user waits for: the server answers interactive ones first.
+        hedge_after: seconds after which an unanswered call is sent a second time, to the next of several servers. The
+            first answer is used, and the other call is cancelled. At most one call in ten is hedged, and at most ten
+            at once. A good value is the 95th percentile of the latency. None sends no call twice.
+        confident_from: smallest confidence of a confident answer, 0 to 1. With 0.9, nine in ten confident answers are
+            right on utterances like those that the checkpoint was calibrated on.
 
     Raises:
-        InvalidInput: an endpoint, deadline, threshold or certificate that can't be used.
+        InvalidInput: an endpoint, deadline, threshold or certificate cannot be used.
     """
 
     def __init__(
@@ -239,25 +263,32 @@ class EmotionClient(_Client):
         deadline: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> EmotionResult:
-        """The emotion of one utterance; `audio`, `text`, `rate` and `transcribe` as in Utterance.
+        """Return the emotion of one utterance.
 
         Args:
-            request_id: names the request in the server's log; made up where None.
-            deadline: seconds, in place of the client's own.
-            headers: gRPC metadata to send with the request, such as `traceparent` of W3C Trace Context; their names are
-                in lower case, their values in ASCII.
+            audio: see Utterance.
+            text: see Utterance.
+            rate: see Utterance.
+            transcribe: see Utterance.
+            request_id: id of the request in the server's log; generated if None.
+            deadline: seconds that this call may take; the client's deadline if None.
+            headers: gRPC metadata to send with the request, such as `traceparent` of W3C Trace Context. Names must be
+                in lower case, values in printable ASCII.
 
         Raises:
-            InvalidInput, NoSpeech, Unavailable, DeadlineExceeded, EmotionError: no answer, and why.
+            InvalidInput: the utterance cannot be used; NoSpeech if it has neither sound nor text.
+            Unavailable: no server could be reached (Unreachable, CircuitOpen), or all are too busy.
+            DeadlineExceeded: the answer did not arrive in time.
+            EmotionError: any other error, such as a missing model or a failed server.
         """
         request = self._prepare(Utterance(audio, text, rate, transcribe), request_id, deadline, headers)
         try:
             try:
                 answer = self._infer(request)
             except InferenceServerException as error:
-                again = self._second_attempt(request, error)
-                time.sleep(_PAUSE)
-                answer = self._infer(again)
+                retry = self._second_attempt(request, error)
+                time.sleep(_RETRY_PAUSE_S)
+                answer = self._infer(retry)
         except InferenceServerException as error:
             raise self._failure(request, error) from None
         return self._result(request, answer)
@@ -265,9 +296,14 @@ class EmotionClient(_Client):
     def analyze_many(
         self, utterances: Iterable[Utterance], concurrency: int = 16
     ) -> list[EmotionResult | EmotionError]:
-        """The emotion of each utterance, in their order, with `concurrency` requests under way at a time.
+        """Return the emotion of each utterance, in the same order.
 
-        An utterance that failed has its exception in its place; the others go on.
+        Args:
+            utterances: the utterances.
+            concurrency: number of requests in flight.
+
+        Returns:
+            A result for each utterance, or the exception if it failed. A failure does not stop the others.
         """
 
         def one(utterance: Utterance) -> EmotionResult | EmotionError:
@@ -281,7 +317,7 @@ class EmotionClient(_Client):
             return list(executor.map(one, utterances))
 
     def _infer(self, request: _Request) -> triton.InferResult:
-        """The first answer, of one attempt or of two."""
+        """Return the first answer, of one attempt or, with a hedge, of two."""
         if self._hedge_after is None:
             return self._triton.infer(**request.arguments)
         outcomes: SimpleQueue[tuple[triton.InferResult, InferenceServerException | None]] = SimpleQueue()
@@ -321,7 +357,7 @@ class EmotionClient(_Client):
 
 
 class AsyncEmotionClient(_Client):
-    """The asyncio twin of EmotionClient, which says what the arguments mean. Create it where an event loop runs."""
+    """The asyncio version of EmotionClient, with the same arguments. Create it inside a running event loop."""
 
     def __init__(
         self,
@@ -334,7 +370,7 @@ class AsyncEmotionClient(_Client):
         hedge_after: float | None = None,
         confident_from: float = 0.9,
     ) -> None:
-        asyncio.get_running_loop()  # the channel is bound to a loop: without one, say so here and not at the first call
+        asyncio.get_running_loop()  # the channel is bound to a loop: without one, fail here and not at the first call
         super().__init__(endpoints, deadline, tls, retries, priority, hedge_after, confident_from)
         self._triton = triton_aio.InferenceServerClient(**self._connection)
 
@@ -349,30 +385,30 @@ class AsyncEmotionClient(_Client):
         deadline: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> EmotionResult:
-        """As EmotionClient.analyze."""
-        # in a thread, since reading a file would hold up the loop
+        """Return the emotion of one utterance, like EmotionClient.analyze."""
+        # in a thread, because reading a file blocks the event loop
         utterance = Utterance(audio, text, rate, transcribe)
         request = await asyncio.to_thread(self._prepare, utterance, request_id, deadline, headers)
         try:
             try:
                 answer = await self._infer(request)
             except InferenceServerException as error:
-                again = await asyncio.to_thread(self._second_attempt, request, error)
-                await asyncio.sleep(_PAUSE)
-                answer = await self._infer(again)
+                retry = await asyncio.to_thread(self._second_attempt, request, error)
+                await asyncio.sleep(_RETRY_PAUSE_S)
+                answer = await self._infer(retry)
         except InferenceServerException as error:
             raise await asyncio.to_thread(self._failure, request, error) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise EmotionError("the call was cancelled, since this client was closed") from None
+            raise EmotionError("the call was cancelled because this client was closed") from None
         return self._result(request, answer)
 
     async def analyze_many(
         self, utterances: Iterable[Utterance], concurrency: int = 16
     ) -> list[EmotionResult | EmotionError]:
-        """As EmotionClient.analyze_many."""
+        """Return the emotion of each utterance, like EmotionClient.analyze_many."""
         slots = asyncio.Semaphore(concurrency)
 
         async def one(utterance: Utterance) -> EmotionResult | EmotionError:
@@ -386,7 +422,12 @@ class AsyncEmotionClient(_Client):
         return await asyncio.gather(*map(one, utterances))
 
     async def is_ready(self, *, transcribe: bool = False, deadline: float = 2.0) -> bool:
-        """Whether the server says within `deadline` s that it takes utterances, or those that are to be transcribed."""
+        """Return whether the server reports that it is ready.
+
+        Args:
+            transcribe: whether it must be ready to transcribe speech.
+            deadline: seconds to wait for its answer.
+        """
         if self._closed:
             return False
         try:
@@ -395,7 +436,7 @@ class AsyncEmotionClient(_Client):
             return False
 
     async def _infer(self, request: _Request) -> triton.InferResult:
-        """The first answer, of one attempt or of two."""
+        """Return the first answer, of one attempt or, with a hedge, of two."""
         if self._hedge_after is None:
             return await self._triton.infer(**request.arguments)
         attempts = [asyncio.ensure_future(self._triton.infer(**request.arguments))]
@@ -414,7 +455,7 @@ class AsyncEmotionClient(_Client):
         finally:
             for attempt in attempts:
                 attempt.cancel()
-            await asyncio.gather(*attempts, return_exceptions=True)  # until they are
+            await asyncio.gather(*attempts, return_exceptions=True)  # wait until they are cancelled
 
     async def close(self) -> None:
         """Close the channel."""
@@ -429,23 +470,31 @@ class AsyncEmotionClient(_Client):
 
 
 def _checked_utterance(utterance: object) -> Utterance:
-    """Return it. Raises InvalidInput for what is none, such as a path."""
+    """Return an utterance unchanged.
+
+    Raises:
+        InvalidInput: the argument is something else, such as a path.
+    """
     if not isinstance(utterance, Utterance):
         raise InvalidInput(
-            f"utterances must be of the class Utterance, not {type(utterance).__name__}: "
+            f"each utterance must be an Utterance, not {type(utterance).__name__}: "
             'give Utterance(audio="clip.flac"), or Utterance(text="...")'
         )
     return utterance
 
 
 def _checked(seconds: float, name: str = "deadline") -> float:
-    if not 0 < seconds <= _LONGEST_DEADLINE:
-        raise InvalidInput(f"{name} must be above 0 and at most {_LONGEST_DEADLINE:g} seconds, not {seconds:g}")
+    if not 0 < seconds <= _MAX_DEADLINE_S:
+        raise InvalidInput(f"{name} must be above 0 and at most {_MAX_DEADLINE_S:g} seconds, not {seconds:g}")
     return seconds
 
 
 def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy. Raises InvalidInput for a name or value that gRPC does not send."""
+    """Return a copy of the headers.
+
+    Raises:
+        InvalidInput: gRPC does not accept a name or value.
+    """
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise InvalidInput(f"header names must have lower-case letters, digits and _.- only, not {name!r}")
@@ -455,7 +504,7 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _time_limits(seconds: float) -> dict[str, Any]:
-    """The deadline as gRPC has it (s) and as Triton has it (us), which drops what its caller no longer waits for."""
+    """Return the deadline for gRPC, in seconds, and for Triton, in microseconds, which drops requests after it."""
     return {"client_timeout": seconds, "timeout": math.ceil(seconds * 1e6)}
 
 
@@ -473,7 +522,7 @@ def _tensor(name: str, value: bytes) -> triton.InferInput:
 
 
 def _transcript(answer: triton.InferResult) -> tuple[str, TranscriptConfidence] | tuple[None, None]:
-    """Return what the server recognised and how sure it is, or nothing where it was not asked to."""
+    """Return the transcript and its confidence, or (None, None) if none was requested."""
     if answer.as_numpy("TRANSCRIPT") is None:
         return None, None
     text, understood, log_probability, no_speech, language, language_probability = (
@@ -490,5 +539,5 @@ def _transcript(answer: triton.InferResult) -> tuple[str, TranscriptConfidence] 
 
 
 def _by_name(probabilities: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float] | None:
-    """Probabilities [5] by emotion; None for all zero, which stands for an absent modality."""
+    """Return probabilities, float32 [5], by emotion, or None if all are zero, which means an absent modality."""
     return dict(zip(EMOTIONS, probabilities.tolist(), strict=True)) if probabilities.any() else None

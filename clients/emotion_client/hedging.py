@@ -1,34 +1,38 @@
-"""Hedging: a call whose answer is long in coming is sent once more, and the first answer counts."""
+"""Budget of hedged calls: calls that are sent a second time because the first answer is late."""
 
 import threading
 
 from tritonclient.utils import InferenceServerException
 
-_PRICE = 10  # answered calls that pay for a hedge
-_MOST = 10 * _PRICE  # that are saved up, and there from the start: a server that stops has several calls under way
+_CALLS_PER_HEDGE = 10  # answered calls that allow one hedge
+_MAX_SAVED = 10 * _CALLS_PER_HEDGE  # also saved at the start: a server that stops has several calls in flight
 
 
 class Budget:
-    """How many calls may be sent a second time: a slow server must not get twice the work. Threads may share it."""
+    """A thread-safe budget of hedged calls, so that a slow server does not get twice the load."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._saved = _MOST
+        self._saved = _MAX_SAVED
 
-    def answered(self) -> None:
-        """A call was answered."""
+    def record_success(self) -> None:
+        """Record an answered call, which adds a tenth of a hedge to the budget."""
         with self._lock:
-            self._saved = min(_MOST, self._saved + 1)
+            self._saved = min(_MAX_SAVED, self._saved + 1)
 
-    def take(self) -> bool:
-        """Whether there is enough for a hedge, which is then spent."""
+    def try_acquire(self) -> bool:
+        """Take one hedge from the budget.
+
+        Returns:
+            Whether the call may be hedged.
+        """
         with self._lock:
-            if self._saved < _PRICE:
+            if self._saved < _CALLS_PER_HEDGE:
                 return False
-            self._saved -= _PRICE
+            self._saved -= _CALLS_PER_HEDGE
             return True
 
 
 def is_final(error: InferenceServerException) -> bool:
-    """Whether the other attempt would end in the same error, so that it need not be waited for."""
+    """Return whether the other attempt would end in the same error, so that waiting for it is useless."""
     return bool(error.status() == "StatusCode.INVALID_ARGUMENT")

@@ -21,7 +21,7 @@ def is_on_this_machine(endpoint: str) -> bool:
 
 
 def used_proxy(endpoints: Sequence[str]) -> str | None:
-    """Return a phrase that names the proxy which gRPC takes to these servers, or None if it takes none."""
+    """Return a phrase that names the proxy that gRPC uses for these servers, or None if it uses none."""
     if all(map(is_on_this_machine, endpoints)):
         return None
     variable = next((name for name in _PROXIES if os.environ.get(name)), None)
@@ -33,7 +33,7 @@ def used_proxy(endpoints: Sequence[str]) -> str | None:
     if all(any(host.endswith(suffix) for suffix in suffixes) for host in hosts):
         return None
     parts = urlsplit(os.environ[variable])
-    address = parts.netloc.rpartition("@")[2] or os.environ[variable].rpartition("@")[2]  # without a password
+    address = parts.netloc.rpartition("@")[2] or os.environ[variable].rpartition("@")[2]  # without credentials
     return (
         f"through the proxy {address} of the environment variable {variable}; to connect directly, set "
         f"no_proxy={','.join(hosts)}"
@@ -41,9 +41,9 @@ def used_proxy(endpoints: Sequence[str]) -> str | None:
 
 
 def why_unreachable(endpoints: Sequence[str]) -> str | None:
-    """Return why no server can be connected to, such as "Connection refused"; None if one can, or nothing is known.
+    """Return why no server accepts connections, such as "Connection refused"; None if one does or if it is unknown.
 
-    It tries IP addresses and localhost alone, as looking up a name may take seconds.
+    Only IP addresses and localhost are tried, because looking up a name may take seconds.
     """
     reason = None
     for endpoint in endpoints:
@@ -53,7 +53,7 @@ def why_unreachable(endpoints: Sequence[str]) -> str | None:
             with socket.create_connection((_host(endpoint), int(endpoint.rpartition(":")[2])), _CONNECT_TIMEOUT_S):
                 return None
         except TimeoutError:
-            return None  # slow is not unreachable
+            return None  # a slow server is not unreachable
         except OSError as error:
             reason = error.strerror or str(error)
     return reason

@@ -1,4 +1,4 @@
-"""A radar chart of answers: one axis per emotion, one polygon per utterance."""
+"""Draw a radar chart of answers: one axis per emotion, one polygon per utterance."""
 
 import math
 from collections.abc import Mapping
@@ -14,19 +14,23 @@ from emotion_client.types import EMOTIONS, EmotionResult
 
 # Okabe and Ito's palette for all kinds of colour vision, without its black and its yellow (too pale for a line)
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_LINES = ("-", "--", "-.", ":")  # told apart without colour, too
+_LINES = ("-", "--", "-.", ":")  # polygons stay distinguishable without colour
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INK, _GREY, _PALE, _RED = "#222222", "#6b6b6b", "#d0d0d0", "#b00020"
 
 
 def radar(results: Mapping[str, EmotionResult], path: str | PathLike[str]) -> None:
-    """Draw `results`, by the name of the utterance, to an image file whose suffix gives the format (.png, .svg, .pdf).
+    """Draw a radar chart to an image file.
 
-    Several answers: the fused view of each. One answer: its fused, audio and text views laid over each other.
+    Several answers are drawn with their fused views. One answer is drawn with its fused, audio and text views.
+
+    Args:
+        results: answers by the name of the utterance.
+        path: image file; its suffix gives the format (.png, .svg, .pdf).
 
     Raises:
-        ValueError: no results, or a suffix that matplotlib can't write.
-        OSError: the file can't be written.
+        ValueError: there are no results, or matplotlib cannot write this format.
+        OSError: the file cannot be written.
     """
     if not results:
         raise ValueError("there is no answer to draw")
@@ -44,29 +48,29 @@ def radar(results: Mapping[str, EmotionResult], path: str | PathLike[str]) -> No
 
 
 def _titles(results: Mapping[str, EmotionResult]) -> tuple[str, str]:
-    """The title, and the warning under it (empty where every part was trained)."""
+    """Return the title, and the warning below it (empty if every part of the model was trained)."""
     if len(results) == 1:
         [(name, result)] = results.items()
         title = f"{_short(name, 40)}: {result.label} {result.probabilities[result.label]:.0%}"
     else:
         title = f"Emotions of {len(results)} utterances"
     untrained = sorted({part for result in results.values() for part in result.untrained})
-    return title, f"untrained: {', '.join(untrained)}. These figures mean nothing yet." if untrained else ""
+    return title, f"untrained: {', '.join(untrained)}. Do not rely on these figures." if untrained else ""
 
 
 def _draw(views: Mapping[str, Mapping[str, float]], title: str, warning: str) -> Figure:
     figure = Figure(figsize=(12, 8), facecolor="white")
     axes = cast(PolarAxes, figure.add_axes((0.12, 0.04, 0.46, 0.76), projection="polar"))
-    axes.set_theta_offset(math.pi / 2)  # the first emotion on top, the others clockwise
+    axes.set_theta_offset(math.pi / 2)  # the first emotion at the top, the others clockwise
     axes.set_theta_direction(-1)
     axes.set_axis_off()
     angles = [2 * math.pi * i / len(EMOTIONS) for i in range(len(EMOTIONS))]
     outline = [*angles, angles[0]]
 
-    top = math.ceil(5 * max(max(view.values()) for view in views.values())) / 5  # the next 20 %
+    top = math.ceil(5 * max(max(view.values()) for view in views.values())) / 5  # rounded up to the next 20 %
     axes.set_ylim(0, top)
     middle = angles[1] / 2
-    for ring in (top * i / 4 for i in range(1, 5)):  # straight rings, since the polygons are straight
+    for ring in (top * i / 4 for i in range(1, 5)):  # straight lines, like the polygons
         axes.plot(outline, [ring] * len(outline), color=_PALE, linewidth=1, zorder=1)
         label = axes.text(middle, ring * math.cos(middle), f"{ring:.0%}", color=_GREY, fontsize=11, zorder=1.5)
         label.set(ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
@@ -85,10 +89,10 @@ def _draw(views: Mapping[str, Mapping[str, float]], title: str, warning: str) ->
 
     figure.text(0.04, 0.94, title, fontsize=22, fontweight="bold", va="center")
     figure.text(0.04, 0.88, warning, fontsize=15, color=_RED, va="center")
-    small = min(13, 220 / len(views))  # so that any number of names fits the height
+    small = min(13, 220 / len(views))  # any number of names must fit the height
     figure.legend(loc="center left", bbox_to_anchor=(0.70, 0.44), frameon=False, handlelength=3, fontsize=small)
     return figure
 
 
 def _short(name: str, length: int) -> str:
-    return name if len(name) <= length else f"…{name[1 - length :]}"  # a path's end tells files apart
+    return name if len(name) <= length else f"…{name[1 - length :]}"  # the end of a path distinguishes files

@@ -1,4 +1,4 @@
-"""What goes in and what comes back."""
+"""Types of the client's input and results."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-# The order of the served probabilities: part of the server's contract
+# order of the served probabilities, which is part of the server's interface
 EMOTIONS: tuple[str, ...] = ("neutral", "frustration", "anger", "sadness", "excitement")
 
 Audio: TypeAlias = bytes | bytearray | memoryview | str | PathLike[str] | NDArray[Any]
@@ -16,14 +16,14 @@ Status: TypeAlias = Literal["ok", "unsure", "no_speech"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One thing that somebody said; at least one of `audio` and `text` is needed.
+    """One utterance; at least one of `audio` and `text` is required.
 
     Attributes:
         audio: a whole WAV, FLAC, MP3, Ogg, M4A or WebM file as bytes; or the path of one; or a waveform, [n] or
             [n, channels], floating point in [-1, 1], int16 or int32.
-        text: its transcript; None or "" where there is none.
-        rate: sample rate in Hz; needed for a waveform, and only there.
-        transcribe: whether the server is to recognise the text, for which it must run with speech recognition.
+        text: the transcript; None or "" if there is none.
+        rate: sample rate in Hz; required for a waveform, and rejected otherwise.
+        transcribe: whether the server recognises the text; it must run with speech recognition.
     """
 
     audio: Audio | None = None
@@ -34,11 +34,11 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one call went, in milliseconds.
+    """Duration of the parts of one call, in milliseconds.
 
     Attributes:
         prepare: reading and encoding the audio.
-        request: from sending to the parsed answer, retries included.
+        request: from sending the request to the parsed answer, including retries.
     """
 
     prepare: float
@@ -50,11 +50,11 @@ class TranscriptConfidence:
     """How sure the server's speech recognition is of a transcript.
 
     Attributes:
-        understood: whether the transcript was judged. Where it was not, the answer rests on the voice alone.
+        understood: whether the answer uses the transcript. If not, it uses the voice alone.
         log_probability: mean natural logarithm of the probabilities of the transcript's tokens; 0.0 without words.
-        no_speech_probability: that nobody speaks; 1.0 without words.
-        language: a code such as "en", detected where the server's model knows several; "" without words.
-        language_probability: of the language; 1.0 where the server was told it, 0.0 without words.
+        no_speech_probability: probability that nobody speaks; 1.0 without words.
+        language: a code such as "en", detected if the server's model knows several languages; "" without words.
+        language_probability: probability of the language; 1.0 if it is set in the server, 0.0 without words.
     """
 
     understood: bool
@@ -70,20 +70,20 @@ class EmotionResult:
 
     Attributes:
         label: the most probable emotion.
-        confidence: calibrated probability that the label is right, 0 to 1. It is 0.5 or less where two emotions are
-            equally probable, or where the audio or the text alone puts another emotion 0.5 or more above the label.
-        is_confident: whether `confidence` reaches the client's `confident_from`.
-        status: "no_speech" where audio was sent in which the server found no sound, so that the answer rests on the
-            text alone; else "ok" where the answer is confident, "unsure" where it is not.
-        probabilities: by emotion, in the order of EMOTIONS; they sum to 1. Audio and text taken together.
-        audio_probabilities: what the audio alone says; None where the utterance had no audio, or no sound in it.
-        text_probabilities: what the text alone says; None where the utterance had no text, or none was understood.
-        transcript: what the server recognised, "" where nobody spoke; None where it was not asked to.
-        request_id: the request's name in the server's log and trace.
-        checkpoint: digest of the weights that answered.
-        untrained: parts of the model whose weights were never trained: not empty means that the answer means nothing.
-        timings: where the time went.
-        transcript_confidence: how sure the server is of `transcript`; None where it was not asked for one.
+        confidence: calibrated probability that the label is right, 0 to 1. It is 0.5 or less if two emotions are
+            equally probable, or if the audio or the text alone puts another emotion 0.5 or more above the label.
+        is_confident: whether `confidence` is at least the client's `confident_from`.
+        status: "no_speech" if audio was sent and the server found no sound in it, so that the answer uses the text
+            alone; otherwise "ok" if the answer is confident, and "unsure" if it is not.
+        probabilities: probability of each emotion from audio and text together, in the order of EMOTIONS; sum is 1.
+        audio_probabilities: the same from the audio alone; None without audio, or without sound in it.
+        text_probabilities: the same from the text alone; None without text, or if the transcript was not understood.
+        transcript: recognised text, "" if nobody spoke; None if `transcribe` was not set.
+        request_id: id of the request in the server's log and trace.
+        checkpoint: digest of the weights that computed the answer.
+        untrained: parts of the model whose weights were never trained; if not empty, ignore the answer.
+        timings: duration of the parts of the call.
+        transcript_confidence: how sure the server is of `transcript`; None if `transcribe` was not set.
     """
 
     label: str
@@ -101,4 +101,4 @@ class EmotionResult:
     transcript_confidence: TranscriptConfidence | None = None
 
 
-Emotion = EmotionResult  # deprecated: the name until version 0.2, kept for a release
+Emotion = EmotionResult  # deprecated name from before version 0.2, kept for one release

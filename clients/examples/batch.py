@@ -1,6 +1,6 @@
-"""Several utterances in one request, for callers that hold them all anyway: tensors [8, 1] in place of [1, 1].
+"""Send several utterances in one request: tensors [8, 1] instead of [1, 1].
 
-One bad row fails them all; separate requests fail one by one, and the server batches those too.
+One invalid row fails the whole request. Separate requests fail individually, and the server batches them, too.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 import tritonclient.grpc as triton
 
-CONFIDENT = 0.9  # nine in ten of such answers are meant to be right
+CONFIDENT = 0.9  # nine in ten answers with this confidence are expected to be right
 LINES = (
     "I can't believe it, we won!",
     "Fine. See you at nine.",
@@ -22,7 +22,7 @@ LINES = (
 
 
 def tensor(name: str, values: list[bytes]) -> triton.InferInput:
-    """A BYTES tensor [batch, 1], one row per utterance."""
+    """Return a BYTES tensor [batch, 1] with one row per utterance."""
     result = triton.InferInput(name, [len(values), 1], "BYTES")
     result.set_data_from_numpy(np.array(values, dtype=np.object_).reshape(-1, 1))
     return result
@@ -31,7 +31,9 @@ def tensor(name: str, values: list[bytes]) -> triton.InferInput:
 def main() -> None:
     """Print the most probable emotion of each line, with a question mark where the answer is not confident."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument(
+        "--endpoint", default="localhost:8001", metavar="HOST:PORT", help="gRPC endpoint (default: localhost:8001)"
+    )
     options = parser.parse_args()
 
     texts = [line.encode() for line in LINES]

@@ -1,4 +1,4 @@
-"""Ask the emotion server about many files at once with nothing but tritonclient (pip install 'tritonclient[grpc]')."""
+"""Send many files to the emotion server concurrently, with tritonclient alone (pip install 'tritonclient[grpc]')."""
 
 import argparse
 import asyncio
@@ -9,14 +9,14 @@ import tritonclient.grpc.aio as triton
 
 
 def tensor(name: str, value: bytes) -> triton.InferInput:
-    """A BYTES tensor [1, 1]: the batch of one utterance."""
+    """Return a BYTES tensor [1, 1], a batch of one utterance."""
     result = triton.InferInput(name, [1, 1], "BYTES")
     result.set_data_from_numpy(np.array([[value]], dtype=np.object_))
     return result
 
 
 async def emotion(client: triton.InferenceServerClient, audio: Path) -> str:
-    """The most probable emotion of one file, such as `anger 58.0%`."""
+    """Return the most probable emotion of one file, such as `anger 58.0%`."""
     answer = await client.infer(
         "emotion",
         inputs=[tensor("AUDIO", audio.read_bytes()), tensor("TEXT", b"")],  # zero bytes: absent
@@ -29,9 +29,11 @@ async def emotion(client: triton.InferenceServerClient, audio: Path) -> str:
 
 
 async def main() -> None:
-    """Print one line per file. The requests are sent together, and the server batches them."""
+    """Print one line per file. The requests are sent concurrently, and the server batches them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument(
+        "--endpoint", default="localhost:8001", metavar="HOST:PORT", help="gRPC endpoint (default: localhost:8001)"
+    )
     parser.add_argument("audio", nargs="+", type=Path, help="audio files")
     options = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Ask the emotion server over gRPC with nothing but tritonclient (pip install 'tritonclient[grpc]')."""
+"""Call the emotion server over gRPC with tritonclient alone (pip install 'tritonclient[grpc]')."""
 
 import argparse
 from pathlib import Path
@@ -8,16 +8,18 @@ import tritonclient.grpc as triton
 
 
 def tensor(name: str, value: bytes) -> triton.InferInput:
-    """A BYTES tensor [1, 1]: the batch of one utterance."""
+    """Return a BYTES tensor [1, 1], a batch of one utterance."""
     result = triton.InferInput(name, [1, 1], "BYTES")
     result.set_data_from_numpy(np.array([[value]], dtype=np.object_))
     return result
 
 
 def main() -> None:
-    """Print the five emotions of one utterance, most probable first, and how likely the first is right."""
+    """Print the five emotions of one utterance, most probable first, and the confidence."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument(
+        "--endpoint", default="localhost:8001", metavar="HOST:PORT", help="gRPC endpoint (default: localhost:8001)"
+    )
     parser.add_argument("--text", default="", help="transcript (default: none)")
     parser.add_argument("audio", nargs="?", type=Path, help="audio file (default: none)")
     options = parser.parse_args()
@@ -29,7 +31,7 @@ def main() -> None:
                 tensor("AUDIO", options.audio.read_bytes() if options.audio else b""),  # zero bytes: absent
                 tensor("TEXT", options.text.encode()),
             ],
-            # the classification extension: the server sorts and names the probabilities
+            # class_count: the classification extension, with which the server sorts and labels the probabilities
             outputs=[
                 triton.InferRequestedOutput("PROBABILITIES", class_count=5),
                 triton.InferRequestedOutput("CONFIDENCE"),

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Is the server well? Prints its state and what the model takes and gives.
+# Prints whether the server is live and ready, and the inputs and outputs of the model `emotion`.
 # Usage: health.sh [HOST:PORT]      (the HTTP endpoint, default localhost:8000)
 set -euo pipefail
 
 server="http://${1:-localhost:8000}"
 
-check() { # NAME PATH: one line; fails where the answer is not 200
+check() { # NAME PATH: prints one line; fails unless the response is 200
     if curl --silent --fail --max-time 5 --output /dev/null "${server}$2"; then
         echo "$1: yes"
     else

@@ -1,4 +1,4 @@
-"""Ask the emotion server over HTTP with nothing but tritonclient (pip install 'tritonclient[http]')."""
+"""Call the emotion server over HTTP with tritonclient alone (pip install 'tritonclient[http]')."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ EMOTIONS = ("neutral", "frustration", "anger", "sadness", "excitement")
 
 
 def tensor(name: str, value: bytes) -> triton.InferInput:
-    """A BYTES tensor [1, 1]: the batch of one utterance."""
+    """Return a BYTES tensor [1, 1], a batch of one utterance."""
     result = triton.InferInput(name, [1, 1], "BYTES")
     result.set_data_from_numpy(np.array([[value]], dtype=np.object_))
     return result
@@ -20,7 +20,9 @@ def tensor(name: str, value: bytes) -> triton.InferInput:
 def main() -> None:
     """Print the five emotions of one utterance, the confidence, and the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="localhost:8000", metavar="HOST:PORT")
+    parser.add_argument(
+        "--endpoint", default="localhost:8000", metavar="HOST:PORT", help="HTTP endpoint (default: localhost:8000)"
+    )
     parser.add_argument("--text", default="", help="transcript (default: none)")
     parser.add_argument("audio", nargs="?", type=Path, help="audio file (default: none)")
     options = parser.parse_args()

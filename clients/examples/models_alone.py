@@ -1,7 +1,7 @@
-"""Call the models behind `emotion` one by one, with nothing but tritonclient (pip install 'tritonclient[grpc]').
+"""Call the models of the ensemble `emotion` one by one with tritonclient alone (pip install 'tritonclient[grpc]').
 
-The answer equals that of one call of `emotion`, but takes four calls. This is for callers who need an embedding, or who
-have patches or token ids already.
+The answer equals that of one call of `emotion`, but takes four calls. Use this to get embeddings, or to send patches or
+token ids that you already have.
 """
 
 import argparse
@@ -17,7 +17,7 @@ EMOTIONS = ("neutral", "frustration", "anger", "sadness", "excitement")
 
 
 def infer(client: triton.InferenceServerClient, model: str, **inputs: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Call a model with one utterance; all tensors are by name, and without the batch dimension."""
+    """Call a model with one utterance. Inputs and outputs are tensors by name, without the batch dimension."""
     tensors = []
     for name, array in inputs.items():
         tensors.append(triton.InferInput(name, [1, *array.shape], np_to_triton_dtype(array.dtype)))
@@ -29,22 +29,24 @@ def infer(client: triton.InferenceServerClient, model: str, **inputs: NDArray[An
 def main() -> None:
     """Print the sizes of both embeddings, and the five emotions of one utterance."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", default="localhost:8001", metavar="HOST:PORT")
+    parser.add_argument(
+        "--endpoint", default="localhost:8001", metavar="HOST:PORT", help="gRPC endpoint (default: localhost:8001)"
+    )
     parser.add_argument("--text", default="", help="transcript (default: none)")
     parser.add_argument("audio", nargs="?", type=Path, help="audio file (default: none)")
     options = parser.parse_args()
     audio = options.audio.read_bytes() if options.audio else b""  # zero bytes: absent
 
     with triton.InferenceServerClient(options.endpoint) as client:
-        made = infer(
+        inputs = infer(
             client,
             "preprocess",
             AUDIO=np.array([audio], np.object_),
             TEXT=np.array([options.text.encode()], np.object_),
         )
-        voice = infer(client, "vggish", PATCHES=made["PATCHES"], PATCH_COUNT=made["PATCH_COUNT"])
-        after = np.zeros(1, np.int32)  # not read; it orders the steps of the ensemble
-        words = infer(client, "bert", INPUT_IDS=made["INPUT_IDS"], TOKEN_COUNT=made["TOKEN_COUNT"], AFTER=after)
+        voice = infer(client, "vggish", PATCHES=inputs["PATCHES"], PATCH_COUNT=inputs["PATCH_COUNT"])
+        after = np.zeros(1, np.int32)  # its values are not used: this input orders the steps of the ensemble
+        words = infer(client, "bert", INPUT_IDS=inputs["INPUT_IDS"], TOKEN_COUNT=inputs["TOKEN_COUNT"], AFTER=after)
         answer = infer(client, "fusion", **voice, **words)
     print(f"vggish: {voice['PATCHES_USED'][0]} patches used, {voice['AUDIO_EMBEDDING'].size} numbers")
     print(f"bert: {words['TOKENS_USED'][0]} tokens used, {words['TEXT_EMBEDDING'].size} numbers")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def tensor(data: bytes) -> dict[str, object]:
-    """A BYTES tensor [1] as perf_analyzer reads it: an element is its length as a little-endian uint32, then itself."""
+    """Return a BYTES tensor [1] in the format of perf_analyzer: length as a little-endian uint32, then the bytes."""
     return {"b64": base64.b64encode(struct.pack("<I", len(data)) + data).decode(), "shape": [1]}
 
 
 def main() -> None:
-    """Print the file."""
+    """Print the input file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", default="", help="transcript (default: none)")
     parser.add_argument("audio", nargs="?", type=Path, help="audio file (default: none)")
