@@ -1,4 +1,4 @@
-"""The five example clips, a link to the server that a test can cut, stall and mend, and servers that give no answer."""
+"""Fixtures: example clips, a link to the server that tests can stop and stall, and stub servers."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,13 @@ from typing import Any
 import grpc
 import pytest
 
-DEAD = "127.0.0.1:1"  # where nobody listens
+DEAD = "127.0.0.1:1"  # nothing listens on this port
 SPEECH = Path(__file__).parents[2] / "examples" / "speech"
 
 
 @pytest.fixture(scope="session")
 def clips() -> dict[Path, str]:
-    """Audio file -> transcript, in the order of transcripts.tsv."""
+    """Return the transcript of each audio file, in the order of transcripts.tsv."""
     lines = (SPEECH / "transcripts.tsv").read_text(encoding="utf-8").splitlines()
     return {SPEECH / name: text for name, text in (line.split("\t") for line in lines)}
 
@@ -29,11 +29,11 @@ def clip(clips: dict[Path, str]) -> Path:
 
 
 class Link:
-    """Relays TCP from a port of its own to the server's, so that to a client the server dies and comes back.
+    """TCP relay to the server, with which a test can make the server unreachable or silent for a client.
 
     Attributes:
-        url: HOST:PORT to connect to; it stays the same over stop() and start().
-        received: bytes that clients have sent.
+        url: HOST:PORT to connect to, unchanged by stop() and start().
+        received: number of bytes that clients have sent.
     """
 
     def __init__(self, server_url: str, tls: ssl.SSLContext | None = None) -> None:
@@ -48,7 +48,7 @@ class Link:
         self.url = f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Accept connections and relay."""
+        """Accept connections and relay them."""
 
         async def start() -> None:
             self._flowing.set()
@@ -58,7 +58,7 @@ class Link:
         self._run(start)
 
     def stop(self) -> None:
-        """Refuse connections and drop those that are there."""
+        """Reject new connections and abort the existing ones."""
 
         async def stop() -> None:
             self._server.close()
@@ -68,15 +68,15 @@ class Link:
         self._run(stop)
 
     def stall(self) -> None:
-        """Keep connections, but let nothing through."""
+        """Keep connections open, but forward nothing."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def flow(self) -> None:
-        """End a stall."""
+        """Forward data again after stall()."""
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
-        """Stop, and end the thread."""
+        """Stop the relay and its thread."""
 
         async def cancel() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -111,7 +111,7 @@ class Link:
 
 @pytest.fixture
 def link(server: Any) -> Iterator[Callable[..., Link]]:
-    """Makes Links to the server's gRPC port."""
+    """Return a function that creates a Link to the server's gRPC port."""
     links: list[Link] = []
 
     def make(tls: ssl.SSLContext | None = None) -> Link:
@@ -123,37 +123,37 @@ def link(server: Any) -> Iterator[Callable[..., Link]]:
         each.close()
 
 
-class Refusing(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Refuses every call, and keeps what it was sent."""
+class RejectingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Handler that rejects every call with a status, and keeps the requests."""
 
     def __init__(self, status: grpc.StatusCode, sentence: str) -> None:
         self._status, self._sentence = status, sentence
         self.requests: list[bytes] = []
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """gRPC's interface."""
+        """Return the handler of a call; gRPC calls this."""
 
-        def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+        def reject(request: bytes, context: grpc.ServicerContext) -> bytes:
             self.requests.append(request)
             context.abort(self._status, self._sentence)
             return b""
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.unary_unary_rpc_method_handler(reject)
 
 
-class Answering(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Gives every call the same answer."""
+class FixedAnswerHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Handler that gives every call the same answer."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """gRPC's interface."""
+        """Return the handler of a call; gRPC calls this."""
         return grpc.unary_unary_rpc_method_handler(lambda request, context: self._answer)
 
 
-class Hanging(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Answers no call, and counts those that came and those whose callers have left."""
+class HangingHandler(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Handler that answers no call, and counts received and abandoned calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -161,27 +161,27 @@ class Hanging(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._ended = threading.Semaphore(0)
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        """gRPC's interface."""
-        left = threading.Event()
+        """Return the handler of a call; gRPC calls this."""
+        abandoned = threading.Event()
 
         def hang(request: bytes, context: grpc.ServicerContext) -> bytes:
             with self._lock:
                 self.calls += 1
-            if context.add_callback(left.set):
-                left.wait()
+            if context.add_callback(abandoned.set):
+                abandoned.wait()
             self._ended.release()
             return b""
 
         return grpc.unary_unary_rpc_method_handler(hang)
 
-    def wait_left(self, count: int) -> bool:
-        """Whether `count` more callers leave within 10 s."""
+    def wait_abandoned(self, count: int) -> bool:
+        """Return whether `count` more callers abandon their calls within 10 s."""
         return all(self._ended.acquire(timeout=10) for _ in range(count))
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Runs a gRPC server with these handlers, and gives its endpoint."""
+    """Return a function that runs a gRPC server with the given handlers and returns its endpoint."""
     with contextlib.ExitStack() as stack:
 
         def start(*handlers: grpc.GenericRpcHandler) -> str:

@@ -1,6 +1,6 @@
-"""Make and close 10,000 clients of the server at argv[1]: `sync` or `asyncio` ones, argv[2].
+"""Create and close 10,000 clients of the server at argv[1], of the kind argv[2]: `sync` or `asyncio`.
 
-Prints, as JSON, what this process held after the first thousand and at the end.
+Prints, as JSON, the resources of this process after the first thousand clients and at the end.
 """
 
 import asyncio
@@ -11,11 +11,11 @@ import psutil
 from emotion_client import AsyncEmotionClient, EmotionClient
 
 CLIENTS, WARM_UP = 10_000, 1_000
-CALL_EVERY = 20  # clients; the others never connect
+CALL_EVERY = 20  # one client in this many makes a call; the others never connect
 
 
 def usage() -> dict[str, int]:
-    """Descriptors, threads, and bytes of memory that are this process's own."""
+    """Return the number of file descriptors and threads, and the unique memory in bytes, of this process."""
     process = psutil.Process()
     return {
         "descriptors": process.num_fds(),

@@ -1,4 +1,4 @@
-"""Outages in which calls fail at once, and what must not be taken for one."""
+"""Test the circuit breaker: outages in which calls fail at once, and failures that are no outage."""
 
 import asyncio
 import time
@@ -20,17 +20,17 @@ from emotion_client import (
 )
 from emotion_client.breaker import Breaker
 
-from tests.clients.conftest import Hanging, Refusing
+from tests.clients.conftest import HangingHandler, RejectingHandler
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage is one from its first second on."""
-    monkeypatch.setattr(breaker, "OUTAGE", 1.0)
+def short_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let failures over 1 s count as an outage."""
+    monkeypatch.setattr(breaker, "MIN_OUTAGE_S", 1.0)
 
 
 def fail_until_open(client: EmotionClient) -> CircuitOpen:
-    """Call until a call is not sent."""
+    """Call until the circuit is open, and return that error."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
@@ -42,15 +42,15 @@ def fail_until_open(client: EmotionClient) -> CircuitOpen:
     raise AssertionError("the circuit stayed closed")
 
 
-@pytest.mark.usefixtures("impatient")
-def test_calls_fail_at_once_until_one_is_answered(link: Callable[..., Any]) -> None:
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_in_an_outage_rejects_calls_until_one_is_answered(link: Callable[..., Any]) -> None:
     to_server = link()
     with EmotionClient(to_server.url, deadline=60) as client:
         client.analyze(text="hello")
         to_server.stall()
         error = fail_until_open(client)
-        assert str(error).startswith("not sent, since no call was answered for ")
-        assert str(error).endswith(f"the last failure: no answer from {to_server.url} within the deadline of 0.2 s")
+        assert str(error).startswith("the call was not sent, since no server has answered for ")
+        assert str(error).endswith(f"the last error: no answer from {to_server.url} within the deadline of 0.2 s")
         to_server.flow()
         end = time.monotonic() + 30
         while time.monotonic() < end:
@@ -63,81 +63,81 @@ def test_calls_fail_at_once_until_one_is_answered(link: Callable[..., Any]) -> N
             assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_one_call_at_a_time_is_tried(serve: Callable[..., str]) -> None:
-    hanging = Hanging()
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_in_an_outage_sends_one_trial_call_at_a_time(serve: Callable[..., str]) -> None:
+    hanging = HangingHandler()
     with EmotionClient(serve(hanging)) as client, ThreadPoolExecutor(8) as callers:
         fail_until_open(client)
         before, started = hanging.calls, time.monotonic()
 
         def call(caller: int) -> int:
-            refused = 0
-            while time.monotonic() < started + 3 * breaker.COOL_DOWN:
+            rejected = 0
+            while time.monotonic() < started + 3 * breaker.COOL_DOWN_S:
                 try:
                     client.analyze(text="hello", deadline=60)
                 except CircuitOpen:
-                    refused += 1
+                    rejected += 1
                     time.sleep(0.05)
                 except EmotionError:
                     pass
-            return refused
+            return rejected
 
         calls = [callers.submit(call, caller) for caller in range(8)]
-        time.sleep(3 * breaker.COOL_DOWN + 0.5)
+        time.sleep(3 * breaker.COOL_DOWN_S + 0.5)
         tried = hanging.calls - before
-        client.close()  # ends those that are under way
+        client.close()  # ends the calls in flight
         assert sum(ended.result() for ended in calls) > 30
     assert 1 <= tried <= 4
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_asyncio_calls_fail_at_once_too(serve: Callable[..., str]) -> None:
+@pytest.mark.usefixtures("short_outage")
+async def test_breaker_in_an_outage_rejects_asyncio_calls(serve: Callable[..., str]) -> None:
     async def call() -> EmotionError:
         with pytest.raises((DeadlineExceeded, CircuitOpen)) as error:
             await client.analyze(text="hello", deadline=0.5)
         return error.value
 
-    async with AsyncEmotionClient(serve(Hanging())) as client:
+    async with AsyncEmotionClient(serve(HangingHandler())) as client:
         for _ in range(5):
             failures = await asyncio.gather(*(call() for _ in range(3)))
     assert type(failures[-1]) is CircuitOpen
 
 
-@pytest.mark.usefixtures("impatient")
-def test_refusals_are_answers(serve: Callable[..., str], server: Any) -> None:
-    # one that is not retried, so that the test is short
-    busy = serve(Refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, "try again later"))
-    for endpoint, audio, refusal in ((busy, None, "try again later"), (server.grpc_url, b"not audio at all", "AUDIO")):
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_counts_rejections_as_answers(serve: Callable[..., str], server: Any) -> None:
+    # a status that is not retried, so that the test is short
+    busy = serve(RejectingHandler(grpc.StatusCode.RESOURCE_EXHAUSTED, "try again later"))
+    for endpoint, audio, message in ((busy, None, "try again later"), (server.grpc_url, b"not audio at all", "AUDIO")):
         with EmotionClient(endpoint) as client:
             end = time.monotonic() + 1.5
             while time.monotonic() < end:
-                with pytest.raises(EmotionError, match=refusal):
+                with pytest.raises(EmotionError, match=message):
                     client.analyze(audio, text="hello")
 
 
-def test_many_failures_at_once_are_no_outage() -> None:
-    """As those of a hundred callers in one restart."""
+def test_breaker_stays_closed_after_many_failures_in_a_short_time() -> None:
+    """Failures of a hundred callers during one restart must not open the circuit."""
     circuit = Breaker()
     for _ in range(100):
-        circuit.failed("no answer")
+        circuit.record_failure("no answer")
     circuit.check()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_few_failures_are_no_outage_however_long_it_takes() -> None:
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_stays_closed_after_few_failures_over_a_long_time() -> None:
     circuit = Breaker()
-    for _ in range(breaker.FAILURES - 1):
-        circuit.failed("no answer")
+    for _ in range(breaker.MIN_FAILURES - 1):
+        circuit.record_failure("no answer")
         time.sleep(0.5)
     circuit.check()
-    circuit.answered()
-    circuit.failed("no answer")
+    circuit.record_success()
+    circuit.record_failure("no answer")
     circuit.check()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_without_retries_every_call_is_sent(serve: Callable[..., str]) -> None:
-    hanging = Hanging()
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_without_retries_sends_every_call(serve: Callable[..., str]) -> None:
+    hanging = HangingHandler()
     with EmotionClient(serve(hanging), retries=False) as client:
         for _ in range(10):
             with pytest.raises(DeadlineExceeded):
@@ -145,9 +145,9 @@ def test_without_retries_every_call_is_sent(serve: Callable[..., str]) -> None:
     assert hanging.calls == 10
 
 
-@pytest.mark.usefixtures("impatient")
-def test_bad_input_is_named_while_it_is_open(serve: Callable[..., str]) -> None:
-    with EmotionClient(serve(Hanging())) as client:
+@pytest.mark.usefixtures("short_outage")
+def test_breaker_while_open_still_reports_invalid_input(serve: Callable[..., str]) -> None:
+    with EmotionClient(serve(HangingHandler())) as client:
         fail_until_open(client)
         with pytest.raises(InvalidInput, match="neither audio nor text"):
             client.analyze()

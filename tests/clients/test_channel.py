@@ -1,4 +1,4 @@
-"""Endpoints that are dead, die, come back, are several, or speak TLS."""
+"""Test the channel: dead and restarted endpoints, several endpoints, proxies and TLS."""
 
 import socket
 import ssl
@@ -14,17 +14,17 @@ from emotion_client import TLS, EmotionClient, EmotionError, EmotionResult, Inva
 
 from tests.clients.conftest import DEAD
 
-# 640 KB: more than gRPC's retry buffer holds by default
+# 640 KB, more than gRPC's default retry buffer
 NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
 
 
-def test_a_dead_endpoint_among_live_ones_is_skipped(server: Any) -> None:
+def test_channel_with_a_dead_endpoint_skips_it(server: Any) -> None:
     with EmotionClient([DEAD, server.grpc_url]) as client:
         for _ in range(6):
             assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
-def test_no_server_at_all_is_said_in_one_sentence() -> None:
+def test_channel_without_a_server_raises_unavailable() -> None:
     with (
         EmotionClient(DEAD) as client,
         pytest.raises(Unavailable, match=f"^no server could be reached at {DEAD}: Conn"),
@@ -32,7 +32,7 @@ def test_no_server_at_all_is_said_in_one_sentence() -> None:
         client.analyze(text="hello")
 
 
-def test_a_proxy_is_asked_for_other_machines_alone(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_uses_a_proxy_for_other_machines_only(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     port = server.grpc_url.rpartition(":")[2]
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
@@ -46,11 +46,11 @@ def test_a_proxy_is_asked_for_other_machines_alone(server: Any, monkeypatch: pyt
             assert connection.recv(1024).startswith(b"CONNECT 192.0.2.1:8001 ")
 
 
-def test_calls_are_spread_over_the_endpoints(link: Callable[..., Any]) -> None:
+def test_channel_distributes_calls_over_the_endpoints(link: Callable[..., Any]) -> None:
     links = [link(), link()]
     with EmotionClient([each.url for each in links]) as client:
         client.analyze(text="hello")
-        time.sleep(0.5)  # both connections stand
+        time.sleep(0.5)  # until both connections are established
         before = [each.received for each in links]
         for _ in range(10):
             client.analyze(text="x" * 2_000)
@@ -58,7 +58,7 @@ def test_calls_are_spread_over_the_endpoints(link: Callable[..., Any]) -> None:
         assert 8_000 < each.received - start < 16_000
 
 
-def test_a_call_outlives_a_restart(link: Callable[..., Any]) -> None:
+def test_call_during_a_restart_is_answered(link: Callable[..., Any]) -> None:
     to_server = link()
     with EmotionClient(to_server.url) as client:
         client.analyze(text="hello")
@@ -69,26 +69,26 @@ def test_a_call_outlives_a_restart(link: Callable[..., Any]) -> None:
         assert time.monotonic() - start > 0.9
 
 
-def test_a_call_cut_off_under_way_goes_to_another_server(link: Callable[..., Any]) -> None:
+def test_call_on_a_broken_connection_is_retried_on_another_server(link: Callable[..., Any]) -> None:
     doomed, healthy = link(), link()
     with EmotionClient([doomed.url, healthy.url]) as client:
         client.analyze(text="hello")
         time.sleep(0.5)
         doomed.stall()
         threading.Timer(1.0, doomed.stop).start()
-        for _ in range(4):  # round-robin: at least one hangs in the stalled link
+        for _ in range(4):  # round-robin: at least one call hangs in the stalled link
             assert isinstance(client.analyze(NOISE, rate=16_000), EmotionResult)
 
 
 @pytest.mark.parametrize(
     "endpoint", ["localhost", "http://localhost:8000", "localhost:0", "localhost:99999", ":8001", ""]
 )
-def test_an_endpoint_is_host_and_port(endpoint: str) -> None:
+def test_client_with_a_malformed_endpoint_raises(endpoint: str) -> None:
     with pytest.raises(InvalidInput, match="is not HOST:PORT"):
         EmotionClient(endpoint)
 
 
-def test_several_endpoints_are_resolved_at_once() -> None:
+def test_client_with_unresolvable_endpoints_raises() -> None:
     with pytest.raises(InvalidInput, match=r"cannot resolve all of localhost:8001, no\.such\.host\.invalid:8001"):
         EmotionClient(["localhost:8001", "no.such.host.invalid:8001"])
     with pytest.raises(InvalidInput, match="no endpoint given"):
@@ -97,7 +97,7 @@ def test_several_endpoints_are_resolved_at_once() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A self-signed certificate of `localhost`, which server and client both show and trust."""
+    """Create a self-signed certificate for `localhost`, which server and client both present and trust."""
     folder = tmp_path_factory.mktemp("tls")
     chain, key = folder / "certificate.pem", folder / "key.pem"
     request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -addext"
@@ -108,7 +108,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture
 def tls_context(certificate: dict[str, Any]) -> ssl.SSLContext:
-    """A server's end that asks for a client certificate."""
+    """Return the TLS context of a server that requires a client certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate["root_certificates"])
     context.load_cert_chain(certificate["certificate_chain"], certificate["private_key"])
     context.verify_mode = ssl.CERT_REQUIRED
@@ -116,7 +116,7 @@ def tls_context(certificate: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
-def test_tls_with_a_client_certificate(
+def test_tls_with_a_client_certificate_is_accepted(
     link: Callable[..., Any], tls_context: ssl.SSLContext, certificate: dict[str, Any]
 ) -> None:
     first, second = link(tls_context), link(tls_context)
@@ -125,13 +125,13 @@ def test_tls_with_a_client_certificate(
         assert isinstance(client.analyze(text="hello"), EmotionResult)
     with EmotionClient([first.url, second.url], tls=TLS(**certificate, server_name="localhost")) as client:
         assert isinstance(client.analyze(text="hello"), EmotionResult)
-    # no TLS, no client certificate
+    # without TLS, and without a client certificate
     for wrong in (None, TLS(root_certificates=certificate["root_certificates"])):
         with EmotionClient(by_name, tls=wrong) as client, pytest.raises(Unavailable):
             client.analyze(text="hello")
 
 
-def test_tls_mistakes_are_named(certificate: dict[str, Any]) -> None:
+def test_tls_with_invalid_settings_raises(certificate: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"no such file for root_certificates: missing\.pem"):
         EmotionClient("localhost:8001", tls=TLS("missing.pem"))
     with pytest.raises(InvalidInput, match="give both or neither"):

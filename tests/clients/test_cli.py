@@ -1,4 +1,4 @@
-"""The `emotion-client` command and its radar chart."""
+"""Test the `emotion-client` command and its radar chart."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=CLIENTS)
 
 
-def test_table(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_an_aligned_table(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*map(str, clips), "--endpoint", server.grpc_url]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == ["file", "label", "status", "confidence", *EMOTIONS]
@@ -35,10 +35,12 @@ def test_table(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixtur
             percentages = [float(field.removesuffix("%")) / 100 for field in fields[3:9]]
             assert percentages == pytest.approx([answer.confidence, *answer.probabilities.values()], abs=1e-3)
             ends = [header.index(name) + len(name) for name in ("confidence", *EMOTIONS)]
-            assert all(line[end - 1] == "%" for end in ends)  # aligned under the names
+            assert all(line[end - 1] == "%" for end in ends)  # numbers are aligned under the names
 
 
-def test_json(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_with_json_prints_one_object_per_utterance(
+    server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     clip, text = next(iter(clips.items()))
     assert main([str(clip), "--text", text, "--json", "--endpoint", server.grpc_url]) == 0
     assert main(["--text", text, "--json", "--endpoint", server.grpc_url]) == 0
@@ -51,18 +53,18 @@ def test_json(server: Any, clips: dict[Path, str], capsys: pytest.CaptureFixture
         assert result["is_confident"] == (result["confidence"] >= 0.9) == (result["status"] == "ok")
 
 
-def test_a_failure_leaves_the_others_alone(server: Any, clip: Path, tmp_path: Path) -> None:
+def test_main_with_a_failed_file_prints_the_other_answers(server: Any, clip: Path, tmp_path: Path) -> None:
     noise = tmp_path / "noise.wav"
     noise.write_bytes(b"this is no audio")
     done = run(clip, "missing.wav", noise, "--endpoint", server.grpc_url)
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2 and str(clip) in done.stdout
-    missing, refused = done.stderr.splitlines()
+    missing, rejected = done.stderr.splitlines()
     assert missing == "emotion-client: missing.wav: cannot read audio file missing.wav: No such file or directory"
-    assert refused.startswith(f"emotion-client: {noise}: AUDIO ")
+    assert rejected.startswith(f"emotion-client: {noise}: AUDIO ")
 
 
-def test_no_server_is_one_line() -> None:
+def test_main_without_a_server_prints_one_line() -> None:
     done = run("--text", "hello", "--endpoint", "127.0.0.1:1", "--deadline", "0.5")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
 
@@ -75,17 +77,21 @@ def test_no_server_is_one_line() -> None:
         (["--text", "hello", "--endpoint", "localhost"], "is not HOST:PORT"),
         (["--text", "hello", "--deadline", "-1"], "deadline must be above 0"),
         (["--text", "hello", "--deadline", "soon"], "invalid float value"),
-        (["--text", "hello", "--certificate", "client.pem"], "go with --ca"),
+        (["--text", "hello", "--certificate", "client.pem"], "need --ca"),
         (["--text", "hello", "--ca", "missing.pem"], "no such file for root_certificates: missing.pem"),
     ],
 )
-def test_usage_errors(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_with_wrong_usage_exits_with_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert sentence in capsys.readouterr().err
 
 
-def test_plot(server: Any, clips: dict[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_with_plot_writes_a_chart(
+    server: Any, clips: dict[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chart = tmp_path / "radar.png"
     assert main([*map(str, clips), "--plot", str(chart), "--endpoint", server.grpc_url]) == 0
     picture = imread(chart)
@@ -97,8 +103,10 @@ def test_plot(server: Any, clips: dict[Path, str], tmp_path: Path, capsys: pytes
         assert captured.err.startswith(f"emotion-client: cannot write {wrong}: ") and captured.err.count("\n") == 1
 
 
-def test_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # how Python marks a module that can't be imported
+def test_main_with_plot_without_matplotlib_exits_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # None makes the import fail
     with pytest.raises(SystemExit, match="2"):
         main(["--text", "hello", "--plot", "radar.png"])
     assert "pip install 'emoserve-client[plot]'" in capsys.readouterr().err
@@ -139,16 +147,16 @@ def answer(*probabilities: float, untrained: tuple[str, ...] = (), text: bool = 
         ),
     ],
 )
-def test_radar_says_what_it_shows(
+def test_radar_labels_its_views(
     results: dict[str, EmotionResult], present: list[str], absent: list[str], tmp_path: Path
 ) -> None:
-    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
+    with matplotlib.rc_context({"svg.fonttype": "none"}):  # keeps text as text
         radar(results, tmp_path / "radar.svg")
     picture = (tmp_path / "radar.svg").read_text(encoding="utf-8")
     assert [words for words in present if words not in picture] == []
     assert [words for words in absent if words in picture] == []
 
 
-def test_radar_of_nothing(tmp_path: Path) -> None:
+def test_radar_without_results_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no answer to draw"):
         radar({}, tmp_path / "radar.png")

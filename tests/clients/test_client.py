@@ -1,4 +1,4 @@
-"""The sync and async clients against a running server."""
+"""Test the blocking and asyncio clients against a running server."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ import emotion.labels
 
 
 def assert_same(left: EmotionResult, right: EmotionResult) -> None:
-    """Equal but for what names the one request. Batches of other sizes may round differently."""
+    """Compare two results except for request ids and timings. Batches of other sizes may round differently."""
     assert (left.label, left.checkpoint, left.untrained) == (right.label, right.checkpoint, right.untrained)
     for view in ("probabilities", "audio_probabilities", "text_probabilities"):
         assert getattr(left, view) == pytest.approx(getattr(right, view), abs=1e-4), view
@@ -39,7 +39,7 @@ def client(server: Any) -> Any:
         yield client
 
 
-def test_the_client_has_the_order_of_the_server(server: Any) -> None:
+def test_emotions_have_the_order_of_the_server(server: Any) -> None:
     assert emotion.labels.EMOTIONS == EMOTIONS
     with triton.InferenceServerClient(server.grpc_url) as raw:
         inputs = [triton.InferInput(name, [1, 1], "BYTES") for name in ("AUDIO", "TEXT")]
@@ -51,7 +51,7 @@ def test_the_client_has_the_order_of_the_server(server: Any) -> None:
     assert tuple(by_index[i] for i in range(5)) == EMOTIONS
 
 
-def test_an_answer_is_complete(client: EmotionClient, clips: dict[Path, str]) -> None:
+def test_analyze_returns_a_complete_result(client: EmotionClient, clips: dict[Path, str]) -> None:
     clip, text = next(iter(clips.items()))
     answer = client.analyze(clip, text, request_id="call-7")
     for view in (answer.probabilities, answer.audio_probabilities, answer.text_probabilities):
@@ -64,14 +64,14 @@ def test_an_answer_is_complete(client: EmotionClient, clips: dict[Path, str]) ->
     assert 0 < answer.timings.prepare < answer.timings.request
 
 
-def test_an_absent_modality_has_no_view(client: EmotionClient, clip: Path) -> None:
+def test_analyze_without_a_modality_returns_no_view_of_it(client: EmotionClient, clip: Path) -> None:
     audio, text = client.analyze(clip), client.analyze(text="I miss him every day.")
     assert audio.audio_probabilities and audio.text_probabilities is None
     assert text.text_probabilities and text.audio_probabilities is None
     assert audio.request_id != text.request_id
 
 
-def test_every_form_of_the_same_audio_gets_the_same_answer(client: EmotionClient, clip: Path) -> None:
+def test_analyze_of_each_form_of_the_same_audio_returns_the_same_result(client: EmotionClient, clip: Path) -> None:
     expected = client.analyze(clip)
     floats, rate = soundfile.read(clip, dtype="float32")
     integers, _ = soundfile.read(clip, dtype="int16")
@@ -82,7 +82,7 @@ def test_every_form_of_the_same_audio_gets_the_same_answer(client: EmotionClient
     assert client.analyze(floats[: rate * 2], rate=rate).probabilities != expected.probabilities
 
 
-def test_async_gives_the_same_answers(client: EmotionClient, server: Any, clips: dict[Path, str]) -> None:
+def test_async_client_returns_the_same_results(client: EmotionClient, server: Any, clips: dict[Path, str]) -> None:
     async def ask() -> tuple[EmotionResult, list[EmotionResult | EmotionError], str]:
         async with AsyncEmotionClient(server.grpc_url) as twin:
             one = await twin.analyze(*first, request_id="a")
@@ -105,7 +105,7 @@ def test_async_gives_the_same_answers(client: EmotionClient, server: Any, clips:
     assert sentence == str(error.value)
 
 
-def test_many_keeps_the_order_and_a_failure_stays_in_its_place(client: EmotionClient, clips: dict[Path, str]) -> None:
+def test_analyze_many_returns_results_and_exceptions_in_order(client: EmotionClient, clips: dict[Path, str]) -> None:
     utterances = [Utterance(clip, text) for clip, text in clips.items()]
     expected = [client.analyze(u.audio, u.text) for u in utterances]
     bad = [Utterance("missing.flac"), Utterance(b"not audio at all"), Utterance()]
@@ -117,20 +117,20 @@ def test_many_keeps_the_order_and_a_failure_stays_in_its_place(client: EmotionCl
     assert client.analyze_many([]) == []
 
 
-def test_many_keeps_its_bound(server: Any) -> None:
+def test_analyze_many_keeps_to_its_concurrency(server: Any) -> None:
     class Counting(EmotionClient):
-        under_way = most = 0
+        in_flight = most = 0
         lock = threading.Lock()
 
         def analyze(self, *args: Any, **options: Any) -> EmotionResult:
             with self.lock:
-                self.under_way += 1
-                self.most = max(self.most, self.under_way)
+                self.in_flight += 1
+                self.most = max(self.most, self.in_flight)
             try:
                 return super().analyze(*args, **options)
             finally:
                 with self.lock:
-                    self.under_way -= 1
+                    self.in_flight -= 1
 
     with Counting(server.grpc_url) as client:
         answers = client.analyze_many([Utterance(text=f"line {i}") for i in range(12)], concurrency=3)
@@ -138,7 +138,7 @@ def test_many_keeps_its_bound(server: Any) -> None:
     assert 1 < client.most <= 3
 
 
-def test_what_the_server_refuses_is_said_in_its_own_sentence(client: EmotionClient) -> None:
+def test_analyze_of_invalid_audio_raises_the_servers_message(client: EmotionClient) -> None:
     with pytest.raises(InvalidInput, match=r"^AUDIO ") as error:
         client.analyze(b"not audio at all")
     assert "ensemble" not in str(error.value) and "\n" not in str(error.value)
@@ -149,7 +149,7 @@ def test_what_the_server_refuses_is_said_in_its_own_sentence(client: EmotionClie
     [
         ({}, "neither audio nor text was given"),
         ({"text": ""}, "neither audio nor text was given"),
-        ({"text": "hello", "rate": 16_000}, "rate goes with a waveform only"),
+        ({"text": "hello", "rate": 16_000}, "rate is only for a waveform"),
         ({"text": "broken \ud800"}, "not valid Unicode at position 7"),
         ({"text": "hello", "deadline": 0}, "deadline must be above 0"),
         ({"text": "hello", "deadline": float("inf")}, "deadline must be above 0"),
@@ -157,14 +157,16 @@ def test_what_the_server_refuses_is_said_in_its_own_sentence(client: EmotionClie
         ({"text": "hello", "headers": {"traceparent": "00\n"}}, "traceparent must have printable ASCII"),
     ],
 )
-def test_a_local_mistake_never_leaves(link: Callable[..., Any], arguments: dict[str, Any], sentence: str) -> None:
+def test_analyze_with_invalid_arguments_sends_nothing(
+    link: Callable[..., Any], arguments: dict[str, Any], sentence: str
+) -> None:
     to_server = link()
     with EmotionClient(to_server.url) as client, pytest.raises(InvalidInput, match=sentence):
         client.analyze(**arguments)
     assert to_server.received == 0
 
 
-def test_a_call_ends_at_its_deadline_and_the_next_goes_on(link: Callable[..., Any]) -> None:
+def test_analyze_past_its_deadline_raises_and_the_next_call_is_answered(link: Callable[..., Any]) -> None:
     to_server = link()
     with EmotionClient(to_server.url, deadline=20) as client:
         client.analyze(text="hello")
@@ -177,17 +179,17 @@ def test_a_call_ends_at_its_deadline_and_the_next_goes_on(link: Callable[..., An
         assert isinstance(client.analyze(text="hello"), EmotionResult)
 
 
-def test_a_large_file_passes(client: EmotionClient) -> None:
+def test_analyze_of_a_large_file_is_answered(client: EmotionClient) -> None:
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, (20 * 48_000, 2))  # 7.7 MB as sent; gRPC's usual limit is 4 MiB
     assert isinstance(client.analyze(noise, rate=48_000), EmotionResult)
 
 
-def test_an_async_client_needs_a_loop() -> None:
+def test_async_client_without_a_loop_raises() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         AsyncEmotionClient()
 
 
-def test_a_result_is_plain_data(client: EmotionClient) -> None:
+def test_result_is_immutable_and_serialisable(client: EmotionClient) -> None:
     answer = client.analyze(text="hello")
     assert json.loads(json.dumps(answer.probabilities)) == answer.probabilities
     with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""What callers are told, by the status that gRPC ends a call in."""
+"""Test the exception and message for each gRPC status."""
 
 import asyncio
 import struct
@@ -21,9 +21,9 @@ from emotion_client import (
 from emotion_client.network import used_proxy
 from tritonclient.grpc import service_pb2 as pb
 
-from tests.clients.conftest import DEAD, Answering, Hanging, Refusing
+from tests.clients.conftest import DEAD, FixedAnswerHandler, HangingHandler, RejectingHandler
 
-# as Triton passes on what a stage raises
+# as Triton forwards an exception of a stage
 STACK_TRACE = (
     "in ensemble 'emotion', Failed to process the request(s) for model instance 'vggish_0_0', message: "
     "ValueError: boom\n\nAt:\n  /models/vggish/1/model.py(12): execute\n"
@@ -31,7 +31,7 @@ STACK_TRACE = (
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence", "kind", "told"),
+    ("status", "sentence", "kind", "message"),
     [
         ("INVALID_ARGUMENT", "in ensemble 'emotion', TEXT is too long", InvalidInput, "TEXT is too long"),
         ("UNAVAILABLE", "in ensemble 'emotion', Exceeds maximum queue size", Unavailable, "Exceeds maximum queue size"),
@@ -40,86 +40,89 @@ STACK_TRACE = (
             "RESOURCE_EXHAUSTED",
             "100 calls an hour are used up.",
             Unavailable,
-            "{} refuses, as a quota is used up (100 calls an hour are used up): try again later",
+            "{} rejected the request, as a quota is used up (100 calls an hour are used up): try again later",
         ),
         (
             "UNAUTHENTICATED",
             "token missing",
             EmotionError,
-            "{} does not know who calls (token missing): ask its operator what to show",
+            "{} requires credentials (token missing): ask its operator which ones to send",
         ),
         (
             "PERMISSION_DENIED",
             "not from this network",
             EmotionError,
-            "{} does not let this caller in (not from this network): ask its operator for access",
+            "{} denies access to this caller (not from this network): ask its operator for access",
         ),
         (
             "NOT_FOUND",
             "Request for unknown model: 'emotion' is not found",
             EmotionError,
             "{} does not serve the model 'emotion' (Request for unknown model: 'emotion' is not found): "
-            "give the emotion server's gRPC endpoint",
+            "give the gRPC endpoint of an emotion server",
         ),
         (
             "INTERNAL",
             STACK_TRACE,
             EmotionError,
             "the server at {} failed (Failed to process the request(s) for model instance 'vggish_0_0', message: "
-            "ValueError: boom): its log may say more",
+            "ValueError: boom): see its log",
         ),
-        ("INTERNAL", "", EmotionError, "the server at {} failed (no reason given): its log may say more"),
-        ("UNKNOWN", "", EmotionError, "the server at {} failed (no reason given): its log may say more"),
+        ("INTERNAL", "", EmotionError, "the server at {} failed (no reason given): see its log"),
+        ("UNKNOWN", "", EmotionError, "the server at {} failed (no reason given): see its log"),
         (
             "CANCELLED",
             "upstream reset",
             EmotionError,
-            "the call was cancelled by {} or a proxy before it, or this client was closed (upstream reset)",
+            "the call was cancelled by {}, by a proxy, or because this client was closed (upstream reset)",
         ),
     ],
 )
-def test_every_status_has_its_sentence(
-    serve: Callable[..., str], status: str, sentence: str, kind: type[EmotionError], told: str
+def test_analyze_rejected_with_a_status_raises_its_message(
+    serve: Callable[..., str], status: str, sentence: str, kind: type[EmotionError], message: str
 ) -> None:
-    endpoint = serve(Refusing(grpc.StatusCode[status], sentence))
+    endpoint = serve(RejectingHandler(grpc.StatusCode[status], sentence))
     with EmotionClient(endpoint, retries=False) as client, pytest.raises(EmotionError) as error:
         client.analyze(text="hello")
     assert type(error.value) is kind
-    assert str(error.value) == told.format(endpoint)
-    assert error.value.__cause__ is None and error.value.__suppress_context__  # no second stack trace before it
+    assert str(error.value) == message.format(endpoint)
+    assert error.value.__cause__ is None and error.value.__suppress_context__  # no chained stack trace
 
 
-def test_a_message_over_the_limit(serve: Callable[..., str]) -> None:
-    endpoint = serve(Hanging())  # gRPC's usual limit of 4 MiB
+def test_analyze_over_the_message_limit_raises_invalid_input(serve: Callable[..., str]) -> None:
+    endpoint = serve(HangingHandler())  # a server with gRPC's default limit of 4 MiB
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, 3_000_000).astype(np.float32)
-    told = (
+    message = (
         rf"^the request is larger than {endpoint} accepts \(.*larger than max.*\): send a shorter recording, or a compr"
     )
-    with EmotionClient(endpoint) as client, pytest.raises(InvalidInput, match=told):
+    with EmotionClient(endpoint) as client, pytest.raises(InvalidInput, match=message):
         client.analyze(noise, rate=48_000)
 
 
-def test_a_server_that_is_no_triton(serve: Callable[..., str]) -> None:
+def test_analyze_on_another_grpc_server_raises(serve: Callable[..., str]) -> None:
     endpoint = serve()
-    told = rf"^{endpoint} is no Triton server \(Method not found!\): give the emotion server's gRPC endpoint$"
-    with EmotionClient(endpoint) as client, pytest.raises(EmotionError, match=told):
+    message = rf"^{endpoint} is not a Triton server \(Method not found!\): give the gRPC endpoint of an emotion server$"
+    with EmotionClient(endpoint) as client, pytest.raises(EmotionError, match=message):
         client.analyze(text="hello")
 
 
-def test_the_http_port(server: Any) -> None:
-    told = rf"^no server could be reached at {server.http_url}: .*; is it the gRPC port, 8001 by default, "
-    with EmotionClient(server.http_url, retries=False) as client, pytest.raises(Unreachable, match=told):
+def test_analyze_on_the_http_port_raises_unreachable(server: Any) -> None:
+    message = rf"^no server could be reached at {server.http_url}: .*; check that this is the gRPC port, 8001 by "
+    with EmotionClient(server.http_url, retries=False) as client, pytest.raises(Unreachable, match=message):
         client.analyze(text="hello")
 
 
-def test_a_model_that_is_not_served(server: Any) -> None:
+def test_analyze_with_a_missing_model_raises(server: Any) -> None:
     with EmotionClient(server.grpc_url, retries=False) as client:
-        told = rf"^{server.grpc_url} does not serve the model 'emotion_speech' .*, of one that runs with --speech$"
-        with pytest.raises(EmotionError, match=told):
+        message = (
+            rf"^{server.grpc_url} does not serve the model 'emotion_speech' .* "
+            "give the gRPC endpoint of an emotion server that runs with --speech$"
+        )
+        with pytest.raises(EmotionError, match=message):
             client.analyze(np.zeros(16_000, np.float32), rate=16_000, transcribe=True)
 
 
-def test_a_connection_that_breaks_under_way(link: Callable[..., Any]) -> None:
+def test_analyze_on_a_broken_connection_raises_unreachable(link: Callable[..., Any]) -> None:
     to_server = link()
     with EmotionClient(to_server.url, retries=False) as client:
         client.analyze(text="hello")
@@ -130,61 +133,65 @@ def test_a_connection_that_breaks_under_way(link: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("hedge_after", [None, 0.1])
-def test_a_client_that_is_closed_under_way(serve: Callable[..., str], hedge_after: float | None) -> None:
-    client = EmotionClient(serve(Hanging()), hedge_after=hedge_after)
+def test_analyze_on_a_client_closed_during_the_call_raises(
+    serve: Callable[..., str], hedge_after: float | None
+) -> None:
+    client = EmotionClient(serve(HangingHandler()), hedge_after=hedge_after)
     threading.Timer(0.5, client.close).start()
-    with pytest.raises(EmotionError, match=r"^the call was cancelled .* or this client was closed"):
+    with pytest.raises(EmotionError, match=r"^the call was cancelled by .* or because this client was closed"):
         client.analyze(text="hello")
 
 
 @pytest.mark.parametrize("hedge_after", [None, 0.1])
-async def test_an_asyncio_client_that_is_closed_under_way(serve: Callable[..., str], hedge_after: float | None) -> None:
-    client = AsyncEmotionClient(serve(Hanging()), hedge_after=hedge_after)
+async def test_async_analyze_on_a_client_closed_during_the_call_raises(
+    serve: Callable[..., str], hedge_after: float | None
+) -> None:
+    client = AsyncEmotionClient(serve(HangingHandler()), hedge_after=hedge_after)
     call = asyncio.create_task(client.analyze(text="hello"))
     await asyncio.sleep(0.5)
     await client.close()
-    with pytest.raises(EmotionError, match=r"^the call was cancelled, since this client was closed"):
+    with pytest.raises(EmotionError, match=r"^the call was cancelled because this client was closed"):
         await call
 
 
-def test_a_client_that_was_closed_before() -> None:
+def test_analyze_on_a_closed_client_raises() -> None:
     client = EmotionClient(DEAD)
     client.close()
-    with pytest.raises(EmotionError, match=r"^this client was closed: make another one$"):
+    with pytest.raises(EmotionError, match=r"^this client is closed: create a new one$"):
         client.analyze(text="hello")
 
 
-async def test_an_asyncio_client_that_was_closed_before() -> None:
+async def test_async_analyze_on_a_closed_client_raises() -> None:
     client = AsyncEmotionClient(DEAD)
     await client.close()
-    with pytest.raises(EmotionError, match=r"^this client was closed: make another one$"):
+    with pytest.raises(EmotionError, match=r"^this client is closed: create a new one$"):
         await client.analyze(text="hello")
 
 
-async def test_paths_in_place_of_utterances() -> None:
+async def test_analyze_many_of_paths_returns_invalid_input() -> None:
     with EmotionClient(DEAD) as client:
         found = client.analyze_many(["a.flac"])  # type: ignore[list-item]
     async with AsyncEmotionClient(DEAD) as async_client:
         found += await async_client.analyze_many(["a.flac"])  # type: ignore[list-item]
     for error in found:
         assert isinstance(error, InvalidInput)
-        assert str(error).startswith("utterances must be of the class Utterance, not str: give Utterance(audio=")
+        assert str(error).startswith("each utterance must be an Utterance, not str: give Utterance(audio=")
 
 
 @pytest.mark.parametrize("deadline", [0.05, 0.5])
-async def test_a_closed_port_and_a_deadline_shorter_than_the_retries(deadline: float) -> None:
-    told = rf"^no server could be reached at {DEAD} within the deadline of {deadline} s: Connection refused$"
-    with EmotionClient(DEAD, deadline=deadline) as client, pytest.raises(Unreachable, match=told):
+async def test_analyze_on_a_closed_port_past_its_deadline_raises_unreachable(deadline: float) -> None:
+    message = rf"^no server could be reached at {DEAD} within the deadline of {deadline} s: Connection refused$"
+    with EmotionClient(DEAD, deadline=deadline) as client, pytest.raises(Unreachable, match=message):
         client.analyze(text="hello")
     async with AsyncEmotionClient(DEAD, deadline=deadline) as async_client:
-        with pytest.raises(Unreachable, match=told):
+        with pytest.raises(Unreachable, match=message):
             await async_client.analyze(text="hello")
 
 
-def test_a_proxy_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_analyze_through_a_proxy_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", f"http://user:word@{DEAD}")  # pragma: allowlist secret
-    told = rf"through the proxy {DEAD} of the environment variable https_proxy; .* set no_proxy=192\.0\.2\.1\)$"
-    with EmotionClient("192.0.2.1:8001", deadline=1) as client, pytest.raises(EmotionError, match=told):
+    message = rf"through the proxy {DEAD} of the environment variable https_proxy; .* set no_proxy=192\.0\.2\.1\)$"
+    with EmotionClient("192.0.2.1:8001", deadline=1) as client, pytest.raises(EmotionError, match=message):
         client.analyze(text="hello")
     monkeypatch.setenv("no_proxy", "example.com,192.0.2.1")
     assert used_proxy(["192.0.2.1:8001"]) is None
@@ -192,8 +199,8 @@ def test_a_proxy_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert used_proxy(["localhost:8001", "[::1]:8001"]) is None
 
 
-def test_analyze_of_an_answer_of_nan_raises_a_sentence(serve: Callable[..., str]) -> None:
-    """The models withhold what a native backend may have computed from another caller's data."""
+def test_analyze_with_an_answer_of_nan_raises(serve: Callable[..., str]) -> None:
+    """Check that NaN is an error: models use it to withhold what may stem from another caller's data."""
     answer = pb.ModelInferResponse(model_name="emotion", model_version="1")
     for name in ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES"):
         answer.outputs.add(name=name, datatype="FP32", shape=[1, 5])
@@ -202,7 +209,7 @@ def test_analyze_of_an_answer_of_nan_raises_a_sentence(serve: Callable[..., str]
     answer.outputs.add(name="CHECKPOINT", datatype="BYTES", shape=[1, 1])
     answer.raw_output_contents.append(struct.pack("<I", len(checkpoint)) + checkpoint)
     with (
-        EmotionClient(serve(Answering(answer.SerializeToString()))) as client,
-        pytest.raises(EmotionError, match=r"withheld its answer, .*: send the request again"),
+        EmotionClient(serve(FixedAnswerHandler(answer.SerializeToString()))) as client,
+        pytest.raises(EmotionError, match=r"withheld its answer because .*: send the request again"),
     ):
         client.analyze(text="hello")

@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""Run the examples unchanged."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ def run(name: str, *arguments: object) -> str:
     return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def test_grpc_and_http_agree_with_the_client(server: Any, clips: dict[Path, str]) -> None:
+def test_grpc_and_http_examples_agree_with_the_client(server: Any, clips: dict[Path, str]) -> None:
     clip, text = next(iter(clips.items()))
     with EmotionClient(server.grpc_url) as client:
         expected = client.analyze(clip, text)
@@ -35,7 +35,7 @@ def test_grpc_and_http_agree_with_the_client(server: Any, clips: dict[Path, str]
     assert expected.checkpoint in http.splitlines()[6]
 
 
-def test_models_alone_agree_with_the_ensemble(server: Any, clips: dict[Path, str]) -> None:
+def test_models_alone_example_agrees_with_the_ensemble(server: Any, clips: dict[Path, str]) -> None:
     clip, text = next(iter(clips.items()))
     with EmotionClient(server.grpc_url) as client:
         expected = client.analyze(clip, text)
@@ -45,14 +45,14 @@ def test_models_alone_agree_with_the_ensemble(server: Any, clips: dict[Path, str
     assert dict(row.split() for row in rows) == {name: f"{value:.1%}" for name, value in expected.probabilities.items()}
 
 
-def test_models_alone_accept_an_absent_modality(server: Any, clips: dict[Path, str]) -> None:
+def test_models_alone_example_accepts_an_absent_modality(server: Any, clips: dict[Path, str]) -> None:
     vggish, *_ = run("models_alone.py", "--text", "We won!", "--endpoint", server.grpc_url).splitlines()
     assert vggish == "vggish: 0 patches used, 128 numbers"
     _, bert, *_ = run("models_alone.py", next(iter(clips)), "--endpoint", server.grpc_url).splitlines()
     assert bert == "bert: 0 tokens used, 256 numbers"
 
 
-def test_perf_analyzer_input_is_an_utterance_with_length_prefixes(clips: dict[Path, str]) -> None:
+def test_perf_analyzer_input_has_length_prefixes(clips: dict[Path, str]) -> None:
     clip, text = next(iter(clips.items()))
     (row,) = json.loads(run("perf_analyzer_input.py", clip, "--text", text))["data"]
     for name, expected in (("AUDIO", clip.read_bytes()), ("TEXT", text.encode())):
@@ -61,7 +61,7 @@ def test_perf_analyzer_input_is_an_utterance_with_length_prefixes(clips: dict[Pa
         assert row[name]["shape"] == [1]
 
 
-def test_snippets_of_the_architecture_page_print_what_it_says(server: Any) -> None:
+def test_snippets_of_the_architecture_page_print_the_documented_output(server: Any) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     snippets = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     said = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -70,19 +70,19 @@ def test_snippets_of_the_architecture_page_print_what_it_says(server: Any) -> No
     assert done.stdout == "".join(said)
 
 
-def test_async_answers_every_file(server: Any, clips: dict[Path, str]) -> None:
+def test_async_example_answers_every_file(server: Any, clips: dict[Path, str]) -> None:
     lines = run("grpc_async.py", *clips, "--endpoint", server.grpc_url).splitlines()
     assert [line.split(": ")[0] for line in lines] == [clip.name for clip in clips]
     assert all(line.split()[1] in EMOTIONS for line in lines)
 
 
-def test_batch_answers_every_line(server: Any) -> None:
+def test_batch_example_answers_every_line(server: Any) -> None:
     lines = run("batch.py", "--endpoint", server.grpc_url).splitlines()
     assert len(lines) == 8
     assert all(line.split()[0] in EMOTIONS for line in lines)
 
 
-def test_health(server: Any) -> None:
+def test_health_example_reports_the_state(server: Any) -> None:
     output = run("health.sh", server.http_url)
     for part in ("live: yes", "ready: yes", "model ready: yes", "AUDIO_PROBABILITIES"):
         assert part in output

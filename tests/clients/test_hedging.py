@@ -1,4 +1,4 @@
-"""Calls that are sent a second time, where the answer is long in coming."""
+"""Test hedging: calls that are sent a second time because the first answer is late."""
 
 import asyncio
 import contextlib
@@ -13,33 +13,33 @@ import pytest
 from emotion_client import AsyncEmotionClient, DeadlineExceeded, EmotionClient, EmotionResult, InvalidInput, Unavailable
 from emotion_client.hedging import Budget
 
-from tests.clients.conftest import Hanging, Refusing
+from tests.clients.conftest import HangingHandler, RejectingHandler
 
 
 @pytest.fixture
 def links(link: Callable[..., Any]) -> list[Any]:
-    """Two ways to the server."""
+    """Return two links to the server."""
     return [link(), link()]
 
 
 def stall_one(client: EmotionClient, links: list[Any]) -> None:
-    """Once both are connected: it takes calls, and answers none."""
+    """Stall the first link once both are connected, so that it receives calls and answers none."""
     while not all(each.received > 2_000 for each in links):
         client.analyze(text="x" * 2_000)
     links[0].stall()
 
 
-def test_the_other_server_answers(links: list[Any]) -> None:
+def test_hedge_is_answered_by_the_other_server(links: list[Any]) -> None:
     urls = [each.url for each in links]
     with EmotionClient(urls, deadline=60, hedge_after=0.3) as client:
         stall_one(client, links)
-        for _ in range(6):  # round-robin: some go to the stalled one first
+        for _ in range(6):  # round-robin: some calls go to the stalled link first
             started = time.monotonic()
             assert isinstance(client.analyze(text="hello"), EmotionResult)
             assert time.monotonic() - started < 15
 
 
-def test_without_a_hedge_it_does_not(links: list[Any]) -> None:
+def test_call_without_a_hedge_on_a_stalled_server_fails(links: list[Any]) -> None:
     with EmotionClient([each.url for each in links], deadline=3) as client:
         stall_one(client, links)
         with pytest.raises(DeadlineExceeded):
@@ -47,7 +47,7 @@ def test_without_a_hedge_it_does_not(links: list[Any]) -> None:
                 client.analyze(text="hello")
 
 
-async def test_it_answers_asyncio_callers_too(links: list[Any]) -> None:
+async def test_async_hedge_is_answered_by_the_other_server(links: list[Any]) -> None:
     async with AsyncEmotionClient([each.url for each in links], deadline=60, hedge_after=0.3) as client:
         while not all(each.received > 2_000 for each in links):
             await client.analyze(text="x" * 2_000)
@@ -58,30 +58,30 @@ async def test_it_answers_asyncio_callers_too(links: list[Any]) -> None:
             assert time.monotonic() - started < 15
 
 
-def test_the_slower_call_is_cancelled(serve: Callable[..., str], server: Any) -> None:
-    hanging = Hanging()
+def test_hedge_cancels_the_slower_call(serve: Callable[..., str], server: Any) -> None:
+    hanging = HangingHandler()
     with EmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while True:
-            with contextlib.suppress(DeadlineExceeded):  # both went there, as the other was not connected yet
+            with contextlib.suppress(DeadlineExceeded):  # both went there before the other was connected
                 client.analyze(text="hello", deadline=10)
                 if hanging.calls:
                     break
-        assert hanging.wait_left(hanging.calls)
+        assert hanging.wait_abandoned(hanging.calls)
 
 
-async def test_asyncio_cancels_it_too(serve: Callable[..., str], server: Any) -> None:
-    hanging = Hanging()
+async def test_async_hedge_cancels_the_slower_call(serve: Callable[..., str], server: Any) -> None:
+    hanging = HangingHandler()
     async with AsyncEmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while True:
-            with contextlib.suppress(DeadlineExceeded):  # both went there, as the other was not connected yet
+            with contextlib.suppress(DeadlineExceeded):  # both went there before the other was connected
                 await client.analyze(text="hello", deadline=10)
                 if hanging.calls:
                     break
-        assert await asyncio.to_thread(hanging.wait_left, hanging.calls)
+        assert await asyncio.to_thread(hanging.wait_abandoned, hanging.calls)
 
 
-async def test_who_leaves_cancels_both(serve: Callable[..., str]) -> None:
-    hanging = Hanging()
+async def test_async_hedge_of_a_cancelled_call_cancels_both(serve: Callable[..., str]) -> None:
+    hanging = HangingHandler()
     async with AsyncEmotionClient(serve(hanging), deadline=60, hedge_after=0.1) as client:
         call = asyncio.create_task(client.analyze(text="hello"))
         while hanging.calls < 2:
@@ -89,11 +89,11 @@ async def test_who_leaves_cancels_both(serve: Callable[..., str]) -> None:
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert await asyncio.to_thread(hanging.wait_left, 2)
+        assert await asyncio.to_thread(hanging.wait_abandoned, 2)
 
 
-def test_a_slow_server_does_not_get_twice_the_calls(serve: Callable[..., str]) -> None:
-    hanging = Hanging()
+def test_hedges_of_a_slow_server_are_bounded(serve: Callable[..., str]) -> None:
+    hanging = HangingHandler()
 
     def call(number: int) -> None:
         with pytest.raises(DeadlineExceeded):
@@ -104,40 +104,40 @@ def test_a_slow_server_does_not_get_twice_the_calls(serve: Callable[..., str]) -
     assert hanging.calls == 30 + 10
 
 
-def test_ten_answered_calls_pay_for_one() -> None:
+def test_budget_allows_one_hedge_for_ten_answered_calls() -> None:
     budget = Budget()
-    assert sum(budget.take() for _ in range(20)) == 10
+    assert sum(budget.try_acquire() for _ in range(20)) == 10
     for _ in range(9):
-        budget.answered()
-    assert not budget.take()
-    budget.answered()
-    assert budget.take() and not budget.take()
+        budget.record_success()
+    assert not budget.try_acquire()
+    budget.record_success()
+    assert budget.try_acquire() and not budget.try_acquire()
     for _ in range(1000):
-        budget.answered()
-    assert sum(budget.take() for _ in range(20)) == 10
+        budget.record_success()
+    assert sum(budget.try_acquire() for _ in range(20)) == 10
 
 
-def test_a_refusal_does_not_beat_an_answer(link: Callable[..., Any], serve: Callable[..., str]) -> None:
-    slow, refusing = link(), Refusing(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-    with EmotionClient([slow.url, serve(refusing)], retries=False, deadline=60, hedge_after=0.2) as client:
-        for _ in range(4):  # until both are connected; the refusing one may come first
+def test_hedge_that_is_rejected_waits_for_the_other_answer(link: Callable[..., Any], serve: Callable[..., str]) -> None:
+    slow, rejecting = link(), RejectingHandler(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    with EmotionClient([slow.url, serve(rejecting)], retries=False, deadline=60, hedge_after=0.2) as client:
+        for _ in range(4):  # until both are connected; the rejecting server may come first
             with contextlib.suppress(Unavailable):
                 client.analyze(text="hello")
         slow.stall()
         while True:
-            refusing.requests.clear()
-            mend = threading.Timer(2, slow.flow)
-            mend.start()
+            rejecting.requests.clear()
+            timer = threading.Timer(2, slow.flow)
+            timer.start()
             try:
                 answer = client.analyze(text="hello")
                 break
-            except Unavailable:  # went to the refusing one first, and there was nothing to hedge
-                mend.cancel()
+            except Unavailable:  # the rejecting server came first, so nothing was hedged
+                timer.cancel()
     assert isinstance(answer, EmotionResult)
-    assert len(refusing.requests) == 1
+    assert len(rejecting.requests) == 1
 
 
-def test_what_is_wrong_is_said_at_once(links: list[Any]) -> None:
+def test_hedge_of_invalid_input_raises_at_once(links: list[Any]) -> None:
     with EmotionClient([each.url for each in links], deadline=60, hedge_after=0.3) as client:
         stall_one(client, links)
         for _ in range(4):
@@ -147,6 +147,6 @@ def test_what_is_wrong_is_said_at_once(links: list[Any]) -> None:
             assert time.monotonic() - started < 30
 
 
-def test_a_time_that_is_none() -> None:
+def test_client_with_hedge_after_zero_raises() -> None:
     with pytest.raises(InvalidInput, match="hedge_after must be above 0"):
         EmotionClient(hedge_after=0)

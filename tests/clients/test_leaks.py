@@ -1,4 +1,4 @@
-"""Clients that are made and closed over and over leave nothing behind."""
+"""Test that clients release all resources when they are closed."""
 
 import json
 import subprocess
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-MEMORY = 1 << 20  # bytes; a hundred for each client
+MEMORY = 1 << 20  # bytes, about a hundred for each client
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-def test_clients_leave_nothing_behind(server: Any, kind: str) -> None:
-    """In a process of their own: what earlier tests left in this one comes and goes."""
+def test_closed_clients_leak_no_resources(server: Any, kind: str) -> None:
+    """Measure in a separate process, because resources of earlier tests change in this one."""
     script = Path(__file__).with_name("make_clients.py")
     run = subprocess.run(
         [sys.executable, script, server.grpc_url, kind], stdout=subprocess.PIPE, text=True, timeout=300, check=True
     )
     before, after = json.loads(run.stdout)
     print(f"before {before}, after {after}")
-    assert after["descriptors"] < before["descriptors"] + 16  # gRPC's own, and its threads, come and go
+    assert after["descriptors"] < before["descriptors"] + 16  # gRPC's own descriptors and threads vary
     assert after["threads"] < before["threads"] + 16
     assert after["memory"] < before["memory"] + MEMORY

@@ -1,4 +1,4 @@
-"""Servers that break while calls are under way, and outages in which retries must not multiply the load."""
+"""Test calls to servers that break, and the retry budget in outages."""
 
 import asyncio
 import signal
@@ -17,24 +17,24 @@ from emotion_client.types import Priority
 from tritonclient.grpc import service_pb2
 
 from serving.triton import free_ports
-from tests.clients.conftest import Refusing
+from tests.clients.conftest import RejectingHandler
 from tests.conftest import launched, running_triton, stage
 
 CALLERS = 16
 
 
 @pytest.fixture(scope="module")
-def unharmed(repository: Path) -> Iterator[tuple[psutil.Popen, str]]:
-    """A server that no test breaks: process and endpoint."""
+def healthy_server(repository: Path) -> Iterator[tuple[psutil.Popen, str]]:
+    """Run a server that no test breaks, and yield its process and endpoint."""
     with launched(repository) as (process, ready):
         yield process, endpoint_of(ready)
 
 
 @pytest.fixture
-def servers(repository: Path, unharmed: tuple[psutil.Popen, str]) -> Iterator[list[tuple[psutil.Popen, str]]]:
-    """Two servers, process and endpoint of each; the first may be broken."""
+def servers(repository: Path, healthy_server: tuple[psutil.Popen, str]) -> Iterator[list[tuple[psutil.Popen, str]]]:
+    """Yield process and endpoint of two servers; tests may break the first one."""
     with launched(repository) as (process, ready):
-        yield [(process, endpoint_of(ready)), unharmed]
+        yield [(process, endpoint_of(ready)), healthy_server]
 
 
 def endpoint_of(ready: str) -> str:
@@ -44,11 +44,11 @@ def endpoint_of(ready: str) -> str:
 
 @contextmanager
 def callers(endpoints: list[str], clip: Path) -> Iterator[tuple[list[int], list[EmotionError]]]:
-    """CALLERS that call one after the other meanwhile; how many calls of each were answered, and what failed."""
-    answered, failures, over = [0] * CALLERS, list[EmotionError](), threading.Event()
+    """Run CALLERS threads that call in a loop; yield the number of answers of each thread, and all errors."""
+    answered, failures, stop = [0] * CALLERS, list[EmotionError](), threading.Event()
 
     def call(caller: int) -> None:
-        while not over.is_set():
+        while not stop.is_set():
             try:
                 client.analyze(clip, "hello there")
                 answered[caller] += 1
@@ -63,13 +63,13 @@ def callers(endpoints: list[str], clip: Path) -> Iterator[tuple[list[int], list[
             before = sum(answered)
             until(lambda: sum(answered) > before + 2 * CALLERS)
         finally:
-            over.set()
+            stop.set()
         for ended in calls:
             ended.result()
 
 
 def until(reached: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for it."""
+    """Wait until `reached` returns true."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
@@ -80,20 +80,20 @@ def until(reached: Callable[[], bool], seconds: float = 60) -> None:
     ("victim", "fault"),
     [("vggish", signal.SIGKILL), ("bert", signal.SIGSTOP), ("tritonserver", signal.SIGKILL)],
 )
-def test_no_call_is_lost_when_one_of_two_breaks(
+def test_calls_are_answered_when_one_of_two_servers_breaks(
     servers: list[tuple[psutil.Popen, str]], clip: Path, victim: str, fault: signal.Signals
 ) -> None:
     launcher = servers[0][0]
     with callers([endpoint for _, endpoint in servers], clip) as (_, failures):
         process = launcher.children()[0] if victim == "tritonserver" else stage(launcher, victim)
         assert victim in " ".join(process.cmdline())
-        process.send_signal(fault)  # the only process of its model
+        process.send_signal(fault)  # its model has no other process
         assert launcher.wait(30) == 1
     assert not failures, failures[0]
 
 
-def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, clip: Path) -> None:
-    """Killed without a word, and started again on the same ports by its supervisor."""
+def test_calls_are_answered_when_the_only_server_restarts(repository: Path, clip: Path) -> None:
+    """Kill the server with SIGKILL, and restart it on the same ports as a supervisor does."""
     found = free_ports("127.0.0.1", {"http": 0, "grpc": 0, "metrics": 0})
     ports = [word for name, port in found.items() for word in (f"--{name}-port", str(port))]
     with ExitStack() as servers:
@@ -105,7 +105,7 @@ def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, 
             for process in family:
                 process.kill()
             launcher.wait()
-            for region in shared:  # which nobody is left to remove
+            for region in shared:  # the killed processes cannot remove them
                 Path(region).unlink(missing_ok=True)
             time.sleep(3.5)  # a full-size model takes longer to load than this one
             servers.enter_context(launched(repository, "serving", *ports))
@@ -115,7 +115,9 @@ def test_no_call_is_lost_when_the_only_server_is_started_anew(repository: Path, 
     assert all(type(failure) is Unreachable for failure in failures)
 
 
-async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Popen, str]], clip: Path) -> None:
+async def test_asyncio_calls_are_answered_when_one_of_two_servers_breaks(
+    servers: list[tuple[psutil.Popen, str]], clip: Path
+) -> None:
     async with AsyncEmotionClient([endpoint for _, endpoint in servers]) as client:
         await client.analyze(clip, "hello there")
         stage(servers[0][0], "vggish").kill()
@@ -123,31 +125,31 @@ async def test_asyncio_calls_are_not_lost_either(servers: list[tuple[psutil.Pope
     assert len(answers) == CALLERS
 
 
-def test_a_server_that_stays_broken_is_reported(repository: Path) -> None:
-    """As this one does, since nobody watches it. Without retries at once, else after one more attempt."""
-    broken = r"^a part of the server at \S+ is broken \(Stub process 'vggish_0_0' is not healthy"
+def test_analyze_on_a_server_that_stays_broken_raises(repository: Path) -> None:
+    """Break a server without a launcher, so that it does not restart; errors come at once, or after one retry."""
+    broken = r"^the server at \S+ is broken \(Stub process 'vggish_0_0' is not healthy"
     with running_triton(repository) as server:
-        stage(psutil.Process(server.pid), "vggish").kill()  # its only process: no call gets by
+        stage(psutil.Process(server.pid), "vggish").kill()  # its only process, so that every call fails
         with EmotionClient(server.grpc_url, retries=False) as client, pytest.raises(EmotionError, match=broken):
             client.analyze(text="hello there")
         started = time.monotonic()
         with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match=broken):
             client.analyze(text="hello there")
-        assert time.monotonic() - started > 2  # Triton's second to notice, and the pause
+        assert time.monotonic() - started > 2  # 1 s until Triton notices, and the pause before the retry
         with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match=broken):
-            client.analyze(text="hello there", deadline=1.8)  # Triton takes 1 s to notice, so there is no time
-        psutil.Process(server.pid).kill()  # told to stop, it would wait 20 s for its stage
+            client.analyze(text="hello there", deadline=1.8)  # Triton notices after 1 s, so no time is left for a retry
+        psutil.Process(server.pid).kill()  # with SIGTERM it would wait 20 s for its stage
 
 
 @pytest.fixture
-def refusing(serve: Callable[..., str]) -> tuple[Refusing, str]:
-    """A server that is too busy, and its endpoint."""
-    handler = Refusing(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+def rejecting_server(serve: Callable[..., str]) -> tuple[RejectingHandler, str]:
+    """Run a server that rejects all calls as too busy, and return its handler and endpoint."""
+    handler = RejectingHandler(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     return handler, serve(handler)
 
 
-def test_retries_end_when_their_budget_is_spent(refusing: tuple[Refusing, str]) -> None:
-    server, endpoint = refusing
+def test_retries_stop_when_their_budget_is_used_up(rejecting_server: tuple[RejectingHandler, str]) -> None:
+    server, endpoint = rejecting_server
 
     def call(number: int) -> None:
         with pytest.raises(Unavailable, match="the queue is full"):
@@ -163,23 +165,23 @@ def test_retries_end_when_their_budget_is_spent(refusing: tuple[Refusing, str]) 
         assert time.monotonic() - started < 5  # 7 s without the budget
 
 
-def test_a_server_without_shared_memory_is_not_the_last_word(serve: Callable[..., str]) -> None:
-    said = "Failed to increase the shared memory pool size for key 'triton_' to 1048576 bytes."  # as Triton does
-    server = Refusing(grpc.StatusCode.INTERNAL, said)
+def test_analyze_on_a_server_without_shared_memory_is_retried_once(serve: Callable[..., str]) -> None:
+    message = "Failed to increase the shared memory pool size for key 'triton_' to 1048576 bytes."  # Triton's message
+    server = RejectingHandler(grpc.StatusCode.INTERNAL, message)
     with EmotionClient(serve(server)) as client, pytest.raises(EmotionError, match="Failed to increase"):
         client.analyze(text="hello")
     assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("priority", ["interactive", "bulk"])
-def test_priority_is_sent(refusing: tuple[Refusing, str], priority: Priority) -> None:
-    server, endpoint = refusing
+def test_analyze_sends_the_priority(rejecting_server: tuple[RejectingHandler, str], priority: Priority) -> None:
+    server, endpoint = rejecting_server
     with EmotionClient(endpoint, retries=False, priority=priority) as client, pytest.raises(Unavailable):
         client.analyze(text="hello")
     request = service_pb2.ModelInferRequest.FromString(server.requests[0])
     assert request.parameters["bulk"].bool_param == (priority == "bulk")
 
 
-def test_priority_that_is_none() -> None:
+def test_client_with_an_unknown_priority_raises() -> None:
     with pytest.raises(InvalidInput, match="priority must be one of interactive, bulk, not 'high'"):
         EmotionClient(priority="high")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a result says of its own certainty: confidence, is_confident and status."""
+"""Test confidence, is_confident and status of a result."""
 
 import asyncio
 import struct
@@ -19,15 +19,15 @@ from emotion_client import (
 )
 from tritonclient.grpc import service_pb2 as pb
 
-from tests.clients.conftest import Answering, Refusing
+from tests.clients.conftest import FixedAnswerHandler, RejectingHandler
 
 NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 8000)
 NOTHING, SOMETHING = [0.0] * 5, [0.1, 0.2, 0.4, 0.2, 0.1]
 SILENT = "AUDIO has no sound above -60 dB: check the microphone, or send TEXT with it"
 
 
-def answering(confidence: float, audio: list[float], text: list[float]) -> Answering:
-    """A server that gives every request the same answer."""
+def answering(confidence: float, audio: list[float], text: list[float]) -> FixedAnswerHandler:
+    """Return a handler that answers every request with these outputs."""
     answer = pb.ModelInferResponse(model_name="emotion", model_version="1")
     tensors = {"PROBABILITIES": SOMETHING, "AUDIO_PROBABILITIES": audio, "TEXT_PROBABILITIES": text}
     for name, values in (tensors | {"CONFIDENCE": [confidence]}).items():
@@ -36,7 +36,7 @@ def answering(confidence: float, audio: list[float], text: list[float]) -> Answe
     checkpoint = b'{"digest": "0", "untrained": []}'
     answer.outputs.add(name="CHECKPOINT", datatype="BYTES", shape=[1, 1])
     answer.raw_output_contents.append(struct.pack("<I", len(checkpoint)) + checkpoint)
-    return Answering(answer.SerializeToString())
+    return FixedAnswerHandler(answer.SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def answering(confidence: float, audio: list[float], text: list[float]) -> Answe
         (0.0, {"confident_from": 0}, True, "ok"),
     ],
 )
-def test_status_is_ok_from_the_confidence_that_the_caller_asks_for(
+def test_status_is_ok_from_the_confidence_threshold(
     serve: Callable[..., str], confidence: float, options: dict[str, Any], is_confident: bool, status: str
 ) -> None:
     with EmotionClient(serve(answering(confidence, SOMETHING, SOMETHING)), **options) as client:
@@ -59,7 +59,7 @@ def test_status_is_ok_from_the_confidence_that_the_caller_asks_for(
 
 
 @pytest.mark.parametrize("confidence", [0.95, 0.5])
-def test_status_is_no_speech_where_audio_was_sent_and_not_used(serve: Callable[..., str], confidence: float) -> None:
+def test_status_of_audio_without_sound_is_no_speech(serve: Callable[..., str], confidence: float) -> None:
     url = serve(answering(confidence, NOTHING, SOMETHING))
     with EmotionClient(url) as client:
         silent, text = client.analyze(NOISE, "hello", rate=16_000), client.analyze(text="hello")
@@ -76,8 +76,8 @@ async def ask(url: str, *utterance: Any) -> EmotionResult:
         return await client.analyze(*utterance)
 
 
-def test_a_recording_without_sound_alone_raises_no_speech(serve: Callable[..., str]) -> None:
-    url = serve(Refusing(grpc.StatusCode.INVALID_ARGUMENT, f"in ensemble 'emotion', {SILENT}"))
+def test_analyze_of_audio_without_sound_or_text_raises_no_speech(serve: Callable[..., str]) -> None:
+    url = serve(RejectingHandler(grpc.StatusCode.INVALID_ARGUMENT, f"in ensemble 'emotion', {SILENT}"))
     with EmotionClient(url) as client, pytest.raises(NoSpeech) as error:
         client.analyze(NOISE, rate=16_000)
     assert str(error.value) == SILENT
@@ -85,12 +85,12 @@ def test_a_recording_without_sound_alone_raises_no_speech(serve: Callable[..., s
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-def test_a_threshold_that_is_no_probability_is_rejected(threshold: float) -> None:
+def test_client_with_an_invalid_threshold_raises(threshold: float) -> None:
     with pytest.raises(InvalidInput, match="confident_from must be from 0 to 1"):
         EmotionClient("localhost:8001", confident_from=threshold)
 
 
-def test_the_former_name_of_a_result_still_works() -> None:
+def test_emotion_is_an_alias_of_emotion_result() -> None:
     assert Emotion is EmotionResult
 
 
@@ -104,7 +104,7 @@ def test_served_confidence_is_a_probability(server: Any, clips: dict[Any, str]) 
         assert result.status == ("ok" if result.is_confident else "unsure")
 
 
-def test_served_silence_leaves_the_answer_of_the_text(server: Any) -> None:
+def test_served_silence_with_text_equals_the_answer_of_the_text(server: Any) -> None:
     with EmotionClient(server.grpc_url) as client:
         silent, text = client.analyze(np.zeros(32_000), "so it is", rate=16_000), client.analyze(text="so it is")
         with pytest.raises(NoSpeech, match=r"^AUDIO has no sound above "):
