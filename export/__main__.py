@@ -13,20 +13,13 @@ from emotion.extras import require_packages
 
 with require_packages("make install"):
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
     from transformers.utils import logging as transformers_logging
 
     from emotion import checkpoint as checkpoints
     from emotion.checkpoint import Checkpoint, CheckpointError
     from emotion.labels import EMOTIONS
     from emotion.manifest import MANIFEST
+    from emotion.progress import progress
     from export import accuracy, parity, runtimes
     from export.onnx_files import IR_VERSION, OPSET, serving_parts, write_models
     from export.repository import FILE_NAMES, REPOSITORY, edited_templates, publish, staging, update_templates
@@ -60,27 +53,20 @@ def export(
         "labels": ",".join(EMOTIONS),
         **{f"version.{name}": value for name, value in versions.items()},
     }
-    columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with staging(repository) as staged, Progress(*columns, console=console) as progress:
+    with staging(repository) as staged, progress(console, width=22) as bar:
         parts = serving_parts(checkpoint)
-        exporting = progress.add_task("exporting the models", total=len(parts))
-        write_models(parts, staged, precision, metadata, lambda: progress.advance(exporting))
+        exporting = bar.add_task("exporting the models", total=len(parts))
+        write_models(parts, staged, precision, metadata, lambda: bar.advance(exporting))
         models = parity.OnnxModels(staged, precision)
-        checking = progress.add_task("parity gate", total=parity.UTTERANCES)
-        answers = parity.ask(checkpoint, models, lambda: progress.advance(checking))
+        checking = bar.add_task("parity gate", total=parity.UTTERANCES)
+        answers = parity.ask(checkpoint, models, lambda: bar.advance(checking))
         comparisons = parity.compare(answers, parity.TOLERANCES[precision])
         if precision != "fp32":
             comparisons += accuracy.agreement(answers.eager, answers.alone)
         if labelled:
-            judging = progress.add_task("labelled utterances", total=None)
-            comparisons += accuracy.labelled(checkpoint, models, labelled, lambda: progress.advance(judging))
-        checking = progress.add_task("other ONNX Runtimes", total=len(runtimes.RUNTIMES))
+            judging = bar.add_task("labelled utterances", total=None)
+            comparisons += accuracy.labelled(checkpoint, models, labelled, lambda: bar.advance(judging))
+        checking = bar.add_task("other ONNX Runtimes", total=len(runtimes.RUNTIMES))
         skipped = []
         for runtime, owner in runtimes.RUNTIMES.items():
             try:
@@ -90,7 +76,7 @@ def export(
             except subprocess.CalledProcessError as error:
                 reason = (error.stderr.strip().splitlines() or ["no error output"])[-1]
                 raise parity.ParityError(f"ONNX Runtime {runtime} ({owner}) can't run the export: {reason}") from None
-            progress.advance(checking)
+            bar.advance(checking)
         parity.gate(comparisons)
         stage = staged / "preprocess" / "1"
         stage.mkdir(parents=True)
