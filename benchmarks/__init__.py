@@ -1,1 +1,1 @@
-"""Measures what is served: load tests, the machine's roofline, what users would run instead, and tuning."""
+"""Measures the server: load tests, speed beside the machine's limits and other servers, resilience."""

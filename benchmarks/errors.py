@@ -1,5 +1,5 @@
-"""What can go wrong in a benchmark."""
+"""The error of all benchmarks."""
 
 
 class BenchmarkError(Exception):
-    """A benchmark can't be run; one sentence for people as its message."""
+    """A benchmark cannot be run; the message is one sentence with the remedy."""

@@ -10,35 +10,34 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__
-from benchmarks import bench, results
-from benchmarks.flops import Flops
+from benchmarks.load.sampling import STAGES
 from benchmarks.load.workload import Utterance
+from benchmarks.speed import bench, results
+from benchmarks.speed.flops import Flops
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_flops_of_known_models(tmp_path: Path) -> None:
+def test_flops_of_known_models_are_the_published_ones(tmp_path: Path) -> None:
     (tmp_path / "text_encoder").mkdir()
     sizes = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(sizes))
     flops = Flops.of(tmp_path)
     assert flops.patch == pytest.approx(1.73e9, rel=0.01)
     assert flops.token == pytest.approx(0.17e9, rel=0.01)
-    short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
-    both, one, other = flops.needed([short, long]), flops.needed([short]), flops.needed([long])
-    assert both == {model: one[model] + other[model] for model in one}
-    assert (both["vggish"], other["vggish"]) == (flops.patch, 0)
     # two views of five labels, and the fused one's five residuals and two weights
-    assert both["fusion"] == 2 * 4 * (128 + 256) * 128 + 2 * 2 * 128 * (5 + 5 + 7)
-    assert flops.spent([short]) == one
-    padded = flops.spent([short, long])
-    assert padded == both | {"bert": both["bert"] + flops.pair * (100**2 - 10**2)}
-    # a batch without any audio, or any text, skips the encoder
-    assert flops.spent([long])["vggish"] == 0
-    assert flops.spent([Utterance(b"RIFF", "", 1.0, 0, 1)])["bert"] == flops.text
+    assert flops.head == 2 * (128 + 256) * 128 + 2 * 128 * (5 + 5 + 7)
+    short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
+    assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
+    assert flops.needed([long]) == 100 * flops.token + 100**2 * flops.pair + flops.text + flops.head
+    assert flops.spent([short], 8) == flops.needed([short])
+    assert flops.spent([short, long], 2) == flops.needed([short, long]) + flops.pair * (100**2 - 10**2)
+    assert flops.spent([short, long], 1) == flops.needed([short, long])
+    # without audio, or without text, the encoder is skipped
+    assert flops.needed([Utterance(b"RIFF", "", 1.0, 0, 1)]) == flops.patch + flops.text + flops.head
 
 
-def test_quick_run_is_complete(
+def test_quick_run_measures_everything_of_its_plan(
     demo_checkpoint: Path,
     repository: Path,
     tmp_path: Path,
@@ -46,10 +45,10 @@ def test_quick_run_is_complete(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What `make bench-quick` runs, with less of everything."""
-    plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, lone=3)
+    plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, single=3)
     monkeypatch.setattr(bench, "QUICK", plan)
-    monkeypatch.setattr(bench, "CROWD", 4)  # which a quick run leaves out
-    monkeypatch.setattr(benchmarks.__main__, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # which a quick run leaves out
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
     options = ["--quick", "--checkpoint", str(demo_checkpoint), "--repository", str(repository)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
     assert benchmarks.__main__.main() == 0
@@ -77,19 +76,15 @@ def test_quick_run_is_complete(
         value = summary[name]
         assert value is not None and 0 < value < math.inf
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
-    assert list(found.models) == ["vggish", "bert", "fusion"]
-    assert sum(model.compute_share for model in found.models.values()) == pytest.approx(1)
-    assert found.models["vggish"].compute_share > found.models["bert"].compute_share > 0
-    assert {name: file.size for name, file in found.checkpoint.files.items()} == {
-        f"{name}/1/model.onnx": (repository / name / "1" / "model.onnx").stat().st_size for name in found.models
-    }
-    assert found.server is not None and found.server.batch_sizes["vggish"]
-    assert 0 < found.server.stages["queue"].compute_ms < found.server.stages["queue"].queue_ms
+    assert set(found.stages) == {*STAGES}
+    assert all(stage.mean_batch >= 1 for stage in found.stages.values())
+    assert 0 < found.stages["queue"].compute_ms < found.stages["queue"].queue_ms
     assert [point.users for point in found.sweep] == [1, 4]
-    assert "emoserve" in (tmp_path / "latest.html").read_text()
+    assert "emoserve, fp32" in (tmp_path / "latest.md").read_text()
+    assert (tmp_path / "latest-peers.png").stat().st_size > 10_000
 
 
-def test_repository_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+def test_run_without_an_exported_repository_prints_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "run", "--checkpoint", str(tmp_path), "--repository", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""How many pods a load needs: the arithmetic, and the command."""
+"""The number of pods for a load: the arithmetic, and the command."""
 
 import math
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import machine, results
 from benchmarks.__main__ import main
-from benchmarks.capacity import needed
 from benchmarks.errors import BenchmarkError
-from benchmarks.results import Checkpoint, Results, SweepPoint
+from benchmarks.speed import machine, results
+from benchmarks.speed.capacity import needed
+from benchmarks.speed.results import Results, SweepPoint
 
 SWEEP = [
     SweepPoint(1, 8.0, 120, 130, 140),
@@ -31,16 +31,18 @@ SWEEP = [
         (100, math.inf, 0, 6),  # 100 / 18.75 = 5.3: a point with failures never counts
     ],
 )
-def test_pods(rate: float, p99_ms: float, spare: int, pods: int) -> None:
+def test_needed_rounds_up_and_adds_spare_pods(rate: float, p99_ms: float, spare: int, pods: int) -> None:
     assert needed(rate, SWEEP, p99_ms, 0.75, spare).pods == pods
 
 
-def test_an_objective_that_nothing_keeps_is_said() -> None:
+def test_needed_without_a_load_within_the_objective_raises() -> None:
     with pytest.raises(BenchmarkError, match=r"no load kept p99 within 100 ms; the lowest p99 measured was 140 ms"):
         needed(10, SWEEP, 100, 0.75, 1)
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_capacity_command_prints_a_row_for_each_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = Results(
         started=datetime(2026, 1, 2, tzinfo=UTC),
         minutes=30.0,
@@ -50,7 +52,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         machine=machine.describe(),
         versions={},
         settings={},
-        checkpoint=Checkpoint("d" * 64, "bert-base", 72_141_184, {}),
+        checkpoint={"digest": "d" * 64, "text_encoder": "bert-base"},
         workload={},
         systems={},
         sweep=SWEEP,

@@ -1,4 +1,4 @@
-"""The load: is every utterance sent and accounted for, and can a slow server hide its queue?"""
+"""The load: every utterance is sent and accounted for, and an open loop shows the queue of a slow server."""
 
 import contextlib
 import json
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import load
 from benchmarks.errors import BenchmarkError
-from benchmarks.tune import link
-from benchmarks.workload import mixed
+from benchmarks.load import runner as load
+from benchmarks.load.workload import mixed
+from benchmarks.speed.configurations import link
 from serving import Triton
 from serving.triton import free_ports
 from tests.conftest import running_triton
@@ -70,7 +70,7 @@ def slow_server() -> Iterator[FiftyPerSecond]:
         server.shutdown()
 
 
-def test_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Path) -> None:
+def test_run_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Path) -> None:
     run = load.run(f"grpc://{server.grpc_url}", tokenizer, users=8, requests=20)
     assert Counter(run.kind) == Counter(utterance.kind for utterance in mixed(20, tokenizer))
     assert not run.failures and run.answered.all() and run.offered is None
@@ -82,7 +82,7 @@ def test_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Path) 
     assert (run.start[8:] - ends[:12] < 0.1).all() and (run.start[8:] > ends[:12]).all()
 
 
-def test_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSecond, tokenizer: Path) -> None:
+def test_run_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSecond, tokenizer: Path) -> None:
     url = f"http://127.0.0.1:{slow_server.server_port}"
     run = load.run(url, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
     assert run.offered == 100 and 100 <= len(run.start) <= 101
@@ -98,7 +98,7 @@ def test_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSecond,
     assert run.throughput < 50
 
 
-def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path, tmp_path: Path) -> None:
+def test_run_with_unusable_options_raises_one_sentence(server: Triton, tokenizer: Path, tmp_path: Path) -> None:
     closed = free_ports("127.0.0.1", {"gRPC": 0})["gRPC"]
     with pytest.raises(BenchmarkError, match=rf"no server could be reached at grpc://127.0.0.1:{closed} \(.*refused\)"):
         load.run(f"grpc://127.0.0.1:{closed}", tokenizer, requests=1)
@@ -110,7 +110,7 @@ def test_what_makes_no_run_is_said_in_a_sentence(server: Triton, tokenizer: Path
         load.run(f"grpc://{server.grpc_url}", tmp_path / "tokenizer.json", requests=1)
 
 
-def test_seconds_may_be_fractions(server: Triton, repository: Path) -> None:
+def test_run_rounds_seconds_up(server: Triton, repository: Path) -> None:
     found = load.run(f"grpc://{server.grpc_url}", repository / "preprocess/1/tokenizer.json", seconds=1.2, rate=5.0)
     assert found.offered == 5.0
     assert found.start[-1] - found.start[0] < 2.5
@@ -142,7 +142,7 @@ class DelayedConnection(socketserver.BaseRequestHandler):
             target.shutdown(socket.SHUT_WR)
 
 
-def test_time_begins_when_the_server_has_answered(server: Triton, tokenizer: Path) -> None:
+def test_run_with_a_late_server_starts_its_time_at_the_first_answer(server: Triton, tokenizer: Path) -> None:
     with DelayingProxy(int(server.grpc_url.rpartition(":")[2])) as late:
         threading.Thread(target=late.serve_forever, daemon=True).start()
         found = load.run(f"grpc://127.0.0.1:{late.server_address[1]}", tokenizer, seconds=1, rate=20.0)
@@ -150,13 +150,13 @@ def test_time_begins_when_the_server_has_answered(server: Triton, tokenizer: Pat
     assert found.answered.sum() > 5
 
 
-def test_run_without_a_due_request_is_an_error(server: Triton, tokenizer: Path) -> None:
+def test_run_without_a_due_request_raises(server: Triton, tokenizer: Path) -> None:
     with pytest.raises(BenchmarkError, match="no request was due within the run: make it longer"):
         load.run(f"grpc://{server.grpc_url}", tokenizer, seconds=1, rate=0.001)
 
 
-def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
-    """gRPC under gevent must wait for more calls at once than there are before the one that is refused."""
+def test_run_with_rejections_reads_them_at_once(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """gRPC under gevent must wait for more calls at once than there are before the rejected one."""
     short = {
         path.parent.name: path.read_text().replace('string_value: "320"', 'string_value: "33"')
         for path in repository.glob("*/config.pbtxt")
@@ -164,7 +164,17 @@ def test_a_refusal_is_not_read_late(repository: Path, tokenizer: Path, tmp_path:
     link(repository, short, tmp_path)
     with running_triton(tmp_path) as triton:
         found = load.run(f"grpc://{triton.grpc_url}", tokenizer, users=96, requests=400)
-    refused = np.array([failure == "Unavailable" for failure in found.failure])
+    rejected = np.array([failure == "Unavailable" for failure in found.failure])
     assert set(found.failures) == {"Unavailable"}
     assert found.answered.sum() >= 32
-    assert np.median(found.latency[refused]) < 0.25 * found.percentile(50)
+    assert np.median(found.latency[rejected]) < 0.25 * found.percentile(50)
+
+
+def test_start_with_several_endpoints_loads_until_it_is_stopped(server: Triton, tokenizer: Path) -> None:
+    host = f"grpc://{server.grpc_url},{server.grpc_url}"
+    with load.start(host, tokenizer, rate=20.0, retries=True) as running:
+        time.sleep(6)
+        assert running.is_running()
+        found = running.stop()
+    assert not running.is_running()
+    assert found.answered.all() and 5 < len(found.failure) < 300

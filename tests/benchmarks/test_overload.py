@@ -1,15 +1,16 @@
-"""What is made of an overload's figures, and a small one for real."""
+"""The figures of an overload, and a small run."""
 
-import argparse
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import load, overload
-from benchmarks.load import Load
-from benchmarks.sampling import ModelStatistics, ServerSide
+from benchmarks.load import runner
+from benchmarks.load.runner import Load
+from benchmarks.load.sampling import ModelStatistics, Sampler
+from benchmarks.resilience import overload
 
 KINDS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # ms that each takes
 
@@ -26,62 +27,59 @@ def found(*failures: str) -> Load:
     )
 
 
-def server(computed: int, cpu: float) -> ServerSide:
-    """Return a server whose first model computed so many utterances, and that used so many seconds of its cores."""
-    model = ModelStatistics(computed, 1, 0.0, 0.0, 0.0, 0.0, 0.0, {})
-    return ServerSide({"vggish": model}, [], {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4})
+def server(computed: int, cpu: float) -> Sampler:
+    """Return a server whose first model computed a number of utterances in a number of CPU seconds."""
+    sampler = Sampler(Namespace(metrics_url="127.0.0.1:1", pid=0))
+    sampler.models = {"vggish": ModelStatistics(computed, 1, 0.0, 0.0)}
+    sampler.cpu_seconds = {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4}
+    return sampler
 
 
-def test_level() -> None:
+def test_judge_level_counts_outcomes_after_the_first_fifth() -> None:
     outcomes = found("", "Unavailable", "Unavailable", "DeadlineExceeded")
-    level = overload._level(5.0, outcomes, server(computed=100, cpu=20), seconds=20)
+    level = overload.judge_level(5.0, outcomes, server(computed=100, cpu=20), seconds=20)
     assert level.goodput == pytest.approx(2.5, abs=0.1)
-    assert (level.p50, level.p99, level.refusal) == (300, 300, 20)
-    assert (level.refused, level.late) == pytest.approx((0.5, 0.25), abs=0.01)
+    assert (level.p50, level.p99, level.rejection) == (300, 300, 20)
+    assert (level.rejected, level.late) == pytest.approx((0.5, 0.25), abs=0.01)
     assert level.wasted == 0.5  # 50 of the 200 were answered
     assert level.per_core == 2.5
 
 
-def test_a_level_that_refuses_nobody() -> None:
-    level = overload._level(1.0, found(""), server(computed=200, cpu=30), seconds=20)
+def test_judge_level_without_rejections_has_no_rejection_time() -> None:
+    level = overload.judge_level(1.0, found(""), server(computed=200, cpu=30), seconds=20)
     assert level.goodput == pytest.approx(10, abs=0.3)
-    assert level.refused == level.late == level.wasted == 0
-    assert np.isnan(level.refusal)
+    assert level.rejected == level.late == level.wasted == 0
+    assert np.isnan(level.rejection)
 
 
-def test_turns_have_medians() -> None:
-    levels = [overload._level(5.0, found(""), server(computed=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
-    median = overload._median(levels)
+def test_median_level_leaves_out_missing_figures() -> None:
+    levels = [overload.judge_level(5.0, found(""), server(computed=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
+    median = overload.median_level(levels)
     assert (median.factor, median.per_core) == (5, 8)
-    assert np.isnan(median.refusal)
-    assert overload._median([*levels[:2], replace(levels[2], refusal=30.0)]).refusal == 30
+    assert np.isnan(median.rejection)
+    assert overload.median_level([*levels[:2], replace(levels[2], rejection=30.0)]).rejection == 30
 
 
-def test_recovery_is_counted_from_the_end_of_the_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 60 s in all, the flood takes those from 20 to 40, and it takes 5 s more until latencies are what they were."""
+def test_judge_flood_counts_recovery_from_the_end_of_the_flood() -> None:
+    """Of 60 s, the flood takes those from 20 to 40, and latency is what it was 5 s later."""
     start = 1e9 + 0.1 * np.arange(600)
     seconds = start - start[0]
     latency = np.where((seconds > 20) & (seconds < 45), 2000.0, 200.0)
     interactive = Load(start, latency, ["both"] * 600, [""] * 600, 10.0)
-    poured = Load(start[200:400], latency[200:400], ["both"] * 200, [""] * 200, 10.0)
-
-    def run(host: str, tokenizer: Path, *, priority: str = "interactive", **options: object) -> Load:
-        return poured if priority == "bulk" else interactive
-
-    monkeypatch.setattr(load, "run", run)
-    flood = overload._flood("", Path(), 10.0, "bulk", argparse.Namespace(seconds=0.01, deadline=5.0))
+    bulk = Load(start[200:400], latency[200:400], ["both"] * 200, [""] * 200, 10.0)
+    flood = overload.judge_flood("bulk", interactive, bulk)
     assert (flood.before, flood.during, flood.p99, flood.failed) == (200, 2000, 2000, 0)
     assert flood.recovery == pytest.approx(5, abs=0.7)
 
 
-def test_a_real_one(
+def test_overload_run_ends_with_a_verdict(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(overload, "CAPACITY_REQUESTS", 32)
+    monkeypatch.setattr(runner, "CAPACITY_REQUESTS", 32)
     monkeypatch.setattr(overload, "LEVELS", (5.0,))
     monkeypatch.setattr(overload, "FLOODS", ("bulk",))
     plot = tmp_path / "overload.png"
-    overload.run(argparse.Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0, plot=plot))
+    overload.run(Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0, plot=plot))
     printed = capsys.readouterr().out
     assert "5 x bulk for 3 s beside 0.5 x interactive" in printed
     assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))

@@ -1,4 +1,4 @@
-"""Every peer, started as the benchmark starts it, answers as emoserve does."""
+"""Every peer answers as emoserve does."""
 
 import base64
 import json
@@ -12,9 +12,9 @@ from emotion_client import EmotionClient, EmotionResult
 from emotion_client.types import EMOTIONS
 from numpy.typing import NDArray
 
-from benchmarks import peers
 from benchmarks.errors import BenchmarkError
-from benchmarks.peers.export import export
+from benchmarks.speed import peers
+from benchmarks.speed.peers.export import export
 from serving import Triton
 
 SENTENCE = "unless to be rather selfish is to be ill-disposed"
@@ -65,7 +65,7 @@ def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("name", peers.PEERS)
-def test_a_peer_answers_as_emoserve_does_and_leaves_nothing_behind(
+def test_start_of_a_peer_answers_as_emoserve_does_and_leaves_no_process(
     name: str, demo_checkpoint: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
 ) -> None:
     with peers.start(name, demo_checkpoint, directory) as peer:
@@ -78,7 +78,7 @@ def test_a_peer_answers_as_emoserve_does_and_leaves_nothing_behind(
         os.killpg(peer.pid, 0)
 
 
-def test_a_peer_that_can_not_start_says_why(demo_checkpoint: Path, directory: Path) -> None:
+def test_start_of_a_peer_that_ends_raises_its_last_lines(demo_checkpoint: Path, directory: Path) -> None:
     files = export(demo_checkpoint, directory)
     hidden = files / "vggish.onnx"
     hidden.rename(files / "elsewhere")
@@ -92,7 +92,7 @@ def test_a_peer_that_can_not_start_says_why(demo_checkpoint: Path, directory: Pa
         (files / "elsewhere").rename(hidden)
 
 
-def test_an_unknown_peer_is_named(demo_checkpoint: Path, directory: Path) -> None:
+def test_start_of_an_unknown_peer_names_the_peers(demo_checkpoint: Path, directory: Path) -> None:
     with (
         pytest.raises(BenchmarkError, match="no peer 'flask'; the peers are fastapi_pytorch, "),
         peers.start("flask", demo_checkpoint, directory),

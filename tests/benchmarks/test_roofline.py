@@ -1,4 +1,4 @@
-"""The ways in one process do all of the work, and only that; and the peak that they are held against."""
+"""The ways to run the models in one process, and the machine's peak."""
 
 import os
 import platform
@@ -12,8 +12,9 @@ from typing import cast
 
 import pytest
 
-from benchmarks import roofline, workload
-from benchmarks.roofline import Cost
+from benchmarks.load import workload
+from benchmarks.speed import roofline
+from benchmarks.speed.roofline import Cost
 from emotion.errors import InputError
 from emotion.text import WordPiece
 from export import parity
@@ -40,7 +41,7 @@ def tokenizer(repository: Path) -> Path:
 
 @pytest.mark.parametrize("graph_alone", [False, True])
 @pytest.mark.parametrize("models", [1, 2])
-def test_every_utterance_is_run_once_in_batches_in_order(tokenizer: Path, models: int, graph_alone: bool) -> None:
+def test_cost_runs_every_utterance_once_in_ordered_batches(tokenizer: Path, models: int, graph_alone: bool) -> None:
     utterances, pieces = workload.mixed(COUNT, tokenizer), WordPiece(tokenizer)
     recorders = [Recorder() for _ in range(models)]
     way = roofline._batches(cast("list[parity.OnnxModels]", recorders), 4)
@@ -50,7 +51,7 @@ def test_every_utterance_is_run_once_in_batches_in_order(tokenizer: Path, models
     assert sorted(batches) == sorted(expected[start : start + 4] for start in range(0, COUNT, 4))
 
 
-def test_what_can_not_be_read_ends_the_run(tokenizer: Path) -> None:
+def test_cost_with_unreadable_audio_raises(tokenizer: Path) -> None:
     broken = workload.Utterance(audio=b"not audio", text="", seconds=1.0, tokens=0, patches=1)
     way = roofline._batches(cast("list[parity.OnnxModels]", [Recorder(), Recorder()]), 1)
     with pytest.raises(InputError):
@@ -65,7 +66,7 @@ def test_strategies_run_the_served_files(repository: Path, tokenizer: Path) -> N
         assert taken.seconds > 0 and taken.cpu_seconds > 0
 
 
-def test_cost_counts_the_cpu_time_of_all_threads_and_none_of_waiting(tokenizer: Path) -> None:
+def test_cost_counts_the_cpu_time_of_all_threads_without_waiting(tokenizer: Path) -> None:
     def work(_: object) -> None:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(lambda _: spin(0.3), range(2)))
@@ -83,10 +84,10 @@ def test_cost_counts_the_cpu_time_of_all_threads_and_none_of_waiting(tokenizer: 
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names a kernel for x86-64")
-def test_peak_with_a_slow_blas_kernel_is_that_of_onnx_runtime() -> None:
+def test_peak_gflops_with_a_slow_blas_kernel_is_that_of_onnx_runtime() -> None:
     """Where the environment names a kernel of OpenBLAS for an old CPU, numpy is slow and ONNX Runtime is not."""
-    code = "from benchmarks import roofline; import numpy; roofline.PRODUCTS = 1; m = numpy.ones((2048, 2048), 'f'); "
-    code += "print(roofline.peak_gflops(), roofline._gflops(lambda: m @ m))"
+    code = "from benchmarks.speed import roofline; import numpy; roofline.PRODUCTS = 1; "
+    code += "m = numpy.ones((2048, 2048), 'f'); print(roofline.peak_gflops(), roofline._gflops(lambda: m @ m))"
     environment = os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
     peak, slow = map(float, done.stdout.split())

@@ -10,20 +10,22 @@ from pathlib import Path
 import pytest
 from emotion_client import EmotionClient, Utterance
 
-from benchmarks import plots, scaling
-from benchmarks.scaling import SIGNALS, WINDOW, Probe
+from benchmarks import plotting
+from benchmarks.resilience import scaling
+from benchmarks.resilience.prometheus import prometheus
+from benchmarks.resilience.scaling import SIGNALS, WINDOW_S, Probe
 from serving import Triton
 from serving.triton import free_ports
 
 
-def test_probes_and_target_are_those_of_the_manifests() -> None:
+def test_read_probes_and_target_reads_the_manifests() -> None:
     probes = scaling.read_probes()
     assert probes["livenessProbe"] == Probe(10, 10, 6)
     assert probes["readinessProbe"] == Probe(5, 5, 3)
     assert scaling.read_target() == 0.5
 
 
-def test_a_probe_counts_failures_in_a_row(server: Triton) -> None:
+def test_probe_counts_failures_in_a_row(server: Triton) -> None:
     probe = Probe(0.05, 1.0, 3)
     ended = threading.Event()
     nobody = f"127.0.0.1:{free_ports('127.0.0.1', {'gRPC': 0})['gRPC']}"
@@ -44,25 +46,26 @@ def test_a_probe_counts_failures_in_a_row(server: Triton) -> None:
 )
 def test_prometheus_records_what_was_served(server: Triton, recordings: dict[str, bytes], tmp_path: Path) -> None:
     utterances = [Utterance(audio=data, text="so it is") for data in recordings.values()]
-    with EmotionClient(server.grpc_url) as client, scaling.prometheus(server.metrics_url) as asked:
+    with EmotionClient(server.grpc_url) as client, prometheus(server.metrics_url) as metrics:
         start = time.time()
         client.analyze_many(utterances)
         deadline = time.monotonic() + 60
-        while not asked.query("query?query=nv_inference_request_success"):  # scraped once: growth is seen from here on
+        while not metrics.query("nv_inference_request_success", time.time()):  # not scraped yet
             assert time.monotonic() < deadline
             time.sleep(0.5)
         client.analyze_many(utterances * 6, concurrency=30)
-        while not (waits := asked.series(SIGNALS["waiting"], start, time.time())) or waits[-1][1] == 0:
+        while not (waits := metrics.series(SIGNALS["waiting"], start, time.time())) or waits[-1][1] == 0:
             assert time.monotonic() < deadline
             time.sleep(0.5)
         end = waits[-1][0]
-        series = {name: asked.series(query, start, end) for name, query in SIGNALS.items()}
-        assert scaling.firing(asked, start, end) == {}
-        (first, *_, last) = asked.samples('nv_inference_request_success{model="emotion"}[1m]', end)
+        series = {name: metrics.series(query, start, end) for name, query in SIGNALS.items()}
+        assert metrics.firing(start, end) == {}
+        (found,) = metrics.query('nv_inference_request_success{model="emotion"}[1m]', end)
+    grown = float(found["values"][-1][1]) - float(found["values"][0][1])
     assert 0 < waits[-1][1] < 10
-    assert 0 < last[1] - first[1] <= 6 * len(utterances)
-    assert series["answered"][-1][1] * WINDOW >= last[1] - first[1]  # it draws the growth out to the whole minute
+    assert 0 < grown <= 6 * len(utterances)
+    assert series["answered"][-1][1] * WINDOW_S >= grown  # Prometheus extrapolates to the whole minute
     assert 0 < series["utilisation"][-1][1] <= 1.2
     assert math.isclose(series["failing"][-1][1], 0.0)
-    plots.save(plots.scaling(series, start, end, 0.5, 10.0), tmp_path / "scaling.png")
+    plotting.save(scaling.plot(series, start, end, 0.5, 10.0), tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 10_000

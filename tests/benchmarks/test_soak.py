@@ -1,4 +1,4 @@
-"""The soak: whether it finds what leaks, and ends with a verdict."""
+"""The soak finds leaks and ends with a verdict."""
 
 import os
 import re
@@ -14,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import soak
 from benchmarks.__main__ import main
-from benchmarks.load import Load
-from benchmarks.sampling import Holdings, holdings
+from benchmarks.load import runner
+from benchmarks.load.runner import Load
+from benchmarks.load.sampling import ResourceUsage, resource_usage
+from benchmarks.resilience import soak
 
 # holds some of everything, then twenty times a second some more of what its argument names
 LEAKING = """
@@ -55,27 +56,27 @@ def leaking(request: pytest.FixtureRequest) -> Iterator[int]:
     Path(f"/dev/shm/emoserve-test-{name}").unlink()
 
 
-def watch(leader: int, seconds: float) -> list[Holdings]:
+def watch(leader: int, seconds: float) -> list[ResourceUsage]:
     end = time.monotonic() + seconds
     held = []
     while time.monotonic() < end:
-        held.append(holdings(leader))
+        held.append(resource_usage(leader))
         time.sleep(0.02)
     return held
 
 
 @pytest.mark.parametrize("leaking", ["nothing", "memory", "descriptors", "threads", "shared memory"], indirect=True)
-def test_what_leaks_is_found_and_nothing_else(leaking: int, request: pytest.FixtureRequest) -> None:
+def test_compare_with_a_leak_finds_it_and_nothing_else(leaking: int, request: pytest.FixtureRequest) -> None:
     held = watch(leaking, 2.0)
     while len(held) < 12:  # a busy machine
         held += watch(leaking, 1.0)
     figures = soak.compare(held, None, held[0].time, held[-1].time)
     wanted = request.node.callspec.params["leaking"]
-    found = {figure.name.partition(",")[0].removesuffix(" (USS)") for figure in figures if figure.broken}
+    found = {figure.name.partition(",")[0].removesuffix(" (USS)") for figure in figures if figure.violated}
     assert found - {"memory"} == {wanted} - {"memory", "nothing"}, [str(figure) for figure in figures]
     # each thread has a stack
     assert ("memory" in found) == (wanted == "memory") or wanted == "threads"
-    said = soak.complaints(figures, None)
+    said = soak.violations(figures, None)
     assert len(said) == len(found)
 
 
@@ -86,40 +87,41 @@ def answers(latency: np.ndarray[tuple[int], np.dtype[np.float64]], failure: str 
     return Load(np.arange(len(latency), dtype=float), latency, ["both"] * len(latency), failures, 1.0)
 
 
-def test_a_failed_request_and_slower_answers_are_complaints() -> None:
-    steady = Holdings(0.0, 100.0, 110.0, 3.0, 200, 100)
+def test_violations_name_failed_requests_and_slower_answers() -> None:
+    steady = ResourceUsage(0.0, 100.0, 110.0, 3.0, 200, 100)
     held = [replace(steady, time=float(second)) for second in range(300)]
     latency = np.random.default_rng(1).gamma(2.0, 50.0, 300)
 
-    def complaints(found: Load) -> list[str]:
-        return soak.complaints(soak.compare(held, found, 60.0, 299.0), found)
+    def violations(found: Load) -> list[str]:
+        return soak.violations(soak.compare(held, found, 60.0, 299.0), found)
 
-    assert complaints(answers(latency)) == []
-    assert complaints(answers(latency, "Unavailable")) == ["1 of 300 requests failed (1 Unavailable)"]
+    assert violations(answers(latency)) == []
+    assert violations(answers(latency, "Unavailable")) == ["1 of 300 requests failed (1 Unavailable)"]
     rising = latency * np.linspace(1, 3, 300)
-    (said,) = complaints(answers(rising))
+    (said,) = violations(answers(rising))
     assert said.startswith("latency, median, ms: ")
-    # while it settles it may be as slow as it likes, and one outlier makes no median
+    # latency while settling does not count, and one outlier does not move a median
     early = latency.copy()
     early[:60] *= 10
     early[-10] = 1e5
-    assert complaints(answers(early)) == []
+    assert violations(answers(early)) == []
     held[200:] = [replace(one, uss_mib=101.1) for one in held[200:]]
-    assert complaints(answers(latency)) == ["memory (USS), MiB: 101.1 after 100.0 (at most 101.0)"]
+    assert violations(answers(latency)) == ["memory (USS), MiB: 101.1 after 100.0 (at most 101.0)"]
 
 
 @pytest.fixture
 def short(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command for a few seconds, and a smaller beginning."""
-    monkeypatch.setattr(soak, "SHORTEST", 0.0)
-    monkeypatch.setattr(soak, "INTERVAL", 0.2)
-    monkeypatch.setattr(soak, "CAPACITY_REQUESTS", 16)
-    monkeypatch.setattr(soak, "USERS", 4)
+    monkeypatch.setattr(soak, "MIN_MINUTES", 0.0)
+    monkeypatch.setattr(soak, "INTERVAL_S", 0.2)
+    monkeypatch.setattr(runner, "CAPACITY_REQUESTS", 16)
+    monkeypatch.setattr(runner, "CAPACITY_USERS", 4)
+    monkeypatch.setattr(soak, "LARGE_BATCH_USERS", 8)
     monkeypatch.setattr(soak, "LONGEST", (2.0, 8))
     return ["benchmarks", "soak", "--repository", str(repository)]
 
 
-def test_a_run_ends_with_a_verdict(
+def test_soak_run_ends_with_a_verdict(
     short: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plot = tmp_path / "soak.png"
@@ -146,19 +148,19 @@ def test_a_run_ends_with_a_verdict(
     assert plot.stat().st_size > 10_000
 
 
-def test_interrupted_it_judges_what_was_measured_and_leaves_nothing_behind(
+def test_soak_run_when_interrupted_judges_what_was_measured_and_leaves_no_process(
     short: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = 0
 
-    def look(leader: int) -> Holdings:
+    def look(leader: int) -> ResourceUsage:
         nonlocal looks
         looks += 1
         if looks == 20:
             os.kill(os.getpid(), signal.SIGINT)
-        return holdings(leader)
+        return resource_usage(leader)
 
-    monkeypatch.setattr(soak, "holdings", look)
+    monkeypatch.setattr(soak, "resource_usage", look)
     monkeypatch.setattr(sys, "argv", [*short, "--minutes", "2"])
     before = set(psutil.Process().children(recursive=True))
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
@@ -170,7 +172,7 @@ def test_interrupted_it_judges_what_was_measured_and_leaves_nothing_behind(
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
-def test_too_short_is_said(
+def test_soak_run_that_is_too_short_is_an_error(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "soak", "--repository", str(repository), "--minutes", "3"])

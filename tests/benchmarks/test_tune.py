@@ -1,4 +1,4 @@
-"""Tuning: configurations edited as text, the space, the choice among noisy measurements, and a real search."""
+"""Tuning: edited configurations, the search space, the choice among noisy measurements, and a search with Triton."""
 
 import argparse
 import json
@@ -13,9 +13,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from benchmarks import tune
 from benchmarks.errors import BenchmarkError
-from benchmarks.tune import FAILED, Base, Measurement, Space, Stage
+from benchmarks.speed import configurations, machine, tune
+from benchmarks.speed.configurations import StageSettings
+from benchmarks.speed.tune import FAILED, Base, Candidate, Measurement, Space
 from export.repository import ENCODERS, ONNX_MODELS, TEMPLATE
 
 ENSEMBLE_BATCH = 32
@@ -25,21 +26,21 @@ def text(model: str) -> str:
     return (TEMPLATE / model / "config.pbtxt").read_text()
 
 
-def other_settings(model: str) -> list[Stage]:
+def other_settings(model: str) -> list[StageSettings]:
     threads, waiting = 5 if model in ENCODERS else None, 3 if model == "queue" else None
     return [
-        Stage(3, threads, 64, waiting),
-        Stage(3, threads, 4, waiting),
-        replace(tune.read(text(model)), instances=7),
+        StageSettings(3, threads, 64, waiting),
+        StageSettings(3, threads, 4, waiting),
+        replace(configurations.settings(text(model)), instances=7),
     ]
 
 
 def without_tuned(config: Any) -> Any:
-    """A configuration without what tuning may change."""
+    """Return a configuration without what tuning may change."""
     config.max_batch_size = 0
     config.instance_group[0].count = 0
     config.instance_group[0].ClearField("rate_limiter")
-    for name in (tune.THREADS, tune.MAX_WAITING):
+    for name in (configurations.THREADS, configurations.MAX_WAITING):
         config.parameters.pop(name, None)
     config.dynamic_batching.ClearField("preferred_batch_size")
     return config
@@ -68,94 +69,69 @@ def arguments(repository: Path, **options: Any) -> argparse.Namespace:
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
-def test_edited_configuration_has_the_settings_and_nothing_else_changes(model: str) -> None:
+def test_edit_changes_the_settings_and_nothing_else(model: str) -> None:
     for stage in other_settings(model):
-        edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
-        assert tune.read(edited) == stage
-        assert tune.parse(edited).max_batch_size >= ENSEMBLE_BATCH
-        assert without_tuned(tune.parse(edited)) == without_tuned(tune.parse(text(model)))
-        takes_turns = tune.parse(edited).instance_group[0].HasField("rate_limiter")
-        before = tune.read(text(model))
+        edited = configurations.edit(text(model), stage, ENSEMBLE_BATCH)
+        assert configurations.settings(edited) == stage
+        assert configurations.parse(edited).max_batch_size >= ENSEMBLE_BATCH
+        assert without_tuned(configurations.parse(edited)) == without_tuned(configurations.parse(text(model)))
+        takes_turns = configurations.parse(edited).instance_group[0].HasField("rate_limiter")
+        before = configurations.settings(text(model))
         same_cores = (stage.instances, stage.threads) == (before.instances, before.threads)
         assert takes_turns == (model in ENCODERS and same_cores)
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
-def test_lines_that_stay_keep_their_comments_and_the_others_say_that_they_are_tuned(model: str) -> None:
-    for stage in other_settings(model):
-        original = text(model).splitlines()
-        edited = tune.edit(text(model), stage, ENSEMBLE_BATCH).splitlines()
-        new = [line for line in edited if line not in original]
-        assert new
-        assert all("# tuned" in line for line in new)
-        assert len([line for line in original if line not in edited]) <= 8  # one a setting, and the rate limiter's
-        assert [line for line in edited if line in original] == [line for line in original if line in edited]
+def test_edit_without_a_change_returns_the_text_with_its_comments(model: str) -> None:
+    assert configurations.edit(text(model), configurations.settings(text(model)), ENSEMBLE_BATCH) == text(model)
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
-def test_editing_back_gives_the_same_configuration(model: str) -> None:
+def test_edit_back_gives_the_same_configuration(model: str) -> None:
     for stage in other_settings(model):
-        edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
-        back = tune.parse(tune.edit(edited, tune.read(text(model)), ENSEMBLE_BATCH))
-        assert tune.read(str(back)) == tune.read(text(model))
-        assert back.max_batch_size == tune.parse(text(model)).max_batch_size
+        edited = configurations.edit(text(model), stage, ENSEMBLE_BATCH)
+        back = configurations.parse(configurations.edit(edited, configurations.settings(text(model)), ENSEMBLE_BATCH))
+        assert configurations.settings(str(back)) == configurations.settings(text(model))
+        assert back.max_batch_size == configurations.parse(text(model)).max_batch_size
 
 
-def test_read_takes_the_largest_preferred_batch_size_or_else_the_largest_batch() -> None:
-    assert [tune.read(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [1, 8, 8]
+def test_settings_take_the_largest_preferred_batch_size_or_the_largest_batch() -> None:
+    assert [configurations.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 8, 8]
     two = text("vggish").replace("preferred_batch_size: [ 8 ]", "preferred_batch_size: [ 8, 16 ]")
-    assert tune.read(two).batch == 16
-    unlimited = tune.edit(two, replace(tune.read(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
+    assert configurations.settings(two).batch == 16
+    unlimited = configurations.edit(two, replace(configurations.settings(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
     assert "preferred_batch_size" not in unlimited
-    assert tune.read(unlimited).batch == tune.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
+    assert configurations.settings(unlimited).batch == configurations.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
 
 
-def test_a_spelling_that_is_not_understood_is_refused_and_not_half_done() -> None:
-    reordered = (
-        text("vggish")
-        .replace("dynamic_batching {", "dynamic_batching: <")
-        .replace("\n}\n\nmodel_warmup", "\n>\n\nmodel_warmup")
-    )
-    with pytest.raises(BenchmarkError, match="configuration of vggish"):
-        tune.edit(reordered, Stage(1, 0, 4, None), ENSEMBLE_BATCH)
-
-
-def test_trial_repository_links_files_and_has_its_own_configurations(base: Base, tmp_path: Path) -> None:
+def test_link_makes_a_repository_with_its_own_configurations(base: Base, tmp_path: Path) -> None:
     stages = base.stages | {"bert": replace(base.stages["bert"], instances=3)}
     directory = tmp_path / "trial"
     directory.mkdir()
-    tune.link(base.repository, base.edited(stages), directory)
+    configurations.link(base.repository, base.edited(stages), directory)
     for model in base.texts:
         served = (directory / model / "config.pbtxt").read_text()
-        assert tune.parse(served).name == model
+        assert configurations.parse(served).name == model
         assert (served == base.texts[model]) == (model != "bert")
         assert not (directory / model / "configs").exists()
     assert (directory / "bert/1/model.onnx").samefile(base.repository / "bert/1/model.onnx")
-    assert tune.read((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
+    assert configurations.settings((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
 
 
-def test_digest_follows_what_is_served_and_nothing_else(base: Base) -> None:
-    digest = base.digest()
-    (base.repository / "vggish/1/model.int8.onnx").write_text("another precision")
-    assert base.digest() == digest
-    (base.repository / "fusion/1/model.onnx").write_text("other weights")
-    assert base.digest() != digest
-
-
-def test_winner_is_written_where_it_differs_and_an_older_one_removed(base: Base) -> None:
+def test_write_writes_what_differs_and_removes_an_earlier_winner(base: Base) -> None:
     stages = base.stages
     queue, vggish = (base.repository / model / "configs/tuned.pbtxt" for model in ("queue", "vggish"))
     changed = stages | {"queue": replace(stages["queue"], max_waiting=16)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [queue]
-    assert tune.read(queue.read_text()).max_waiting == 16
+    assert configurations.settings(queue.read_text()).max_waiting == 16
     changed = stages | {"vggish": replace(stages["vggish"], instances=3)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [vggish]
     assert not queue.exists()
     assert vggish.read_text().startswith(tune.MADE_BY)
-    assert tune.read(vggish.read_text()).instances == 3
+    assert configurations.settings(vggish.read_text()).instances == 3
 
 
-def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base) -> None:
+def test_write_of_another_precision_writes_its_configurations(base: Base) -> None:
     with pytest.raises(BenchmarkError, match="export"):
         for path in base.repository.glob("*/configs/int8.pbtxt"):
             path.unlink()
@@ -171,100 +147,80 @@ def test_other_precision_is_written_even_where_tuning_changed_nothing(base: Base
 
 
 @pytest.mark.parametrize(("cores", "users"), [(1, 1), (2, 32), (6, 64), (64, 256)])
-def test_every_combination_is_sensible_and_the_current_one_comes_first(cores: int, users: int) -> None:
-    current = {model: tune.read(text(model)) for model in tune.TUNED}
-    searched = tune.search_parameters(current, ENSEMBLE_BATCH, cores, users)
-    assert [(one.model, one.name) for one in searched] == [
-        ("preprocess", "instances"),
-        ("queue", "max_waiting"),
-        ("vggish", "instances x threads"),
-        ("vggish", "batch"),
-        ("bert", "instances x threads"),
-        ("bert", "batch"),
+def test_space_has_sensible_choices_and_the_current_one_first(base: Base, cores: int, users: int) -> None:
+    space = Space(base, cores, users)
+    assert list(space.choices) == [
+        "preprocess instances",
+        "queue max_waiting",
+        "vggish instances x threads",
+        "vggish batch",
+        "bert instances x threads",
+        "bert batch",
     ]
-    for one in searched:
-        first, *others = [replace(current[one.model], **fields) for fields in one.choices.values()]
-        assert first == current[one.model]
-        assert others or users == 1
-        for stage in others:
+    assert space.stages(space.current) == base.stages
+    for name, labels in space.choices.items():
+        model = name.split()[0]
+        assert len(labels) == len(set(labels))
+        assert len(labels) > 1 or users == 1
+        for label in labels[1:]:
+            stage = space.stages(space.current | {name: label})[model]
+            assert stage != base.stages[model]
             assert stage.instances * (stage.threads or 1) <= 2 * cores
-            assert stage.batch < 2 * max(users, current[one.model].batch)
-            assert (stage.max_waiting or 0) < 2 * max(users, current["queue"].max_waiting or 0)
-            assert tune.read(tune.edit(text(one.model), stage, ENSEMBLE_BATCH)) == stage
+            assert stage.batch < 2 * max(users, base.stages[model].batch)
+            assert (stage.max_waiting or 0) < 2 * max(users, base.stages["queue"].max_waiting or 0)
+            assert configurations.settings(configurations.edit(text(model), stage, ENSEMBLE_BATCH)) == stage
 
 
 # --- the choice
 
-Settings = dict[str, str]
 
-
-def measured(study: optuna.Study, space: Space, settings: Settings, result: Measurement, p99_ms: float) -> None:
-    study.enqueue_trial(settings)
-    trial = study.ask()
-    assert space.suggest(trial) == settings
-    tune.record(study, trial, result, p99_ms)
-
-
-def test_fastest_that_holds_wins_and_luck_does_not(base: Base) -> None:
-    """Leaders are measured again in turn with the current configuration, until the best three have all their rounds."""
+def test_measure_again_takes_turns_and_forgets_the_first_measurement(base: Base) -> None:
     space = Space(base, cores=2, users=128)
-    waiting = "queue max_waiting"
-    settings = [space.current | {waiting: label} for label in list(space.searched[waiting].choices)[1:6]]
-    lucky, good, late, failing, slow = settings
-    first = {"lucky": (20, 900), "good": (12, 950), "late": (30, 1001), "slow": (8, 100)}
-    study = optuna.create_study(direction="maximize")
-    measured(study, space, space.current, Measurement(10, 400, 800), 1000)
-    for name, one in (("lucky", lucky), ("good", good), ("late", late), ("slow", slow)):
-        throughput, p99 = first[name]
-        measured(study, space, one, Measurement(throughput, 400, p99), 1000)
-    measured(study, space, failing, FAILED, 1000)
-
-    assert tune.ranking(tune.candidates(study), 1000)[0].parameters == lucky
+    lucky, good = (space.current | {"queue max_waiting": label} for label in space.choices["queue max_waiting"][1:3])
     order = []
-    for step in count():
-        due = tune.to_repeat(tune.candidates(study), space.current, 1000)
-        if not due:
-            break
-        order.append(settings.index(due[0].parameters) if due[0].parameters in settings else -1)
-        throughput = {-1: 10, 0: 9, 1: 12}[order[-1]]
-        measured(study, space, due[0].parameters, Measurement(throughput, 400, 900 + step), 1000)
-    assert order == [-1, 0, 1] * tune.ROUNDS
-    ranked = tune.ranking(tune.candidates(study), 1000)
-    assert [one.parameters for one in ranked] == [good, space.current, lucky, slow]
-    assert len(ranked[0].judged) == tune.ROUNDS
+
+    def measured(parameters: dict[str, str]) -> Measurement:
+        order.append(parameters)
+        return Measurement(9 if parameters == lucky else 12, 400, 900 + len(order))
+
+    first = [Candidate(lucky, [Measurement(20, 400, 900)]), Candidate(good, [Measurement(12, 400, 950)])]
+    late = Candidate(space.current, [Measurement(30, 400, 1001)])
+    assert [one.parameters for one in tune.ranking([late, *first], 1000)] == [lucky, good]
+    again = tune.measure_again(first, measured)
+    assert order == [lucky, good] * tune.ROUNDS
+    assert [len(one.runs) for one in again] == [tune.ROUNDS] * 2
+    ranked = tune.ranking(again, 1000)
+    assert [one.parameters for one in ranked] == [good, lucky]
+    assert ranked[0].result == Measurement(12, 400, 904)
 
 
 def test_choose_among_equally_fast_takes_the_fewest_instances(base: Base) -> None:
     space = Space(base, cores=2, users=32)
     vggish, bert = "vggish instances x threads", "bert instances x threads"
-    four = space.current | {vggish: "1x2", bert: "4x1"}
+    four = space.current | {vggish: "1x0", bert: "4x1"}
     two, slow = (space.current | {vggish: label, bert: label} for label in ("2x1", "1x1"))
 
-    def candidate(parameters: dict[str, str], throughput: float) -> tune.Candidate:
-        return tune.Candidate(parameters, [Measurement(throughput, 400, 800)] * (1 + tune.ROUNDS))
+    def candidate(parameters: dict[str, str], throughput: float) -> Candidate:
+        return Candidate(parameters, [Measurement(throughput, 400, 800)] * tune.ROUNDS)
 
-    once = tune.Candidate(space.current, [Measurement(14.9, 400, 800)])  # perhaps by luck
-    ranked = [candidate(four, 15.0), once, candidate(two, 14.5), candidate(slow, 8.0)]
+    ranked = [candidate(four, 15.0), candidate(two, 14.5), candidate(slow, 8.0)]
     assert tune.choose(ranked, space.stages).parameters == two
-    assert tune.choose([once, candidate(slow, 8.0)], space.stages).parameters == slow
-    assert tune.choose([once], space.stages).parameters == space.current
+    assert tune.choose(ranked[2:], space.stages).parameters == slow
 
 
-def test_settings_that_fail_once_never_hold(base: Base) -> None:
+def test_candidate_that_failed_once_never_holds(base: Base) -> None:
     runs = [Measurement(10, 1, 1)] * 3
-    assert tune.Candidate({}, [*runs, FAILED]).result == FAILED
-    assert not tune.ranking([tune.Candidate({}, [*runs, FAILED])], p99_ms=1e9)
-    assert tune.ranking([tune.Candidate({}, runs)], p99_ms=1)
+    assert Candidate({}, [*runs, FAILED]).result == FAILED
+    assert not tune.ranking([Candidate({}, [*runs, FAILED])], p99_ms=1e9)
+    assert tune.ranking([Candidate({}, runs)], p99_ms=1)
     assert math.isinf(FAILED.p99)
 
 
-def test_nothing_holds_says_so_and_writes_nothing(
+def test_run_without_settings_that_hold_says_so_and_writes_nothing(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tune, "STATE", tmp_path / "state")
-    question = tune.identify(base, 50.0, 2, "fp32")
-    space = Space(base, question["cores"], users=2)
-    measured(tune.open_study(tmp_path / "state/tuned.db", question), space, space.current, Measurement(9, 60, 70), 50.0)
+    monkeypatch.setattr(tune, "measure", lambda *_: Measurement(9, 60, 70))
     assert tune.run(arguments(base.repository, p99_ms=50.0, trials=1)) == 1
     assert "the best is 70 ms" in capsys.readouterr().out
     assert not list(base.repository.glob("*/configs/tuned.pbtxt"))
@@ -273,31 +229,31 @@ def test_nothing_holds_says_so_and_writes_nothing(
 # --- going on
 
 
-def test_trials_that_were_cut_short_are_given_up_and_other_searches_refused(base: Base, tmp_path: Path) -> None:
-    path, space = tmp_path / "search.db", Space(base, cores=2, users=32)
-    study = tune.open_study(path, {"p99_ms": 1000, "cores": 2})
-    measured(study, space, space.current, FAILED, 1000)
-    study.ask()  # and killed
-    again = tune.open_study(path, {"p99_ms": 1000, "cores": 2})
-    assert [trial.state for trial in again.trials] == [TrialState.COMPLETE, TrialState.FAIL]
-    assert tune.candidates(again) == [tune.Candidate(space.current, [FAILED])]
-    with pytest.raises(BenchmarkError, match=r"cores was 2, is 4\): delete it"):
-        tune.open_study(path, {"p99_ms": 1000, "cores": 4})
+def test_open_study_of_another_question_is_another_study(base: Base, tmp_path: Path) -> None:
+    here, path = machine.describe(), tmp_path / "search.db"
+    given = arguments(base.repository)
+    study = tune.open_study(path, base, here, given)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert len(tune.open_study(path, base, here, given).trials) == 1
+    (base.repository / "export.json").write_text(json.dumps({"checkpoint": "1", "files": {}}))
+    assert not tune.open_study(path, base, here, given).trials
+    assert not tune.open_study(path, base, replace(here, cores=64.0), given).trials
+    assert not tune.open_study(path, base, here, arguments(base.repository, p99_ms=1.0)).trials
 
 
-def test_hand_written_configurations_are_not_overwritten(base: Base) -> None:
+def test_run_does_not_overwrite_hand_written_configurations(base: Base) -> None:
     with pytest.raises(BenchmarkError, match=r"gpu\.pbtxt was not made by tuning"):
         tune.run(arguments(base.repository, name="gpu"))
 
 
-def test_search_goes_on_where_it_was_interrupted(
+def test_run_after_an_interruption_continues(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two trials with a real Triton under load, Ctrl-C between them."""
     tuned = tmp_path / "model_repository"  # configurations of its own: tests leave the shared repository as it is
     shutil.copytree(repository, tuned, copy_function=lambda source, target: Path(target).symlink_to(source))
     monkeypatch.setattr(tune, "STATE", tmp_path / "state")
-    for name, value in {"REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 0}.items():
+    for name, value in {"MIN_REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 1}.items():
         monkeypatch.setattr(tune, name, value)
     measure, calls = tune.measure, count()
 
@@ -311,15 +267,16 @@ def test_search_goes_on_where_it_was_interrupted(
     assert "repeat the command" in capsys.readouterr().err
     assert tune.run(arguments(tuned, trials=2)) == 0
 
-    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path}/state/tuned.db")
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
-    loaded = Base.load(tuned, "fp32")
-    space = Space(loaded, tune.identify(loaded, 60000, 2, "fp32")["cores"], users=2)
-    assert study.trials[0].params == space.current
-    winner = tune.choose(tune.ranking(tune.candidates(study), 60000), space.stages)
-    assert winner.result.throughput > 0
-    assert f"winner: {space.sentence(winner.parameters)}" in capsys.readouterr().out
-    for model, stage in space.stages(winner.parameters).items():
+    storage = f"sqlite:///{tmp_path}/state/tuned.db"
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    assert [trial.state for trial in trials if trial.state == TrialState.COMPLETE] == [TrialState.COMPLETE] * 2
+    space = Space(Base.load(tuned, "fp32"), max(1, int(machine.describe().cores)), users=2)
+    assert trials[0].params == space.current
+    printed = capsys.readouterr().out
+    measured = [one.params for one in trials if one.state == TrialState.COMPLETE]
+    (winner,) = [one for one in measured if f"winner: {space.describe(one)}: " in printed]
+    for model, stage in space.stages(winner).items():
         written = tuned / model / "configs/tuned.pbtxt"
         assert written.exists() == (stage != space.base.stages[model])
-        assert not written.exists() or tune.read(written.read_text()) == stage
+        assert not written.exists() or configurations.settings(written.read_text()) == stage

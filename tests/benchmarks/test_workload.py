@@ -1,4 +1,4 @@
-"""The workload: are the utterances as long as said, and real?"""
+"""The workload: lengths, content and seeds of the utterances."""
 
 import io
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.workload import describe, lengths, mixed, uniform
+from benchmarks.load.workload import describe, lengths, mixed, uniform
 from emotion import decoding, text
 from emotion.audio import sound_patches
 
@@ -18,7 +18,7 @@ def tokenizer(repository: Path) -> Path:
     return repository / "preprocess" / "1" / "tokenizer.json"
 
 
-def test_lengths_are_those_of_iemocap() -> None:
+def test_lengths_have_the_quantiles_of_iemocap() -> None:
     seconds, tokens = lengths(20_000, seed=4)
     assert np.percentile(seconds, [50, 95, 99]) == pytest.approx([3.6, 11.0, 15.6], rel=0.05)
     assert 0.5 <= seconds.min() < 0.975 and 25 < seconds.max() < 34.001
@@ -27,7 +27,7 @@ def test_lengths_are_those_of_iemocap() -> None:
     assert np.corrcoef(seconds, tokens)[0, 1] > 0.8
 
 
-def test_utterances_have_the_length_they_say(tokenizer: Path) -> None:
+def test_mixed_utterances_have_the_lengths_they_state(tokenizer: Path) -> None:
     pieces = text.WordPiece(tokenizer)
     utterances = mixed(100, tokenizer)
     for utterance in utterances:
@@ -48,7 +48,7 @@ def test_utterances_have_the_length_they_say(tokenizer: Path) -> None:
     assert figures["tokens_mean"] == pytest.approx(np.mean([u.tokens for u in utterances if u.kind != "audio"]))
 
 
-def test_a_workload_follows_from_its_seed(tokenizer: Path) -> None:
+def test_mixed_with_one_seed_is_reproducible(tokenizer: Path) -> None:
     utterances = mixed(64, tokenizer, seed=5)
     assert mixed(16, tokenizer, seed=5) == utterances[:16]
     assert mixed(16, tokenizer, seed=6) != utterances[:16]
@@ -56,18 +56,18 @@ def test_a_workload_follows_from_its_seed(tokenizer: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "tokens", "kind"), [(1.5, 512, "both"), (60.0, 0, "audio"), (0.0, 4, "text")])
-def test_uniform(tokenizer: Path, seconds: float, tokens: int, kind: str) -> None:
+def test_uniform_utterances_have_one_length(tokenizer: Path, seconds: float, tokens: int, kind: str) -> None:
     for utterance in uniform(3, tokenizer, seconds, tokens):
         assert (utterance.seconds, utterance.tokens, utterance.kind) == (seconds, tokens, kind)
         assert len(text.WordPiece(tokenizer).encode(text.clean(utterance.text))) == tokens
 
 
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 0), (-1.0, 5), (3.0, 2)])
-def test_impossible_lengths_are_refused(tokenizer: Path, seconds: float, tokens: int) -> None:
+def test_uniform_with_impossible_lengths_raises(tokenizer: Path, seconds: float, tokens: int) -> None:
     with pytest.raises(BenchmarkError, match="give at least"):
         uniform(1, tokenizer, seconds, tokens)
 
 
-def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+def test_mixed_without_a_tokenizer_names_it(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"no tokenizer at .*tokenizer\.json.*`make export` makes one"):
         mixed(1, tmp_path / "tokenizer.json")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tritonclient import grpc
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from benchmarks.web import word_error_rate
+from benchmarks.speed.web import word_error_rate
 from emotion.decoding import decode
 from serving import Triton
 from serving.repository import SPEECH_REPOSITORY

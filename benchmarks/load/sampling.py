@@ -1,0 +1,160 @@
+"""What a server does during a run: Triton's metrics, and the CPU time, memory and descriptors of its processes."""
+
+import contextlib
+import os
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import psutil
+
+from benchmarks.errors import BenchmarkError
+from export.repository import ONNX_MODELS
+from stages.triton_metrics import REQUESTS, WAIT_SECONDS, WORK_SECONDS, MetricsReader, Values
+
+ENSEMBLE = "emotion"  # the model that clients call
+PREPROCESS, QUEUE = "preprocess", "queue"  # Python stages; admitted requests wait in `queue`
+STAGES = (PREPROCESS, QUEUE, *ONNX_MODELS)  # in the order of a request
+SETTLING_S = 0.25  # Triton counts a request after its answer has left
+MIB = 1 << 20
+_COMPUTE = ("compute_input_duration_us", "compute_infer_duration_us", "compute_output_duration_us")
+_REGION = re.compile(r"/dev/shm/\S+")
+
+
+class Server(Protocol):
+    """The attributes that sampling needs of a server; serving.Triton has them."""
+
+    @property
+    def metrics_url(self) -> str:
+        """host:port of metrics."""
+
+    @property
+    def pid(self) -> int:
+        """The process that leads the server's process group."""
+
+
+@dataclass(frozen=True)
+class ModelStatistics:
+    """What one model did during a run; queue and compute times are means per request."""
+
+    requests: int
+    executions: int
+    queue_ms: float
+    compute_ms: float
+
+    @property
+    def mean_batch(self) -> float:
+        """Requests per execution."""
+        return self.requests / max(1, self.executions)
+
+
+@dataclass(frozen=True)
+class ResourceUsage:
+    """What the processes of a server hold at a moment, all of them together."""
+
+    time: float  # s on the clock of time.time()
+    uss_mib: float  # memory of one process alone, without shared regions
+    pss_mib: float  # all memory; a page shared by n processes counts 1/n for each
+    region_mib: float  # their regions in /dev/shm
+    descriptors: int
+    threads: int
+
+
+class Sampler:
+    """Compares a server before and after a `with` block. Raises BenchmarkError if the server does not answer.
+
+    Attributes:
+        models: statistics of the block by model.
+        cpu_seconds: used by "tritonserver", and by each model that has a process of its own.
+    """
+
+    models: dict[str, ModelStatistics]
+    cpu_seconds: dict[str, float]
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._read = server, MetricsReader(f"http://{server.metrics_url}/metrics")
+
+    def __enter__(self) -> Self:
+        self._metrics, self._cpu = self._snapshot()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            metrics, cpu = self._snapshot()
+            loaded = [model for name, model in metrics if name == "exec_count"]
+            self.models = {model: _statistics(model, self._metrics, metrics) for model in loaded}
+            self.cpu_seconds = {name: used - self._cpu.get(name, 0.0) for name, used in cpu.items()}
+
+    def _snapshot(self) -> tuple[Values, dict[str, float]]:
+        time.sleep(SETTLING_S)
+        try:
+            return self._read(), cpu_seconds(self._server.pid)
+        except OSError as error:
+            url = self._server.metrics_url
+            raise BenchmarkError(f"no metrics from the server at {url} ({error}): is it still running?") from None
+
+
+def cpu_seconds(leader: int) -> dict[str, float]:
+    """Return the CPU seconds of a process group since its processes started: by program, a stage by its model."""
+    used: dict[str, float] = defaultdict(float)
+    for process in _group(leader):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used[_name(process)] += times.user + times.system
+    return used
+
+
+def resource_usage(leader: int) -> ResourceUsage:
+    """Return what the process group of `leader` holds. Raises BenchmarkError if the group has no process."""
+    uss = pss = descriptors = threads = 0
+    regions: dict[str, int] = {}
+    for process in _group(leader):
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+            memory = process.memory_full_info()
+            uss, pss = uss + memory.uss, pss + memory.pss
+            descriptors += process.num_fds()
+            threads += process.num_threads()
+            for region in _REGION.findall(Path(f"/proc/{process.pid}/maps").read_text()):
+                regions[region] = Path(region).stat().st_size
+    if not threads:
+        raise BenchmarkError("the server has ended")
+    return ResourceUsage(time.time(), uss / MIB, pss / MIB, sum(regions.values()) / MIB, descriptors, threads)
+
+
+def _group(leader: int) -> list[psutil.Process]:
+    """Return the processes of a process group."""
+    processes = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            if os.getpgid(pid) == leader:
+                processes.append(psutil.Process(pid))
+    return processes
+
+
+def _name(process: psutil.Process) -> str:
+    """Return the program's name, or the model that a stub of the Python backend runs: REPOSITORY/MODEL/VERSION/FILE."""
+    program, *arguments = process.cmdline() or [process.name()]
+    if Path(program).name == "triton_python_backend_stub" and arguments:
+        return Path(arguments[0]).parent.parent.name
+    return Path(program).name
+
+
+def _statistics(model: str, before: Values, after: Values) -> ModelStatistics:
+    """Return what a model did from one reading of the metrics to another.
+
+    A stage with a queue of its own takes each request from Triton at once; its metrics say how long it waits there.
+    """
+
+    def grown(*names: str) -> float:
+        return sum(after.get((name, model), 0.0) - before.get((name, model), 0.0) for name in names)
+
+    requests, handled = max(1.0, grown("request_success")), max(1.0, grown(REQUESTS))
+    return ModelStatistics(
+        requests=round(grown("request_success")),
+        executions=round(grown("exec_count")),
+        queue_ms=grown("queue_duration_us") / requests / 1e3 + 1e3 * grown(WAIT_SECONDS) / handled,
+        compute_ms=grown(*_COMPUTE) / requests / 1e3 + 1e3 * grown(WORK_SECONDS) / handled,
+    )

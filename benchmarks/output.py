@@ -1,0 +1,89 @@
+"""What all benchmark commands print and write: tables, progress bars, whole files."""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmarks.errors import BenchmarkError
+
+T = TypeVar("T")
+
+
+def progress(console: Console | None = None) -> Progress:
+    """Return a progress bar with counts, elapsed time and remaining time, on standard error."""
+    return Progress(
+        TextColumn("{task.description:<44}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+        refresh_per_second=1,  # drawing takes CPU time from what is measured in this process
+        speed_estimate_period=3600,  # s; one step may take minutes
+    )
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 150) -> str:
+    """Return a plain-text table without colours; the first column is aligned left, the others right."""
+    grid = Table(box=SIMPLE, pad_edge=False)
+    for place, heading in enumerate(headings):
+        grid.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False, markup=False)
+    console.print(grid)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines())
+
+
+def middle(values: Sequence[float]) -> float | None:
+    """Return the median of the finite values, or None if there are none."""
+    known = [value for value in values if math.isfinite(value)]
+    return median(known) if known else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file or none, and make its directory. Raises BenchmarkError if the file cannot be written."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise BenchmarkError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
+
+
+def read_json(kind: TypeAdapter[T], path: Path, command: str) -> T:
+    """Return the results in a JSON file.
+
+    Args:
+        kind: the type of the results.
+        path: the file.
+        command: the command that writes the file, for the error message.
+
+    Raises:
+        BenchmarkError: the file cannot be read, or has another format.
+    """
+    try:
+        return kind.validate_json(path.read_bytes())
+    except OSError as error:
+        raise BenchmarkError(f"{path} can't be read ({error.strerror}); `{command}` writes it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise BenchmarkError(
+            f"{path} is no result of this version's `{command}` (at {where}: {first['msg']}); run it again"
+        ) from None

@@ -1,0 +1,95 @@
+"""Starts the servers that benchmarks measure, waits until they answer, and stops them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+from benchmarks.errors import BenchmarkError
+from serving.triton import free_ports
+
+ROOT = Path(__file__).parent.parent
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0  # the full-size model takes seconds to load
+EXIT_TIMEOUT_S = 60.0  # a Triton answers its requests first
+
+
+def free_port() -> int:
+    """Return a free TCP port of this machine."""
+    return free_ports(HOST, {"server": 0})["server"]
+
+
+def http_ready(url: str, json: object = None) -> Callable[[], bool]:
+    """Return a function that tells whether a URL answers with status 200; with `json` it sends a POST."""
+
+    def ready() -> bool:
+        try:
+            return httpx.request("GET" if json is None else "POST", url, json=json, timeout=30).is_success
+        except httpx.TransportError:  # not listening yet
+            return False
+
+    return ready
+
+
+@contextmanager
+def running(
+    name: str, command: Sequence[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server while the block lasts, from its first answer on.
+
+    The process leads a process group, of which nothing is left afterwards.
+
+    Args:
+        name: the server, for error messages.
+        command: the command line, run in the root of the repository.
+        ready: tells whether the server answers.
+        environment: replaces this process's environment.
+
+    Raises:
+        BenchmarkError: the server ended or did not answer in time; with the last lines of its output.
+    """
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while not ready():
+                status = process.poll()
+                if status is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+                    what = "did not answer in time" if status is None else f"ended with exit status {status}"
+                    raise BenchmarkError(f"{name} {what}; its last lines: {' | '.join(lines[-5:]) or '(none)'}")
+                time.sleep(0.1)
+            yield process
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process and its group, and wait until nothing of it is left."""
+    children = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(EXIT_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):  # nothing is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(children, EXIT_TIMEOUT_S)

@@ -1,0 +1,99 @@
+"""`python -m benchmarks compare A.json B.json`: two runs, and whether their differences are more than noise."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from math import comb
+from pathlib import Path
+
+from scipy.stats import mannwhitneyu
+
+from benchmarks import output
+from benchmarks.output import middle
+from benchmarks.speed import results
+from benchmarks.speed.results import FIGURES, Results, ratios_by_round
+
+SIGNIFICANCE = 0.05
+UNITS = {"throughput": "utterances/s", "p99": "p99, ms"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m benchmarks compare`."""
+    parser.add_argument("a", type=Path, metavar="A.json", help="results of a run")
+    parser.add_argument("b", type=Path, metavar="B.json", help="results of another run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the comparison. The status is always 0."""
+    print(compare(results.read(arguments.a), results.read(arguments.b)))
+    return 0
+
+
+def compare(a: Results, b: Results) -> str:
+    """Return a table of every figure that either run measured: A, B, B/A, and whether they differ by more than noise.
+
+    The text begins with what else differs between the runs, such as machine, versions and settings.
+    """
+    parts = [
+        f"{letter}: {run.started:%Y-%m-%d %H:%M} UTC, revision {run.revision or 'unknown'}{', quick' * run.quick}"
+        for letter, run in (("A", a), ("B", b))
+    ]
+    if differences := unlike(a, b):
+        parts += ["The runs are unlike, and the ratios compare that, too:", *(f"  {one}" for one in differences)]
+    parts.append(output.table(("", "A", "B", "B/A", "noise"), list(_rows(a, b)), width=120))
+    parts.append(
+        f"noise: Mann-Whitney's U test over the runs' rounds, at {SIGNIFICANCE:g}; it covers variation within a run,\n"
+        "not other work of the machine between the runs. Empty: measured once, so noise is not known."
+    )
+    return "\n".join(parts)
+
+
+def unlike(a: Results, b: Results) -> list[str]:
+    """Return what differs between two runs besides the code, one line for each fact."""
+    found = [f"{'A' if a.quick else 'B'} is a quick run, the other one is not"] if a.quick != b.quick else []
+    for what in ("machine", "versions", "settings", "workload", "checkpoint"):
+        one, other = asdict(a)[what], asdict(b)[what]
+        keys = dict.fromkeys([*one, *other])
+        found += [f"{what}: {key} {one.get(key)} → {other.get(key)}" for key in keys if one.get(key) != other.get(key)]
+    return found
+
+
+def noise(a: Sequence[float], b: Sequence[float]) -> str:
+    """Return whether the rounds of two runs differ by more than they vary among themselves."""
+    if 2 / comb(len(a) + len(b), len(a)) > SIGNIFICANCE:  # even if all of one are above all of the other
+        return "too few rounds"
+    return "differs" if mannwhitneyu(a, b).pvalue <= SIGNIFICANCE else "within noise"
+
+
+def _rows(a: Results, b: Results) -> Iterator[list[str]]:
+    rounds = ratios_by_round(a), ratios_by_round(b)
+    for name, (title, _, _) in FIGURES.items():
+        yield from _row(title, [a.summary.get(name)], [b.summary.get(name)], *(of.get(name, []) for of in rounds))
+    for name in dict.fromkeys([*a.systems, *b.systems]):
+        one, other = a.systems.get(name), b.systems.get(name)
+        title = (one or other).title  # type: ignore[union-attr]  # one of both has it
+        for key, unit in UNITS.items():
+            values = [getattr(system, key) if system else [] for system in (one, other)]
+            yield from _row(f"{title}: {unit}", *values, *values)
+    for title, sweeps in (("fp32", (a.sweep, b.sweep)), ("int8", (a.sweep_int8, b.sweep_int8))):
+        points = [{point.users: point for point in sweep} for sweep in sweeps]
+        for users in sorted({*points[0], *points[1]}):
+            for key, unit in UNITS.items():
+                values = [[getattr(of[users], key)] if users in of else [] for of in points]
+                yield from _row(f"{title}, callers {users}: {unit}", *values)
+
+
+def _row(
+    title: str,
+    a: Sequence[float | None],
+    b: Sequence[float | None],
+    rounds_a: Sequence[float] = (),
+    rounds_b: Sequence[float] = (),
+) -> Iterator[list[str]]:
+    one, other = (middle([value for value in values if value is not None]) for values in (a, b))
+    if one is not None or other is not None:
+        figures = [
+            "–" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.4g}" for value in (one, other)
+        ]
+        ratio = f"{other / one:.3f}" if one and other is not None else "–"
+        yield [title, *figures, ratio, noise(rounds_a, rounds_b) if rounds_a and rounds_b else ""]

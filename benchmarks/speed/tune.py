@@ -1,0 +1,369 @@
+"""`python -m benchmarks tune`: a search, by Optuna, for the settings that serve the most on this machine.
+
+The measure is throughput in a closed loop, among the settings whose p99 of latency keeps the objective. Every trial
+starts Triton with its own configurations and sends it the same utterances. Since the best of many noisy measurements is
+partly the luckiest, the leaders and the current configuration are measured again in turns, and only that counts. Among
+leaders that are equally fast, the one with the fewest instances wins: each holds a copy of the weights.
+
+Finished trials are kept in build/tune/NAME.db, so that the same command continues after an interruption.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from benchmarks import output
+from benchmarks.errors import BenchmarkError
+from benchmarks.load import runner
+from benchmarks.load.sampling import PREPROCESS, QUEUE
+from benchmarks.load.workload import tokenizer_file
+from benchmarks.processes import ROOT
+from benchmarks.speed import machine
+from benchmarks.speed.configurations import StageSettings, edit, link, parse, settings
+from emotion.manifest import MANIFEST
+from export.repository import ENCODERS
+from serving import Triton, TritonError
+from serving.repository import check_repository
+
+STATE = Path("build/tune")
+PRECISIONS = ("fp32", "int8")
+MIN_REQUESTS, REQUESTS_PER_USER = 256, 8  # measured in a trial
+WARM_UP_PER_USER = 2  # requests before them
+LEADERS, ROUNDS = 3, 3  # settings that are measured again, and how often
+TIE = 0.05  # share of the best throughput within which medians of ROUNDS cannot be told apart
+TUNED = (PREPROCESS, QUEUE, *ENCODERS)  # `fusion` takes next to no time
+MAX_PREPROCESS_INSTANCES, MAX_ENCODER_INSTANCES = 4, 8
+SIZES = (4, 8, 16, 32, 64, 128)  # of batches and of max_waiting
+MADE_BY = "# Made by `python -m benchmarks tune"
+Parameters = dict[str, str]  # the label of each search parameter's choice
+
+
+@dataclass(frozen=True)
+class Base:
+    """The configurations that tuning starts from: config.pbtxt by model of an exported repository."""
+
+    repository: Path
+    texts: dict[str, str]
+
+    @classmethod
+    def load(cls, repository: Path, precision: str) -> "Base":
+        """Return what is served by default, or with `--config int8`.
+
+        Raises:
+            BenchmarkError: the repository was not exported, or not with this precision.
+        """
+        try:
+            manifest = check_repository(repository)
+        except TritonError as error:
+            raise BenchmarkError(str(error)) from None
+        if manifest is None:
+            raise BenchmarkError(f"{repository} was not made by `python -m export`; name another with --repository")
+        texts, found = {}, precision == PRECISIONS[0]
+        for default in sorted(repository.glob("*/config.pbtxt")):
+            named = default.parent / "configs" / f"{precision}.pbtxt"
+            found |= named.is_file()
+            texts[default.parent.name] = (named if named.is_file() else default).read_text()
+        if not found:
+            command = f"python -m export CHECKPOINT --precision {precision}"
+            raise BenchmarkError(f"{repository} has no configs/{precision}.pbtxt; make them with: {command}")
+        return cls(repository, texts)
+
+    @cached_property
+    def stages(self) -> dict[str, StageSettings]:
+        """The settings of the tuned models."""
+        return {model: settings(self.texts[model]) for model in TUNED}
+
+    @property
+    def ensemble_batch(self) -> int:
+        """The rows that a client may send in one request."""
+        return int(parse(self.texts["emotion"]).max_batch_size)
+
+    def edited(self, stages: dict[str, StageSettings]) -> dict[str, str]:
+        """Return the configurations of all models with other settings for the tuned ones."""
+        return self.texts | {model: edit(self.texts[model], one, self.ensemble_batch) for model, one in stages.items()}
+
+
+class Space:
+    """What is searched: the labels of each parameter's choices by "MODEL NAME", the current choice first.
+
+    Instances and threads of an encoder are one parameter, "INSTANCESxTHREADS", so that no combination has more than two
+    threads a core. Batches and what waits before the models are no larger than the number of users.
+    """
+
+    def __init__(self, base: Base, cores: int, users: int) -> None:
+        preprocess, queue = base.stages[PREPROCESS], base.stages[QUEUE]
+        ensemble = base.ensemble_batch
+        counts = (preprocess.instances, *_doublings(min(cores, MAX_PREPROCESS_INSTANCES)))
+        waiting = (queue.max_waiting or 0, *(size for size in SIZES if size < 2 * users))
+        found: dict[str, list[Any]] = {f"{PREPROCESS} instances": [*counts], f"{QUEUE} max_waiting": [*waiting]}
+        for model in ENCODERS:
+            stage = base.stages[model]
+            found[f"{model} instances x threads"] = [f"{stage.instances}x{stage.threads or 0}"] + [
+                f"{instances}x{threads}"
+                for threads in _doublings(cores)
+                for instances in _doublings(min(MAX_ENCODER_INSTANCES, 2 * cores // threads))
+                if (instances, threads) != (stage.instances, stage.threads or cores)
+            ]
+            small = [size for size in SIZES if size < min(ensemble, users)]
+            large = [size for size in (ensemble, *SIZES) if ensemble <= size < 2 * users]
+            found[f"{model} batch"] = [stage.batch, *small, *large]
+        self.base = base
+        self.choices = {name: list(dict.fromkeys(map(str, labels))) for name, labels in found.items()}
+        self.current = {name: labels[0] for name, labels in self.choices.items()}
+
+    def suggest(self, trial: optuna.Trial) -> Parameters:
+        """Return the parameters of a trial."""
+        return {name: trial.suggest_categorical(name, labels) for name, labels in self.choices.items()}
+
+    def describe(self, parameters: Parameters) -> str:
+        """Return parameters in one line."""
+        return ", ".join(f"{name} {parameters[name]}" for name in self.choices)
+
+    def stages(self, parameters: Parameters) -> dict[str, StageSettings]:
+        """Return the settings that parameters stand for."""
+        stages = dict(self.base.stages)
+        for name, label in parameters.items():
+            model, what = name.split(maxsplit=1)
+            names = what.split(" x ")
+            stages[model] = replace(stages[model], **dict(zip(names, map(int, label.split("x")), strict=True)))
+        return stages
+
+
+def _doublings(limit: int) -> list[int]:
+    """Return 1, 2, 4, ... and the limit itself."""
+    return sorted({2**power for power in range(limit.bit_length())} | {limit})
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Answers/s, and latency in ms; 0 and infinite if not every request was answered."""
+
+    throughput: float
+    p50: float
+    p99: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.p99):
+            return "requests failed"
+        return f"{self.throughput:.2f} utterances/s, p50 {self.p50:.0f} ms, p99 {self.p99:.0f} ms"
+
+
+FAILED = Measurement(0.0, math.inf, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Parameters, and their measurements: the search's own, or those of a leader that was measured again."""
+
+    parameters: Parameters
+    runs: list[Measurement]
+
+    @property
+    def result(self) -> Measurement:
+        """The medians; FAILED if any measurement failed."""
+        if FAILED in self.runs:
+            return FAILED
+        return Measurement(*map(median, zip(*map(astuple, self.runs), strict=True)))
+
+
+def candidates(study: optuna.Study) -> list[Candidate]:
+    """Return the finished trials."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [Candidate(trial.params, [Measurement(*trial.user_attrs["measurement"])]) for trial in trials]
+
+
+def ranking(among: Iterable[Candidate], p99_ms: float) -> list[Candidate]:
+    """Return those that keep the objective, the highest throughput first."""
+    holding = [candidate for candidate in among if candidate.result.p99 <= p99_ms]
+    return sorted(holding, key=lambda candidate: -candidate.result.throughput)
+
+
+def measure_again(leaders: Sequence[Candidate], measured: Callable[[Parameters], Measurement]) -> list[Candidate]:
+    """Measure leaders ROUNDS times in turns; their first measurements, perhaps lucky, do not count."""
+    again = [Candidate(one.parameters, []) for one in leaders]
+    for one in [*again] * ROUNDS:
+        one.runs.append(measured(one.parameters))
+    return again
+
+
+def choose(holding: list[Candidate], stages: Callable[[Parameters], dict[str, StageSettings]]) -> Candidate:
+    """Return the winner of a non-empty `ranking`: as fast as any, fewest instances, then lowest p99."""
+    as_fast = [one for one in holding if one.result.throughput >= (1 - TIE) * holding[0].result.throughput]
+
+    def cost(candidate: Candidate) -> tuple[int, int, float]:
+        chosen = stages(candidate.parameters)
+        copies = sum(chosen[model].instances for model in ENCODERS)
+        return copies, chosen[PREPROCESS].instances, candidate.result.p99
+
+    return min(as_fast, key=cost)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `python -m benchmarks tune`."""
+    parser.add_argument("--p99-ms", type=float, required=True, metavar="N", help="objective for the p99 of latency, ms")
+    parser.add_argument("--users", type=int, default=32, help="callers in the closed loop (default: 32)")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=ROOT / "build" / "model_repository",
+        metavar="DIR",
+        help="exported models (default: build/model_repository)",
+    )
+    parser.add_argument("--trials", type=int, default=30, help="number of trials, earlier ones included (default: 30)")
+    parser.add_argument("--name", default="tuned", help="name of the configuration to write (default: tuned)")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the weights (default: fp32)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search, print the table, write the winner.
+
+    Returns:
+        0; 1 if no settings keep the objective; 130 if interrupted.
+
+    Raises:
+        BenchmarkError: an argument or the repository cannot be used.
+    """
+    p99_ms, name = arguments.p99_ms, arguments.name
+    if not (0 < p99_ms < math.inf and arguments.users > 0 and arguments.trials > 0):
+        raise BenchmarkError("--p99-ms, --users and --trials must be above 0")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise BenchmarkError(f"--name is {name!r}; use lower-case letters, digits, - and _")
+    base = Base.load(arguments.repository, arguments.precision)
+    for path in _targets(base, name):
+        if path.exists() and not path.read_text().startswith(MADE_BY):
+            raise BenchmarkError(f"{path} was not made by tuning and is not overwritten; choose another --name")
+    here = machine.describe()
+    space = Space(base, max(1, int(here.cores)), arguments.users)
+    database = STATE / f"{name}.db"
+    study = open_study(database, base, here, arguments)
+    try:
+        search(study, space, p99_ms, arguments.users, arguments.trials)
+        found = candidates(study)
+        leaders = ranking(found, p99_ms)[:LEADERS]
+        if leaders:
+            leaders += [one for one in found if one.parameters == space.current and one not in leaders][:1]
+        leaders = measure_again(leaders, lambda parameters: measure(base, space.stages(parameters), arguments.users))
+    except KeyboardInterrupt:
+        print(f"interrupted; finished trials are in {database}: repeat the command to go on", file=sys.stderr)
+        return 130
+    repeated = [one.parameters for one in leaders]
+    found = leaders + [one for one in found if one.parameters not in repeated]
+    print(f"settings, and whether they keep a p99 of {p99_ms:g} ms; * is the current configuration\n")
+    headings = ("settings", "runs", "utterances/s", "p50 ms", "p99 ms", "holds")
+    print(output.table(headings, [_row(space, one, p99_ms) for one in found], width=250))
+    holding = ranking(leaders, p99_ms)
+    if not holding:
+        best = min(one.result.p99 for one in found)
+        print(f"nothing holds a p99 of {p99_ms:g} ms with {arguments.users} users: the best is {best:.0f} ms")
+        return 1
+    winner = choose(holding, space.stages)
+    before = next(one for one in found if one.parameters == space.current)
+    print(f"winner: {space.describe(winner.parameters)}: {winner.result}; now: {before.result}")
+    header = (
+        f"{MADE_BY} --p99-ms {p99_ms:g} --users {arguments.users} --precision {arguments.precision}`.\n"
+        f"# For {here.cores:g} cores of {here.cpu}, ONNX Runtime {machine.versions()['onnxruntime']}.\n"
+        f"# Medians of {len(winner.runs)}: {winner.result};\n# before tuning: {before.result}.\n"
+    )
+    written = write(base, space.stages(winner.parameters), name, header)
+    if written:
+        print("written: " + ", ".join(map(str, written)))
+        print(f"serve it with: python -m serving --repository {arguments.repository} --config {name}")
+    else:
+        print("the current configuration is the winner: there is nothing to write")
+    return 0
+
+
+def open_study(database: Path, base: Base, here: machine.Machine, arguments: argparse.Namespace) -> optuna.Study:
+    """Return the study of this search; another machine, repository, precision or objective has a study of its own."""
+    question = [arguments.p99_ms, arguments.users, arguments.precision, here.cpu, here.cores, base.texts]
+    manifest = (base.repository / MANIFEST).read_text()
+    digest = hashlib.sha256(json.dumps([*question, machine.versions()["onnxruntime"], manifest]).encode()).hexdigest()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f"sqlite:///{database.absolute()}"
+    return optuna.create_study(study_name=digest[:12], storage=storage, direction="maximize", load_if_exists=True)
+
+
+def search(study: optuna.Study, space: Space, p99_ms: float, users: int, trials: int) -> None:
+    """Measure until there are `trials`, the current configuration first.
+
+    Raises:
+        BenchmarkError: the current configuration cannot be measured, or the load fails.
+    """
+
+    def objective(trial: optuna.Trial) -> float:
+        parameters = space.suggest(trial)
+        measurement = measure(space.base, space.stages(parameters), users)
+        if measurement == FAILED and parameters == space.current:
+            raise BenchmarkError(f"the current configuration does not answer all requests of {users} users")
+        trial.set_user_attr("measurement", astuple(measurement))
+        trial.set_constraint("p99", measurement.p99 - p99_ms)
+        print(f"{space.describe(parameters)}: {measurement}", file=sys.stderr)
+        return measurement.throughput
+
+    # another seed each time, or a resumed search would repeat its first suggestions
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
+    finished = len(candidates(study))
+    if not finished:
+        study.enqueue_trial(space.current)
+    study.optimize(objective, n_trials=max(0, trials - finished), show_progress_bar=True)
+
+
+def measure(base: Base, stages: dict[str, StageSettings], users: int) -> Measurement:
+    """Serve with these settings and measure; FAILED if Triton does not start, or leaves requests unanswered."""
+    warm_up = WARM_UP_PER_USER * users
+    requests = max(MIN_REQUESTS, REQUESTS_PER_USER * users)
+    tokenizer = tokenizer_file(base.repository.resolve())
+    with tempfile.TemporaryDirectory(prefix="emoserve-tune-") as directory:
+        link(base.repository, base.edited(stages), Path(directory))
+        try:
+            with Triton(directory, http_port=0, grpc_port=0, metrics_port=0, log_level="error") as server:
+                load = runner.run(f"grpc://{server.grpc_url}", tokenizer, users=users, requests=warm_up + requests)
+        except TritonError as error:
+            print(f"Triton does not start with {stages}: {error}", file=sys.stderr)
+            return FAILED
+    if load.failures:
+        return FAILED
+    counted = load.where(np.arange(warm_up + requests) >= warm_up)
+    return Measurement(counted.throughput, counted.percentile(50), counted.percentile(99))
+
+
+def _row(space: Space, one: Candidate, p99_ms: float) -> list[str]:
+    figures = [f"{one.result.throughput:.2f}", f"{one.result.p50:.0f}", f"{one.result.p99:.0f}"]
+    label = space.describe(one.parameters) + " *" * (one.parameters == space.current)
+    return [label, str(len(one.runs)), *figures, "yes" if one.result.p99 <= p99_ms else "no"]
+
+
+def _targets(base: Base, name: str) -> list[Path]:
+    return [base.repository / model / "configs" / f"{name}.pbtxt" for model in base.texts]
+
+
+def write(base: Base, stages: dict[str, StageSettings], name: str, header: str) -> list[Path]:
+    """Write configs/NAME.pbtxt of every model that differs from its config.pbtxt; remove an earlier search's others.
+
+    Returns:
+        The files written.
+    """
+    written = []
+    for path, text in zip(_targets(base, name), base.edited(stages).values(), strict=True):
+        if text == (path.parent.parent / "config.pbtxt").read_text():
+            path.unlink(missing_ok=True)
+            continue
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(header + text)
+        written.append(path)
+    return written
