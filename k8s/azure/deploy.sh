@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# emoserve on Azure: the service, and the page with HTTPS. docs/azure.md goes through it step by step.
+# Deploys emoserve on Azure: the service, and the page with HTTPS. docs/azure.md explains the steps.
 set -euo pipefail
-exec 3>&1  # where a dry run prints, even where output is caught
+exec 3>&1  # a dry run prints here, even if standard output is captured
 
 usage() {
     cat << 'USAGE'
@@ -24,7 +24,7 @@ options
 USAGE
 }
 
-# One sentence and how to go on; 2 is wrong usage, 1 anything else.
+# Exits with a status and prints one sentence with the remedy; 2 is wrong usage, 1 any other error.
 fail() {
     echo "error: $2" >&2
     exit "$1"
@@ -39,7 +39,7 @@ run() {
     fi
 }
 
-# The output of a command; in a dry run what stands for it.
+# Prints the output of a command; in a dry run a placeholder.
 ask_for() {
     local stand_in=$1
     shift
@@ -63,7 +63,7 @@ need() {
     az account show --output none 2> /dev/null || fail 1 "az is not logged in: run 'az login' first"
 }
 
-# An output of main.bicep; in a dry run what stands for it.
+# Prints an output of main.bicep; in a dry run a placeholder.
 output() {
     ask_for "${2-<$1>}" az deployment group show --resource-group "$group" --name emoserve \
         --query "properties.outputs.$1.value" --output tsv ||
@@ -118,14 +118,14 @@ deploy() {
     run kubectl --namespace cert-manager rollout status deployment/cert-manager-webhook --timeout 5m
     generate
     run kubectl apply --kustomize "$generated"
-    run kubectl --namespace emoserve rollout status deployment/triton --timeout 20m  # a node may have to come first
+    run kubectl --namespace emoserve rollout status deployment/triton --timeout 20m  # a node may have to be created first
     run kubectl --namespace emoserve rollout status deployment/web --timeout 5m
     run kubectl --namespace emoserve-gateway wait gateway/web --for "jsonpath={.status.addresses[0].value}" --timeout 5m
     echo "Point $host at this address; the certificate follows within minutes:"
     address
 }
 
-# An overlay on top of ours, with what only this deployment knows (variables of `deploy`).
+# Writes an overlay on top of ours with the values of this deployment (variables of `deploy`).
 generate() {
     local overlay=aks
     [[ $triton == gpu ]] || overlay=aks-cpu

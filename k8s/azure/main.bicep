@@ -1,5 +1,5 @@
-// What emoserve needs on Azure: a cluster whose GPU nodes come and go, a registry, storage for what was exported, and
-// managed Prometheus. Not run yet: written without a subscription. deploy.sh creates it.
+// Azure resources of emoserve: a cluster with autoscaled GPU nodes, a registry, storage for exported models, and managed
+// Prometheus. deploy.sh creates them. Not run yet: written without a subscription.
 targetScope = 'resourceGroup'
 
 @description('Part of every name.')
@@ -36,7 +36,7 @@ param cpuNodes int = 5
 param uploader string
 
 var suffix = uniqueString(resourceGroup().id)
-// names of built-in roles, the same in every tenant
+// ids of built-in roles, the same in every tenant
 var acrPull = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', '7f951dda-4ed3-4680-a7ca-43fe172d538d')
 var blobDataContributor = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'ba92f5b4-2d11-453d-a403-e96b0029c9fe')
 
@@ -77,7 +77,7 @@ resource blobs 'Microsoft.Storage/storageAccounts/blobServices@2023-05-01' = {
   }
 }
 
-// every model repository that was ever deployed, by its tag
+// all deployed model repositories, by tag
 resource models 'Microsoft.Storage/storageAccounts/blobServices/containers@2023-05-01' = {
   parent: blobs
   name: 'models'
@@ -115,7 +115,7 @@ resource cluster 'Microsoft.ContainerService/managedClusters@2026-04-01' = {
         maxCount: 3
       }
     ]
-    // the base's NetworkPolicies count only where something enforces them
+    // enforces the NetworkPolicies of the base
     networkProfile: {
       networkPlugin: 'azure'
       networkPluginMode: 'overlay'
@@ -183,7 +183,7 @@ resource gpuPool 'Microsoft.ContainerService/managedClusters/agentPools@2026-04-
     enableAutoScaling: true
     minCount: 0
     maxCount: gpuNodes + 1
-    // known to the autoscaler before there is a node, so that it knows which pods one would help
+    // tells the autoscaler about the nodes before there is one, so that it knows which pods need them
     nodeLabels: {
       'nvidia.com/gpu.present': 'true'
     }
@@ -213,7 +213,7 @@ module monitoring 'monitoring.bicep' = {
   }
 }
 
-// what the script puts into the overlay
+// values that deploy.sh writes into the overlay
 output triton string = gpuNodes > 0 ? 'gpu' : 'cpu'
 output pods int = gpuNodes > 0 ? gpuNodes : cpuNodes - 1
 output registry string = registry.name

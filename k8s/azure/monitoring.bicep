@@ -1,4 +1,4 @@
-// Managed Prometheus: where figures go, that the cluster sends them there, the rules of components/monitoring, and who reads.
+// Managed Prometheus: workspace, data collection from the cluster, the rules of components/monitoring, and read access.
 @description('Part of every name.')
 param name string
 
@@ -11,7 +11,7 @@ param clusterName string
 @description('Address of the cluster\'s OIDC issuer.')
 param issuer string
 
-// The very rules that the operator gets elsewhere; any(), as not every one has a `for`.
+// The same rules as in components/monitoring; any(), because not every rule has a `for`.
 var groups = any(loadYamlContent('../components/monitoring/rules.yaml')).spec.groups
 var signals = groups[0]
 var alerts = groups[1]
@@ -78,7 +78,7 @@ resource association 'Microsoft.Insights/dataCollectionRuleAssociations@2022-06-
   }
 }
 
-// Azure evaluates once a minute at most, so scaling reacts later than with a Prometheus of your own
+// Azure evaluates at most once a minute, so scaling reacts more slowly than with your own Prometheus
 resource recording 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' = {
   name: '${name}-signals'
   location: location
@@ -119,7 +119,7 @@ resource alerting 'Microsoft.AlertsManagement/prometheusRuleGroups@2023-03-01' =
   }
 }
 
-// KEDA asks as this identity
+// identity with which KEDA queries
 resource scaler 'Microsoft.ManagedIdentity/userAssignedIdentities@2023-01-31' = {
   name: '${name}-keda'
   location: location
@@ -137,7 +137,7 @@ resource kedaIsScaler 'Microsoft.ManagedIdentity/userAssignedIdentities/federate
   }
 }
 
-// of a built-in role, the same in every tenant
+// id of a built-in role, the same in every tenant
 var monitoringDataReader = subscriptionResourceId('Microsoft.Authorization/roleDefinitions', 'b0d8363b-8ddd-447d-831f-62ca05bff136')
 
 resource mayAsk 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
