@@ -1,4 +1,4 @@
-"""Every configuration: what Triton parses, what the ONNX files have, how the ensemble's tensors flow."""
+"""Model configurations: Triton's format, agreement with the ONNX files, and the tensors of the ensemble."""
 
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,7 @@ ONNX_TYPES = {
 }
 
 
-def identify(path: Path) -> str:
+def config_id(path: Path) -> str:
     return path.relative_to(TEMPLATE).as_posix()
 
 
@@ -39,7 +39,7 @@ def model_name(path: Path) -> str:
 
 @cache
 def parse(path: Path) -> Any:
-    """Strictly: an unknown or repeated field is an error."""
+    """Parse a configuration; an unknown or repeated field is an error."""
     return text_format.Parse(path.read_text(), ModelConfig())
 
 
@@ -51,51 +51,51 @@ def tensors(values: Any) -> dict[str, Tensor]:
     return {value.name: (value.data_type, tuple(value.dims)) for value in values}
 
 
-every_config = pytest.mark.parametrize("path", CONFIGS, ids=identify)
+every_config = pytest.mark.parametrize("path", CONFIGS, ids=config_id)
 every_composing_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) != "emotion"], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) != "emotion"], ids=config_id
 )
 every_python_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) in PYTHON_MODELS], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) in PYTHON_MODELS], ids=config_id
 )
 every_queue_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) == "queue"], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) == "queue"], ids=config_id
 )
 every_onnx_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) in ONNX_MODELS], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) in ONNX_MODELS], ids=config_id
 )
 every_encoder_config = pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if model_name(path) in ENCODERS], ids=identify
+    "path", [path for path in CONFIGS if model_name(path) in ENCODERS], ids=config_id
 )
 
 
-def test_every_model_has_a_configuration_and_some_have_named_ones() -> None:
+def test_configs_are_complete() -> None:
     default = {f"{name}/config.pbtxt" for name in MODELS}
     on_gpu = ("gpu", "tensorrt")
     named = {f"{model}/configs/{name}.pbtxt" for model in ENCODERS for name in (*on_gpu, "int8")}
     named |= {f"{model}/configs/{name}.pbtxt" for model in ("fusion", "queue") for name in on_gpu}
     named |= {"emotion/configs/parallel.pbtxt"}
-    assert {identify(path) for path in CONFIGS} == default | named
+    assert {config_id(path) for path in CONFIGS} == default | named
 
 
 @every_config
-def test_model_is_named_like_its_directory(path: Path) -> None:
+def test_config_name_is_that_of_its_directory(path: Path) -> None:
     assert parse(path).name == model_name(path)
 
 
 @every_config
-def test_one_version_is_served(path: Path) -> None:
+def test_config_serves_one_version(path: Path) -> None:
     assert parse(path).version_policy.WhichOneof("policy_choice") == "latest"
     assert parse(path).version_policy.latest.num_versions == 1
 
 
 @every_config
-def test_several_utterances_fit_a_batch(path: Path) -> None:
+def test_config_accepts_batches_of_32_utterances(path: Path) -> None:
     assert parse(path).max_batch_size >= config("emotion").max_batch_size == 32
 
 
 @every_composing_config
-def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
+def test_config_sets_kind_and_number_of_instances(path: Path) -> None:
     (group,) = parse(path).instance_group
     on_gpu = path.name in GPU and model_name(path) in ENCODERS
     assert group.kind == (ModelInstanceGroup.KIND_GPU if on_gpu else ModelInstanceGroup.KIND_CPU)
@@ -104,21 +104,21 @@ def test_instances_are_chosen_and_not_left_to_the_machine(path: Path) -> None:
 
 
 @every_python_config
-def test_own_queue_of_a_python_stage_is_bounded_in_size_and_time(path: Path) -> None:
+def test_python_config_limits_the_size_and_wait_of_its_own_queue(path: Path) -> None:
     parameters = parse(path).parameters
     assert parse(path).max_batch_size < int(parameters["max_queue_size"].string_value) <= 4096
     assert float(parameters["max_wait_seconds"].string_value) == MAX_WAIT_S
 
 
 @every_python_config
-def test_python_stages_get_one_request_at_a_time_and_leave_none_in_tritons_queue(path: Path) -> None:
-    """A string that is cut fails all that Triton hands over with it, and Triton's queue policies delay requests."""
+def test_python_config_has_no_dynamic_batching(path: Path) -> None:
+    """A truncated string fails its whole batch in the Python backend, and Triton's queue policies delay requests."""
     assert not parse(path).HasField("dynamic_batching")
 
 
 @every_onnx_config
-def test_onnx_models_have_no_queue_policies(path: Path) -> None:
-    """With any of them Triton prepares no batch while one runs, and a native backend wakes nobody when it ends."""
+def test_onnx_config_has_no_queue_policies(path: Path) -> None:
+    """With any policy, Triton prepares no batch while one runs, and a native backend does not wake the batcher."""
     assert parse(path).HasField("dynamic_batching")
     batching = parse(path).dynamic_batching
     assert not batching.HasField("default_queue_policy")
@@ -127,13 +127,13 @@ def test_onnx_models_have_no_queue_policies(path: Path) -> None:
 
 
 @every_composing_config
-def test_no_queue_is_delayed(path: Path) -> None:
-    """With a delay and several instances, Triton before 26.08 loses count of those that are idle (its issue 8870)."""
+def test_config_has_no_queue_delay(path: Path) -> None:
+    """With a delay and several instances, Triton before 26.08 loses idle instances (server#8870)."""
     assert not parse(path).dynamic_batching.max_queue_delay_microseconds
 
 
 @every_queue_config
-def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> None:
+def test_queue_config_lets_the_next_batches_wait_for_the_first_model(path: Path) -> None:
     parameters = {key: value.string_value for key, value in parse(path).parameters.items()}
     assert parameters["models"].split(",") == list(ONNX_MODELS)
     vggish = parse(TEMPLATE / "vggish" / path.relative_to(TEMPLATE / "queue"))
@@ -142,24 +142,24 @@ def test_requests_before_the_onnx_models_make_the_next_batches(path: Path) -> No
 
 
 @every_encoder_config
-def test_encoders_on_a_cpu_take_turns_where_one_instance_has_all_cores(path: Path) -> None:
+def test_encoder_config_on_a_cpu_takes_turns_if_one_instance_uses_all_cores(path: Path) -> None:
     [group] = parse(path).instance_group
     turns = [(each.name, getattr(each, "global"), each.count) for each in group.rate_limiter.resources]
-    assert group.rate_limiter.priority == (1_000_000 if turns else 0)  # last in Triton's order: no model waits for them
+    assert group.rate_limiter.priority == (1_000_000 if turns else 0)  # the lowest priority
     on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
     assert turns == ([("cores", True, 1)] if on_cpu and group.count == 1 else [])
 
 
 @every_encoder_config
-def test_variable_length_inputs_are_ragged_and_no_others(path: Path) -> None:
+def test_encoder_config_ragged_inputs_are_those_of_variable_length(path: Path) -> None:
     ragged = {tensor.name for tensor in parse(path).input if tensor.allow_ragged_batch}
     assert ragged == {tensor.name for tensor in parse(path).input if -1 in tensor.dims}
     assert ragged == {"PATCHES" if model_name(path) == "vggish" else "INPUT_IDS"}
 
 
 @every_encoder_config
-def test_triton_itself_says_what_belongs_to_whom(path: Path) -> None:
-    """A request that could say it itself could have others' patches and tokens taken for its own."""
+def test_encoder_config_lets_triton_write_the_shapes(path: Path) -> None:
+    """Otherwise a request could claim the patches and tokens of other requests."""
     shapes = {tuple(entry.source_input): tuple(entry.target_name) for entry in parse(path).batch_input}
     source = "PATCHES" if model_name(path) == "vggish" else "INPUT_IDS"
     assert shapes == {(source,): (f"{source}_SHAPE",)}
@@ -167,7 +167,7 @@ def test_triton_itself_says_what_belongs_to_whom(path: Path) -> None:
 
 
 @every_onnx_config
-def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
+def test_warm_up_inputs_match_the_declared_inputs(path: Path) -> None:
     declared = tensors(parse(path).input)
     for warm_up in parse(path).model_warmup:
         assert 1 <= warm_up.batch_size <= parse(path).max_batch_size
@@ -180,8 +180,8 @@ def test_warm_up_is_an_input_that_the_model_takes(path: Path) -> None:
 
 
 @every_onnx_config
-def test_warm_up_uses_all_that_it_has(path: Path) -> None:
-    """Counts other than zero, so that the models really run; their files lie in warmup/."""
+def test_warm_up_counts_use_all_elements(path: Path) -> None:
+    """The counts are not zero, so that the models run; their files are in warmup/."""
     counted = {"PATCH_COUNT": "PATCHES", "TOKEN_COUNT": "INPUT_IDS"}
     for warm_up in parse(path).model_warmup:
         files = {name: value.input_data_file for name, value in warm_up.inputs.items() if value.input_data_file}
@@ -193,7 +193,7 @@ def test_warm_up_uses_all_that_it_has(path: Path) -> None:
 
 
 @every_encoder_config
-def test_warm_up_covers_more_shapes_on_a_gpu(path: Path) -> None:
+def test_warm_up_on_a_gpu_has_several_shapes(path: Path) -> None:
     assert (len(parse(path).model_warmup) > 1) == (path.name in GPU)
 
 
@@ -209,8 +209,8 @@ def test_warm_up_files_are_all_used() -> None:
         assert {file.name for file in (TEMPLATE / model / "warmup").iterdir()} == used - {""}
 
 
-@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "configs"], ids=identify)
-def test_named_configuration_agrees_with_the_default_one(path: Path) -> None:
+@pytest.mark.parametrize("path", [path for path in CONFIGS if path.parent.name == "configs"], ids=config_id)
+def test_named_config_has_the_interface_of_the_default_one(path: Path) -> None:
     named, default = parse(path), config(model_name(path))
     assert list(named.input) == list(default.input)
     assert list(named.output) == list(default.output)
@@ -219,7 +219,7 @@ def test_named_configuration_agrees_with_the_default_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_int8_configuration_differs_in_its_file_alone(name: str) -> None:
+def test_int8_config_differs_only_in_its_file(name: str) -> None:
     int8 = parse(TEMPLATE / name / "configs" / "int8.pbtxt")
     assert int8.default_model_filename == "model.int8.onnx"
     plain = ModelConfig.FromString(int8.SerializeToString())
@@ -229,8 +229,8 @@ def test_int8_configuration_differs_in_its_file_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("file", sorted(GPU))
-def test_gpu_configuration_names_what_the_native_backend_gets_wrong_by_default(name: str, file: str) -> None:
-    """Arenas that double, all cores of the node for each instance, an exhaustive search for each new convolution."""
+def test_gpu_config_overrides_unsuitable_defaults_of_the_native_backend(name: str, file: str) -> None:
+    """The defaults are doubling arenas, all cores for each instance, and an exhaustive search for each convolution."""
     gpu = parse(TEMPLATE / name / "configs" / file)
     parameters = {key: value.string_value for key, value in gpu.parameters.items()}
     search = {"cudnn_conv_algo_search": "1"} if name == "vggish" else {}
@@ -238,7 +238,7 @@ def test_gpu_configuration_names_what_the_native_backend_gets_wrong_by_default(n
 
 
 @every_onnx_config
-def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
+def test_onnx_config_names_a_file_of_the_export(path: Path) -> None:
     precision = {"gpu.pbtxt": "fp16", "tensorrt.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
     if model_name(path) not in ENCODERS:
         precision = "fp32"
@@ -247,8 +247,8 @@ def test_model_file_is_one_that_the_export_writes(path: Path) -> None:
 
 
 @every_onnx_config
-def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) -> None:
-    """The configuration's dims are the file's without the batch; in the file a ragged input has one dimension."""
+def test_onnx_config_tensors_equal_those_of_the_exported_file(path: Path, repository: Path) -> None:
+    """The dims equal those of the file without the batch; a ragged input has one dimension in the file."""
     graph = onnx.load(repository / model_name(path) / "1" / "model.onnx").graph
     answers = list(graph.output)
     shapes = {name for entry in parse(path).batch_input for name in entry.target_name}
@@ -264,7 +264,7 @@ def test_tensors_are_those_of_the_exported_file(path: Path, repository: Path) ->
 
 
 @every_config
-def test_probabilities_carry_the_labels(path: Path) -> None:
+def test_config_probabilities_have_the_labels(path: Path) -> None:
     outputs = {tensor.name: tensor for tensor in parse(path).output}
     probabilities = [name for name in outputs if name.endswith("PROBABILITIES")]
     assert len(probabilities) == (3 if model_name(path) in ("emotion", "fusion") else 0)
@@ -275,7 +275,7 @@ def test_probabilities_carry_the_labels(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PYTHON_MODELS)
-def test_python_stage_has_its_code(name: str) -> None:
+def test_python_model_has_its_code(name: str) -> None:
     assert config(name).backend == "python"
     assert "class TritonPythonModel" in (TEMPLATE / name / "1" / "model.py").read_text()
 
@@ -287,13 +287,13 @@ def steps(path: Path = TEMPLATE / "emotion" / "config.pbtxt") -> list[Any]:
     return list(parse(path).ensemble_scheduling.step)
 
 
-def test_service_is_an_ensemble_of_all_the_others() -> None:
+def test_ensemble_contains_all_other_models() -> None:
     assert config("emotion").platform == "ensemble"
     assert sorted([*(step.model_name for step in steps()), "emotion"]) == list(MODELS)
     assert {step.model_version for step in steps()} == {-1}
 
 
-def test_service_takes_audio_and_text_and_answers_with_three_views_and_a_confidence() -> None:
+def test_ensemble_has_the_documented_inputs_and_outputs() -> None:
     text, scores = (DataType.TYPE_STRING, (1,)), (DataType.TYPE_FP32, (5,))
     assert tensors(config("emotion").input) == {"AUDIO": text, "TEXT": text}
     assert tensors(config("emotion").output) == {
@@ -305,15 +305,15 @@ def test_service_takes_audio_and_text_and_answers_with_three_views_and_a_confide
     }
 
 
-def test_steps_map_all_their_models_inputs_and_only_outputs_that_exist() -> None:
+def test_ensemble_steps_map_all_inputs_and_only_existing_outputs() -> None:
     for step in steps():
         model = config(step.model_name)
         assert set(step.input_map) == set(tensors(model.input))
         assert set(step.output_map) <= set(tensors(model.output))
 
 
-def test_tensors_agree_wherever_they_flow() -> None:
-    """By name of the ensemble's tensor: one producer, and the data type and dims that every consumer expects."""
+def test_ensemble_tensors_have_equal_types_in_all_steps() -> None:
+    """Each tensor of the ensemble has one producer, whose data type and dims every consumer expects."""
     produced = tensors(config("emotion").input)
     for step in steps():
         outputs = tensors(config(step.model_name).output)
@@ -329,7 +329,7 @@ def test_tensors_agree_wherever_they_flow() -> None:
 
 
 def started_together(path: Path) -> list[list[str]]:
-    """Models that Triton starts at the same time: each step as soon as its inputs are there."""
+    """Return the models that Triton starts at the same time, in order; a step starts when its inputs are available."""
     available = set(tensors(parse(path).input))
     waiting = steps(path)
     order: list[list[str]] = []
@@ -343,12 +343,12 @@ def started_together(path: Path) -> list[list[str]]:
     return order
 
 
-def test_one_step_is_in_flight_at_a_time() -> None:
-    """Two at once, and a failing one can bring a Triton before 26.05 down."""
+def test_ensemble_runs_one_step_at_a_time() -> None:
+    """In Triton before 26.05, a failure of one of two parallel steps can crash the server."""
     order = started_together(TEMPLATE / "emotion" / "config.pbtxt")
     assert order == [["preprocess"], ["queue"], ["vggish"], ["bert"], ["fusion"]]
 
 
-def test_parallel_configuration_starts_both_encoders_together() -> None:
+def test_parallel_config_starts_both_encoders_at_the_same_time() -> None:
     order = started_together(TEMPLATE / "emotion" / "configs" / "parallel.pbtxt")
     assert order == [["preprocess"], ["queue"], ["bert", "vggish"], ["fusion"]]

@@ -1,4 +1,4 @@
-"""Speech recognition, and the ensemble behind it, on a real Triton."""
+"""Speech recognition and the ensemble `emotion_speech` in a real Triton."""
 
 import io
 import subprocess
@@ -47,7 +47,7 @@ def silence(seconds: float) -> bytes:
 
 
 def ask(client: grpc.InferenceServerClient, model: str, audio: bytes, *outputs: str) -> dict[str, NDArray[Any]]:
-    """All outputs of a model for a recording, or those named."""
+    """Return the named outputs of a model for a recording, or all outputs."""
     tensor = grpc.InferInput("AUDIO", [1, 1], "BYTES")
     tensor.set_data_from_numpy(np.array([[audio]], object))
     wanted = [grpc.InferRequestedOutput(name) for name in outputs] or None
@@ -55,12 +55,12 @@ def ask(client: grpc.InferenceServerClient, model: str, audio: bytes, *outputs: 
     return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
 
-def same(left: EmotionResult, right: EmotionResult) -> None:
+def assert_equal_views(left: EmotionResult, right: EmotionResult) -> None:
     for view in VIEWS:
         assert getattr(left, view) == pytest.approx(getattr(right, view), abs=1e-4), view
 
 
-def test_what_is_said_is_recognised(
+def test_transcripts_have_few_word_errors(
     client: EmotionClient, recordings: dict[str, bytes], transcripts: dict[str, str]
 ) -> None:
     heard = [client.analyze(data, transcribe=True).transcript for data in recordings.values()]
@@ -68,15 +68,17 @@ def test_what_is_said_is_recognised(
     assert rate <= 0.15, heard
 
 
-def test_answer_is_that_of_the_audio_with_its_transcript(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_emotion_speech_answers_as_emotion_with_the_transcript(
+    client: EmotionClient, recordings: dict[str, bytes]
+) -> None:
     for data in recordings.values():
         spoken = client.analyze(data, transcribe=True)
         assert spoken.transcript
-        same(spoken, client.analyze(data, spoken.transcript))
+        assert_equal_views(spoken, client.analyze(data, spoken.transcript))
 
 
-def test_any_of_the_outputs_can_be_asked_for_alone(speech_server: Triton) -> None:
-    """Triton leaves out the outputs of an ensemble that nobody asks for, and must not leave out what a step needs."""
+def test_emotion_speech_returns_any_requested_outputs(speech_server: Triton) -> None:
+    """Triton omits outputs of an ensemble that are not requested, but must not omit inputs of later steps."""
     outputs = [output.name for output in config("emotion_speech").output]
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
         for count in (1, 2, len(outputs)):
@@ -84,7 +86,7 @@ def test_any_of_the_outputs_can_be_asked_for_alone(speech_server: Triton) -> Non
                 assert set(ask(client, "emotion_speech", wav(HISS), *names)) == set(names)
 
 
-def test_transcript_of_speech_says_how_sure_it_is(speech_server: Triton, recordings: dict[str, bytes]) -> None:
+def test_transcript_of_speech_has_a_high_confidence(speech_server: Triton, recordings: dict[str, bytes]) -> None:
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
         for data in recordings.values():
             found = ask(client, "emotion_speech", data)
@@ -94,8 +96,10 @@ def test_transcript_of_speech_says_how_sure_it_is(speech_server: Triton, recordi
             assert (found["LANGUAGE"].item(), found["LANGUAGE_PROBABILITY"].item()) == (b"en", 1.0)
 
 
-def test_speech_that_is_not_understood_is_not_judged(speech_server: Triton, recordings: dict[str, bytes]) -> None:
-    """Speech played backwards: Whisper makes up words that it does not believe in, or repeats itself."""
+def test_speech_that_is_not_understood_is_answered_from_the_audio(
+    speech_server: Triton, recordings: dict[str, bytes]
+) -> None:
+    """For reversed speech Whisper invents words with a low probability, or repeats itself."""
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
         for name in ("austen-0880.flac", "austen-0920.flac"):
             backwards = wav(decode(recordings[name])[::-1])
@@ -106,7 +110,7 @@ def test_speech_that_is_not_understood_is_not_judged(speech_server: Triton, reco
             assert ask(client, "transcribe", backwards)["TEXT"].item() == b""
 
 
-def test_client_carries_how_sure_the_recogniser_is(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_client_returns_the_confidence_of_the_recogniser(client: EmotionClient, recordings: dict[str, bytes]) -> None:
     data = recordings["austen-0920.flac"]
     clear, backwards = (client.analyze(each, transcribe=True) for each in (data, wav(decode(data)[::-1])))
     assert clear.transcript_confidence is not None and backwards.transcript_confidence is not None
@@ -118,7 +122,7 @@ def test_client_carries_how_sure_the_recogniser_is(client: EmotionClient, record
     assert client.analyze(data).transcript_confidence is None
 
 
-def test_sound_without_speech_has_no_transcript_and_the_voice_decides(speech_server: Triton) -> None:
+def test_sound_without_speech_is_answered_from_the_audio_without_transcript(speech_server: Triton) -> None:
     with grpc.InferenceServerClient(speech_server.grpc_url) as client:
         found = ask(client, "emotion_speech", wav(HISS))
         assert (found["TRANSCRIPT"].item(), found["LANGUAGE"].item(), found["UNDERSTOOD"].item()) == (b"", b"", False)
@@ -127,18 +131,18 @@ def test_sound_without_speech_has_no_transcript_and_the_voice_decides(speech_ser
 
 
 @pytest.mark.parametrize("seconds", [0.1, 3.0, 35.0])
-def test_silence_is_refused(client: EmotionClient, seconds: float) -> None:
+def test_silence_is_rejected(client: EmotionClient, seconds: float) -> None:
     with pytest.raises(InvalidInput, match="AUDIO has no sound above"):
         client.analyze(silence(seconds), transcribe=True)
 
 
-def test_level_changes_no_transcript(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_transcript_does_not_depend_on_the_level(client: EmotionClient, recordings: dict[str, bytes]) -> None:
     waveform = decode(recordings["austen-0890.flac"])
     heard = {client.analyze(wav(waveform * gain), transcribe=True).transcript for gain in (0.125, 1.0)}
     assert len(heard) == 1
 
 
-def test_what_is_not_speech_is_one_sentence(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_invalid_audio_is_rejected_with_one_sentence(client: EmotionClient, recordings: dict[str, bytes]) -> None:
     whole = next(iter(recordings.values()))
     for data, words in (
         (b"not audio at all", "not an audio file"),
@@ -151,13 +155,13 @@ def test_what_is_not_speech_is_one_sentence(client: EmotionClient, recordings: d
     assert client.analyze(whole, transcribe=True).transcript
 
 
-def test_transcribing_needs_audio_and_no_text(client: EmotionClient) -> None:
+def test_client_transcribe_with_text_or_without_audio_is_rejected(client: EmotionClient) -> None:
     for audio, text in ((None, "words"), (silence(1), "words")):
         with pytest.raises(InvalidInput, match="give audio, and no text"):
             client.analyze(audio, text, transcribe=True)
 
 
-def test_command_line_prints_the_transcript(speech_server: Triton) -> None:
+def test_client_command_prints_the_transcript(speech_server: Triton) -> None:
     command = [sys.executable, "-m", "emotion_client", "examples/speech/austen-0890.flac", "--transcribe"]
     done = subprocess.run(
         [*command, "--endpoint", speech_server.grpc_url],
@@ -171,7 +175,7 @@ def test_command_line_prints_the_transcript(speech_server: Triton) -> None:
     assert "selfish" in done.stdout.lower()
 
 
-def test_server_without_recognition_says_so(server: Triton) -> None:
+def test_client_transcribe_without_the_model_names_it(server: Triton) -> None:
     with EmotionClient(server.grpc_url) as client, pytest.raises(EmotionError, match="emotion_speech"):
         client.analyze(silence(1), transcribe=True)
 
@@ -179,7 +183,7 @@ def test_server_without_recognition_says_so(server: Triton) -> None:
 # --- the model
 
 
-def test_model_that_is_none_says_what_to_give(tmp_path: Path) -> None:
+def test_recogniser_with_an_invalid_model_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(RecognitionError, match="give a directory in CTranslate2's format"):
         Recogniser(str(tmp_path))
 
@@ -198,7 +202,7 @@ def test_understood_follows_the_thresholds_of_whisper(transcript: Transcript, un
     assert transcript.understood == understood
 
 
-def test_language_that_is_unknown_is_refused() -> None:
+def test_recogniser_with_an_unknown_language_is_rejected() -> None:
     with pytest.raises(RecognitionError, match="'tlh'"):
         Recogniser("tiny.en", "tlh")
 
@@ -210,7 +214,7 @@ def config(model: str, name: str = "config.pbtxt", repository: Path = SPEECH_REP
     return text_format.Parse((repository / model / name).read_text(), ModelConfig())
 
 
-def test_last_steps_are_those_of_emotion() -> None:
+def test_emotion_speech_ends_with_the_steps_of_emotion() -> None:
     ours = config("emotion_speech").ensemble_scheduling.step
     theirs = config("emotion", repository=ROOT / "model_repository").ensemble_scheduling.step
     assert ours[0].model_name == "transcribe"
@@ -219,26 +223,26 @@ def test_last_steps_are_those_of_emotion() -> None:
         assert dict(one.output_map) == dict(other.output_map)
 
 
-def test_one_step_is_in_flight_at_a_time() -> None:
-    """As of `emotion`: every step but the first waits for a tensor of the one before."""
+def test_emotion_speech_runs_one_step_at_a_time() -> None:
+    """Every step except the first needs a tensor of the step before, as in `emotion`."""
     steps = config("emotion_speech").ensemble_scheduling.step
     for before, step in pairwise(steps):
         assert set(before.output_map.values()) & set(step.input_map.values())
 
 
-def test_limits_are_those_of_emotion() -> None:
+def test_transcribe_has_the_audio_limit_of_preprocess() -> None:
     ours = config("transcribe").parameters["max_audio_seconds"].string_value
     stage = config("preprocess", repository=ROOT / "model_repository")
     assert ours == stage.parameters["max_audio_seconds"].string_value
 
 
-def test_gpu_configuration_agrees_with_the_default_one() -> None:
+def test_gpu_config_of_transcribe_differs_only_in_the_queue_size() -> None:
     default, gpu = config("transcribe"), config("transcribe", "configs/gpu.pbtxt")
     assert (gpu.input, gpu.output) == (default.input, default.output)
     different = {key for key in default.parameters if gpu.parameters[key] != default.parameters[key]}
     assert different == {"max_queue_size"} and gpu.parameters.keys() == default.parameters.keys()
 
 
-def test_labels_are_those_of_emotion() -> None:
+def test_emotion_speech_has_the_labels_of_emotion() -> None:
     ours = SPEECH_REPOSITORY / "emotion_speech" / "labels.txt"
     assert ours.read_text() == (ROOT / "model_repository" / "emotion" / "labels.txt").read_text()

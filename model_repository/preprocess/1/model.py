@@ -1,6 +1,6 @@
-"""Triton stage `preprocess`: AUDIO, TEXT -> PATCHES, PATCH_COUNT, INPUT_IDS, TOKEN_COUNT, CHECKPOINT.
+"""Triton stage `preprocess`: convert AUDIO and TEXT to PATCHES, PATCH_COUNT, INPUT_IDS, TOKEN_COUNT and CHECKPOINT.
 
-Beside this file the export leaves tokenizer.json and checkpoint.json.
+The export writes tokenizer.json and checkpoint.json into the directory of this file.
 """
 
 import json
@@ -18,14 +18,14 @@ from stages.admission import Admission
 from stages.request_queue import BULK, RequestQueue
 from stages.requests import bytes_rows
 
-Utterances = list[tuple[bytes, bytes]]  # AUDIO and TEXT
+Utterances = list[tuple[bytes, bytes]]  # (AUDIO, TEXT)
 
 
 class TritonPythonModel:
-    """One instance: a process of its own."""
+    """One instance of the stage, in its own process."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the tokenizer, and build the audio front-end's tables before the first request."""
+        """Load the tokenizer, and compute the tables of the audio front-end before the first request."""
         directory = Path(args["model_repository"], args["model_version"])
         config = json.loads(args["model_config"])
         checkpoint = json.loads((directory / "checkpoint.json").read_text())
@@ -41,31 +41,35 @@ class TritonPythonModel:
         self.queue = RequestQueue(args, self.utterances, self.tensors)
 
     def execute(self, requests: list[Any]) -> None:
-        """Called by Triton with one request."""
+        """Add the requests to the queue; Triton calls it with one request."""
         for request in requests:
             self.queue.put(request)
 
     def finalize(self) -> None:
-        """Called by Triton before the process ends."""
+        """Close the queue; Triton calls it before the process ends."""
         self.queue.close()
 
     def utterances(self, request: Any) -> Utterances:
-        """Return the utterances of a request that is admitted.
+        """Admit a request, and return its utterances.
 
         Raises:
-            BusyError: the answer would come after the request's deadline.
+            BusyError: the answer would come after the request's timeout.
         """
         self.admission.check(request.timeout(), BULK in json.loads(request.parameters() or "{}"))
         return list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
 
     def tensors(self, utterances: Utterances) -> dict[str, NDArray[Any]]:
-        """Return the output tensors for a request of n utterances.
+        """Return the output tensors of a request by name.
 
-        PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT int32
-        [n, 1], CHECKPOINT BYTES [n, 1].
+        Args:
+            utterances: the n utterances of the request.
+
+        Returns:
+            PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT
+            int32 [n, 1], CHECKPOINT BYTES [n, 1].
 
         Raises:
-            InputError: an utterance cannot be used.
+            InputError: the audio or text of an utterance can't be used.
         """
         patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
         padded_patches, patch_count = pad_rows(patches)
@@ -79,11 +83,14 @@ class TritonPythonModel:
         }
 
     def front_ends(self, data: bytes, sentence: bytes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the patches [patches, 96, 64] and ids [tokens] of one utterance; an absent modality has none.
+        """Return the patches [patches, 96, 64] and the ids [tokens] of one utterance; an absent modality is empty.
 
         A recording without sound counts as absent audio.
+
+        Raises:
+            InputError: the audio or the text can't be used, or both modalities are absent.
         """
-        ids = self.word_piece.encode(text.clean(text.decode(sentence)))  # first: it costs the least
+        ids = self.word_piece.encode(text.clean(text.decode(sentence)))  # before the audio, because it is cheaper
         patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
         if data:
             patches = audio.sound_patches(decoding.decode(data, self.max_seconds))

@@ -1,4 +1,4 @@
-"""Triton stage `queue`: passes the counts of a request on when the models behind it are ready for more."""
+"""Triton stage `queue`: hold each request until the models behind the stage can accept it."""
 
 import json
 from typing import Any
@@ -15,10 +15,10 @@ Tensors = dict[str, NDArray[Any]]
 
 
 class TritonPythonModel:
-    """One instance: a process of its own."""
+    """The only instance of the stage, in its own process."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read which models are behind the stage."""
+        """Read the models behind the stage, and start the queue."""
         parameters = json.loads(args["model_config"])["parameters"]
         models = parameters["models"]["string_value"].split(",")
         gate = Gate(MetricsReader(), models, int(parameters["max_waiting"]["string_value"]))
@@ -26,15 +26,15 @@ class TritonPythonModel:
         self.instances = InstancesMetric()
 
     def execute(self, requests: list[Any]) -> None:
-        """Called by Triton with one request."""
+        """Add the requests to the queue; Triton calls it with one request."""
         for request in requests:
             self.queue.put(request)
 
     def finalize(self) -> None:
-        """Called by Triton before the process ends."""
+        """Close the queue, and remove the metrics; Triton calls it before the process ends."""
         self.queue.close()
         self.instances.close()
 
     def counts(self, request: Any) -> Tensors:
-        """Return PATCH_COUNT and TOKEN_COUNT, int32 [n, 1], as they came in."""
+        """Return copies of PATCH_COUNT and TOKEN_COUNT, int32 [n, 1]."""
         return {name: tensor(request, name).copy() for name in ("PATCH_COUNT", "TOKEN_COUNT")}

@@ -1,4 +1,4 @@
-"""Triton stage `transcribe`: AUDIO -> TRANSCRIPT and how sure it is, and TEXT: the transcript if it was understood."""
+"""Triton stage `transcribe`: return the TRANSCRIPT of AUDIO with its confidence, and as TEXT if it was understood."""
 
 import json
 from typing import Any
@@ -16,10 +16,10 @@ from stages.requests import bytes_rows
 
 
 class TritonPythonModel:
-    """One instance: a process with a recogniser of its own."""
+    """One instance of the stage, in its own process with its own recogniser."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the recogniser, and let it hear silence: what it loads late is there for the first caller."""
+        """Load the recogniser, and run it once on silence, because it loads some parts at its first run."""
         config = json.loads(args["model_config"])
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         self.max_seconds = float(parameters["max_audio_seconds"])
@@ -34,19 +34,26 @@ class TritonPythonModel:
         self.queue = RequestQueue(args, lambda request: bytes_rows(request, "AUDIO"), self.tensors)
 
     def execute(self, requests: list[Any]) -> None:
-        """Called by Triton with one request."""
+        """Add the requests to the queue; Triton calls it with one request."""
         for request in requests:
             self.queue.put(request)
 
     def finalize(self) -> None:
-        """Called by Triton before the process ends."""
+        """Close the queue; Triton calls it before the process ends."""
         self.queue.close()
 
     def tensors(self, recordings: list[bytes]) -> dict[str, NDArray[Any]]:
-        """Return the output tensors for a request of n utterances, each [n, 1].
+        """Return the output tensors of a request by name, [n, 1] each.
 
-        TRANSCRIPT, TEXT and LANGUAGE BYTES of UTF-8; TRANSCRIPT_LOG_PROBABILITY, NO_SPEECH_PROBABILITY and
-        LANGUAGE_PROBABILITY float32; UNDERSTOOD bool.
+        Args:
+            recordings: the n encoded files of the request.
+
+        Returns:
+            TRANSCRIPT, TEXT and LANGUAGE BYTES (UTF-8); TRANSCRIPT_LOG_PROBABILITY, NO_SPEECH_PROBABILITY and
+            LANGUAGE_PROBABILITY float32; UNDERSTOOD bool.
+
+        Raises:
+            InputError: a recording can't be used.
         """
         found = [self.transcript(data) for data in recordings]
         columns = {
@@ -61,7 +68,11 @@ class TritonPythonModel:
         return {name: column[:, None] for name, column in columns.items()}
 
     def transcript(self, data: bytes) -> Transcript:
-        """Return what is said in one encoded file; Whisper makes up words for silence and never gets it."""
+        """Return the transcript of one encoded file; silence is not sent to Whisper, which invents words for it.
+
+        Raises:
+            InputError: the recording can't be used.
+        """
         if not data:
             raise InputError("AUDIO is empty; send speech, or send text to the model `emotion`")
         sound = find_sound(decoding.decode(data, self.max_seconds))
