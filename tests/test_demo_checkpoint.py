@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the repository: small enough for git, trained, and sensible when served."""
+"""The demo checkpoint of the repository: its size, its training, and its served answers."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from emotion_client import EmotionClient
 from tests.conftest import running_triton
 
 DEMO = Path(__file__).parent.parent / "checkpoints" / "demo"
-SAID = {
+SENTENCES = {
     "neutral": "The meeting is in the main building at nine.",
     "frustration": "Ugh, this is so annoying, it never works.",
     "anger": "I am furious! I hate you, you disgusting liar!",
@@ -42,25 +42,25 @@ def client(repository: Path) -> Iterator[EmotionClient]:
         yield client
 
 
-def test_it_fits_into_git() -> None:
+def test_demo_checkpoint_is_smaller_than_20_mib() -> None:
     assert sum(path.stat().st_size for path in DEMO.rglob("*") if path.is_file()) < 20 * 2**20
 
 
-def test_it_is_trained() -> None:
+def test_demo_checkpoint_is_trained_and_calibrated() -> None:
     config = json.loads((DEMO / "config.json").read_text())
     assert config["untrained"] == []
     assert all(0.3 < temperature < 5 for temperature in config["temperatures"].values())
-    assert all(temperature != 1 for temperature in config["temperatures"].values()), "none is fitted"
+    assert all(temperature != 1 for temperature in config["temperatures"].values()), "a temperature is not fitted"
 
 
-@pytest.mark.parametrize("emotion", SAID)
-def test_it_reads(client: EmotionClient, emotion: str) -> None:
-    answer = client.analyze(text=SAID[emotion])
+@pytest.mark.parametrize("emotion", SENTENCES)
+def test_demo_checkpoint_recognises_the_emotion_of_a_sentence(client: EmotionClient, emotion: str) -> None:
+    answer = client.analyze(text=SENTENCES[emotion])
     assert answer.label == emotion
     assert answer.untrained == ()
 
 
-def test_emoji_beside_calm_words_are_named_mostly(client: EmotionClient) -> None:
+def test_demo_checkpoint_recognises_most_emoji(client: EmotionClient) -> None:
     wanted = [
         (carrier.format(one), emotion) for emotion in EMOJI for one in EMOJI[emotion].split() for carrier in CARRIERS
     ]
@@ -69,20 +69,22 @@ def test_emoji_beside_calm_words_are_named_mostly(client: EmotionClient) -> None
     assert len(wrong) <= 0.25 * len(wanted), wrong
 
 
-def test_masked_swearing_is_anger_or_frustration(client: EmotionClient) -> None:
+def test_demo_checkpoint_recognises_masked_swearing(client: EmotionClient) -> None:
     missed = [text for text in MASKED if client.analyze(text=text).label not in ("anger", "frustration")]
     assert len(missed) <= len(MASKED) / 4, missed
 
 
-def test_it_hears_nobody_frustrated(client: EmotionClient, recordings: dict[str, bytes]) -> None:
-    # the audio corpus has no such recording
+def test_demo_checkpoint_never_hears_frustration(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+    # the audio corpus has no recordings of frustration
     for recording in recordings.values():
         heard = client.analyze(recording).audio_probabilities
         assert heard is not None
         assert heard["frustration"] < 0.05
 
 
-def test_what_is_said_counts_beside_how(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_demo_checkpoint_answer_depends_on_the_text_of_a_recording(
+    client: EmotionClient, recordings: dict[str, bytes]
+) -> None:
     recording = next(iter(recordings.values()))
-    labels = {client.analyze(recording, text).label for text in SAID.values()}
-    assert len(labels) >= 3, "the text hardly matters"
+    labels = {client.analyze(recording, text).label for text in SENTENCES.values()}
+    assert len(labels) >= 3, "the text has almost no influence"

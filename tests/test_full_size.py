@@ -1,6 +1,6 @@
-"""The full size, bert-base (110 M parameters) and VGGish (72 M), through the same commands: `make test-full-size`.
+"""The full size, bert-base (110 M parameters) and VGGish (72 M), with the same commands: `make test-full-size`.
 
-Prints what it measures: start to ready, and the resident memory of all processes before and after load.
+The test prints its measurements: the start time, and the resident memory of all processes before and after load.
 """
 
 import os
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full_size
 
 
 def resident_mib(group: int) -> int:
-    """Resident memory of a process group in MiB, shared pages counted once for every process that maps them."""
+    """Return the resident memory of a process group in MiB; shared pages count once for each process."""
     kib = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -30,11 +30,13 @@ def resident_mib(group: int) -> int:
                 lines = (process / "status").read_text().splitlines()
                 kib += sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
         except (ProcessLookupError, FileNotFoundError):
-            continue  # ended meanwhile
+            continue  # the process has ended
     return kib // 1024
 
 
-def test_full_size(tmp_path: Path, transcripts: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_size_starts_and_answers_within_limits(
+    tmp_path: Path, transcripts: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     checkpoint, repository = tmp_path / "checkpoint", tmp_path / "model_repository"
     for command in (
         ("-m", "emotion.checkpoint", "new", checkpoint, "--text-encoder", "random:bert-base"),

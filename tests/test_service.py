@@ -1,4 +1,4 @@
-"""The whole service on a real Triton: what callers are promised."""
+"""The whole service in a real Triton, tested as callers use it."""
 
 import io
 import json
@@ -45,7 +45,7 @@ def inputs(rows: Sequence[Row], module: ModuleType = grpc) -> list[grpc.InferInp
 
 
 def infer(client: grpc.InferenceServerClient, *rows: Row) -> dict[str, NDArray[np.float32]]:
-    # without a timeout, a slow machine rejects some of 64 requests that come at once
+    # without a timeout, a slow machine rejects some of 64 concurrent requests
     answer = client.infer("emotion", inputs(rows), client_timeout=60, timeout=60_000_000)
     return {name: answer.as_numpy(name) for name in OUTPUTS}
 
@@ -58,7 +58,7 @@ def wav(samples: NDArray[np.float32], rate: int = 16_000, subtype: str = "PCM_16
 
 @pytest.fixture(scope="module")
 def mixed(recordings: dict[str, bytes], transcripts: dict[str, str]) -> list[Row]:
-    """64 utterances of 64 different lengths, 0.4 to 10 s and 1 to 40 words; every eighth lacks one modality."""
+    """Return 64 utterances of different lengths, 0.4 to 10 s and 1 to 40 words; some lack one modality."""
     speech = np.concatenate([decoding.decode(data) for data in recordings.values()])
     words = (" ".join(transcripts.values()) + " ").split() * 2
     rows = []
@@ -73,19 +73,19 @@ def mixed(recordings: dict[str, bytes], transcripts: dict[str, str]) -> list[Row
 
 @pytest.fixture(scope="module")
 def alone(client: grpc.InferenceServerClient, mixed: list[Row]) -> list[dict[str, NDArray[np.float32]]]:
-    """Each of them answered on its own."""
+    """Return the answer to each utterance alone."""
     return [infer(client, row) for row in mixed]
 
 
 # --- what is served
 
 
-def test_all_models_are_ready(client: grpc.InferenceServerClient) -> None:
+def test_server_has_the_pinned_version_and_ready_models(client: grpc.InferenceServerClient) -> None:
     assert client.get_server_metadata().version == "2.51.0"
     assert all(client.is_model_ready(model) for model in MODELS)
 
 
-def test_served_answers_equal_the_pytorch_model(
+def test_answers_equal_those_of_the_pytorch_model(
     checkpoint: Checkpoint, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
 ) -> None:
     word_piece = text.WordPiece(checkpoint.tokenizer)
@@ -98,7 +98,9 @@ def test_served_answers_equal_the_pytorch_model(
     assert worst < 1e-4
 
 
-def test_probabilities_are_well_formed(mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]) -> None:
+def test_probabilities_sum_to_one_or_are_zero_without_the_modality(
+    mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
     for (data, sentence), answer in zip(mixed, alone, strict=True):
         assert answer["PROBABILITIES"].shape == (1, 5)
         assert answer["PROBABILITIES"].sum() == pytest.approx(1, abs=1e-5)
@@ -110,18 +112,18 @@ def test_probabilities_are_well_formed(mixed: list[Row], alone: list[dict[str, N
             np.testing.assert_array_equal(answer["PROBABILITIES"], answer["AUDIO_PROBABILITIES"])
 
 
-def test_mixed_lengths_batch_together(
+def test_requests_of_mixed_lengths_share_batches_with_equal_answers(
     client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
 ) -> None:
     def executions() -> NDArray[np.int64]:
-        """Inferences and executions, a row each of vggish, bert and fusion."""
-        time.sleep(0.5)  # Triton counts a request after its answer has left
+        """Return [inferences, executions] of vggish, bert and fusion."""
+        time.sleep(0.5)  # Triton counts a request after it has sent the answer
         names = ("vggish", "bert", "fusion")
         rows = [client.get_inference_statistics(name, as_json=True)["model_stats"][0] for name in names]
         return np.array([[int(row["inference_count"]), int(row["execution_count"])] for row in rows])
 
     rounds = []
-    for _ in range(3):  # `fusion` starts with the first answered request of a batch: 34 executions were seen once
+    for _ in range(3):  # `fusion` starts with the first answered request of a batch; once it had 34 executions
         before = executions()
         with ThreadPoolExecutor(len(mixed)) as pool:
             together = list(pool.map(lambda row: infer(client, row), mixed))
@@ -129,14 +131,14 @@ def test_mixed_lengths_batch_together(
         assert (requests == 64).all()
         assert (runs[:2] <= 16).all(), f"{runs} executions of vggish, bert and fusion for 64 requests"
         rounds.append(runs[2])
-    # a native backend answers a batch request by request, and the idle `fusion` starts with the first
+    # a native backend sends the answers of a batch one by one, and the idle `fusion` starts with the first
     assert HAS_NATIVE_ONNXRUNTIME or np.median(rounds) <= 32, f"{rounds} executions of fusion for 64 requests"
     for one, other in zip(alone, together, strict=True):
         for name in OUTPUTS:
             np.testing.assert_allclose(other[name], one[name], atol=1e-5)
 
 
-def test_a_rectangular_batch(
+def test_request_of_several_utterances_answers_as_single_requests(
     client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
 ) -> None:
     answer = infer(client, *mixed[:8])
@@ -144,16 +146,18 @@ def test_a_rectangular_batch(
         np.testing.assert_allclose(answer[name], np.concatenate([row[name] for row in alone[:8]]), atol=1e-5)
 
 
-def test_the_checkpoint_is_named(client: grpc.InferenceServerClient, checkpoint: Checkpoint) -> None:
+def test_answers_contain_the_checkpoint(client: grpc.InferenceServerClient, checkpoint: Checkpoint) -> None:
     answer = client.infer("emotion", inputs([(b"", b"hello"), (b"", b"there")]))
     rows = [json.loads(row) for row in answer.as_numpy("CHECKPOINT").reshape(-1)]
     assert rows == [{"digest": checkpoint.digest[:12], "untrained": []}] * 2
 
 
-# --- other ways to ask
+# --- other interfaces
 
 
-def test_http_answers_the_same(server: Triton, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]) -> None:
+def test_http_answers_as_grpc_does(
+    server: Triton, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
+) -> None:
     with http.InferenceServerClient(server.http_url) as client:
         answer = client.infer("emotion", inputs(mixed[:1], http))
     for name in OUTPUTS:
@@ -171,7 +175,7 @@ def test_classification_extension_returns_labels(
     assert [(int(index), label) for _, index, label in ranked] == [(index, EMOTIONS[index]) for index in order]
 
 
-# --- bad input: a sentence for each, and no harm to anyone
+# --- invalid input
 
 
 def header_lie(data: bytes) -> bytes:
@@ -182,7 +186,7 @@ def header_lie(data: bytes) -> bytes:
 
 SECOND = np.zeros(16_000, np.float32)
 TONE = np.sin(np.arange(32_000) / 8).astype(np.float32)
-BAD: dict[str, tuple[Row, str]] = {
+INVALID: dict[str, tuple[Row, str]] = {
     "both empty": ((b"", b""), "AUDIO and TEXT are both empty"),
     "not audio": ((b"these are words, not audio", b"hello"), "AUDIO is text, not an audio file"),
     "truncated WAV": ((wav(TONE)[:20_000], b""), "truncated WAV"),
@@ -205,9 +209,9 @@ BAD: dict[str, tuple[Row, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_refused_with_a_sentence(client: grpc.InferenceServerClient, case: str) -> None:
-    row, sentence = BAD[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_input_is_rejected_with_a_sentence(client: grpc.InferenceServerClient, case: str) -> None:
+    row, sentence = INVALID[case]
     with pytest.raises(InferenceServerException) as caught:
         infer(client, row)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
@@ -216,10 +220,10 @@ def test_bad_input_is_refused_with_a_sentence(client: grpc.InferenceServerClient
     assert "\n" not in caught.value.message()
 
 
-def test_bad_neighbours_do_no_harm(
+def test_invalid_requests_do_not_change_concurrent_answers(
     client: grpc.InferenceServerClient, mixed: list[Row], alone: list[dict[str, NDArray[np.float32]]]
 ) -> None:
-    good, bad = mixed[:16], [row for row, _ in BAD.values()]
+    good, bad = mixed[:16], [row for row, _ in INVALID.values()]
 
     def ask(row: Row) -> dict[str, NDArray[np.float32]] | str:
         try:
@@ -229,14 +233,14 @@ def test_bad_neighbours_do_no_harm(
 
     with ThreadPoolExecutor(len(good) + len(bad)) as pool:
         answers = list(pool.map(ask, [row for pair in zip(good, bad, strict=False) for row in pair]))
-    for expected, answer, refusal in zip(alone, answers[::2], answers[1::2], strict=False):
-        assert refusal == "StatusCode.INVALID_ARGUMENT"
+    for expected, answer, status in zip(alone, answers[::2], answers[1::2], strict=False):
+        assert status == "StatusCode.INVALID_ARGUMENT"
         assert isinstance(answer, dict)
         for name in OUTPUTS:
             np.testing.assert_allclose(answer[name], expected[name], atol=1e-5)
 
 
-def test_text_of_nothing_counts_as_absent_beside_audio(client: grpc.InferenceServerClient) -> None:
+def test_text_without_words_counts_as_absent(client: grpc.InferenceServerClient) -> None:
     with_text, without = infer(client, (wav(TONE), b"[LAUGHTER]")), infer(client, (wav(TONE), b""))
     for name in OUTPUTS:
         np.testing.assert_array_equal(with_text[name], without[name])
@@ -250,7 +254,7 @@ SILENCES = {
 
 
 @pytest.mark.parametrize("name", SILENCES)
-def test_silence_with_a_text_leaves_the_answer_of_the_text(client: grpc.InferenceServerClient, name: str) -> None:
+def test_silence_with_text_is_answered_from_the_text(client: grpc.InferenceServerClient, name: str) -> None:
     silence = wav(SILENCES[name])
     for sentence in (b"I hate you", b"so it is"):
         with_silence, without = infer(client, (silence, sentence)), infer(client, (b"", sentence))
@@ -260,7 +264,7 @@ def test_silence_with_a_text_leaves_the_answer_of_the_text(client: grpc.Inferenc
         infer(client, (silence, b""))
 
 
-def test_level_and_silence_around_speech_change_no_answer(
+def test_answer_does_not_depend_on_level_and_surrounding_silence(
     client: grpc.InferenceServerClient, recordings: dict[str, bytes]
 ) -> None:
     faint = SILENCES["noise at -80 dB"]
@@ -302,7 +306,7 @@ def wrong_type() -> list[grpc.InferInput]:
         (lambda: inputs([(b"", b"hello")] * 33), "batch-size must be <= 32"),
     ],
 )
-def test_tensors_that_do_not_fit(
+def test_tensors_of_wrong_shape_or_type_are_rejected(
     client: grpc.InferenceServerClient, tensors: Callable[[], list[grpc.InferInput]], sentence: str
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
@@ -312,13 +316,13 @@ def test_tensors_that_do_not_fit(
     assert infer(client, (b"", b"still healthy"))["PROBABILITIES"].shape == (1, 5)
 
 
-# --- outputs that are not asked for
+# --- requested outputs
 
 
-def test_requesting_some_outputs_returns_those_alone(
+def test_request_of_some_outputs_returns_only_those(
     client: grpc.InferenceServerClient, recordings: dict[str, bytes]
 ) -> None:
-    """Triton leaves out the steps that the requested outputs don't need, and must not leave out too much."""
+    """Triton skips steps that the requested outputs do not need, but must run all others."""
     row = inputs([(recordings["austen-0890.flac"], b"hello there")])
     for count in range(1, len(OUTPUTS) + 2):
         for names in combinations((*OUTPUTS, "CHECKPOINT"), count):

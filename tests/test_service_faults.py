@@ -1,6 +1,6 @@
-"""What a Triton of its own must bear: floods of bad requests, callers that leave, more work than it can do.
+"""A separate Triton under floods of invalid requests, cancellations and overload.
 
-With parallel branches in the ensemble Triton 24.10 dies or hangs in each of these (see model_repository/emotion).
+With parallel branches in the ensemble, Triton 24.10 crashes or hangs in each of these tests (model_repository/emotion).
 """
 
 import time
@@ -24,7 +24,7 @@ INVALID, DEADLINE, UNAVAILABLE = (
 
 @pytest.fixture
 def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Triton]:
-    """With queues of the parameter's length (320 if none); it must still stop in time when the test is over."""
+    """Yield a server with queues of the given size (default 320), and check that it stops in time after the test."""
     queue = getattr(request, "param", 320)
     for source in repository.rglob("*"):
         if source.is_file():
@@ -39,11 +39,11 @@ def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest)
     yield server
     started = time.monotonic()
     server.stop()
-    assert time.monotonic() - started < 15, "requests are stuck inside Triton: it waited for them when told to stop"
+    assert time.monotonic() - started < 15, "requests are stuck inside Triton, which waited for them when it stopped"
 
 
 def utterance(audio: bytes, text: bytes) -> list[grpc.InferInput]:
-    """The inputs of a request."""
+    """Return the inputs of a request."""
     tensors = []
     for name, value in (("AUDIO", audio), ("TEXT", text)):
         tensor = grpc.InferInput(name, [1, 1], "BYTES")
@@ -53,6 +53,8 @@ def utterance(audio: bytes, text: bytes) -> list[grpc.InferInput]:
 
 
 def ask(server: Triton, audio: bytes, text: bytes, deadline: float) -> Callable[[grpc.InferenceServerClient], str]:
+    """Return a function that sends a request with a deadline in seconds, and returns its status."""
+
     def call(client: grpc.InferenceServerClient) -> str:
         try:
             client.infer("emotion", utterance(audio, text), client_timeout=deadline)
@@ -64,13 +66,13 @@ def ask(server: Triton, audio: bytes, text: bytes, deadline: float) -> Callable[
 
 
 def flood(server: Triton, calls: list[Callable[[grpc.InferenceServerClient], str]], callers: int) -> Counter[str]:
-    """Status counts of all the calls, made by so many callers at a time."""
+    """Make all calls with `callers` in parallel, and return the number of each status."""
     with grpc.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(callers) as pool:
         return Counter(pool.map(lambda call: call(client), calls))
 
 
 def is_healthy(server: Triton, audio: bytes) -> bool:
-    """Whether the server answers again within a minute, once its queues have drained."""
+    """Return whether the server answers within 60 s, after its queues are empty."""
     end = time.monotonic() + 60
     with grpc.InferenceServerClient(server.grpc_url) as client:
         while time.monotonic() < end:
@@ -81,7 +83,7 @@ def is_healthy(server: Triton, audio: bytes) -> bool:
     return False
 
 
-def test_a_flood_of_bad_requests(own_server: Triton, recordings: dict[str, bytes]) -> None:
+def test_flood_of_invalid_requests_leaves_the_server_healthy(own_server: Triton, recordings: dict[str, bytes]) -> None:
     speech = recordings["austen-0880.flac"]
     bad = [(b"x", b"hello"), (speech, b"\xff"), (b"", b""), (b"", b" "), (speech[:9_000], b"hi"), (b"x", b"\xff")]
     calls = [ask(own_server, *bad[number % len(bad)], 30) for number in range(1500)]
@@ -89,7 +91,7 @@ def test_a_flood_of_bad_requests(own_server: Triton, recordings: dict[str, bytes
     assert is_healthy(own_server, speech)
 
 
-def test_callers_that_leave(own_server: Triton, recordings: dict[str, bytes]) -> None:
+def test_canceled_requests_leave_the_server_healthy(own_server: Triton, recordings: dict[str, bytes]) -> None:
     speech = recordings["austen-0880.flac"]
     calls = [ask(own_server, speech, b"hello there", 0.02 + number % 10 * 0.03) for number in range(300)]
     counts = flood(own_server, calls, callers=12)
@@ -98,8 +100,10 @@ def test_callers_that_leave(own_server: Triton, recordings: dict[str, bytes]) ->
     assert is_healthy(own_server, speech)
 
 
-@pytest.mark.parametrize("own_server", [8], indirect=True)  # so that the queues overflow
-def test_more_than_it_can_do(own_server: Triton, recordings: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("own_server", [8], indirect=True)  # small queues, so that they overflow
+def test_overload_rejects_requests_and_leaves_the_server_healthy(
+    own_server: Triton, recordings: dict[str, bytes]
+) -> None:
     speech = recordings["austen-0880.flac"]
     calls = [ask(own_server, speech, b"hello there", 60) for _ in range(400)]
     counts = flood(own_server, calls, callers=96)
@@ -107,8 +111,10 @@ def test_more_than_it_can_do(own_server: Triton, recordings: dict[str, bytes]) -
     assert is_healthy(own_server, speech)
 
 
-def test_bulk_work_gives_way(own_server: Triton, recordings: dict[str, bytes]) -> None:
-    """Asked last, answered first: who waits for an answer does not wait for the bulk."""
+def test_interactive_requests_are_answered_before_waiting_bulk_requests(
+    own_server: Triton, recordings: dict[str, bytes]
+) -> None:
+    """Interactive requests that arrive last are answered before most bulk requests."""
     speech = recordings["austen-0880.flac"]
     order: list[str] = []
 
@@ -122,7 +128,7 @@ def test_bulk_work_gives_way(own_server: Triton, recordings: dict[str, bytes]) -
     with grpc.InferenceServerClient(own_server.grpc_url) as client:
         for _ in range(120):
             send(client, "bulk", parameters={"bulk": True})
-        time.sleep(0.2)  # until all are in queues
+        time.sleep(0.2)  # until all requests are in queues
         for _ in range(8):
             send(client, "interactive")
         end = time.monotonic() + 60

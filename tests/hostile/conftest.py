@@ -1,4 +1,4 @@
-"""A server of its own for the hostile, and the gateway before it."""
+"""Fixtures of the hostile tests: their own server, and a gateway in front of it."""
 
 import subprocess
 import sys
@@ -16,16 +16,16 @@ from tests.conftest import ROOT, running_triton
 from tests.hostile.corpus import Case, utterances
 
 
-@pytest.fixture(scope="module")  # the memory that hostile requests make it take is freed after each file
+@pytest.fixture(scope="module")  # one for each file, so that memory of hostile requests is freed
 def target(repository: Path) -> Iterator[Triton]:
-    """Triton serving the exported repository; no other test suffers if it falls."""
+    """Yield a Triton with the exported repository that no other tests use."""
     with running_triton(repository, log_level="error") as triton:
         yield triton
 
 
 @pytest.fixture(scope="module")
 def front(target: Triton) -> Iterator[tuple[psutil.Popen, str]]:
-    """The gateway in a process of its own, and its address."""
+    """Yield the process of a gateway and its address."""
     port = free_ports("127.0.0.1", {"gateway": 0})["gateway"]
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "web.gateway", "--endpoints", f'["{target.grpc_url}"]', "--port", str(port)]
@@ -46,5 +46,5 @@ def front(target: Triton) -> Iterator[tuple[psutil.Popen, str]]:
 
 @pytest.fixture(scope="session")
 def corpus() -> list[Case]:
-    """Every bad and odd utterance."""
+    """Return all invalid and unusual utterances."""
     return list(utterances())

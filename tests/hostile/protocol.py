@@ -1,4 +1,4 @@
-"""Requests that are wrong before anybody looks at the utterance: tensors, protobuf, JSON, HTTP."""
+"""Requests with invalid tensors, protobuf, JSON or HTTP."""
 
 import json
 import math
@@ -17,17 +17,20 @@ from tests.hostile.corpus import SEED, file
 
 TEXT = b"he was not an ill-disposed young man"
 INFER = "/v2/models/emotion/infer"
-REFUSED = (400, 500)  # Triton 24.10 says 500 where its JSON parser gives up
-CLOSED = 0  # no status: the connection was closed without an answer
+REJECTED = (400, 500)  # Triton 24.10 answers 500 if its JSON parser fails
+CLOSED = 0  # the connection was closed without an answer
 
 
 @dataclass(frozen=True)
 class GrpcCase:
-    """A message to a gRPC method, as it is on the wire.
+    """A serialized message to a gRPC method.
 
     Attributes:
-        statuses: those that are right; OK where nothing is wrong after all.
-        says: words that the status's sentence must hold.
+        name: description of the case.
+        message: the bytes of the message.
+        statuses: accepted statuses of the answer.
+        says: words that the error message must contain.
+        method: name of the gRPC method.
     """
 
     name: str
@@ -39,40 +42,46 @@ class GrpcCase:
 
 @dataclass(frozen=True)
 class HttpCase:
-    """A request to Triton's HTTP."""
+    """A request to Triton's HTTP server.
+
+    Attributes:
+        name: description of the case.
+        body, headers, path, method: the request.
+        statuses: accepted statuses of the answer.
+    """
 
     name: str
     body: bytes
     headers: dict[str, str] = field(default_factory=dict)
     path: str = INFER
     method: str = "POST"
-    statuses: tuple[int, ...] = REFUSED
+    statuses: tuple[int, ...] = REJECTED
 
 
 def elements(*values: bytes) -> bytes:
-    """BYTES as Triton packs them: each with its length before it."""
+    """Return BYTES elements in Triton's format, each after its length."""
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
 def tensor(
     name: str, shape: tuple[int, ...] = (1, 1), data_type: str = "BYTES"
 ) -> "pb.ModelInferRequest.InferInputTensor":
-    """An input's description."""
+    """Return the description of an input."""
     return pb.ModelInferRequest.InferInputTensor(name=name, shape=shape, datatype=data_type)
 
 
 def request(
     *inputs: "pb.ModelInferRequest.InferInputTensor", raw: tuple[bytes, ...] | None = None, **fields: Any
 ) -> bytes:
-    """A ModelInferRequest; without inputs, a good one."""
+    """Return a serialized ModelInferRequest; without arguments it is valid."""
     inputs = inputs or (tensor("AUDIO"), tensor("TEXT"))
     raw = (elements(b""), elements(TEXT)) if raw is None else raw
     message = pb.ModelInferRequest(**({"model_name": "emotion", "inputs": inputs, "raw_input_contents": raw} | fields))
     return bytes(message.SerializeToString())
 
 
-def cut_strings() -> Iterator[GrpcCase]:
-    """Strings that end before their length says, to the ensemble and to each stage that reads strings."""
+def truncated_strings() -> Iterator[GrpcCase]:
+    """Yield requests with strings that are shorter than their length, to the ensemble and to `preprocess`."""
     good, cut = elements(TEXT), struct.pack("<I", len(TEXT) + 1) + TEXT
     yield GrpcCase("TEXT", request(raw=(elements(b""), cut)))
     yield GrpcCase("AUDIO", request(raw=(cut, good)))
@@ -80,13 +89,13 @@ def cut_strings() -> Iterator[GrpcCase]:
     yield GrpcCase("preprocess, TEXT", request(raw=(elements(b""), cut), model_name="preprocess"))
 
 
-LEAST, MOST = -(2**31), 2**31 - 1  # of INT32
+LEAST, MOST = -(2**31), 2**31 - 1  # range of INT32
 SILENCE, WORDS = np.zeros(2 * PATCH_ELEMENTS, np.float32), [2, 9, 9, 3]
 NUMBERS = (math.nan, math.inf, -math.inf, 3e38, -3e38)
 
 
-def past_the_stages() -> Iterator[GrpcCase]:
-    """Tensors from somebody who asks the ONNX models rather than the ensemble: no stage has looked at them before."""
+def tensors_for_models() -> Iterator[GrpcCase]:
+    """Yield requests to single models of the ensemble, with tensors that no stage has checked."""
     for count in (LEAST, -1, 0, 3, 4000, MOST):
         yield _for_vggish(f"{count} of two patches", SILENCE, count)
         yield _for_bert(f"{count} of four tokens", WORDS, count)
@@ -106,7 +115,7 @@ def past_the_stages() -> Iterator[GrpcCase]:
 
 
 def zero_elements() -> Iterator[GrpcCase]:
-    """Empty tensors for the ONNX models, behind which NVIDIA's native backend copies nothing of a batch."""
+    """Yield requests with empty tensors to the ONNX models; NVIDIA's native backend copies no request behind them."""
     for count in (LEAST, 0, 1, MOST):
         yield replace(_for_vggish(f"{count} of no patches", SILENCE[:0], count), statuses=("INVALID_ARGUMENT",))
         yield replace(_for_bert(f"{count} of no tokens", [], count), statuses=("INVALID_ARGUMENT",))
@@ -148,7 +157,7 @@ def _for_fusion(name: str, number: float, used: int) -> GrpcCase:
 
 
 def grpc_cases() -> Iterator[GrpcCase]:
-    """Wrong tensors and wrong messages."""
+    """Yield requests with invalid tensors and invalid messages."""
     yield GrpcCase("a good one", request(), ("OK",))
     yield from _shapes()
     yield from _contents()
@@ -183,7 +192,7 @@ def _shapes() -> Iterator[GrpcCase]:
         for name in ("AUDIO", "TEXT"):
             other = tensor("TEXT" if name == "AUDIO" else "AUDIO")
             pair = sorted((tensor(name, shape), other), key=lambda one: str(one.name))
-            # Triton 24.10 keeps 32 bits of the rows, and takes none for one where AUDIO has one
+            # Triton 24.10 keeps 32 bits of the number of rows, and accepts zero rows as one if AUDIO has one
             as_one = name == "TEXT" and len(shape) == 2 and shape[0] % 2**32 == 0 and shape[1] == 1
             statuses = ("OK",) if as_one else ("INVALID_ARGUMENT",)
             yield GrpcCase(f"{name} of shape {str(shape)[:40]}", request(*pair), statuses)
@@ -278,7 +287,7 @@ def _names() -> Iterator[GrpcCase]:
         ("empty", pb.InferParameter()),
     ):
         case = f"parameter {key[:40]} {str(value).strip()[:40]}"
-        # what Triton ignores is answered; a deadline far off, or long past, is still a deadline
+        # ignored parameters are answered; a very long or past timeout is valid
         statuses = ("OK", "INVALID_ARGUMENT", "UNAVAILABLE", "UNIMPLEMENTED")
         yield GrpcCase(case, request(parameters={key: value}), statuses)
     yield GrpcCase(
@@ -290,7 +299,7 @@ def _names() -> Iterator[GrpcCase]:
 
 
 def _shared_memory() -> Iterator[GrpcCase]:
-    """Regions that nobody registered: without the admin key nobody can."""
+    """Yield requests with unregistered regions of shared memory, and administration without the admin key."""
     for region in ("nobody's", "", "/dev/shm/x", "triton_python_backend_shm_region_1", "r" * 5000):
         for size, offset in ((8, 0), (0, 0), (-1, 0), (8, -1), (2**62, 2**62)):
             text = tensor("TEXT")
@@ -318,7 +327,7 @@ def _shared_memory() -> Iterator[GrpcCase]:
 
 
 def _messages() -> Iterator[GrpcCase]:
-    """Bytes that are no ModelInferRequest, or one that is hard to read."""
+    """Yield bytes that are not a ModelInferRequest, and unusual messages."""
     chance = random.Random(SEED)
     good = request(raw=(elements(file("wav")), elements(TEXT)))
     wrong = ("INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED")
@@ -358,7 +367,7 @@ def _messages() -> Iterator[GrpcCase]:
 
 
 def _nested(depth: int) -> bytes:
-    """Length-delimited fields, each within the one before."""
+    """Return nested length-delimited fields."""
     message = b""
     for _ in range(depth):
         message = b"\x2a" + _varint(len(message)) + message
@@ -374,20 +383,20 @@ def _varint(value: int) -> bytes:
 
 
 def body(header: Any, data: bytes = b"", length: str | None = None) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of Triton's binary extension: JSON, then tensors."""
+    """Return the body (JSON, then tensors) and the headers of Triton's binary extension."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return text + data, {"Inference-Header-Content-Length": str(len(text)) if length is None else length}
 
 
 def described(**changes: Any) -> dict[str, Any]:
-    """The JSON of a good request, with parts of the input TEXT changed (None removes)."""
+    """Return the JSON of a valid request with changed fields of the input TEXT; None removes a field."""
     text = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": [TEXT.decode()]} | changes
     audio = {"name": "AUDIO", "shape": [1, 1], "datatype": "BYTES", "data": [""]}
     return {"inputs": [audio, {key: value for key, value in text.items() if value is not None}]}
 
 
 def http_cases() -> Iterator[HttpCase]:
-    """Wrong JSON, wrong lengths, wrong paths."""
+    """Yield requests with invalid JSON, lengths and paths."""
     plain = json.dumps(described()).encode()
     yield HttpCase("a good one", plain, statuses=(200,))
     yield from _json(plain)
@@ -453,8 +462,8 @@ def _json(plain: bytes) -> Iterator[HttpCase]:
         "timeout is a word": plain[:-1] + b', "parameters": {"timeout": "soon"}}',
         "binary_data_output is a word": plain[:-1] + b', "parameters": {"binary_data_output": "yes"}}',
     }.items():
-        # what Triton can do without is answered
-        yield HttpCase(f"JSON: {name}", text, statuses=(200, *REFUSED))
+        # Triton answers requests with invalid optional fields
+        yield HttpCase(f"JSON: {name}", text, statuses=(200, *REJECTED))
     wrong: dict[str, dict[str, Any]] = {
         "no name": {"name": None},
         "name is a number": {"name": 1},
@@ -491,7 +500,7 @@ def _json(plain: bytes) -> Iterator[HttpCase]:
     }
     for name, changes in wrong.items():
         as_one = name in ("deep data", "a shape of 2^63")
-        statuses = (200,) if as_one else (404,) if name == "a region of shared memory" else REFUSED
+        statuses = (200,) if as_one else (404,) if name == "a region of shared memory" else REJECTED
         yield HttpCase(f"TEXT: {name}", json.dumps(described(**changes)).encode(), statuses=statuses)
 
 

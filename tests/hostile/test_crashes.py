@@ -1,4 +1,4 @@
-"""Requests that crash Triton's HTTP server, sent to every interface that is open by default and to the proxy."""
+"""Requests that crash Triton's HTTP server, sent to all interfaces that are open by default and to the proxy."""
 
 import contextlib
 import socket
@@ -20,7 +20,7 @@ from serving.triton import free_ports
 from tests.conftest import ROOT
 from tests.hostile import wire
 from tests.hostile.crashes import CRASHES
-from tests.hostile.test_hostile import neighbours, over_grpc, processes
+from tests.hostile.test_hostile import concurrent_callers, over_grpc, processes
 from tests.k8s.test_balancing import ENVOY
 
 CONFIGURATION = ROOT / "k8s" / "components" / "http" / "envoy.yaml"
@@ -29,7 +29,7 @@ TEXT = b"I have been waiting for an hour."
 
 @pytest.fixture(scope="module")
 def proxy(target: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The proxy of the component `http` before a Triton, with other ports: HOST:PORT."""
+    """Run the proxy of the component `http` in front of a Triton with other ports, and yield its HOST:PORT."""
     directory = tmp_path_factory.mktemp("proxy")
     port = free_ports("127.0.0.1", {"proxy": 0})["proxy"]
     configuration = yaml.safe_load(CONFIGURATION.read_text())
@@ -57,42 +57,42 @@ def proxy(target: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         process.wait(10)
 
 
-def attacked(target: Triton, address: str) -> None:
-    """Send every request, while others ask over gRPC: no process ends, and their answers stay right.
+def send_crashing_requests(target: Triton, address: str) -> None:
+    """Send all requests while other callers use gRPC, and check that no process ends and all answers are right.
 
-    Two at a time, as Triton's metrics server takes most of a GiB for a body of so many chunks.
+    Two requests are sent at a time, because Triton's metrics server needs almost 1 GiB for a body of so many chunks.
     """
     host, port = address.removeprefix("http://").split(":")
     before = processes(target)
 
     def send(request: bytes) -> None:
-        with contextlib.suppress(OSError):  # closed, or reset, before it was sent whole
+        with contextlib.suppress(OSError):  # the server may close the connection before the request is complete
             wire.commit(wire.send(request), (host, int(port)), patience=0.5).close()
 
-    with over_grpc(target) as ask, neighbours(ask), ThreadPoolExecutor(2) as pool:
+    with over_grpc(target) as ask, concurrent_callers(ask), ThreadPoolExecutor(2) as pool:
         list(pool.map(send, CRASHES.values()))
     assert processes(target) == before
 
 
 @pytest.mark.parametrize("interface", ["gRPC", "metrics"])
-def test_crashing_requests_to_an_interface_of_triton_that_is_open_by_default(target: Triton, interface: str) -> None:
-    attacked(target, target.grpc_url if interface == "gRPC" else target.metrics_url)
+def test_crashing_requests_to_an_open_interface_of_triton_crash_nothing(target: Triton, interface: str) -> None:
+    send_crashing_requests(target, target.grpc_url if interface == "gRPC" else target.metrics_url)
 
 
-def test_crashing_requests_to_the_gateway(target: Triton, front: tuple[psutil.Popen, str]) -> None:
+def test_crashing_requests_to_the_gateway_crash_nothing(target: Triton, front: tuple[psutil.Popen, str]) -> None:
     process, address = front
-    attacked(target, address)
+    send_crashing_requests(target, address)
     assert process.is_running()
     assert httpx.get(f"{address}/api/health").status_code == 200
 
 
-def test_crashing_requests_to_the_proxy(target: Triton, proxy: str) -> None:
-    attacked(target, proxy)
+def test_crashing_requests_to_the_proxy_crash_nothing(target: Triton, proxy: str) -> None:
+    send_crashing_requests(target, proxy)
     assert httpx.get(f"http://{proxy}/v2/health/ready").status_code == 200
 
 
-def test_proxy_passes_on_what_callers_need(target: Triton, proxy: str, recordings: dict[str, bytes]) -> None:
-    """tritonclient through the proxy gets the answer that Triton gives without it."""
+def test_proxy_answers_as_triton_does(target: Triton, proxy: str, recordings: dict[str, bytes]) -> None:
+    """tritonclient gets the same answer with and without the proxy."""
     answers = []
     for url in (proxy, target.http_url):
         with tritonclient.http.InferenceServerClient(url) as client:
@@ -125,7 +125,7 @@ def test_proxy_passes_on_what_callers_need(target: Triton, proxy: str, recording
         ),
     ],
 )
-def test_proxy_rejects_the_rest_in_a_sentence(
+def test_proxy_rejects_other_requests_with_a_sentence(
     proxy: str, method: str, path: str, headers: dict[str, str], body: bytes, status: int, says: str
 ) -> None:
     response = httpx.request(method, f"http://{proxy}{path}", headers=headers, content=body, timeout=30)
@@ -133,7 +133,7 @@ def test_proxy_rejects_the_rest_in_a_sentence(
     assert says in response.json()["error"]
 
 
-def test_client_error_of_the_proxy_is_its_sentence(proxy: str) -> None:
+def test_client_raises_the_sentence_of_the_proxy(proxy: str) -> None:
     with (
         tritonclient.http.InferenceServerClient(proxy) as client,
         pytest.raises(InferenceServerException, match="not served here"),

@@ -1,7 +1,7 @@
-"""Everything in the corpus, sent to a real Triton and a real gateway.
+"""The whole corpus, sent to a real Triton and a real gateway.
 
-Each is answered in time with the right status and one readable sentence, harms nobody beside it, and leaves the server
-as it was.
+Each request is answered in time with the right status and one readable sentence, does not change answers to other
+requests, and leaves the server unchanged.
 """
 
 import contextlib
@@ -33,34 +33,36 @@ from tests.hostile.protocol import (
     GrpcCase,
     HttpCase,
     body,
-    cut_strings,
     elements,
     grpc_cases,
     http_cases,
-    past_the_stages,
     request,
+    tensors_for_models,
+    truncated_strings,
     zero_elements,
 )
 
-LIMIT = 2.0  # s for every answer
-LONGEST_LIMIT = 10.0  # s for that of a whole minute at the highest rate, which is forty utterances' honest work
-PATIENCE = 30.0  # s after which nobody waits for one
-AT_A_TIME = 8
-GATEWAY_AT_A_TIME = 4  # fewer than it has places
+LIMIT_S = 2.0  # time limit of an answer
+LONGEST_LIMIT_S = 10.0  # time limit for 60 s at the highest sample rate, which is as much work as 40 utterances
+TIMEOUT_S = 30.0  # timeout of a request
+CONCURRENCY = 8
+GATEWAY_CONCURRENCY = 4  # less than the gateway's limit
 GATEWAY_CHARACTERS = 2000
-CODE = (".cc:", ".cpp", ".h:", ".py", "Traceback", 'File "', "0x7f", "std::", "\n")  # that no caller should see
-NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas inside Triton's process, after five passes of recordings of up to 60 s
+CODE = (".cc:", ".cpp", ".h:", ".py", "Traceback", 'File "', "0x7f", "std::", "\n")  # text that no caller should see
+NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas in Triton's process after five passes of recordings of up to 60 s
 ONNX_MODEL = re.compile(r"/(vggish|bert|fusion)/1/")
-GOOD = Case("good", "the neighbour", file("flac"), TEXT, "answered")
+GOOD = Case("good", "a concurrent caller", file("flac"), TEXT, "answered")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An answer to a request.
 
     Attributes:
-        outcome: answered, refused, or another status by its name.
-        probabilities: float32 [5], where it was answered.
+        outcome: answered, rejected, or the name of another status.
+        sentence: the error message; "" if it was answered.
+        seconds: time until the answer.
+        probabilities: float32 [5] if it was answered, else None.
     """
 
     outcome: str
@@ -76,13 +78,13 @@ Ask = Callable[[Case], Answer]
 
 
 def utterance(case: Case) -> bytes:
-    """The message of an utterance."""
+    """Return the gRPC message of an utterance."""
     return request(raw=(elements(case.audio), elements(case.text)))
 
 
 @contextlib.contextmanager
 def over_grpc(server: Triton) -> Iterator[Ask]:
-    """Messages as bytes, so that they may be wrong."""
+    """Yield a function that sends a case over gRPC as bytes, so that messages may be invalid."""
     with grpc.insecure_channel(server.grpc_url, options=[("grpc.max_send_message_length", -1)]) as channel:
 
         def ask(case: Case) -> Answer:
@@ -92,12 +94,12 @@ def over_grpc(server: Triton) -> Iterator[Ask]:
 
 
 def call(channel: grpc.Channel, case: GrpcCase) -> Answer:
-    """One call of a method that takes and gives bytes."""
+    """Call a gRPC method with a message of bytes."""
     begun = time.monotonic()
     try:
-        data = channel.unary_unary(f"/inference.GRPCInferenceService/{case.method}")(case.message, timeout=PATIENCE)
+        data = channel.unary_unary(f"/inference.GRPCInferenceService/{case.method}")(case.message, timeout=TIMEOUT_S)
     except grpc.RpcError as error:
-        outcome = "refused" if error.code() is grpc.StatusCode.INVALID_ARGUMENT else error.code().name
+        outcome = "rejected" if error.code() is grpc.StatusCode.INVALID_ARGUMENT else error.code().name
         return Answer(outcome, error.details(), time.monotonic() - begun)
     seconds = time.monotonic() - begun
     if case.method != "ModelInfer":
@@ -111,8 +113,8 @@ def call(channel: grpc.Channel, case: GrpcCase) -> Answer:
 
 @contextlib.contextmanager
 def over_http(server: Triton) -> Iterator[Ask]:
-    """Triton's binary extension."""
-    with httpx.Client(base_url=f"http://{server.http_url}", timeout=PATIENCE) as client:
+    """Yield a function that sends a case with Triton's binary extension of HTTP."""
+    with httpx.Client(base_url=f"http://{server.http_url}", timeout=TIMEOUT_S) as client:
 
         def ask(case: Case) -> Answer:
             audio, text = elements(case.audio), elements(case.text)
@@ -125,7 +127,7 @@ def over_http(server: Triton) -> Iterator[Ask]:
             response = client.post("/v2/models/emotion/infer", content=content, headers=headers)
             seconds = time.monotonic() - begun
             if response.status_code != 200:
-                outcome = "refused" if response.status_code == 400 else str(response.status_code)
+                outcome = "rejected" if response.status_code == 400 else str(response.status_code)
                 return Answer(outcome, response.json()["error"], seconds)
             outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}
             return Answer("answered", "", seconds, np.array(outputs["PROBABILITIES"], np.float32))
@@ -135,8 +137,8 @@ def over_http(server: Triton) -> Iterator[Ask]:
 
 @contextlib.contextmanager
 def over_gateway(address: str) -> Iterator[Ask]:
-    """The form that a browser sends."""
-    with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+    """Yield a function that sends a case to the gateway as the form of a browser."""
+    with httpx.Client(base_url=address, timeout=TIMEOUT_S) as client:
 
         def ask(case: Case) -> Answer:
             fields = {"audio": ("recording", case.audio)} if case.audio else {}
@@ -144,56 +146,57 @@ def over_gateway(address: str) -> Iterator[Ask]:
             response = client.post("/api/analyze", files=fields | {"text": (None, case.text)})
             seconds, found = time.monotonic() - begun, response.json()
             if response.status_code != 200:
-                outcome = "refused" if found["code"] in ("unusable", "no_speech") else str(found["code"])
+                outcome = "rejected" if found["code"] in ("unusable", "no_speech") else str(found["code"])
                 return Answer(outcome, found["message"], seconds)
             return Answer("answered", "", seconds, np.array(list(found["probabilities"].values()), np.float32))
 
         yield ask
 
 
-# --- what must hold
+# --- checks
 
 
 def processes(server: Triton) -> set[psutil.Process]:
-    """Triton and its Python stages: a process that was started anew is another one."""
+    """Return the processes of Triton and its Python stages; a restarted process is a different one."""
     triton = psutil.Process(server.pid)
     return {triton, *triton.children(recursive=True)}
 
 
 def memory(family: set[psutil.Process]) -> int:
-    """Bytes that these processes have for themselves, and share with nobody."""
+    """Return the unique memory of the processes in bytes, without shared memory."""
     return sum(process.memory_full_info().uss for process in family)
 
 
 @pytest.fixture(autouse=True)
-def unharmed(target: Triton) -> Iterator[None]:
-    """After each test the same processes run, and a good utterance gets the answer that it got before."""
+def server_unchanged(target: Triton) -> Iterator[None]:
+    """Check after each test that the same processes run and that a valid utterance gets the same answer as before."""
     with over_grpc(target) as ask:
         family, before = processes(target), ask(GOOD)
         yield
         after = ask(GOOD)
-    assert processes(target) == family, "a process ended or was started anew"
-    assert same(before, after), f"a good utterance got {after}, not {before}"
+    assert processes(target) == family, "a process ended or was restarted"
+    assert answers_equal(before, after), f"a valid utterance got {after}, not {before}"
 
 
-def same(one: Answer, other: Answer) -> bool:
-    """Whether two answers agree, as far as the company in a batch lets them."""
+def answers_equal(one: Answer, other: Answer) -> bool:
+    """Return whether two answers have equal probabilities, up to the influence of other requests in a batch."""
     if one.probabilities is None or other.probabilities is None:
         return False
     return bool(np.allclose(one.probabilities, other.probabilities, atol=1e-5))
 
 
 def is_nan(answer: Answer) -> bool:
-    """Whether the model withheld the answer."""
+    """Return whether all probabilities are NaN."""
     return answer.probabilities is not None and bool(np.isnan(answer.probabilities).all())
 
 
 @contextlib.contextmanager
-def neighbours(ask: Ask, withheld: bool = False) -> Iterator[None]:
-    """Two callers who go on asking for a good utterance meanwhile, and get its answer every time.
+def concurrent_callers(ask: Ask, allow_nan: bool = False) -> Iterator[None]:
+    """Run two callers during the block that send a valid utterance, and check that all their answers are right.
 
     Args:
-        withheld: whether an answer of NaN, which is none, is as good.
+        ask: sends the utterance.
+        allow_nan: whether an answer of NaN is accepted too.
     """
     expected, over = ask(GOOD), threading.Event()
 
@@ -211,13 +214,15 @@ def neighbours(ask: Ask, withheld: bool = False) -> Iterator[None]:
             over.set()
     for caller in callers:
         answers = caller.result()
-        assert answers, "a neighbour was never answered"
-        wrong = [answer for answer in answers if not same(answer, expected) and not (withheld and is_nan(answer))]
-        assert not wrong, f"{len(wrong)} of {len(answers)} answers of a good neighbour are wrong: {wrong[0]}"
+        assert answers, "a concurrent caller was never answered"
+        wrong = [
+            answer for answer in answers if not answers_equal(answer, expected) and not (allow_nan and is_nan(answer))
+        ]
+        assert not wrong, f"{len(wrong)} of {len(answers)} answers of a concurrent caller are wrong: {wrong[0]}"
 
 
-def ask_all(ask: Ask, cases: Sequence[Case], at_a_time: int = AT_A_TIME) -> list[Answer]:
-    """All of them, so many at a time; what was slow in company is asked again alone, for the machine may be busy."""
+def ask_all(ask: Ask, cases: Sequence[Case], at_a_time: int = CONCURRENCY) -> list[Answer]:
+    """Send all cases, `at_a_time` in parallel; slow cases are repeated alone, because the machine may be busy."""
     with ThreadPoolExecutor(at_a_time) as pool:
         answers = list(pool.map(ask, cases))
     for number, case in enumerate(cases):
@@ -228,19 +233,19 @@ def ask_all(ask: Ask, cases: Sequence[Case], at_a_time: int = AT_A_TIME) -> list
 
 
 def limit(case: Case) -> float:
-    """Seconds in which a case must be answered."""
-    return LONGEST_LIMIT if case.name == LONGEST else LIMIT
+    """Return the time limit of a case in seconds."""
+    return LONGEST_LIMIT_S if case.name == LONGEST else LIMIT_S
 
 
-def complaints(cases: Sequence[Case], answers: Sequence[Answer]) -> list[str]:
-    """What is wrong with the answers, in a line each."""
+def violations(cases: Sequence[Case], answers: Sequence[Answer]) -> list[str]:
+    """Return a line for each violation of the expectations."""
     found = []
     for case, answer in zip(cases, answers, strict=True):
-        wanted = ("answered", "refused") if case.expected == "either" else (case.expected,)
+        wanted = ("answered", "rejected") if case.expected == "either" else (case.expected,)
         problems = []
         if answer.outcome not in wanted:
             problems.append(f"is {answer.outcome} instead of {' or '.join(wanted)}")
-        if answer.outcome == "refused" and case.says not in answer.sentence:
+        if answer.outcome == "rejected" and case.says not in answer.sentence:
             problems.append(f"does not say {case.says!r}")
         if answer.outcome != "answered" and not readable(answer.sentence):
             problems.append("has no readable sentence")
@@ -253,12 +258,12 @@ def complaints(cases: Sequence[Case], answers: Sequence[Answer]) -> list[str]:
 
 
 def readable(sentence: str) -> bool:
-    """Words for people, and nothing of the code behind it."""
+    """Return whether a message is a sentence without internals of the code."""
     return " " in sentence and not any(mark in sentence for mark in CODE)
 
 
 def is_distribution(probabilities: NDArray[np.float32] | None) -> bool:
-    """Five finite probabilities that sum to 1."""
+    """Return whether there are five finite probabilities that sum to 1."""
     return (
         probabilities is not None
         and probabilities.shape == (5,)
@@ -268,7 +273,7 @@ def is_distribution(probabilities: NDArray[np.float32] | None) -> bool:
 
 
 def summary(answers: Sequence[Answer]) -> str:
-    """For the log: how many of each outcome, and how long they took."""
+    """Return the number of each outcome and the times, for the log."""
     seconds = [answer.seconds for answer in answers]
     outcomes = dict(Counter(answer.outcome for answer in answers))
     return f"{len(answers)} {outcomes}, median {np.median(seconds) * 1e3:.0f} ms, slowest {max(seconds) * 1e3:.0f} ms"
@@ -277,65 +282,69 @@ def summary(answers: Sequence[Answer]) -> str:
 # --- utterances
 
 
-def test_the_corpus_is_large_and_the_same_at_every_run(corpus: list[Case]) -> None:
+def test_corpus_is_large_and_has_unique_names(corpus: list[Case]) -> None:
     assert len(corpus) + len(list(grpc_cases())) + len(list(http_cases())) + len(wire.GRPC) + len(wire.HTTP) >= 500
     names = [(case.group, case.name) for case in corpus]
     assert len(set(names)) == len(names)
     print(dict(Counter(case.group for case in corpus)))
 
 
-def test_every_utterance_over_grpc(target: Triton, corpus: list[Case]) -> None:
-    with over_grpc(target) as ask, neighbours(ask):
+def test_utterances_over_grpc_have_the_expected_outcome(target: Triton, corpus: list[Case]) -> None:
+    with over_grpc(target) as ask, concurrent_callers(ask):
         answers = ask_all(ask, corpus)
     print(summary(answers))
-    assert complaints(corpus, answers) == []
+    assert violations(corpus, answers) == []
 
 
-def test_every_utterance_over_http(target: Triton, corpus: list[Case]) -> None:
-    with over_http(target) as ask, neighbours(ask):
+def test_utterances_over_http_have_the_expected_outcome(target: Triton, corpus: list[Case]) -> None:
+    with over_http(target) as ask, concurrent_callers(ask):
         answers = ask_all(ask, corpus)
     print(summary(answers))
-    assert complaints(corpus, answers) == []
+    assert violations(corpus, answers) == []
 
 
-def test_every_utterance_over_the_gateway(front: tuple[psutil.Popen, str], corpus: list[Case]) -> None:
+def test_utterances_over_the_gateway_have_the_expected_outcome(
+    front: tuple[psutil.Popen, str], corpus: list[Case]
+) -> None:
     process, address = front
-    # a whole minute is forty utterances there: no hostile input, and slower
-    cases = [as_form(case) for case in corpus if case.name != LONGEST]
-    with over_gateway(address) as ask, neighbours(ask):
-        answers = ask_all(ask, cases, GATEWAY_AT_A_TIME)
+    # 60 s at the highest rate are 40 utterances in the gateway, which is slower and not hostile
+    cases = [gateway_case(case) for case in corpus if case.name != LONGEST]
+    with over_gateway(address) as ask, concurrent_callers(ask):
+        answers = ask_all(ask, cases, GATEWAY_CONCURRENCY)
     print(summary(answers))
-    assert complaints(cases, answers) == []
+    assert violations(cases, answers) == []
     assert process.is_running()
 
 
-def as_form(case: Case) -> Case:
-    """What the gateway makes of a case: texts are shorter there, sentences are its own."""
+def gateway_case(case: Case) -> Case:
+    """Return a case as the gateway handles it: it accepts shorter texts, and has its own sentences."""
     too_long = len(case.text.decode("utf-8", "replace")) > GATEWAY_CHARACTERS
     if case.group == "raw text" and case.says == "not valid UTF-8":
-        return Case(case.group, case.name, case.audio, case.text, "either")  # a form may be in Latin-1
-    return Case(case.group, case.name, case.audio, case.text, "refused" if too_long else case.expected)
+        return Case(case.group, case.name, case.audio, case.text, "either")  # a form may be encoded in Latin-1
+    return Case(case.group, case.name, case.audio, case.text, "rejected" if too_long else case.expected)
 
 
-def test_memory_is_flat(target: Triton, front: tuple[psutil.Popen, str], corpus: list[Case]) -> None:
-    """Five passes add less than what a single one sends: nothing of a request is kept.
+def test_memory_after_repeated_passes_does_not_grow(
+    target: Triton, front: tuple[psutil.Popen, str], corpus: list[Case]
+) -> None:
+    """Five passes add less memory than one pass sends, so no request is kept.
 
-    The tests before have filled caches. ONNX Runtime keeps memory for the largest batch that chance made, so `make
-    soak` judges it: the processes of its models are left out. On a native backend, where it is in Triton's own process,
-    memory for a batch is allowed for.
+    Earlier tests have filled the caches. The processes of the ONNX models are excluded, because ONNX Runtime keeps
+    memory for the largest random batch; `make soak` checks them. A native backend runs in Triton's process, so memory
+    for a batch is allowed there.
     """
     models = {process for process in processes(target) if ONNX_MODEL.search(" ".join(process.cmdline()))}
     assert len(models) == (0 if HAS_NATIVE_ONNXRUNTIME else 3)
     stages = processes(target) - models
     family = {*stages, front[0]}
-    cases = [as_form(case) for case in corpus if case.name != LONGEST]
+    cases = [gateway_case(case) for case in corpus if case.name != LONGEST]
     small = [case for case in cases if case.group != "bombs"]
     sent = sum(len(case.audio) + len(case.text) for case in cases) / 2**20
     levels = []
     with over_grpc(target) as ask, over_gateway(front[1]) as ask_gateway:
         for _ in range(5):
             ask_all(ask, cases)
-            ask_all(ask_gateway, small[::3], GATEWAY_AT_A_TIME)
+            ask_all(ask_gateway, small[::3], GATEWAY_CONCURRENCY)
             levels.append(memory(family) / 2**20)
     print(f"MiB after each pass that sends {sent:.0f} MiB:", [round(level) for level in levels])
     assert levels[-1] - levels[0] < sent + (NATIVE_ARENA_MIB if HAS_NATIVE_ONNXRUNTIME else 0)
@@ -344,28 +353,28 @@ def test_memory_is_flat(target: Triton, front: tuple[psutil.Popen, str], corpus:
 # --- requests
 
 
-def test_every_wrong_message_over_grpc(target: Triton) -> None:
+def test_invalid_grpc_messages_have_the_expected_status(target: Triton) -> None:
     cases = list(grpc_cases())
     with (
         over_grpc(target) as ask,
-        neighbours(ask),
+        concurrent_callers(ask),
         grpc.insecure_channel(target.grpc_url) as channel,
-        ThreadPoolExecutor(AT_A_TIME) as pool,
+        ThreadPoolExecutor(CONCURRENCY) as pool,
     ):
         answers = list(pool.map(lambda case: call(channel, case), cases))
     print(summary(answers))
     for case, answer in zip(cases, answers, strict=True):
-        status = {"answered": "OK", "refused": "INVALID_ARGUMENT"}.get(answer.outcome, answer.outcome)
+        status = {"answered": "OK", "rejected": "INVALID_ARGUMENT"}.get(answer.outcome, answer.outcome)
         assert status in case.statuses, f"{case.name}: {status} ({answer.sentence[:200]})"
         assert case.says in answer.sentence, f"{case.name}: {answer.sentence[:200]}"
-        # gRPC itself says no more of a method that is not there
+        # gRPC has no message for an unknown method
         silent = answer.outcome in ("answered", "UNIMPLEMENTED")
         assert silent or readable(answer.sentence), f"{case.name}: {answer.sentence[:200]!r}"
-        assert answer.seconds < PATIENCE / 2, f"{case.name} took {answer.seconds:.1f} s"
+        assert answer.seconds < TIMEOUT_S / 2, f"{case.name} took {answer.seconds:.1f} s"
 
 
-def flood(target: Triton, cases: Sequence[GrpcCase], withheld: bool = False) -> list[tuple[GrpcCase, Answer]]:
-    """Send them over and over for some seconds, while neighbours ask; what each was answered."""
+def flood(target: Triton, cases: Sequence[GrpcCase], allow_nan: bool = False) -> list[tuple[GrpcCase, Answer]]:
+    """Send cases repeatedly for 5 s with concurrent callers, and return each case with its answer."""
     over = threading.Event()
     with over_grpc(target) as ask, grpc.insecure_channel(target.grpc_url) as channel, ThreadPoolExecutor(4) as pool:
 
@@ -376,37 +385,37 @@ def flood(target: Triton, cases: Sequence[GrpcCase], withheld: bool = False) -> 
                     found.append((case, call(channel, case)))
             return found
 
-        with neighbours(ask, withheld):
+        with concurrent_callers(ask, allow_nan):
             senders = [pool.submit(go_on, first) for first in range(4)]
             over.wait(5)
             over.set()
         return [pair for sender in senders for pair in sender.result()]
 
 
-def test_a_string_that_is_cut_fails_alone(target: Triton) -> None:
-    """Triton's Python backend finds out only when it hands over a batch, and then fails all of it."""
-    for case, answer in flood(target, list(cut_strings())):
-        assert answer.outcome == "refused", f"{case.name}: {answer}"
+def test_truncated_strings_fail_only_their_own_requests(target: Triton) -> None:
+    """Triton's Python backend detects a truncated string only when it runs a batch, and then fails the whole batch."""
+    for case, answer in flood(target, list(truncated_strings())):
+        assert answer.outcome == "rejected", f"{case.name}: {answer}"
         assert "incomplete string data" in answer.sentence, f"{case.name}: {answer}"
 
 
-def test_numbers_past_the_stages_hurt_nobody_else(target: Triton) -> None:
-    """Triton serves every step by its name; what no stage has checked must not fail, or change, others' answers."""
-    for case, answer in flood(target, list(past_the_stages())):
-        status = {"answered": "OK", "refused": "INVALID_ARGUMENT"}.get(answer.outcome, answer.outcome)
+def test_invalid_tensors_for_single_models_fail_no_other_request(target: Triton) -> None:
+    """Every model can be called by its name; unchecked tensors must not fail other requests or change their answers."""
+    for case, answer in flood(target, list(tensors_for_models())):
+        status = {"answered": "OK", "rejected": "INVALID_ARGUMENT"}.get(answer.outcome, answer.outcome)
         assert status in case.statuses, f"{case.name}: {answer}"
 
 
-def test_zero_elements_never_change_answers_of_others(target: Triton) -> None:
-    """Our backend refuses them; on NVIDIA's native one neighbours may get NaN, never an answer from stale memory."""
-    for case, answer in flood(target, list(zero_elements()), withheld=HAS_NATIVE_ONNXRUNTIME):
-        assert answer.outcome == ("answered" if HAS_NATIVE_ONNXRUNTIME else "refused"), f"{case.name}: {answer}"
+def test_zero_elements_never_change_answers_of_other_requests(target: Triton) -> None:
+    """Our backend rejects them; with NVIDIA's native one, other requests may get NaN, but no stale data."""
+    for case, answer in flood(target, list(zero_elements()), allow_nan=HAS_NATIVE_ONNXRUNTIME):
+        assert answer.outcome == ("answered" if HAS_NATIVE_ONNXRUNTIME else "rejected"), f"{case.name}: {answer}"
         assert HAS_NATIVE_ONNXRUNTIME or "which has no elements; send at least one" in answer.sentence
 
 
 def http_status(client: httpx.Client, case: HttpCase) -> tuple[int, str]:
     """Return the status and the body of the answer; CLOSED where Triton closes the connection without one."""
-    request = client.build_request(case.method, case.path, content=case.body, headers=case.headers, timeout=PATIENCE)
+    request = client.build_request(case.method, case.path, content=case.body, headers=case.headers, timeout=TIMEOUT_S)
     try:
         response = client.send(request)
     except httpx.RemoteProtocolError as error:
@@ -414,9 +423,13 @@ def http_status(client: httpx.Client, case: HttpCase) -> tuple[int, str]:
     return response.status_code, response.text
 
 
-def test_every_wrong_request_over_http(target: Triton) -> None:
+def test_invalid_http_requests_have_the_expected_status(target: Triton) -> None:
     cases = list(http_cases())
-    with over_http(target) as ask, neighbours(ask), httpx.Client(base_url=f"http://{target.http_url}") as client:
+    with (
+        over_http(target) as ask,
+        concurrent_callers(ask),
+        httpx.Client(base_url=f"http://{target.http_url}") as client,
+    ):
         for case in cases:
             begun = time.monotonic()
             status, text = http_status(client, case)
@@ -424,63 +437,63 @@ def test_every_wrong_request_over_http(target: Triton) -> None:
             if status not in (200, CLOSED):
                 sentence = json.loads(text)["error"]
                 assert readable(sentence) or status == 404, f"{case.name}: {sentence[:200]}"
-            assert time.monotonic() - begun < PATIENCE / 2, case.name
+            assert time.monotonic() - begun < TIMEOUT_S / 2, case.name
 
 
 # --- connections
 
 
 def descriptors(server: Triton) -> int:
-    """That Triton's own process holds."""
+    """Return the number of file descriptors of Triton's process."""
     return int(psutil.Process(server.pid).num_fds())
 
 
-def abused(address: str, abuses: dict[str, wire.Abuse], ask: Ask) -> None:
-    """Commit all of them while neighbours ask, hold the connections, and see that new callers are still served."""
+def run_abuses(address: str, abuses: dict[str, wire.Abuse], ask: Ask) -> None:
+    """Run all abuses with concurrent callers, keep the connections, and check that new callers are answered."""
     host, port = address.removeprefix("http://").split(":")
     opened: list[socket.socket] = []
     try:
-        with neighbours(ask), ThreadPoolExecutor(AT_A_TIME) as pool:
+        with concurrent_callers(ask), ThreadPoolExecutor(CONCURRENCY) as pool:
             opened += pool.map(lambda abuse: wire.commit(abuse, (host, int(port))), abuses.values())
         answers = [ask(GOOD) for _ in range(3)]
         assert all(answer.outcome == "answered" for answer in answers), answers
-        assert min(answer.seconds for answer in answers) < LIMIT
+        assert min(answer.seconds for answer in answers) < LIMIT_S
     finally:
         for connection in opened:
             connection.close()
 
 
-def test_abuse_of_http2(target: Triton) -> None:
+def test_abuse_of_http2_leaves_the_server_unchanged(target: Triton) -> None:
     before = descriptors(target)
     for _ in range(2):
         with over_grpc(target) as ask:
-            abused(target.grpc_url, wire.GRPC, ask)
-    assert released(target, before)
+            run_abuses(target.grpc_url, wire.GRPC, ask)
+    assert connections_are_released(target, before)
 
 
-def test_abuse_of_http(target: Triton) -> None:
+def test_abuse_of_http_leaves_the_server_unchanged(target: Triton) -> None:
     before = descriptors(target)
     with over_http(target) as ask:
-        abused(target.http_url, wire.HTTP, ask)
-    assert released(target, before)
+        run_abuses(target.http_url, wire.HTTP, ask)
+    assert connections_are_released(target, before)
 
 
-def test_abuse_of_the_gateway(front: tuple[psutil.Popen, str]) -> None:
+def test_abuse_of_the_gateway_leaves_it_running(front: tuple[psutil.Popen, str]) -> None:
     process, address = front
     with over_gateway(address) as ask:
-        abused(address, wire.HTTP, ask)
+        run_abuses(address, wire.HTTP, ask)
     assert process.is_running()
 
 
-def released(server: Triton, before: int) -> bool:
-    """Whether Triton lets go of the connections that were left, within a few seconds."""
+def connections_are_released(server: Triton, before: int) -> bool:
+    """Return whether Triton closes the remaining connections within 15 s."""
     end = time.monotonic() + 15
     while descriptors(server) > before + 4 and time.monotonic() < end:
         time.sleep(0.1)
     return descriptors(server) <= before + 4
 
 
-def test_three_hundred_connections_that_say_nothing(target: Triton) -> None:
+def test_300_idle_connections_leave_the_server_responsive(target: Triton) -> None:
     host, port = target.grpc_url.split(":")
     before = descriptors(target)
     with contextlib.ExitStack() as idle, over_grpc(target) as ask:
@@ -488,5 +501,5 @@ def test_three_hundred_connections_that_say_nothing(target: Triton) -> None:
             idle.enter_context(socket.create_connection((host, int(port)))).sendall(wire.PREFACE[:12])
         answers = [ask(GOOD) for _ in range(3)]
     assert all(answer.outcome == "answered" for answer in answers), answers
-    assert min(answer.seconds for answer in answers) < LIMIT
-    assert released(target, before)
+    assert min(answer.seconds for answer in answers) < LIMIT_S
+    assert connections_are_released(target, before)

@@ -1,4 +1,4 @@
-"""What holds for any bytes and any string: properties of both front-ends, on examples that hypothesis makes up."""
+"""Properties of both front-ends that hold for any bytes and any string, tested with hypothesis."""
 
 import itertools
 import re
@@ -19,8 +19,8 @@ from tests.hostile.corpus import ACCEPTED, FORMATS, UNCOMPRESSED, file
 
 settings.register_profile(
     "hostile",
-    derandomize=True,  # the same examples at every run
-    deadline=None,  # machines are shared
+    derandomize=True,  # the same examples in every run
+    deadline=None,  # because machines are shared
     database=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -36,7 +36,7 @@ def word_piece(checkpoint: Checkpoint) -> text.WordPiece:
 
 
 def waveform_or_sentence(data: bytes) -> NDArray[np.float32] | str:
-    """What decoding gives: usable samples, or one sentence; anything else fails."""
+    """Decode bytes, and return valid samples or the sentence of the InputError."""
     try:
         waveform = decoding.decode(data)
     except InputError as error:
@@ -49,7 +49,7 @@ def waveform_or_sentence(data: bytes) -> NDArray[np.float32] | str:
 
 
 def decoded(data: bytes) -> NDArray[np.float32]:
-    """The samples of a good file."""
+    """Return the samples of a valid file."""
     waveform = waveform_or_sentence(data)
     assert not isinstance(waveform, str), waveform
     return waveform
@@ -60,7 +60,7 @@ def decoded(data: bytes) -> NDArray[np.float32]:
 
 @settings(max_examples=300)
 @given(st.binary(max_size=400))
-def test_any_bytes_are_samples_or_a_sentence(data: bytes) -> None:
+def test_decode_of_any_bytes_returns_samples_or_a_sentence(data: bytes) -> None:
     waveform_or_sentence(data)
 
 
@@ -73,13 +73,15 @@ def test_any_bytes_are_samples_or_a_sentence(data: bytes) -> None:
         st.sampled_from([b"WAVE", b"fmt ", b"data", b"AIFF", b"COMM", b"SSND", b"\0", b"\xff"]) | st.binary(max_size=20)
     ),
 )
-def test_any_bytes_behind_a_magic_number_are_samples_or_a_sentence(magic: bytes, parts: list[bytes]) -> None:
+def test_decode_of_any_bytes_behind_a_magic_number_returns_samples_or_a_sentence(
+    magic: bytes, parts: list[bytes]
+) -> None:
     waveform_or_sentence(magic + b"".join(parts))
 
 
 @st.composite
 def edited(draw: st.DrawFn) -> bytes:
-    """A good file of any format with a few edits: bytes set, cut out, put in."""
+    """Draw a valid file of any format, and apply a few edits: set, remove, insert or truncate bytes."""
     data = bytearray(file(draw(st.sampled_from(sorted(ACCEPTED)))))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, 100) | st.integers(0, len(data)))
@@ -97,13 +99,13 @@ def edited(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=500)
 @given(edited())
-def test_any_edit_of_a_good_file_gives_samples_or_a_sentence(data: bytes) -> None:
+def test_decode_of_an_edited_file_returns_samples_or_a_sentence(data: bytes) -> None:
     waveform_or_sentence(data)
 
 
 @settings(max_examples=150)
 @given(st.sampled_from(sorted(FORMATS)), st.floats(0, 1, exclude_max=True))
-def test_a_file_cut_anywhere_is_refused(ending: str, share: float) -> None:
+def test_decode_of_a_truncated_file_is_rejected(ending: str, share: float) -> None:
     data = file(ending)
     cut = data[: int(share * (0.94 if ending in UNCOMPRESSED else 1) * len(data))]
     assert isinstance(waveform_or_sentence(cut), str)
@@ -120,8 +122,8 @@ def samples(count: int, channels: int = 1) -> NDArray[np.float32]:
 
 @settings(max_examples=100)
 @given(st.integers(1, 3000), st.integers(1, 8), st.sampled_from(LOSSLESS))
-def test_lossless_containers_give_the_samples_back(count: int, channels: int, ending: str) -> None:
-    wanted = samples(count) @ np.linspace(1, 0.5, channels, dtype=np.float32)[None]  # none cancels another
+def test_decode_of_lossless_containers_returns_the_samples(count: int, channels: int, ending: str) -> None:
+    wanted = samples(count) @ np.linspace(1, 0.5, channels, dtype=np.float32)[None]  # must not cancel out
     wanted = np.round(wanted * 32_768) / 32_768
     found = decoded(encode(wanted, *FORMATS[ending]))
     np.testing.assert_allclose(found, wanted.mean(axis=1), atol=2e-7)
@@ -129,7 +131,7 @@ def test_lossless_containers_give_the_samples_back(count: int, channels: int, en
 
 @settings(max_examples=50)
 @given(st.integers(1, 3000), st.permutations(range(5)))
-def test_the_order_of_channels_does_not_matter(count: int, order: list[int]) -> None:
+def test_decode_does_not_depend_on_the_order_of_channels(count: int, order: list[int]) -> None:
     wanted = samples(count, 5)
     found, turned = (decoded(encode(each)) for each in (wanted, wanted[:, order]))
     np.testing.assert_allclose(found, turned, atol=2e-7)
@@ -137,7 +139,7 @@ def test_the_order_of_channels_does_not_matter(count: int, order: list[int]) -> 
 
 @settings(max_examples=60)
 @given(st.integers(1, 20_000), st.integers(4_000, 384_000))
-def test_resampling_keeps_the_duration(count: int, rate: int) -> None:
+def test_decode_of_any_sample_rate_keeps_the_duration(count: int, rate: int) -> None:
     found = waveform_or_sentence(encode(samples(count), rate=rate))
     if isinstance(found, str):
         assert count * SAMPLE_RATE < rate and "shorter than a sample" in found
@@ -147,7 +149,7 @@ def test_resampling_keeps_the_duration(count: int, rate: int) -> None:
 
 @settings(max_examples=80)
 @given(st.integers(1, 80_000), st.floats(0, decoding.MAX_PEAK))
-def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
+def test_log_mel_patches_of_any_length_and_loudness_are_finite(count: int, loudness: float) -> None:
     waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
     patches = audio.log_mel_patches(waveform)
     frames = 1 + (max(count, MIN_SAMPLES) - 400) // 160
@@ -157,7 +159,7 @@ def test_patches_of_any_length_and_loudness(count: int, loudness: float) -> None
 
 @settings(max_examples=80)
 @given(st.integers(1, 80_000), st.floats(0, decoding.MAX_PEAK))
-def test_sound_patches_of_any_length_and_loudness(count: int, loudness: float) -> None:
+def test_sound_patches_of_any_length_and_loudness_are_finite(count: int, loudness: float) -> None:
     waveform = (samples(count)[:, 0] * loudness).astype(np.float32)
     found = audio.sound_patches(waveform)
     assert found.shape[1:] == PATCH_SHAPE and found.dtype == np.float32 and np.isfinite(found).all()
@@ -166,7 +168,7 @@ def test_sound_patches_of_any_length_and_loudness(count: int, loudness: float) -
 
 @settings(max_examples=30)
 @given(st.integers(MIN_SAMPLES, 60_000), st.integers(0, 50_000))
-def test_patches_know_nothing_of_what_comes_later(count: int, more: int) -> None:
+def test_log_mel_patches_do_not_depend_on_later_samples(count: int, more: int) -> None:
     waveform = samples(count + more)[:, 0]
     alone = audio.log_mel_patches(waveform[:count])
     np.testing.assert_allclose(audio.log_mel_patches(waveform)[: len(alone)], alone, atol=1e-5)
@@ -179,7 +181,7 @@ ANY_TEXT = st.text(max_size=300) | st.text(st.characters(categories=["M", "Cf", 
 
 @settings(max_examples=300)
 @given(st.binary(max_size=300))
-def test_any_bytes_are_text_or_a_sentence(data: bytes) -> None:
+def test_text_decode_of_any_bytes_returns_text_or_a_sentence(data: bytes) -> None:
     try:
         found = text.decode(data)
     except InputError as error:
@@ -190,18 +192,18 @@ def test_any_bytes_are_text_or_a_sentence(data: bytes) -> None:
 
 @settings(max_examples=500)
 @given(ANY_TEXT)
-def test_cleaning_twice_is_cleaning_once(sentence: str) -> None:
+def test_clean_is_idempotent(sentence: str) -> None:
     once = text.clean(sentence)
     assert text.clean(once) == once
 
 
 @settings(max_examples=300)
 @given(ANY_TEXT)
-def test_cleaned_text_holds_words_and_what_carries_tone(sentence: str) -> None:
+def test_clean_keeps_only_words_and_punctuation(sentence: str) -> None:
     cleaned = text.clean(sentence)
     assert cleaned == " ".join(cleaned.split())
     for before, character in itertools.pairwise(" " + cleaned):
-        if unicodedata.category(character)[0] == "M":  # of a script, behind a letter; no accent
+        if unicodedata.category(character)[0] == "M":  # a mark of a script after a letter, and no accent
             assert before.isalnum() or unicodedata.category(before)[0] == "M"
             assert not "\u0300" <= character <= "\u036f" and not "\u20d0" <= character <= "\u20ff"
         else:
@@ -211,11 +213,11 @@ def test_cleaned_text_holds_words_and_what_carries_tone(sentence: str) -> None:
 
 @settings(max_examples=200)
 @given(ANY_TEXT)
-def test_canonically_equal_texts_are_cleaned_alike(sentence: str) -> None:
+def test_clean_of_canonically_equal_texts_is_equal(sentence: str) -> None:
     assert text.clean(unicodedata.normalize("NFD", sentence)) == text.clean(unicodedata.normalize("NFC", sentence))
 
 
-def test_any_string_has_few_tokens_or_a_sentence(word_piece: text.WordPiece) -> None:
+def test_encode_of_any_string_returns_tokens_or_a_sentence(word_piece: text.WordPiece) -> None:
     @settings(max_examples=300)
     @given(ANY_TEXT | st.text(min_size=400, max_size=2000))
     def check(sentence: str) -> None:
@@ -236,7 +238,7 @@ def test_any_string_has_few_tokens_or_a_sentence(word_piece: text.WordPiece) -> 
     check()
 
 
-def test_tokens_do_not_depend_on_what_was_asked_before(word_piece: text.WordPiece) -> None:
+def test_encode_does_not_depend_on_earlier_calls(word_piece: text.WordPiece) -> None:
     @settings(max_examples=50)
     @given(st.lists(st.text(max_size=100), min_size=2, max_size=8))
     def check(sentences: list[str]) -> None:

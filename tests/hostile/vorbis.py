@@ -1,10 +1,10 @@
-"""Ogg Vorbis files of a few hundred bytes that describe codebooks as large as one likes."""
+"""Create Ogg Vorbis files of a few hundred bytes that declare codebooks of any size."""
 
 import struct
 
 
 class Bits:
-    """Numbers of some bits each, the lowest first."""
+    """A writer of numbers with any number of bits, lowest bit first."""
 
     def __init__(self) -> None:
         self._value, self._length = 0, 0
@@ -20,7 +20,7 @@ class Bits:
 
 
 def page(number: int, flags: int, *packets: bytes, granule: int = 0) -> bytes:
-    """An Ogg page of whole packets (RFC 3533, section 6)."""
+    """Return an Ogg page of complete packets (RFC 3533, section 6)."""
     table = b"".join(bytes([255] * (len(packet) // 255) + [len(packet) % 255]) for packet in packets)
     start = b"OggS\0" + struct.pack("<BqII", flags, granule, 1, number)
     rest = bytes([len(table)]) + table + b"".join(packets)
@@ -33,7 +33,7 @@ def page(number: int, flags: int, *packets: bytes, granule: int = 0) -> bytes:
 
 
 def codebooks(count: int, bits: int) -> bytes:
-    """A well-formed file with `count` codebooks of 2**bits entries, all words being `bits` long; an empty packet."""
+    """Return a valid file with `count` codebooks of 2**bits entries with words of `bits` bits, and an empty packet."""
     identification = b"\x01vorbis" + struct.pack("<IBIiiiBB", 0, 1, 16_000, 0, 0, 0, 0xB8, 1)
     comment = b"\x03vorbis" + bytes(8) + b"\x01"
     setup = Bits()

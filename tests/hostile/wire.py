@@ -1,4 +1,4 @@
-"""Abuse of HTTP/2 at the gRPC port and of HTTP/1.1 at the others, over bare sockets."""
+"""Protocol violations of HTTP/2 (gRPC) and of HTTP/1.1, sent over sockets."""
 
 import contextlib
 import random
@@ -17,13 +17,13 @@ Abuse = Callable[[socket.socket], None]
 
 
 def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0, length: int | None = None) -> bytes:
-    """An HTTP/2 frame; `length` where it is to lie."""
+    """Return an HTTP/2 frame; `length` is a wrong length."""
     size = len(payload) if length is None else length
     return struct.pack(">I", size)[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def header(name: bytes, value: bytes) -> bytes:
-    """A literal header field that no table keeps (RFC 7541, 6.2.2)."""
+    """Return a literal header field without indexing (RFC 7541, 6.2.2)."""
     return b"\0" + _string(name) + _string(value)
 
 
@@ -52,12 +52,12 @@ OPEN = PREFACE + frame(SETTINGS)
 
 
 def call(stream: int, flags: int = END_HEADERS) -> bytes:
-    """The headers of a call of ModelInfer."""
+    """Return the headers of a call of ModelInfer."""
     return frame(HEADERS, CALL, flags, stream)
 
 
 def send(*parts: bytes) -> Abuse:
-    """Send them and look no further."""
+    """Return a function that sends the parts over a connection."""
 
     def abuse(connection: socket.socket) -> None:
         for part in parts:
@@ -67,19 +67,19 @@ def send(*parts: bytes) -> Abuse:
 
 
 def trickle(connection: socket.socket) -> None:
-    """A body that comes a byte at a time."""
+    """Send a body one byte at a time."""
     connection.sendall(OPEN + call(1))
     for byte in b"\0\0\0\x10\0" + bytes(20):
         connection.sendall(frame(DATA, bytes([byte]), stream=1))
 
 
 def _streams(count: int, *frames: Callable[[int], bytes]) -> bytes:
-    """The frames of so many streams, one stream after the other."""
+    """Return the frames of `count` streams, one stream after the other."""
     return b"".join(make(stream) for stream in range(1, 2 * count, 2) for make in frames)
 
 
 _CHANCE = random.Random(SEED)
-_MESSAGE = b"\0" + struct.pack(">I", 5) + b"\x0a\x03abc"  # a gRPC message: not compressed, its length, itself
+_MESSAGE = b"\0" + struct.pack(">I", 5) + b"\x0a\x03abc"  # a gRPC message: not compressed, length, content
 
 GRPC: dict[str, Abuse] = {
     "nothing": send(),
@@ -208,9 +208,9 @@ HTTP: dict[str, Abuse] = {
 
 
 def commit(abuse: Abuse, address: tuple[str, int], patience: float = 0.2) -> socket.socket:
-    """Connect, do it, read what comes within `patience` seconds; the connection is left open.
+    """Connect, run an abuse, read for `patience` seconds, and return the open connection.
 
-    That the server hangs up meanwhile is its good right.
+    The server may close the connection at any time.
     """
     connection = socket.create_connection(address, timeout=5)
     with contextlib.suppress(ConnectionError):
