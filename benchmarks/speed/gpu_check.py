@@ -241,15 +241,17 @@ def measure(
     runner.run(host, tokenizer, users=32, seconds=WARM_UP_S)
 
     def point(name: str, users: int, rate: float | None = None) -> Point:
-        command = ["nvidia-smi", *_QUERY, *_visible()] if has_gpu else ["sleep", "infinity"]
-        sampler = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        query = ["nvidia-smi", *_QUERY, *_visible()]
+        sampler = subprocess.Popen(query, stdout=subprocess.PIPE, text=True) if has_gpu else None
+        lines = []
         try:
             used, clock = sum(cpu_seconds(pid).values()), time.monotonic()
             load = runner.run(host, tokenizer, users=users, seconds=LOAD_S, rate=rate)
             cores = (sum(cpu_seconds(pid).values()) - used) / (time.monotonic() - clock)
         finally:
-            sampler.terminate()
-            lines = sampler.communicate()[0].splitlines()
+            if sampler:
+                sampler.terminate()
+                lines = sampler.communicate()[0].splitlines()
         latencies = load.percentile(50), load.percentile(99)
         return Point(name, load.throughput, *latencies, load.failures.total(), cores, gpu_use(lines))
 
