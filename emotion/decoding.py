@@ -53,6 +53,8 @@ _SCALES = {"int16": 2.0**-15, "int32": 2.0**-31}  # of integers, to a full scale
 
 
 class _Block(NamedTuple):
+    """Decoded samples of all channels."""
+
     samples: NDArray[Any]  # [n, channels], of a type in _SCALES or floating point
     rate: int  # Hz
 

@@ -27,12 +27,15 @@ MIN_POWER = 1e-12  # -120 dB: keeps the logarithm of digital silence finite
 
 
 class Sound(NamedTuple):
-    """The part of a recording that has sound, at TARGET_LEVEL."""
+    """The part of a recording that has sound, at TARGET_LEVEL.
 
-    waveform: NDArray[
-        np.float32
-    ]  # [samples], from SOUND_MARGIN before the first sound to SOUND_MARGIN behind the last one
-    positions: NDArray[np.int64]  # [sounds], ascending: samples of `waveform` in the middle of SOUND_FRAMES of sound
+    Attributes:
+        waveform: float32 [samples], from SOUND_MARGIN before the first sound to SOUND_MARGIN after the last one.
+        positions: int64 [sounds], ascending indices into `waveform`, each the middle of SOUND_FRAMES of sound.
+    """
+
+    waveform: NDArray[np.float32]
+    positions: NDArray[np.int64]
 
 
 def find_sound(waveform: NDArray[np.float32]) -> Sound | None:
@@ -94,7 +97,7 @@ def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
 
 @cache
 def _polynomials() -> NDArray[np.float32]:
-    """Orthonormal polynomials over a frame, float32 [FRAME, RUMBLE_DEGREE + 1]."""
+    """Return orthonormal polynomials over a frame: float32 [FRAME, RUMBLE_DEGREE + 1]."""
     legendre = np.polynomial.legendre.legvander(np.linspace(-1, 1, FRAME), RUMBLE_DEGREE)  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(np.linalg.qr(legendre)[0], np.float32)
 

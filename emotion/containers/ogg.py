@@ -17,6 +17,8 @@ _CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")  # first bytes of Vorbis, Op
 
 @dataclass(frozen=True)
 class _Page:
+    """A page of an Ogg stream."""
+
     body: bytes
     segments: bytes  # length of each piece of a packet; after 255 the packet continues
     is_first: bool

@@ -40,6 +40,8 @@ class Wav:
 
 @dataclass(frozen=True)
 class _Chunk:
+    """A chunk of a WAV file."""
+
     name: bytes
     at: int  # byte offset of its body
     size: int  # of its body in bytes, by its header

@@ -34,13 +34,13 @@ def reference_log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     return log_mel
 
 
-def test_patches_equal_an_independent_front_end(speech: NDArray[np.float32]) -> None:
+def test_log_mel_patches_equal_an_independent_implementation(speech: NDArray[np.float32]) -> None:
     patches = log_mel_patches(speech)
     expected = reference_log_mel(speech)[: len(patches) * 96].reshape(patches.shape)
     np.testing.assert_allclose(patches, expected, atol=2e-4)
 
 
-def test_three_seconds_of_sine() -> None:
+def test_log_mel_patches_of_a_sine_peak_at_its_band() -> None:
     sine = np.sin(2 * np.pi * 1000 * np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE).astype(np.float32)
     patches = log_mel_patches(sine)
     assert patches.shape == (3, 96, 64)
@@ -53,9 +53,9 @@ def test_three_seconds_of_sine() -> None:
     ("samples", "patches"),
     [(1, 1), (400, 1), (15_599, 1), (15_600, 1), (30_959, 1), (30_960, 2), (48_000, 3), (960_000, 62)],
 )
-def test_number_of_patches(samples: int, patches: int) -> None:
+def test_log_mel_patches_count_follows_the_formula(samples: int, patches: int) -> None:
     assert len(log_mel_patches(np.zeros(samples, np.float32))) == patches
 
 
-def test_silence_is_finite() -> None:
+def test_log_mel_patches_of_silence_are_finite() -> None:
     np.testing.assert_allclose(log_mel_patches(np.zeros(16_000, np.float32)), np.log(0.01), rtol=1e-5)

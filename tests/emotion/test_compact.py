@@ -115,7 +115,7 @@ def edit_config(directory: Path, edit: Callable[[dict[str, Any]], object]) -> No
 # ---- there and back
 
 
-def test_commands_say_what_they_did(
+def test_commands_compact_and_expand_print_their_results(
     compacting: tuple[Path, subprocess.CompletedProcess[str]], expanding: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
     (small, shrunk), (large, grown) = compacting, expanding
@@ -128,7 +128,7 @@ def test_commands_say_what_they_did(
     assert (grown.returncode, grown.stdout, grown.stderr) == (0, f"wrote {large}\n", "")
 
 
-def test_only_changes_are_stored(compacted: Path) -> None:
+def test_compact_stores_only_changes(compacted: Path) -> None:
     update = load_file(compacted / "update.safetensors")
     matrices = [f"text_encoder.{name}" for name in TEXT_MATRICES] + [f"vggish.{name}" for name in AUDIO_MATRICES]
     whole = ["text_encoder.embeddings.LayerNorm.weight", "vggish.features.3.weight", "vggish.features.3.bias"]
@@ -142,7 +142,7 @@ def test_only_changes_are_stored(compacted: Path) -> None:
 
 
 @torch.no_grad()
-def test_expanded_checkpoint_answers_as_the_original(trained: Path, expanding: tuple[Path, Any]) -> None:
+def test_expand_gives_the_predictions_of_the_original(trained: Path, expanding: tuple[Path, Any]) -> None:
     original, again = load(trained), load(expanding[0])
     torch.manual_seed(2)
     patches, counts = torch.randn(4, 96, 64) * 2 - 2, torch.tensor([2, 1, 1])
@@ -163,7 +163,7 @@ def test_expanded_checkpoint_answers_as_the_original(trained: Path, expanding: t
         torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=0, atol=max(1e-3 * scale, 1e-7))
 
 
-def test_expanded_checkpoint_is_an_ordinary_one(trained: Path, compacted: Path, expanding: tuple[Path, Any]) -> None:
+def test_expand_writes_an_ordinary_checkpoint(trained: Path, compacted: Path, expanding: tuple[Path, Any]) -> None:
     original, again = load(trained), load(expanding[0])
     assert again.config.temperatures == TEMPERATURES
     assert again.model.head.temperature.tolist() == pytest.approx(list(TEMPERATURES.values()))
@@ -181,7 +181,7 @@ def test_expanded_checkpoint_is_an_ordinary_one(trained: Path, compacted: Path, 
     assert names[0] == names[1]
 
 
-def test_untouched_encoders_take_no_room(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_compact_of_unchanged_encoders_stores_nothing_of_them(checkpoint_directory: Path, tmp_path: Path) -> None:
     report = compact(checkpoint_directory, tmp_path / "compact", RANK)
     assert report.losses == {"text_encoder": 0.0, "vggish": 0.0}
     assert report.size < 2**20
@@ -190,7 +190,7 @@ def test_untouched_encoders_take_no_room(checkpoint_directory: Path, tmp_path: P
     assert config["untrained"] == ["vggish", "fusion"]
 
 
-def test_what_truncation_loses_is_told(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_compact_with_too_low_a_rank_reports_the_loss(checkpoint_directory: Path, tmp_path: Path) -> None:
     source = linked(checkpoint_directory, tmp_path / "source")
     path = source / "text_encoder" / "model.safetensors"
     state = load_file(path)
@@ -213,19 +213,19 @@ def test_what_truncation_loses_is_told(checkpoint_directory: Path, tmp_path: Pat
 # ---- compacting what can't be compacted
 
 
-def test_rank_below_one(trained: Path, tmp_path: Path) -> None:
+def test_compact_with_a_rank_below_one_is_rejected(trained: Path, tmp_path: Path) -> None:
     assert refusal(compact, trained, tmp_path / "made", 0) == "the rank is 0; it must be at least 1"
     assert not list(tmp_path.iterdir())
 
 
-def test_vggish_of_unknown_start(trained: Path, tmp_path: Path) -> None:
+def test_compact_without_a_seed_is_rejected(trained: Path, tmp_path: Path) -> None:
     source = linked(trained, tmp_path / "source")
     edit_config(source, lambda config: config.update(seed=None))
     assert "its config.json has no seed" in refusal(compact, source, tmp_path / "made", RANK)
 
 
 @pytest.mark.parametrize("difference", ["heads", "tokenizer"])
-def test_text_encoder_that_is_not_minilm(trained: Path, tmp_path: Path, difference: str) -> None:
+def test_compact_with_another_encoder_than_minilm_is_rejected(trained: Path, tmp_path: Path, difference: str) -> None:
     source = linked(trained, tmp_path / "source")
     if difference == "heads":
         path = source / "text_encoder" / "config.json"
@@ -236,7 +236,7 @@ def test_text_encoder_that_is_not_minilm(trained: Path, tmp_path: Path, differen
     assert "its text encoder is not the pinned MiniLM" in refusal(compact, source, tmp_path / "made", RANK)
 
 
-def test_weights_that_are_not_finite(trained: Path, tmp_path: Path) -> None:
+def test_compact_with_weights_that_are_not_finite_is_rejected(trained: Path, tmp_path: Path) -> None:
     source = linked(trained, tmp_path / "source")
     path = source / "text_encoder" / "model.safetensors"
     state = load_file(path)
@@ -249,7 +249,7 @@ def test_weights_that_are_not_finite(trained: Path, tmp_path: Path) -> None:
 # ---- expanding what can't be expanded
 
 
-def test_formats_are_not_confused(trained: Path, compacted: Path, tmp_path: Path) -> None:
+def test_load_and_expand_reject_each_others_formats(trained: Path, compacted: Path, tmp_path: Path) -> None:
     expected = (
         f"{compacted} is a compact checkpoint; "
         f"expand it first with: python -m emotion.checkpoint expand {compacted} DIR"
@@ -259,7 +259,7 @@ def test_formats_are_not_confused(trained: Path, compacted: Path, tmp_path: Path
     assert refusal(expand, trained, tmp_path / "made").startswith(f"{trained} is an ordinary checkpoint")
 
 
-def test_other_format(copy: Path, tmp_path: Path) -> None:
+def test_expand_of_another_format_is_rejected(copy: Path, tmp_path: Path) -> None:
     edit_config(copy, lambda config: config.update(format="compact-1"))
     expected = "has format 'compact-1'; this version reads format 'compact-2': train the checkpoint again"
     assert expected in refusal(expand, copy, tmp_path / "made")
@@ -283,7 +283,9 @@ def shift(config: dict[str, Any]) -> None:
     ],
     ids=["number", "other seed", "no seed", "numbers gone", "other MiniLM", "no start", "no names", "temperature"],
 )
-def test_another_start(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], expected: str) -> None:
+def test_expand_with_other_initial_weights_is_rejected(
+    copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], expected: str
+) -> None:
     edit_config(copy, edit)
     message = refusal(expand, copy, tmp_path / "made")
     assert str(copy / "config.json") in message
@@ -291,7 +293,7 @@ def test_another_start(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any
     assert not (tmp_path / "made").exists()
 
 
-def test_tiny_deviations_of_the_start_are_allowed(copy: Path, tmp_path: Path) -> None:
+def test_expand_accepts_rounding_differences_of_initial_weights(copy: Path, tmp_path: Path) -> None:
     def deviate(config: dict[str, Any]) -> None:
         config["start"]["vggish"]["embeddings.2.weight"][5] += 3e-6
 
@@ -302,14 +304,14 @@ def test_tiny_deviations_of_the_start_are_allowed(copy: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["config.json", "update.safetensors", "model_card.md"])
-def test_missing_file(copy: Path, tmp_path: Path, name: str) -> None:
+def test_expand_with_a_missing_file_names_it(copy: Path, tmp_path: Path, name: str) -> None:
     (copy / name).unlink()
     assert (
         refusal(expand, copy, tmp_path / "made") == f"{copy / name} is missing; check the path, or copy the file again"
     )
 
 
-def test_damaged_update(copy: Path, tmp_path: Path) -> None:
+def test_expand_with_a_damaged_update_is_rejected(copy: Path, tmp_path: Path) -> None:
     put(copy / "update.safetensors", (copy / "update.safetensors").read_bytes()[:-10])
     done = command("expand", copy, tmp_path / "made")
     assert (done.returncode, done.stdout) == (1, "")
@@ -338,7 +340,9 @@ MATRIX = f"text_encoder.{TEXT_MATRICES[0]}"
     ],
     ids=["half of it", "too much", "misfit", "misshapen", "head incomplete", "unknown"],
 )
-def test_wrong_update(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], expected: str) -> None:
+def test_expand_with_a_wrong_update_is_rejected(
+    copy: Path, tmp_path: Path, edit: Callable[[dict[str, Tensor]], object], expected: str
+) -> None:
     path = copy / "update.safetensors"
     update = load_file(path)
     edit(update)
@@ -353,7 +357,7 @@ def test_wrong_update(copy: Path, tmp_path: Path, edit: Callable[[dict[str, Tens
 # ---- places that aren't ours
 
 
-def test_a_directory_that_is_no_checkpoint_is_left_alone(trained: Path, compacted: Path, tmp_path: Path) -> None:
+def test_compact_in_another_directory_is_rejected_and_keeps_it(trained: Path, compacted: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     for message in (
@@ -364,7 +368,7 @@ def test_a_directory_that_is_no_checkpoint_is_left_alone(trained: Path, compacte
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
 
 
-def test_a_checkpoint_is_not_replaced_by_what_is_made_of_it(trained: Path, compacted: Path) -> None:
+def test_compact_onto_its_source_is_rejected(trained: Path, compacted: Path) -> None:
     before = digest(trained), digest(compacted)
     assert "is the checkpoint itself" in refusal(compact, trained, trained, RANK)
     assert "is the checkpoint itself" in refusal(expand, compacted, compacted)

@@ -84,7 +84,9 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_format_is_decoded_whole(name: str, files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
+def test_decode_of_every_format_returns_all_samples(
+    name: str, files: dict[str, bytes], speech: NDArray[np.float32]
+) -> None:
     decoded = decode(files[name])
     assert decoded.dtype == np.float32
     assert len(decoded) == pytest.approx(SAMPLE_RATE, abs=0.06 * SAMPLE_RATE)  # AAC has whole frames
@@ -107,26 +109,26 @@ def test_every_format_is_decoded_whole(name: str, files: dict[str, bytes], speec
         ("aac.m4a", 2.5),
     ],
 )
-def test_files_that_decoders_cut_short_are_decoded_whole(name: str, expected: float) -> None:
+def test_decode_of_files_that_decoders_truncate_returns_all_samples(name: str, expected: float) -> None:
     assert seconds((DATA / name).read_bytes()) == pytest.approx(expected, abs=0.06)
 
 
-def test_an_mp4_cut_between_packets_is_told() -> None:
+def test_decode_of_an_mp4_cut_between_packets_is_rejected() -> None:
     assert "truncated MP4" in refusal((DATA / "cut-at-packet-boundary.m4a").read_bytes())
 
 
-def test_sixteen_bits_are_those_that_libsndfile_gives(speech: NDArray[np.float32]) -> None:
+def test_decode_of_16_bits_equals_libsndfile(speech: NDArray[np.float32]) -> None:
     data = encode(speech, "WAV")
     np.testing.assert_array_equal(decode(data), soundfile.read(io.BytesIO(data), dtype="float32")[0])
 
 
 @pytest.mark.parametrize("kind", ["FLAC", "RF64", "W64", "AIFF", "AU", "WAVEX"])
-def test_lossless_formats_agree_exactly(kind: str, speech: NDArray[np.float32]) -> None:
+def test_decode_of_lossless_formats_gives_equal_samples(kind: str, speech: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(decode(encode(speech, kind)), decode(encode(speech, "WAV")))
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
-def test_any_rate(rate: int) -> None:
+def test_decode_of_any_rate_returns_16_khz(rate: int) -> None:
     times = np.arange(2 * rate) / rate
     decoded = decode(encode((0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32), "WAV", "FLOAT", rate))
     assert len(decoded) == 2 * SAMPLE_RATE
@@ -134,7 +136,7 @@ def test_any_rate(rate: int) -> None:
     np.testing.assert_allclose(decoded[800:-800], expected[800:-800], atol=1e-3)  # the ends ring
 
 
-def test_resampling_does_not_fold_high_tones_into_speech() -> None:
+def test_decode_of_a_high_tone_does_not_alias() -> None:
     whistle = np.sin(2 * np.pi * 15_000 * np.arange(48_000) / 48_000).astype(np.float32)
     assert np.abs(decode(encode(whistle, "WAV", "FLOAT", 48_000))[800:-800]).max() < 1e-3
 
@@ -144,7 +146,7 @@ def test_resampling_does_not_fold_high_tones_into_speech() -> None:
 
 @pytest.mark.parametrize("size", PLACEHOLDERS)
 @pytest.mark.parametrize("riff", ["placeholder", "right", "header alone"])
-def test_a_placeholder_means_to_the_end_of_the_file(size: int, riff: str, speech: NDArray[np.float32]) -> None:
+def test_decode_with_a_placeholder_size_reads_to_the_end(size: int, riff: str, speech: NDArray[np.float32]) -> None:
     data = with_field(encode(speech), 40, "<I", size)
     data = with_field(data, 4, "<I", {"placeholder": size, "right": len(data) - 8, "header alone": 36}[riff])
     np.testing.assert_array_equal(decode(data), decode(encode(speech)))
@@ -159,7 +161,7 @@ def test_a_placeholder_means_to_the_end_of_the_file(size: int, riff: str, speech
         ("AU", ">I", b".snd", 8, [0, 0x7FFFF000, 0xFFFFFFFF]),
     ],
 )
-def test_placeholders_of_related_formats(
+def test_decode_with_a_placeholder_size_in_related_formats_reads_to_the_end(
     kind: str, layout: str, name: bytes, offset: int, sizes: list[int], speech: NDArray[np.float32]
 ) -> None:
     data = encode(speech, kind)
@@ -169,11 +171,11 @@ def test_placeholders_of_related_formats(
 
 
 @pytest.mark.parametrize("size", [0, 1, 44, 1000, 0x7FFFFFFF])
-def test_a_wrong_riff_size_does_no_harm(size: int, speech: NDArray[np.float32]) -> None:
+def test_decode_with_a_wrong_riff_size_ignores_it(size: int, speech: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(decode(with_field(encode(speech), 4, "<I", size)), decode(encode(speech)))
 
 
-def test_chunks_around_the_samples_are_not_samples(speech: NDArray[np.float32]) -> None:
+def test_decode_ignores_chunks_around_the_samples(speech: NDArray[np.float32]) -> None:
     wav, comment = encode(speech), chunk(b"LIST", b"INFOICMT" + chunk(b"x", b"some data and odd"))
     whole = decode(wav)
     for before, after in ((b"LIST", b""), (b"JUNK", b""), (b"bext", b"LIST"), (b"", b"LIST"), (b"", b"id3 ")):
@@ -186,27 +188,27 @@ def test_chunks_around_the_samples_are_not_samples(speech: NDArray[np.float32]) 
     np.testing.assert_array_equal(decode(unpadded), whole)
 
 
-def test_a_size_of_an_earlier_moment_does_not_hide_the_rest(speech: NDArray[np.float32]) -> None:
+def test_decode_with_an_outdated_size_reads_to_the_end(speech: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(decode(with_field(encode(speech), 40, "<I", 32_000)), decode(encode(speech)))
 
 
-def test_an_empty_data_chunk_before_others_is_empty() -> None:
+def test_decode_with_an_empty_data_chunk_before_others_is_rejected() -> None:
     assert "zero samples" in refusal(encode(np.zeros(0)) + chunk(b"LIST", bytes(4000)))
 
 
 @pytest.mark.parametrize("missing", [1, 2, 100, 1599])
-def test_a_missing_last_buffer_is_no_truncation(missing: int, speech: NDArray[np.float32]) -> None:
+def test_decode_tolerates_a_missing_last_buffer(missing: int, speech: NDArray[np.float32]) -> None:
     data = encode(speech)
     np.testing.assert_array_equal(decode(data[:-missing]), decode(data)[: len(speech) - (missing + 1) // 2])
 
 
 @pytest.mark.parametrize("extra", [2000, 2**30])
-def test_a_header_that_claims_more_than_it_holds(speech: NDArray[np.float32], extra: int) -> None:
+def test_decode_with_too_large_a_size_is_rejected(speech: NDArray[np.float32], extra: int) -> None:
     data = encode(speech)
     assert "truncated WAV" in refusal(with_field(data, 40, "<I", len(data) - 44 + extra))
 
 
-def test_mp3_in_wav_is_decoded(files: dict[str, bytes]) -> None:
+def test_decode_of_mp3_in_wav_returns_all_samples(files: dict[str, bytes]) -> None:
     mp3 = files["MP3 MPEG_LAYER_III"]
     form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, SAMPLE_RATE, 4000, 1, 0, 12, 1, 2, 576, 1, 1393)
     wav = chunk(b"fmt ", form) + chunk(b"fact", bytes(4)) + chunk(b"data", mp3)
@@ -217,7 +219,7 @@ def test_mp3_in_wav_is_decoded(files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("total", [0, 0x7FFFF000 // 2, (0x7FFFFFFF - 36) // 2, (0xFFFFFFFF - 44) // 2])
-def test_a_flac_from_a_pipe_is_whole_where_its_last_frame_is(speech: NDArray[np.float32], total: int) -> None:
+def test_decode_of_a_flac_from_a_pipe_needs_its_last_frame(speech: NDArray[np.float32], total: int) -> None:
     data = encode(speech, "FLAC")
     fields = int.from_bytes(data[18:26], "big") >> 36 << 36 | total
     piped = data[:18] + fields.to_bytes(8, "big") + bytes(16) + data[42:]
@@ -229,7 +231,7 @@ def test_a_flac_from_a_pipe_is_whole_where_its_last_frame_is(speech: NDArray[np.
 # --- MP3
 
 
-def test_tags_zeros_and_stray_bytes_around_an_mp3_do_no_harm(files: dict[str, bytes]) -> None:
+def test_decode_ignores_tags_zeros_and_stray_bytes_around_an_mp3(files: dict[str, bytes]) -> None:
     data = files["MP3 MPEG_LAYER_III"]
     id3v2 = b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128)
     id3v1 = b"TAG" + bytes(125)
@@ -253,7 +255,7 @@ def test_page_checksum_of_an_encoders_page_is_the_one_in_its_header(files: dict[
     assert ogg.page_checksum(page[:-1] + bytes([page[-1] ^ 1])) != ogg.page_checksum(page)
 
 
-def test_joined_mp3s_are_decoded_to_the_end(files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
+def test_decode_of_joined_mp3s_reads_to_the_end(files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
     one, stereo = files["MP3 MPEG_LAYER_III"], np.stack([speech, speech], axis=1)[:SAMPLE_RATE]
     other = encode(stereo, "MP3", "MPEG_LAYER_III", 44_100)  # of another rate and channel mode
     id3v1 = b"TAG" + bytes(125)
@@ -264,26 +266,26 @@ def test_joined_mp3s_are_decoded_to_the_end(files: dict[str, bytes], speech: NDA
     assert decode(one + other).std() == pytest.approx(decode(one).std(), rel=0.1)
 
 
-def test_an_mp3_that_begins_within_a_frame_is_decoded(files: dict[str, bytes]) -> None:
+def test_decode_of_an_mp3_that_begins_within_a_frame_skips_it(files: dict[str, bytes]) -> None:
     """Without its count, what the encoder put around the sound stays."""
     assert seconds(files["MP3 MPEG_LAYER_III"][700:]) == pytest.approx(
         0.9, abs=0.15
     )  # without its count, the encoder's padding stays
 
 
-def test_an_mp3_that_lost_bytes_is_told(files: dict[str, bytes]) -> None:
+def test_decode_of_an_mp3_with_lost_bytes_is_rejected(files: dict[str, bytes]) -> None:
     data = files["MP3 MPEG_LAYER_III"]
     assert "MP3" in refusal(data[:2000] + data[2100:])
 
 
-def test_a_truncated_mp3_without_a_count_is_told(files: dict[str, bytes]) -> None:
+def test_decode_of_a_truncated_mp3_without_a_count_is_rejected(files: dict[str, bytes]) -> None:
     data = files["MP3 MPEG_LAYER_III"]
     bare = data[data.index(b"\xff\xf3", 4) :]  # from the second frame: the first holds the count
     assert decode(bare).size
     assert "truncated MP3" in refusal(bare[:-50])
 
 
-def test_an_mp3_with_fewer_frames_than_its_count_is_told(files: dict[str, bytes]) -> None:
+def test_decode_of_an_mp3_with_fewer_frames_than_its_count_is_rejected(files: dict[str, bytes]) -> None:
     data = files["MP3 MPEG_LAYER_III"]
     last = list(mpeg.frames(data, mpeg.mp3_header))[-3]
     assert "truncated MP3" in refusal(data[: last.at])
@@ -292,13 +294,13 @@ def test_an_mp3_with_fewer_frames_than_its_count_is_told(files: dict[str, bytes]
 # --- Ogg
 
 
-def test_chained_streams_of_other_rates_and_codecs_are_decoded(files: dict[str, bytes]) -> None:
+def test_decode_of_chained_streams_of_other_rates_and_codecs_reads_all(files: dict[str, bytes]) -> None:
     vorbis, opus = files["OGG VORBIS"], files["OGG OPUS"]
     assert decode(vorbis + opus).std() == pytest.approx(decode(opus).std(), rel=0.1)
     assert seconds(vorbis + opus + (DATA / "flac.ogg").read_bytes() + vorbis) == pytest.approx(5.5, abs=0.06)
 
 
-def test_a_missing_or_damaged_ogg_page_is_told() -> None:
+def test_decode_with_a_missing_or_damaged_ogg_page_is_rejected() -> None:
     data = (DATA / "opus-without-end-of-stream.ogg").read_bytes()
     pages = [b"OggS" + page for page in data.split(b"OggS")[1:]]
     assert "a page is missing" in refusal(b"".join(pages[:3] + pages[4:]))
@@ -319,7 +321,7 @@ def test_a_missing_or_damaged_ogg_page_is_told() -> None:
         ("quicktime", b"stsz", 12, 0x7FFFFFFF),
     ],
 )
-def test_an_index_larger_than_any_utterance_is_rejected(
+def test_decode_with_an_index_larger_than_any_utterance_is_rejected(
     name: str, box: bytes, offset: int, value: int, files: dict[str, bytes]
 ) -> None:
     data = files[name]
@@ -327,22 +329,22 @@ def test_an_index_larger_than_any_utterance_is_rejected(
 
 
 @pytest.mark.parametrize("name", ["mp4", "webm", "WAV PCM_16", "FLAC PCM_16", "AIFF PCM_16", "AU PCM_16"])
-def test_joined_files_of_other_formats_are_told(name: str, files: dict[str, bytes]) -> None:
+def test_decode_of_joined_files_of_other_formats_is_rejected(name: str, files: dict[str, bytes]) -> None:
     assert "two or more" in refusal(files[name] + files[name])
 
 
-def test_ebml_sizes_do_not_lead_astray() -> None:
+def test_decode_with_wrong_ebml_sizes_is_rejected() -> None:
     """A size of 2^56 - 2 in the first cluster's block."""
     size = struct.pack(">Q", (1 << 56) + (1 << 56) - 2)
     assert "truncated WebM" in refusal(b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67\xff" + b"\xa3" + size)
 
 
-def test_more_planes_than_pyav_bears_are_rejected() -> None:
+def test_decode_of_more_planes_than_pyav_supports_is_rejected() -> None:
     voices = np.zeros((SAMPLE_RATE, 9), np.float32)
     assert "at most 8 are accepted in compressed files" in refusal(encode(voices, "OGG", "VORBIS"))
 
 
-def test_many_small_parts_are_rejected_in_a_moment(files: dict[str, bytes]) -> None:
+def test_decode_of_many_small_parts_is_rejected_within_a_second(files: dict[str, bytes]) -> None:
     """4 MiB each: a loop over all parts would take a second or more."""
     wav, opus, ebml = files["WAV PCM_16"], files["OGG OPUS"], b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff"
     for begin, part in (
@@ -381,7 +383,7 @@ def is_whole(name: str, data: bytes, cut: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_cut_file_is_answered(name: str, files: dict[str, bytes]) -> None:
+def test_decode_of_a_file_cut_anywhere_is_rejected(name: str, files: dict[str, bytes]) -> None:
     data, chance = files[name], random.Random(0)
     for cut in {*(chance.randrange(1, len(data)) for _ in range(300)), 1, 4, 8, 12, 20, 40, len(data) - 1}:
         if not is_whole(name, data, cut):
@@ -395,14 +397,14 @@ def test_no_cut_file_is_answered(name: str, files: dict[str, bytes]) -> None:
 # --- channels
 
 
-def test_channels_are_averaged(speech: NDArray[np.float32]) -> None:
+def test_decode_averages_channels(speech: NDArray[np.float32]) -> None:
     channels = np.stack([speech, speech * 0.5, speech * -0.1], axis=1)
     np.testing.assert_allclose(decode(encode(channels, "WAV", "FLOAT")), speech * 1.4 / 3, atol=1e-6)
 
 
 @pytest.mark.parametrize("other", [-1.0, -0.8, 0.0])
 @pytest.mark.parametrize("order", [1, -1])
-def test_channels_that_cancel_or_are_empty_give_the_strongest(
+def test_decode_of_cancelling_or_empty_channels_gives_the_strongest(
     other: float, order: int, speech: NDArray[np.float32]
 ) -> None:
     channels = np.stack([speech, speech * other], axis=1)[:, ::order]
@@ -410,7 +412,7 @@ def test_channels_that_cancel_or_are_empty_give_the_strongest(
     np.testing.assert_allclose(decode(encode(channels, "WAV", "FLOAT")), speech * sign, atol=1e-6)
 
 
-def test_two_speakers_on_two_channels_are_both_heard(recordings: dict[str, bytes]) -> None:
+def test_decode_of_two_speakers_on_two_channels_keeps_both(recordings: dict[str, bytes]) -> None:
     loud, quiet = (decode(recordings[name])[:30_000] for name in ("austen-0880.flac", "austen-0890.flac"))
     channels = np.stack([loud, 0.1 * quiet], axis=1)
     np.testing.assert_allclose(decode(encode(channels, "WAV", "FLOAT")), channels.mean(axis=1), atol=1e-6)
@@ -418,7 +420,7 @@ def test_two_speakers_on_two_channels_are_both_heard(recordings: dict[str, bytes
 
 @pytest.mark.parametrize("name", CONTAINERS)
 @pytest.mark.parametrize("gains", [(1.0, 1.0), (1.0, 0.0), (0.8, 0.4)])
-def test_stereo_has_one_level_in_every_format(
+def test_decode_of_stereo_has_the_same_level_in_every_format(
     name: str, gains: tuple[float, float], speech: NDArray[np.float32]
 ) -> None:
     channels = np.stack([gain * speech for gain in gains], axis=1)
@@ -456,12 +458,12 @@ def test_stereo_has_one_level_in_every_format(
         (b"\x93NUMPY\x01\x00" + bytes(100), "a NumPy array"),
     ],
 )
-def test_what_is_no_audio_is_named(data: bytes, words: str) -> None:
+def test_decode_of_other_data_names_their_format(data: bytes, words: str) -> None:
     message = refusal(data)
     assert words in message and "send" in message
 
 
-def test_unknown_codecs_are_named(files: dict[str, bytes]) -> None:
+def test_decode_of_an_unknown_codec_names_it(files: dict[str, bytes]) -> None:
     data = files["mp4"]
     kind = data.index(b"\x40\x15", data.index(b"esds"))  # object type and stream type: AAC, sound
     assert "AC3 in MP4, which is not accepted" in refusal(with_field(data, kind, "B", 0xA5))
@@ -471,40 +473,40 @@ def test_unknown_codecs_are_named(files: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", bytes(1000), b"\x80\x81" * 500])
-def test_not_an_audio_file(data: bytes) -> None:
+def test_decode_of_unknown_data_is_rejected(data: bytes) -> None:
     assert "not an audio file that can be read" in refusal(data)
 
 
 @pytest.mark.parametrize("data", [b"RIFF", b"RIFF\0\0\0\0WA", b"fLaC", b"OggS", b"FORM", b".snd", b"\x1a\x45\xdf\xa3"])
-def test_a_beginning_alone_is_truncated(data: bytes) -> None:
+def test_decode_of_a_header_alone_is_rejected(data: bytes) -> None:
     assert "truncated" in refusal(data)
 
 
-def test_zero_samples() -> None:
+def test_decode_of_zero_samples_is_rejected() -> None:
     assert "zero samples" in refusal(encode(np.zeros(0, np.float32)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite(speech: NDArray[np.float32], value: float) -> None:
+def test_decode_of_samples_that_are_not_finite_is_rejected(speech: NDArray[np.float32], value: float) -> None:
     samples = speech.copy()
     samples[1234] = value
     assert "NaN or infinite" in refusal(encode(samples, "WAV", "FLOAT"))
     assert "NaN or infinite" in refusal(encode(np.stack([samples, speech], axis=1), "WAV", "FLOAT"))
 
 
-def test_samples_far_over_full_scale(speech: NDArray[np.float32]) -> None:
+def test_decode_of_samples_far_over_full_scale_is_rejected(speech: NDArray[np.float32]) -> None:
     assert "divide 16-bit integers by 32768" in refusal(encode(speech * 32768, "WAV", "FLOAT"))
 
 
 @pytest.mark.parametrize("rate", [1, 50, 3_999, 10_000_000])
-def test_absurd_sample_rates(speech: NDArray[np.float32], rate: int) -> None:
+def test_decode_of_absurd_sample_rates_is_rejected(speech: NDArray[np.float32], rate: int) -> None:
     message = refusal(encode(speech[:1000], rate=rate))
     assert f"{rate} Hz" in message
     assert "4000 to 384000 Hz" in message
 
 
 @pytest.mark.parametrize("name", ["FLAC PCM_16", "MP3 MPEG_LAYER_III", "OGG VORBIS", *CONTAINERS])
-def test_too_long_says_the_limit(name: str) -> None:
+def test_decode_of_too_long_a_file_names_the_limit(name: str) -> None:
     silence: NDArray[Any] = np.zeros(65 * SAMPLE_RATE, np.float32)
     data = made(silence, name)
     assert "at most 60 s" in refusal(data)

@@ -47,27 +47,27 @@ def level(waveform: Waveform) -> float:
 
 
 @pytest.mark.parametrize("gain", [-18.0, -12.0, 6.0])
-def test_patches_of_another_gain_are_the_same(speech: list[Waveform], gain: float) -> None:
+def test_sound_patches_at_another_gain_are_equal(speech: list[Waveform], gain: float) -> None:
     for waveform in speech:
         expected, found = sound_patches(waveform), sound_patches(waveform * np.float32(10 ** (gain / 20)))
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_patches_of_16_bits_at_another_gain_hardly_change(speech: list[Waveform]) -> None:
+def test_sound_patches_of_16_bits_at_another_gain_are_close(speech: list[Waveform]) -> None:
     for waveform in speech:
         expected, found = sound_patches(waveform), sound_patches(pcm16(waveform * 10 ** (-18 / 20)))
         assert found.shape == expected.shape
         assert np.abs(found - expected).mean() < 0.05
 
 
-def test_clipping_hardly_lowers_the_level(speech: list[Waveform]) -> None:
+def test_find_sound_of_clipped_speech_keeps_the_level(speech: list[Waveform]) -> None:
     for waveform in speech:
         clipped, sound = find_sound(pcm16(waveform * 10 ** (12 / 20))), find_sound(waveform)
         assert clipped is not None and sound is not None
         assert level(clipped.waveform) == pytest.approx(level(sound.waveform), abs=0.5)
 
 
-def test_speech_is_brought_to_the_target_level(speech: list[Waveform]) -> None:
+def test_find_sound_of_speech_scales_it_to_the_target_level(speech: list[Waveform]) -> None:
     for waveform in speech:
         sound = find_sound(waveform)
         assert sound is not None
@@ -79,7 +79,9 @@ def test_speech_is_brought_to_the_target_level(speech: list[Waveform]) -> None:
 
 @pytest.mark.parametrize("samples", [1, 1600, 12_345, 48_000])
 @pytest.mark.parametrize("place", ["before", "behind", "around"])
-def test_digital_silence_around_speech_changes_no_patch(speech: list[Waveform], samples: int, place: str) -> None:
+def test_sound_patches_with_digital_silence_around_speech_are_equal(
+    speech: list[Waveform], samples: int, place: str
+) -> None:
     before = np.zeros(samples if place != "behind" else 0, np.float32)
     behind = np.zeros(samples if place != "before" else 0, np.float32)
     for waveform in speech:
@@ -88,7 +90,7 @@ def test_digital_silence_around_speech_changes_no_patch(speech: list[Waveform], 
 
 
 @pytest.mark.parametrize("faint", [-80.0, -65.0])
-def test_faint_noise_around_speech_hardly_changes_a_patch(speech: list[Waveform], faint: float) -> None:
+def test_sound_patches_with_faint_noise_around_speech_are_close(speech: list[Waveform], faint: float) -> None:
     for waveform in speech:
         found = sound_patches(np.concatenate([noise(12_345, faint), waveform, noise(34_567, faint)]))
         expected = sound_patches(waveform)
@@ -96,7 +98,7 @@ def test_faint_noise_around_speech_hardly_changes_a_patch(speech: list[Waveform]
         assert np.abs(found - expected).mean() < 0.02
 
 
-def test_sound_keeps_a_margin(speech: list[Waveform]) -> None:
+def test_find_sound_keeps_a_margin_around_the_sound(speech: list[Waveform]) -> None:
     middle = speech[1][8_000:24_000]  # begins and ends in a word
     sound = find_sound(middle)
     assert sound is not None
@@ -110,18 +112,18 @@ def test_sound_keeps_a_margin(speech: list[Waveform]) -> None:
 # --- patches
 
 
-def test_a_clip_shorter_than_a_patch_gives_one(speech: list[Waveform]) -> None:
+def test_sound_patches_of_a_short_clip_are_one(speech: list[Waveform]) -> None:
     assert sound_patches(speech[0][16_000:20_800]).shape == (1, 96, 64)
 
 
-def test_patches_without_sound_are_left_out(speech: list[Waveform]) -> None:
+def test_sound_patches_leave_out_patches_without_sound(speech: list[Waveform]) -> None:
     first, last = speech[1][:32_000], speech[3][:32_000]
     joined = np.concatenate([first, noise(10 * SAMPLE_RATE, -70), last])
     assert len(log_mel_patches(joined)) == 14
     assert 3 <= len(sound_patches(joined)) <= 6
 
 
-def test_a_tail_that_holds_a_third_of_the_sound_gives_a_patch() -> None:
+def test_sound_patches_of_a_tail_with_a_third_of_the_sound_add_one() -> None:
     long_tail, short_tail = (tone(440, -20, seconds) for seconds in (1.7, 1.2))
     sound = find_sound(long_tail)
     assert sound is not None
@@ -132,7 +134,7 @@ def test_a_tail_that_holds_a_third_of_the_sound_gives_a_patch() -> None:
     assert (len(patches), len(sound_patches(short_tail))) == (2, 1)
 
 
-def test_loud_steady_sound_is_sound() -> None:
+def test_find_sound_of_loud_steady_sound_finds_it() -> None:
     assert len(sound_patches(tone(1000, -6))) == 3
     assert len(sound_patches(noise(48_000, -20))) == 3
 
@@ -156,12 +158,12 @@ SILENCES: dict[str, Callable[[], NDArray[Any]]] = {
 
 
 @pytest.mark.parametrize("name", SILENCES)
-def test_recording_without_sound_gives_no_patch(name: str) -> None:
+def test_sound_patches_without_sound_are_empty(name: str) -> None:
     patches = sound_patches(SILENCES[name]().astype(np.float32))
     assert patches.shape == (0, 96, 64) and patches.dtype == np.float32
 
 
-def test_pauses_of_a_recording_are_no_sound(speech: list[Waveform]) -> None:
+def test_find_sound_excludes_pauses(speech: list[Waveform]) -> None:
     powers = frame_powers(speech[3])
     quiet = np.repeat(powers < np.percentile(powers, 8), loudness.FRAME)
     assert not len(sound_patches(speech[3][: quiet.size][quiet]))
@@ -180,7 +182,7 @@ def whisper(waveform: Waveform) -> Waveform:
 
 
 @pytest.mark.parametrize("level", [-30.0, -45.0, -55.0])
-def test_whispers_are_kept(speech: list[Waveform], level: float) -> None:
+def test_find_sound_keeps_whispers(speech: list[Waveform], level: float) -> None:
     for waveform in speech[1:3]:
         breath = whisper(waveform) * np.float32(10 ** (level / 20))
         found = sound_patches(breath + noise(breath.size, -75))
@@ -188,7 +190,7 @@ def test_whispers_are_kept(speech: list[Waveform], level: float) -> None:
 
 
 @pytest.mark.parametrize("peak", [-10.0, -25.0, -35.0])
-def test_sighs_are_kept(peak: float) -> None:
+def test_find_sound_keeps_sighs(peak: float) -> None:
     samples = int(1.2 * SAMPLE_RATE)
     band = scipy.signal.butter(2, [300, 3000], "band", fs=SAMPLE_RATE)
     sigh = scipy.signal.lfilter(*band, noise(samples, 0)) * np.sin(np.pi * np.arange(samples) / samples) ** 2
@@ -198,7 +200,7 @@ def test_sighs_are_kept(peak: float) -> None:
     assert len(sound_patches(room))
 
 
-def test_a_sigh_behind_speech_is_kept(speech: list[Waveform]) -> None:
+def test_find_sound_keeps_a_sigh_after_speech(speech: list[Waveform]) -> None:
     samples = SAMPLE_RATE
     envelope = np.sin(np.pi * np.arange(samples) / samples)
     sigh = noise(samples, TARGET_LEVEL - 12) * envelope.astype(np.float32)

@@ -85,12 +85,12 @@ def release_state() -> dict[str, Tensor]:
     return state | {"pproc.pca_eigen_vectors": torch.zeros(128, 128), "pproc.pca_means": torch.zeros(128, 1)}
 
 
-def test_parameters_are_those_of_the_public_release() -> None:
+def test_vggish_parameters_have_the_names_of_the_public_release() -> None:
     assert {name: tuple(tensor.shape) for name, tensor in vggish().state_dict().items()} == PUBLIC_RELEASE
     assert sum(parameter.numel() for parameter in vggish().parameters()) == 72_141_184
 
 
-def test_layers_are_where_the_public_release_has_them() -> None:
+def test_vggish_layers_have_the_positions_of_the_public_release() -> None:
     pair = ["Conv2d", "ReLU"]
     blocks = [*pair, "MaxPool2d", *pair, "MaxPool2d", *pair, *pair, "MaxPool2d", *pair, *pair, "MaxPool2d"]
     assert [type(layer).__name__ for layer in vggish().features] == blocks
@@ -98,7 +98,7 @@ def test_layers_are_where_the_public_release_has_them() -> None:
     assert [type(layer).__name__ for layer in VGGish(final_relu=True).embeddings] == kinds
 
 
-def test_state_of_the_public_release_loads() -> None:
+def test_load_vggish_state_accepts_the_public_release() -> None:
     loaded = VGGish()
     state = release_state()
     state["embeddings.4.bias"] = torch.arange(128.0)
@@ -107,20 +107,20 @@ def test_state_of_the_public_release_loads() -> None:
     assert not loaded.get_parameter("features.0.weight").any()
 
 
-def test_state_with_a_parameter_missing_is_refused() -> None:
+def test_load_vggish_state_with_a_missing_parameter_is_rejected() -> None:
     state = release_state()
     del state["features.8.bias"]
     with pytest.raises(ValueError, match=r"^VGGish parameters are missing: features\.8\.bias$"):
         load_vggish_state(vggish(), state)
 
 
-def test_state_with_an_unknown_parameter_is_refused() -> None:
+def test_load_vggish_state_with_an_unknown_parameter_is_rejected() -> None:
     state = release_state() | {"fc.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"^these are not VGGish parameters: fc\.weight$"):
         load_vggish_state(vggish(), state)
 
 
-def test_state_with_a_misshapen_parameter_is_refused_before_anything_is_loaded() -> None:
+def test_load_vggish_state_with_a_wrong_shape_is_rejected_before_loading() -> None:
     before = vggish().get_parameter("features.0.bias").clone()
     state = release_state() | {"embeddings.4.weight": torch.zeros(64, 4096)}
     with pytest.raises(ValueError, match=re.escape("embeddings.4.weight has shape [64, 4096], expected [128, 4096]")):
@@ -129,7 +129,7 @@ def test_state_with_a_misshapen_parameter_is_refused_before_anything_is_loaded()
 
 
 @torch.no_grad()
-def test_the_two_endings_differ_by_the_last_relu_alone() -> None:
+def test_vggish_endings_differ_by_the_last_relu_alone() -> None:
     with_relu = VGGish(final_relu=True).eval()
     with_relu.load_state_dict(vggish().state_dict(), assign=True)
     linear, relu = vggish()(patches(3)), with_relu(patches(3))
@@ -139,7 +139,7 @@ def test_the_two_endings_differ_by_the_last_relu_alone() -> None:
 
 
 @torch.no_grad()
-def test_feature_maps_are_flattened_in_tensorflows_order() -> None:
+def test_vggish_flattens_feature_maps_in_tensorflow_order() -> None:
     """Row of the first dense layer = (height * 4 + width) * 512 + channel, as in the release's weights."""
     maps = vggish().features(patches(2)[:, None])
     assert maps.shape == (2, 512, 6, 4)
@@ -153,13 +153,13 @@ def test_feature_maps_are_flattened_in_tensorflows_order() -> None:
     torch.testing.assert_close(vggish()(patches(2)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_segment_mean() -> None:
+def test_segment_mean_equals_the_mean_of_each_segment() -> None:
     values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0]])
     mean = segment_mean(values, segment=torch.tensor([0, 0, 2]), counts=torch.tensor([2, 0, 1]))
     assert mean.tolist() == [[2.0, 20.0], [0.0, 0.0], [5.0, 50.0]]
 
 
-def test_segment_mean_of_nothing_at_all() -> None:
+def test_segment_mean_without_rows_is_zero() -> None:
     mean = segment_mean(torch.empty(0, 4), torch.empty(0, dtype=torch.int64), torch.tensor([0, 0]))
     assert torch.equal(mean, torch.zeros(2, 4))
 
@@ -173,7 +173,7 @@ def head_and_inputs() -> tuple[FusionHead, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_fused_view_falls_back_to_the_modality_that_is_there() -> None:
+def test_head_with_one_modality_fuses_to_its_view() -> None:
     head, audio, text = head_and_inputs()
     has_audio, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
     logits = head(audio, has_audio, text, has_text)
@@ -187,7 +187,7 @@ def test_fused_view_falls_back_to_the_modality_that_is_there() -> None:
 
 
 @torch.no_grad()
-def test_an_absent_modality_does_not_reach_the_fused_view() -> None:
+def test_head_ignores_the_embedding_of_an_absent_modality() -> None:
     head, audio, text = head_and_inputs()
     yes, no = torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool)
     assert torch.equal(head(audio, yes, text, no).fused, head(audio, yes, text + 9, no).fused)
@@ -195,7 +195,7 @@ def test_an_absent_modality_does_not_reach_the_fused_view() -> None:
 
 
 @torch.no_grad()
-def test_each_view_is_divided_by_its_own_temperature() -> None:
+def test_head_divides_each_view_by_its_temperature() -> None:
     head, audio, text = head_and_inputs()
     has_audio, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
     plain = head(audio, has_audio, text, has_text)
@@ -211,7 +211,7 @@ def test_each_view_is_divided_by_its_own_temperature() -> None:
 
 
 @torch.no_grad()
-def test_a_new_fusion_adds_up_the_views() -> None:
+def test_fusion_when_new_adds_the_log_views() -> None:
     torch.manual_seed(17)
     fusion = Fusion(hidden=8, dropout=0.0)
     audio_logits, text_logits = torch.randn(2, 50, len(EMOTIONS)).mul(3).unbind()
@@ -232,7 +232,7 @@ def agreeing_logits(count: int, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e6])
-def test_fused_label_is_the_one_that_both_views_agree_on_whatever_was_learnt(scale: float) -> None:
+def test_fusion_of_agreeing_views_keeps_their_label_for_any_weights(scale: float) -> None:
     generator = torch.Generator().manual_seed(19)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -245,7 +245,7 @@ def test_fused_label_is_the_one_that_both_views_agree_on_whatever_was_learnt(sca
 
 
 @torch.no_grad()
-def test_the_worst_residual_cannot_overturn_views_that_barely_agree() -> None:
+def test_fusion_at_the_agreement_limit_resists_the_largest_residual() -> None:
     """The bound of Fusion's docstring, with all that may be learnt against the label."""
     fusion = Fusion(hidden=8, dropout=0.0)
     label, other = 1, 3
@@ -275,7 +275,7 @@ NEUTRAL = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
         ([0.9, 0.1, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0], [0.2, 0.2, 0.6, 0, 0], 0.9),  # both do, the audio more
     ],
 )
-def test_contradiction_is_what_a_view_prefers_another_class_by(
+def test_contradiction_is_the_margin_of_another_class_in_a_view(
     audio: list[float], text: list[float], fused: list[float], expected: float
 ) -> None:
     views = two_views(audio, text, fused)
@@ -283,7 +283,7 @@ def test_contradiction_is_what_a_view_prefers_another_class_by(
     assert confidence(views, YES, YES, NEUTRAL).tolist() == pytest.approx([max(fused) * (1 - expected)])
 
 
-def test_an_absent_view_contradicts_nothing() -> None:
+def test_contradiction_of_an_absent_view_is_zero() -> None:
     nothing, given = [0.0] * 5, [0.2, 0.7, 0.1, 0.0, 0.0]
     for views, has_audio, has_text in (
         (two_views(nothing, given, given), NO, YES),
@@ -308,7 +308,7 @@ def drawn_views(count: int) -> tuple[Probabilities, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("coefficients", [(1.0, 0.0), (20.0, 0.0), (0.3, -2.0), (0.0, 0.0)])
-def test_ties_and_contradictions_are_never_sure(coefficients: tuple[float, float]) -> None:
+def test_confidence_of_ties_and_contradictions_is_at_most_one_half(coefficients: tuple[float, float]) -> None:
     views, has_audio, has_text = drawn_views(5000)
     found = confidence(views, has_audio, has_text, torch.tensor([coefficients] * 3))
     assert ((found >= 0) & (found <= 1)).all()
@@ -343,7 +343,7 @@ def test_confidence_has_coefficients_for_each_kind_of_evidence() -> None:
         assert found.tolist() == pytest.approx([1 / (1 + np.exp(-value))])
 
 
-def test_confidence_of_extreme_answers_is_a_number() -> None:
+def test_confidence_of_extreme_probabilities_is_finite() -> None:
     sure = [1.0, 0.0, 0.0, 0.0, 0.0]
     for dtype in (torch.float16, torch.float32, torch.float64):
         coefficients = torch.tensor([[3.0, -0.5]] * 3, dtype=dtype)
@@ -355,7 +355,7 @@ def test_confidence_of_extreme_answers_is_a_number() -> None:
         assert confidence(withheld, YES, YES, coefficients).item() == 0
 
 
-def test_calibration_is_not_among_the_weights() -> None:
+def test_head_state_dict_excludes_calibration() -> None:
     names = FusionHead(text_hidden=16).state_dict()
     assert not [name for name in names if "temperature" in name or "confidence" in name]
 
@@ -373,7 +373,7 @@ def test_probabilities_sum_to_one_and_absent_rows_are_zero() -> None:
 
 
 @torch.no_grad()
-def test_text_embedding_does_not_depend_on_padding() -> None:
+def test_embed_text_does_not_depend_on_padding() -> None:
     ids = torch.tensor([[5, 9, 3, 0, 0, 0], [7, 8, 2, 4, 1, 6]])
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 6])
     garbage = ids.masked_fill(mask == 0, 33)
@@ -386,7 +386,7 @@ def test_text_embedding_does_not_depend_on_padding() -> None:
 
 
 @torch.no_grad()
-def test_text_embedding_is_the_projected_mean_of_all_tokens() -> None:
+def test_embed_text_projects_the_mean_of_all_tokens() -> None:
     ids = torch.tensor([[5, 9, 3]])
     states = tiny_bert()(input_ids=ids).last_hidden_state
     projection = model().head.text_projection
@@ -397,7 +397,7 @@ def test_text_embedding_is_the_projected_mean_of_all_tokens() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("longest", [0, 4])
-def test_text_embedding_of_a_row_without_tokens_is_the_projection_of_zero(longest: int) -> None:
+def test_embed_text_without_tokens_projects_zero(longest: int) -> None:
     ids = torch.zeros(2, longest, dtype=torch.int64)
     embedding = model().embed_text(ids, torch.zeros_like(ids))
     expected = model().head.text_projection(torch.zeros(2, 16))
@@ -405,7 +405,7 @@ def test_text_embedding_of_a_row_without_tokens_is_the_projection_of_zero(longes
 
 
 @torch.no_grad()
-def test_a_row_without_tokens_leaves_its_neighbour_alone() -> None:
+def test_embed_text_row_without_tokens_does_not_change_others() -> None:
     ids = torch.tensor([[5, 9, 3], [0, 0, 0]])
     mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
     together = model().embed_text(ids, mask)
@@ -414,7 +414,7 @@ def test_a_row_without_tokens_leaves_its_neighbour_alone() -> None:
 
 
 @torch.no_grad()
-def test_audio_embedding_is_the_mean_over_each_utterances_own_patches() -> None:
+def test_embed_audio_is_the_mean_over_the_patches_of_each_utterance() -> None:
     batch = patches(3, seed=1)
     each = vggish()(batch)
     embedding = model().embed_audio(batch, torch.tensor([1, 0, 2]))
@@ -423,12 +423,12 @@ def test_audio_embedding_is_the_mean_over_each_utterances_own_patches() -> None:
 
 
 @torch.no_grad()
-def test_audio_embedding_of_zero_patches() -> None:
+def test_embed_audio_without_patches_is_zero() -> None:
     assert torch.equal(model().embed_audio(torch.empty(0, 96, 64), torch.tensor([0, 0])), torch.zeros(2, 128))
 
 
 @torch.no_grad()
-def test_forward_tells_absent_modalities_by_their_counts() -> None:
+def test_forward_derives_absent_modalities_from_counts() -> None:
     ids = torch.tensor([[5, 9], [0, 0], [8, 2]])
     mask = torch.tensor([[1, 1], [0, 0], [1, 1]])
     logits = model()(patches(3, seed=2), torch.tensor([1, 2, 0]), ids, mask)

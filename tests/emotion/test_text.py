@@ -109,7 +109,7 @@ def test_clean_emoticons_become_words(raw: str, cleaned: str) -> None:
         "the xdr box",
     ],
 )
-def test_clean_what_only_looks_like_an_emoticon_stays(raw: str) -> None:
+def test_clean_keeps_what_only_looks_like_an_emoticon(raw: str) -> None:
     assert clean(raw) == " ".join(re.sub(r"[^\w\s.,!?'-]|_", " ", raw.lower()).split())
 
 
@@ -133,7 +133,7 @@ def test_clean_what_only_looks_like_an_emoticon_stays(raw: str) -> None:
         ("ass-ess d-day 9-11", "ass-ess d-day 9-11"),
     ],
 )
-def test_clean_masked_words_stay_words(raw: str, cleaned: str) -> None:
+def test_clean_restores_masked_words(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -155,7 +155,7 @@ def test_clean_masked_words_stay_words(raw: str, cleaned: str) -> None:
         ("[LAUGHTER]", ""),
     ],
 )
-def test_clean_annotations_are_taken_out(raw: str, cleaned: str) -> None:
+def test_clean_removes_annotations(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -189,7 +189,7 @@ def test_clean_entities_and_format_characters_and_marks(raw: str, cleaned: str) 
 @pytest.mark.parametrize(
     "piece", ["*", "([{<", "[a", "<a ", "*a", "&#", "&amp;", ":(", "(a:", "f*", "f*k ", "@#", "a_", "D:", "😭 "]
 )
-def test_clean_takes_time_in_proportion_to_the_text(piece: str) -> None:
+def test_clean_takes_linear_time(piece: str) -> None:
     def seconds(length: int) -> float:
         text = (piece * length)[:length]
         start = time.process_time()
@@ -215,7 +215,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
 @settings(max_examples=500, deadline=None, database=None, derandomize=True)
-def test_clean_leaves_cleaned_text_as_it_is(raw: str) -> None:
+def test_clean_of_cleaned_text_is_the_identity(raw: str) -> None:
     cleaned = clean(raw)
     assert clean(cleaned) == cleaned
     assert len(cleaned) <= 18 * len(raw)  # what is replaced becomes a few words
@@ -230,13 +230,13 @@ def test_clean_leaves_cleaned_text_as_it_is(raw: str) -> None:
         (b"a" * 1_000_000, f"1000000 bytes; at most {MAX_BYTES}"),
     ],
 )
-def test_text_that_cannot_be_used(data: bytes, reason: str) -> None:
+def test_decode_of_unusable_text_is_rejected(data: bytes, reason: str) -> None:
     with pytest.raises(InputError, match="TEXT") as caught:
         decode(data)
     assert reason in str(caught.value)
 
 
-def test_ids_are_the_tokenizers_own_without_padding_or_truncation(checkpoint: Checkpoint) -> None:
+def test_encode_returns_the_tokenizers_ids_without_padding_or_truncation(checkpoint: Checkpoint) -> None:
     word_piece = WordPiece(checkpoint.tokenizer)
     ids = word_piece.encode("he was not an ill-disposed young man,")
     assert ids.dtype == np.int64
@@ -246,6 +246,6 @@ def test_ids_are_the_tokenizers_own_without_padding_or_truncation(checkpoint: Ch
     assert len(word_piece.encode("")) == 0
 
 
-def test_more_tokens_than_positions(checkpoint: Checkpoint) -> None:
+def test_encode_of_more_tokens_than_positions_is_rejected(checkpoint: Checkpoint) -> None:
     with pytest.raises(InputError, match="TEXT has 602 tokens; at most 512"):
         WordPiece(checkpoint.tokenizer).encode("word " * 600)
