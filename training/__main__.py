@@ -1,4 +1,4 @@
-"""`python -m training fit | tune | evaluate | corpus`."""
+"""Run `python -m training fit | tune | evaluate | corpus`."""
 
 import argparse
 import sys
@@ -15,65 +15,100 @@ with require_packages("make install-training"):
     from emotion.text import WordPiece
     from training import corpora, settings
     from training.corpora import figures
-    from training.corpora.table import HAPPY
+    from training.corpora.table import HAPPINESS_POLICIES
     from training.errors import TrainingError
-    from training.evaluate import evaluate
+    from training.evaluate import EvaluationSettings, evaluate
     from training.fit import fit
     from training.tune import tune
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description="From a corpus to a checkpoint.")
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train, tune and evaluate checkpoints.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    command = commands.add_parser("fit", help="train, calibrate, test, report; the same command resumes a stopped run")
+    command = commands.add_parser(
+        "fit", help="train, calibrate, test and report; the same command resumes an interrupted run"
+    )
     settings.add_arguments(command)
-    command.add_argument("--fold", type=int, help="train this fold alone, from 1 (default: all of them)")
+    command.add_argument("--fold", type=int, help="train only this fold, counted from 1 (default: all)")
     command.add_argument(
         "--baselines",
         action="store_true",
-        help="also TF-IDF + logistic regression, and eGeMAPS + SVM if opensmile is there",
+        help="compare with TF-IDF + logistic regression, and with eGeMAPS + SVM if opensmile is installed",
     )
     _add_places(command, "build/runs/NAME")
 
-    command = commands.add_parser("tune", help="search for better settings (Optuna); the same command goes on")
+    command = commands.add_parser(
+        "tune", help="search for better settings with Optuna; the same command resumes an interrupted search"
+    )
     settings.add_arguments(command)
-    command.add_argument("--trials", type=int, default=20, help="in all, earlier ones included (default: 20)")
-    command.add_argument("--fold", type=int, default=1, help="whose validation utterances judge (default: 1)")
+    command.add_argument(
+        "--trials", type=int, default=20, help="total number of trials, including finished ones (default: 20)"
+    )
+    command.add_argument(
+        "--fold", type=int, default=1, help="fold whose validation utterances score the trials (default: 1)"
+    )
     _add_places(command, "build/tuning/NAME")
 
-    command = commands.add_parser("evaluate", help="figures of a checkpoint, in torch and through a served Triton")
-    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    command = commands.add_parser(
+        "evaluate", help="compute metrics of a checkpoint, in torch or through a served Triton"
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="the checkpoint directory")
     command.add_argument("--corpus", required=True, choices=corpora.CORPORA)
-    command.add_argument("--root", required=True, type=Path, help="the corpus's folder; a manifest's file")
-    command.add_argument("--happy", default="merge", choices=HAPPY)
+    command.add_argument("--root", required=True, type=Path, help="folder of the corpus; file of a manifest")
+    _add_happiness_policy(command)
     command.add_argument(
         "--split",
         default="all",
         metavar="all|published|FILE",
         help="which utterances: all, the published test set, or the test part of a run's split.json (default: all)",
     )
-    command.add_argument("--endpoint", metavar="HOST:PORT", help="also ask the ensemble `emotion` served there (gRPC)")
+    command.add_argument(
+        "--endpoint",
+        metavar="HOST:PORT",
+        help="gRPC address of a served ensemble `emotion` whose predictions are evaluated",
+    )
     _add_places(command, "build/evaluations/NAME")
 
-    command = commands.add_parser("corpus", help="what is in a corpus, in numbers and a picture")
+    command = commands.add_parser("corpus", help="count a corpus and draw its classes, durations and text lengths")
     command.add_argument("--corpus", required=True, choices=corpora.CORPORA)
-    command.add_argument("--root", required=True, type=Path)
-    command.add_argument("--happy", default="merge", choices=HAPPY)
-    command.add_argument("--checkpoint", type=Path, help="whose tokenizer counts tokens (default: none are counted)")
+    command.add_argument("--root", required=True, type=Path, help="folder of the corpus; file of a manifest")
+    _add_happiness_policy(command)
+    command.add_argument(
+        "--checkpoint", type=Path, help="checkpoint whose tokenizer counts tokens (default: not counted)"
+    )
     _add_places(command, "build/corpora/NAME")
     return parser
 
 
-def _add_places(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument("--output", type=Path, metavar="DIR", help=f"default: {default}, NAME being the corpus's")
+def _add_happiness_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--cache", type=Path, default=Path("build/cache"), metavar="DIR", help="for tables and decoded recordings"
+        "--happiness-policy",
+        "--happy",
+        default="merge",
+        choices=HAPPINESS_POLICIES,
+        help="happiness: counted as excitement (merge), or left out (drop) (default: merge)",
+    )
+
+
+def _add_places(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"directory of the results (default: {default}, with the corpus's name)",
+    )
+    command.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("build/cache"),
+        metavar="DIR",
+        help="directory for tables and decoded recordings (default: build/cache)",
     )
 
 
 def _show_corpus(arguments: argparse.Namespace, output: Path, console: Console) -> None:
-    corpus = corpora.load(arguments.corpus, arguments.root, arguments.happy, arguments.cache)
+    corpus = corpora.load(arguments.corpus, arguments.root, arguments.happiness_policy, arguments.cache)
     console.print(corpora.account(corpus), highlight=False)
     tokenizer = None
     if arguments.checkpoint:
@@ -85,7 +120,7 @@ def _show_corpus(arguments: argparse.Namespace, output: Path, console: Console) 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 0 when done, 1 when the user can mend what is wrong, 130 when interrupted."""
+    """Return exit status 0 on success, 1 for an error that the user can fix, 130 after an interruption."""
     arguments = _parser().parse_args(argv)
     transformers_logging.set_verbosity_error()
     console = Console()
@@ -106,17 +141,15 @@ def main(argv: list[str] | None = None) -> int:
                     console,
                 )
             case "evaluate":
-                evaluate(
+                evaluated = EvaluationSettings(
                     arguments.checkpoint,
                     arguments.corpus,
                     arguments.root,
-                    arguments.happy,
+                    arguments.happiness_policy,
                     arguments.split,
                     arguments.endpoint,
-                    output,
-                    arguments.cache,
-                    console,
                 )
+                evaluate(evaluated, output, arguments.cache, console)
             case "corpus":
                 _show_corpus(arguments, output, console)
     except (TrainingError, CheckpointError) as error:

@@ -51,7 +51,7 @@ def load_training_data(settings: Settings, start: Path, cache: Path, console: Co
         TrainingError: the corpus can't be read, or recordings can't be decoded and are not to be skipped.
         CheckpointError: the checkpoint can't be loaded.
     """
-    corpus = corpora.load(settings.corpus, Path(settings.root), settings.happy, cache)
+    corpus = corpora.load(settings.corpus, Path(settings.root), settings.happiness_policy, cache)
     if not settings.auxiliary_weight:
         corpus = replace(corpus, others=())
     paths = [each.audio for each in (*corpus.utterances, *corpus.others) if each.audio is not None]

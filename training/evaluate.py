@@ -1,6 +1,7 @@
-"""`python -m training evaluate`: figures of a checkpoint, asked in torch and, if wanted, through a served Triton."""
+"""Run `python -m training evaluate`: metrics of a checkpoint, computed in torch or through a served Triton."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,32 +21,46 @@ from training.recordings import decode_all
 from training.report import Fold, RunRecord, example_recordings, summary_table, write
 
 
-def evaluate(
-    checkpoint: Path,
-    corpus_name: str,
-    root: Path,
-    happy: str,
-    split: str,
-    endpoint: str | None,
-    output: Path,
-    cache: Path,
-    console: Console,
-) -> Path:
-    """Answer a corpus's utterances and report on them.
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated on which utterances.
+
+    Attributes:
+        checkpoint: the checkpoint directory.
+        corpus: one of CORPORA.
+        root: folder of the corpus; file of a manifest.
+        happiness_policy: one of HAPPINESS_POLICIES.
+        split: "all", "published" (its test part), or the path of a run's split.json (its test part).
+        endpoint: HOST:PORT of a served ensemble. The report then uses its predictions, and they are compared with
+            those of torch. None evaluates in torch alone.
+    """
+
+    checkpoint: Path
+    corpus: str
+    root: Path
+    happiness_policy: str = "merge"
+    split: str = "all"
+    endpoint: str | None = None
+
+
+def evaluate(settings: EvaluationSettings, output: Path, cache: Path, console: Console) -> Path:
+    """Predict a corpus's utterances and write a report.
 
     Args:
-        split: "all", "published" (its test part) or the path of a run's split.json (its test part).
-        endpoint: HOST:PORT of a served ensemble. Its answers then are the report's, and are held to the model's own.
+        settings: checkpoint, utterances and endpoint.
+        output: directory for report.html, report.json and predictions.json.
+        cache: directory for tables and decoded recordings.
+        console: prints the metrics.
 
     Returns:
-        The path of the report's page.
+        The path of report.html.
 
     Raises:
-        TrainingError, CheckpointError: what the user can mend.
+        TrainingError, CheckpointError: the user can fix the cause.
     """
-    loaded = checkpoints.load(checkpoint)
-    corpus = corpora.load(corpus_name, root, happy, cache)
-    name, chosen, shares_speakers = _choose(corpus, split)
+    loaded = checkpoints.load(settings.checkpoint)
+    corpus = corpora.load(settings.corpus, settings.root, settings.happiness_policy, cache)
+    name, chosen, shares_speakers = _choose(corpus, settings.split)
     recordings, unreadable = decode_all([each.audio for each in chosen if each.audio is not None], cache)
     if unreadable:
         path, reason = next(iter(unreadable.items()))
@@ -54,8 +69,8 @@ def evaluate(
     temperatures = dict(loaded.config.temperatures)
     answers = predict(loaded.model, Utterances(chosen, recordings, tokenise(chosen, tokenizer)))
     warnings = [f"Untrained: {', '.join(loaded.config.untrained)}."] if loaded.config.untrained else []
-    if endpoint is not None:
-        served = predict_served(endpoint, chosen)
+    if settings.endpoint is not None:
+        served = predict_served(settings.endpoint, chosen)
         console.print(_compare(answers, served), highlight=False)
         answers = served
     console.print(summary_table(answers))
@@ -68,18 +83,18 @@ def evaluate(
         digest=loaded.digest,
     )
     run = RunRecord(
-        name=f"{checkpoint.name} on {corpus_name}" + (", served by Triton" if endpoint else ""),
-        corpus=corpus_name,
+        name=f"{settings.checkpoint.name} on {settings.corpus}" + (", served by Triton" if settings.endpoint else ""),
+        corpus=settings.corpus,
         split=name,
         folds=[fold],
         planned_folds=1,
         shares_speakers=shares_speakers,
         seed=0,
         settings={
-            "checkpoint": checkpoint.name,
-            "split": split,
-            "happy": happy,
-            "asked": "Triton" if endpoint else "torch",
+            "checkpoint": settings.checkpoint.name,
+            "split": settings.split,
+            "happiness_policy": settings.happiness_policy,
+            "asked": "Triton" if settings.endpoint else "torch",
         },
         versions=versions(),
         hardware=hardware(),
@@ -87,7 +102,7 @@ def evaluate(
         dropped=corpus.dropped,
         warnings=warnings,
     )
-    # dividing by 1 / T takes a temperature back
+    # dividing by 1 / T undoes a temperature
     uncalibrated = at_temperatures(answers, {view: 1 / value for view, value in temperatures.items()})
     page = write(
         output,
@@ -104,7 +119,14 @@ def evaluate(
 
 
 def _choose(corpus: Corpus, split: str) -> tuple[str, list[Utterance], bool]:
-    """Name of the choice, its utterances, and whether they share, or may share, speakers with the training's."""
+    """Choose the utterances to evaluate.
+
+    Returns:
+        The name of the split, its utterances, and whether training may have included their speakers.
+
+    Raises:
+        TrainingError: the corpus has no such split, or lacks some of its utterances.
+    """
     if split == "all":
         return "all", list(corpus.utterances), True
     found = splits.make(corpus, "published")[0] if split == "published" else splits.load(Path(split))
@@ -113,13 +135,13 @@ def _choose(corpus: Corpus, split: str) -> tuple[str, list[Utterance], bool]:
     if len(chosen) < len(wanted):
         raise TrainingError(
             f"{len(wanted) - len(chosen)} of the {len(wanted)} test utterances of {split} are not in {corpus.name}; "
-            "give the corpus and the --happy that it was made with"
+            "give the corpus and the --happiness-policy that the split was made with"
         )
     return found.name, chosen, found.shares_speakers
 
 
 def _compare(offline: Predictions, served: Predictions) -> str:
-    """How far the served answers are from the model's own."""
+    """Return a text that compares the served predictions with those of torch."""
     lines = ["served and offline answers:"]
     for view in VIEWS:
         rows = offline.probabilities[view].any(axis=1)

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG to be put into a page: its font, its colours, light or dark.
+"""Draw the report's figures as inline SVG that uses the page's font and colours, light or dark.
 
 `python -m training.plots RECORDING PICTURE` draws one recording as the model receives it.
 """
@@ -36,10 +36,10 @@ from emotion.loudness import NO_SOUND, find_sound
 from training.metrics import Calibration
 
 PATCH_SECONDS = PATCH_FRAMES * HOP / SAMPLE_RATE  # 0.96 s
-SHOWN_PATCHES = 6  # of each example in the report: 5.76 s
-FREQUENCIES = (250, 1000, 4000)  # Hz, labelled
+SHOWN_PATCHES = 6  # maximum for each example in the report: 5.76 s
+FREQUENCIES = (250, 1000, 4000)  # Hz, of the labels
 
-# drawn in colours that no one would choose, which the page then replaces by its own
+# placeholder colours, which _svg replaces by the page's own
 INK, FAINT, FIRST, SECOND, THIRD, HEAT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 _CSS = {
     INK: "currentColor",
@@ -50,7 +50,7 @@ _CSS = {
     HEAT: "var(--heat)",
 }
 _STYLE = {
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # keeps text as text elements
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -70,13 +70,16 @@ History = Sequence[Mapping[str, float | None]]
 
 
 def curves(histories: Sequence[History], chosen: Sequence[int | None], series: Mapping[str, str], label: str) -> str:
-    """Figures over epochs, a thin line a fold, a dot at each fold's chosen epoch.
+    """Draw metrics over epochs: a line for each fold, a dot at its chosen epoch.
 
     Args:
-        histories: of each fold; each epoch with the key `epoch` and those of `series`.
-        chosen: each fold's epoch.
+        histories: of each fold; each epoch has the key `epoch` and those of `series`.
+        chosen: the chosen epoch of each fold.
         series: key in the history -> name in the legend.
         label: of the vertical axis.
+
+    Returns:
+        An <svg> element.
     """
     with rc_context(_STYLE):
         figure, axes = _figure(3.1, 2.5)
@@ -101,7 +104,7 @@ def curves(histories: Sequence[History], chosen: Sequence[int | None], series: M
 
 
 def confusion(counts: Sequence[Sequence[int]], name: str) -> str:
-    """A confusion matrix: shade and percentage by row, counts below."""
+    """Draw a confusion matrix with the percentage of each row and the counts; return an <svg> element."""
     matrix = np.array(counts)
     support = matrix.sum(1, keepdims=True)
     shares = matrix / np.maximum(support, 1)
@@ -124,7 +127,7 @@ def confusion(counts: Sequence[Sequence[int]], name: str) -> str:
 
 
 def reliability(calibration: Calibration, name: str) -> str:
-    """A reliability diagram: accuracy by confidence as bars, below it the share of utterances in each bin."""
+    """Draw a reliability diagram and the share of utterances in each bin; return an <svg> element."""
     filled = [bin for bin in calibration.bins if bin.n]
     total = sum(bin.n for bin in filled)
     with rc_context(_STYLE):
@@ -151,7 +154,11 @@ def reliability(calibration: Calibration, name: str) -> str:
 
 
 def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Each class's share of each part: part -> emotion -> utterances; parts without utterances are left out."""
+    """Draw the share of each class in each part; return an <svg> element.
+
+    Args:
+        counts: part -> emotion -> number of utterances; parts without utterances are left out.
+    """
     parts = {part: total for part, classes in counts.items() if (total := sum(classes.values()))}
     height = 0.8 / len(parts)
     with rc_context(_STYLE):
@@ -172,7 +179,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def spectrograms(examples: Mapping[str, NDArray[np.float32]]) -> str:
-    """Log-mel spectrograms, one below the other on the same scales.
+    """Draw log-mel spectrograms below each other on the same scales; return an <svg> element.
 
     Args:
         examples: title -> waveform, float32 [n], mono at 16 kHz, as `find_sound` returns it. The first SHOWN_PATCHES
@@ -194,13 +201,13 @@ def spectrograms(examples: Mapping[str, NDArray[np.float32]]) -> str:
 
 
 def recording(waveform: NDArray[np.float32], title: str) -> Figure:
-    """Draw a waveform above the log-mel patches that VGGish receives of it.
+    """Draw a waveform above its log-mel patches.
 
     Args:
         waveform: float32 [n], mono at 16 kHz, as `find_sound` returns it.
         title: of the figure.
     """
-    from librosa.display import waveshow  # takes 2 s to import
+    from librosa.display import waveshow  # imported here, because it takes 2 s
 
     patches = log_mel_patches(waveform)
     seconds, used = waveform.size / SAMPLE_RATE, len(patches) * PATCH_SECONDS
@@ -230,11 +237,11 @@ def recording(waveform: NDArray[np.float32], title: str) -> Figure:
 
 def _draw_log_mel(axes: Axes, patches: NDArray[np.float32], loudest: float) -> QuadMesh:
     """Draw patches, float32 [n, 96, 64], end to end; the colour scale goes from digital silence to `loudest`."""
-    from librosa import mel_frequencies  # takes 2 s to import
+    from librosa import mel_frequencies  # imported here, because it takes 2 s
     from librosa.display import specshow
 
     frames = patches.reshape(-1, MEL_BANDS)
-    # bands are a mel step apart; their borders lie half a step beside their centres
+    # band borders lie half a mel step beside the band centres
     half_steps = mel_frequencies(2 * MEL_BANDS + 3, fmin=MEL_RANGE[0], fmax=MEL_RANGE[1], htk=True)
     image: QuadMesh = specshow(
         frames.T,
@@ -253,21 +260,21 @@ def _draw_log_mel(axes: Axes, patches: NDArray[np.float32], loudest: float) -> Q
     return image
 
 
-def has(histories: Sequence[History], key: str) -> bool:
-    """Whether any epoch has a number under a key."""
+def has_values(histories: Sequence[History], key: str) -> bool:
+    """Return whether any epoch has a finite value for a key."""
     return any((value := row.get(key)) is not None and isfinite(value) for history in histories for row in history)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """One plot; width and height in inches."""
+    """Return a figure with one plot; width and height in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element whose ids occur nowhere else in the page."""
+    """Return the figure as an <svg> element whose ids are unique in the page."""
     buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": name}):  # the same figure is the same text
+    with rc_context({"svg.hashsalt": name}):  # equal figures give equal text
         figure.savefig(
             buffer,
             format="svg",
@@ -280,12 +287,12 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     for drawn, shown in _CSS.items():
         svg = svg.replace(drawn, shown)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would style the whole page
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # it would apply to the whole page
     return re.sub(r"font-family: [^;\"]+; ", "", svg)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status 0 when drawn, 1 where the recording can't be read or the picture can't be written."""
+    """Return exit status 0 on success, 1 if the recording can't be read or the picture can't be written."""
     parser = argparse.ArgumentParser(
         prog="python -m training.plots", description="Draw a recording: its waveform and its log-mel patches."
     )

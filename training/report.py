@@ -1,4 +1,4 @@
-"""A run's report: one HTML page that needs nothing beside it, and every number of it as JSON."""
+"""Write a run's report: a self-contained HTML page, and all its numbers as JSON."""
 
 import json
 import math
@@ -27,28 +27,28 @@ from training.metrics import Estimate, Metrics
 from training.predictions import Predictions
 from training.recordings import Recordings
 
-ORDER = ("audio", "text", "fused")  # of the views in tables
+ORDER = ("audio", "text", "fused")  # order of the views in tables
 PARTS = ("train", "validation", "test")
-# accuracy and weighted F1 of the source system on IEMOCAP's five classes, by view
+# view -> published accuracy and weighted F1 of the source system on IEMOCAP's five classes
 REFERENCE = {"audio": (0.601, 0.607), "text": (0.655, 0.661), "fused": (0.766, 0.772)}
 
-Judged = dict[str, Metrics | None]  # by view; None where the view has no answers
+Judged = dict[str, Metrics | None]  # by view; None for a view without predictions
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training and what it was tested on; an evaluation alone is one that was not trained here.
+    """A trained fold and its test utterances; `evaluate` reports one fold without training.
 
     Attributes:
         name: of the split, such as "session-1".
-        class_counts: part ("train", "validation", "test") -> emotion -> utterances; an evaluation
-            alone has "test" only.
-        test_ids: of the utterances tested on; figures by fold are taken from them.
+        class_counts: part ("train", "validation", "test") -> emotion -> number of utterances; an evaluation has only
+            "test".
+        test_ids: of the test utterances, for the metrics by fold.
         temperatures: by view.
         digest: of the checkpoint.
         history: a dictionary for each epoch with `epoch` and any of `train_loss`, `validation_loss`,
             `validation_macro_f1`, `validation_uar`, `validation_accuracy`, `learning_rate`, ...
-        chosen_epoch: the one whose weights were kept.
+        chosen_epoch: the epoch whose weights were saved.
     """
 
     name: str
@@ -62,20 +62,22 @@ class Fold:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was run, with what, on what.
+    """Description of a run: corpus, split, settings, environment.
 
     Attributes:
-        name: the report's title.
+        name: title of the report.
         corpus: one of `training.corpora.CORPORA`.
-        split: how test utterances were chosen, such as "session".
-        folds: those that were run, at least one.
-        planned_folds: of the full cross-validation.
-        settings: as the user gave them.
+        split: kind of the split, such as "session".
+        folds: finished folds, at least one.
+        planned_folds: number of folds of the full cross-validation.
+        shares_speakers: whether test speakers may occur in training.
+        seed: of the training.
+        settings: name -> value.
         versions: package -> version.
-        hardware: in words.
-        seconds: of training; None for an evaluation alone.
-        dropped: reason -> utterances of the corpus left out for it.
-        warnings: sentences to be read before the figures, beside those that the report finds itself.
+        hardware: description, as `training.environment.hardware` returns it.
+        seconds: training time; None for an evaluation.
+        dropped: reason -> number of utterances of the corpus left out for it.
+        warnings: shown above the metrics, together with those that the report adds.
         date: ISO 8601.
     """
 
@@ -97,16 +99,16 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Figures:
-    """Every figure of a report.
+    """All metrics of a report.
 
     Attributes:
-        modalities: utterances by what they have: "both", "audio alone", "text alone".
-        views: the answers as they are served, with temperatures.
-        uncalibrated: the same answers before temperatures, where they are known.
-        improvised: of the improvised utterances, where the corpus tells styles.
-        groups: by group of speakers, where the corpus tells them.
-        survival: the fused model on utterances with both modalities, as they are and with one taken away, beside the
-            unimodal models on the same utterances; empty where that was not tried.
+        modalities: number of utterances with "both", "audio alone", "text alone".
+        views: metrics of the calibrated predictions.
+        uncalibrated: metrics of the same predictions without temperatures, if they are known.
+        improvised: metrics of the improvised utterances, if the corpus has styles.
+        groups: metrics by group of speakers, if the corpus has groups.
+        modality_ablation: the fused model on utterances with both modalities, with both and with one removed, and the
+            unimodal models on the same utterances; empty if it was not computed.
         folds: by the fold's name.
         baselines: by name.
     """
@@ -116,7 +118,7 @@ class Figures:
     uncalibrated: Judged | None
     improvised: Judged | None
     groups: dict[str, Judged]
-    survival: dict[str, Metrics | None]
+    modality_ablation: dict[str, Metrics | None]
     folds: dict[str, Judged]
     baselines: dict[str, Metrics]
 
@@ -131,22 +133,23 @@ def write(
     baselines: Sequence[tuple[str, Metrics]] = (),
     examples: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
-    """Write `report.html` and `report.json`, each all or nothing.
+    """Write report.html and report.json, each atomically.
 
     Args:
-        directory: made if need be.
-        predictions: for the test utterances of all folds, with temperatures.
-        uncalibrated: for the same utterances, before temperatures.
-        without_audio: for utterances of the test set, their audio taken away.
-        without_text: the same with their text taken away.
-        baselines: other classifiers on the same utterances, by name.
-        examples: waveforms whose spectrograms are drawn, by title; see `example_recordings`.
+        directory: created if it does not exist.
+        run: description of the run.
+        predictions: for the test utterances of all folds, calibrated.
+        uncalibrated: for the same utterances, without temperatures.
+        without_audio: for utterances of the test set without their audio.
+        without_text: for utterances of the test set without their text.
+        baselines: name and metrics of other classifiers on the same utterances.
+        examples: title -> waveform whose spectrogram is drawn; see `example_recordings`.
 
     Returns:
-        The path of the page.
+        The path of report.html.
 
     Raises:
-        TrainingError: answers that are not probabilities, no answers at all, or a directory that can't be written to.
+        TrainingError: predictions are not probabilities or are missing, or the directory can't be written.
     """
     figures = _figures(run, predictions, uncalibrated, without_audio, without_text, baselines)
     warnings = _warnings(run, predictions)
@@ -164,11 +167,10 @@ def write(
 
 
 def example_recordings(utterances: Iterable[Utterance], recordings: Recordings) -> dict[str, NDArray[np.float32]]:
-    """Choose the recording of median length of each emotion.
+    """Choose the recording of median length of each emotion that has recordings.
 
     Returns:
-        title ("anger: Ses01F_impro01_F000, 3.2 s") -> waveform, float32 [n] at 16 kHz, as `find_sound` returns it;
-        nothing for an emotion without recordings.
+        Title ("anger: Ses01F_impro01_F000, 3.2 s") -> waveform, float32 [n] at 16 kHz, as `find_sound` returns it.
     """
     spoken: dict[str, list[tuple[int, str, NDArray[np.float32]]]] = {emotion: [] for emotion in EMOTIONS}
     for utterance in utterances:
@@ -185,7 +187,7 @@ def example_recordings(utterances: Iterable[Utterance], recordings: Recordings) 
 
 
 def summary_table(predictions: Predictions) -> Table:
-    """The figures of the three views, for a terminal."""
+    """Return the metrics of the three views as a table for a terminal."""
     table = Table(
         box=SIMPLE, pad_edge=False, caption="95 % intervals below each figure; ECE: expected calibration error"
     )
@@ -218,7 +220,7 @@ def _figures(
 ) -> Figures:
     views = _judge(predictions)
     if not any(views.values()):
-        raise TrainingError("there is nothing to report: the model gave no answer to any test utterance")
+        raise TrainingError("there is nothing to report: the model has no prediction for any test utterance")
     audio, text = metrics.answered(predictions, "audio"), metrics.answered(predictions, "text")
     groups = np.array(predictions.groups, object)
     improvised = np.array([style == "improvised" for style in predictions.styles])
@@ -233,7 +235,7 @@ def _figures(
         uncalibrated=None if uncalibrated is None else _judge(uncalibrated),
         improvised=_judge(predictions.select(improvised)) if improvised.any() else None,
         groups={group: _judge(predictions.select(groups == group)) for group in sorted(set(filter(None, groups)))},
-        survival=_survival(predictions.select(audio & text), without_audio, without_text),
+        modality_ablation=_modality_ablation(predictions.select(audio & text), without_audio, without_text),
         folds={fold.name: _judge(predictions.select(np.isin(ids, fold.test_ids))) for fold in run.folds},
         baselines=dict(baselines),
     )
@@ -243,7 +245,7 @@ def _judge(predictions: Predictions) -> Judged:
     return {view: metrics.of_view(predictions, view) for view in ORDER}
 
 
-def _survival(
+def _modality_ablation(
     whole: Predictions, without_audio: Predictions | None, without_text: Predictions | None
 ) -> dict[str, Metrics | None]:
     if not whole.ids or (without_audio is None and without_text is None):
@@ -260,12 +262,12 @@ def _warnings(run: RunRecord, predictions: Predictions) -> list[str]:
     found = []
     if run.shares_speakers:
         found.append(
-            "Speakers of the test utterances are, or may be, in training too: the figures say how well the model knows "
-            "these speakers, not how well it will understand others."
+            "Speakers of the test utterances are, or may be, in training too: the metrics hold for these speakers, "
+            "those for new speakers may be lower."
         )
     if len(run.folds) < run.planned_folds:
         found.append(
-            f"{len(run.folds)} of {run.planned_folds} folds were run; the figures rest on their test utterances alone."
+            f"{len(run.folds)} of {run.planned_folds} folds were run; the metrics use their test utterances alone."
         )
     untaught: dict[str, list[str]] = {}
     for fold in run.folds:
@@ -275,7 +277,7 @@ def _warnings(run: RunRecord, predictions: Predictions) -> list[str]:
                     untaught.setdefault(emotion, []).append(fold.name)
     for emotion, folds in untaught.items():
         where = "" if len(folds) == len(run.folds) else f" in {', '.join(folds)}"
-        found.append(f"No training utterance is labelled {emotion}{where}: the model can't have learnt it.")
+        found.append(f"No training utterance is labelled {emotion}{where}: the model can't have learned it.")
     untested = [emotion for index, emotion in enumerate(EMOTIONS) if not (predictions.truth == index).any()]
     if untested:
         found.append(
@@ -345,13 +347,13 @@ def _curves(folds: Sequence[Fold]) -> list[Markup]:
         ),
         ("learning rate", {"learning_rate": "learning rate"}),
     ):
-        if known := {key: name for key, name in series.items() if plots.has(histories, key)}:
+        if known := {key: name for key, name in series.items() if plots.has_values(histories, key)}:
             drawn.append(Markup(plots.curves(histories, chosen, known, label)))
     return drawn
 
 
 def _reliability(figures: Figures, view: str) -> list[tuple[str, float, Markup]]:
-    """Diagrams before and after the temperature: (when, error, drawing)."""
+    """Return diagrams before and after the temperature: (when, calibration error, drawing)."""
     diagrams = []
     for when, judged in (("before", figures.uncalibrated), ("after", figures.views)):
         found = judged[view] if judged else None
@@ -362,7 +364,7 @@ def _reliability(figures: Figures, view: str) -> list[tuple[str, float, Markup]]
 
 
 def _spread(folds: Mapping[str, Judged], view: str) -> dict[str, tuple[float, float]] | None:
-    """Mean and sample standard deviation over folds of accuracy and UAR; None for fewer than two folds."""
+    """Return mean and sample standard deviation of accuracy and UAR over folds; None for fewer than two folds."""
     judged = [found for fold in folds.values() if (found := fold[view]) is not None]
     if len(judged) < 2:
         return None
@@ -385,7 +387,7 @@ def _duration(seconds: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold; null for numbers that are none."""
+    """Return a value in JSON types, with None for numbers that are not finite."""
     match value:
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}

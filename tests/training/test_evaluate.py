@@ -1,4 +1,4 @@
-"""The same figures in torch and through a served Triton."""
+"""Test that evaluation gives the same metrics in torch and through a served Triton."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from emotion.model import VIEWS
 from serving import Triton
 from training import splits
 from training.errors import TrainingError
-from training.evaluate import evaluate
+from training.evaluate import EvaluationSettings, evaluate
 from training.predictions import Predictions
 from training.splits import Split
 
@@ -47,13 +47,14 @@ def ask(
 ) -> str:
     """What is printed."""
     console = Console(file=io.StringIO(), width=200)
-    page = evaluate(checkpoint, "manifest", manifest, "merge", split, endpoint, output, cache, console)
+    settings = EvaluationSettings(checkpoint, "manifest", manifest, split=split, endpoint=endpoint)
+    page = evaluate(settings, output, cache, console)
     assert page == output / "report.html"
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_served_and_offline_agree(
+def test_evaluate_served_equals_offline(
     demo_checkpoint: Path, manifest: Path, server: Triton, tmp_path: Path, cache: Path
 ) -> None:
     offline = ask(demo_checkpoint, manifest, tmp_path / "offline", cache)
@@ -73,7 +74,7 @@ def test_served_and_offline_agree(
     assert "served by Triton" in (tmp_path / "served" / "report.html").read_text()
 
 
-def test_the_report_says_what_is_untrained(
+def test_evaluate_report_names_untrained_parts(
     checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
     ask(checkpoint_directory, manifest, tmp_path, cache)
@@ -83,7 +84,9 @@ def test_the_report_says_what_is_untrained(
     assert record["figures"]["modalities"] == {"both": 5, "audio alone": 1, "text alone": 1}
 
 
-def test_the_test_part_of_a_runs_split(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+def test_evaluate_with_a_runs_split_uses_its_test_part(
+    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+) -> None:
     path = tmp_path / "split.json"
     splits.save(Split("random-1", ("austen-0870.flac",), (), ("text", "austen-0880.flac"), True), path)
     ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(path))
@@ -92,7 +95,9 @@ def test_the_test_part_of_a_runs_split(checkpoint_directory: Path, manifest: Pat
     assert record["run"]["shares_speakers"] and record["run"]["folds"][0]["name"] == "random-1"
 
 
-def test_a_split_of_another_corpus(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+def test_evaluate_with_a_split_of_another_corpus_is_rejected(
+    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+) -> None:
     path = tmp_path / "split.json"
     splits.save(Split("session-1", (), (), ("text", "Ses01F_impro01_F000", "Ses01F_impro01_F001"), False), path)
     with pytest.raises(TrainingError, match=r"2 of the 3 test utterances of .*split\.json are not in manifest; give"):
@@ -104,7 +109,9 @@ def test_a_split_of_another_corpus(checkpoint_directory: Path, manifest: Path, t
     assert not (tmp_path / "out").exists()
 
 
-def test_an_endpoint_where_nobody_is(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+def test_evaluate_with_an_unreachable_endpoint_names_it(
+    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and never listens
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -113,19 +120,23 @@ def test_an_endpoint_where_nobody_is(checkpoint_directory: Path, manifest: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recording_that_cannot_be_read(checkpoint_directory: Path, tmp_path: Path, cache: Path) -> None:
+def test_evaluate_with_an_unreadable_recording_names_it(
+    checkpoint_directory: Path, tmp_path: Path, cache: Path
+) -> None:
     (tmp_path / "a.wav").write_text("nothing")
     manifest = write_manifest(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "emotion": "anger"}])
     with pytest.raises(TrainingError, match=r"a\.wav is text, not an audio file"):
         ask(checkpoint_directory, manifest, tmp_path / "out", cache)
 
 
-def test_no_checkpoint(manifest: Path, tmp_path: Path, cache: Path) -> None:
+def test_evaluate_without_a_checkpoint_is_rejected(manifest: Path, tmp_path: Path, cache: Path) -> None:
     with pytest.raises(CheckpointError, match="is missing"):
         ask(tmp_path, manifest, tmp_path / "out", cache)
 
 
-def test_the_command(checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+def test_command_evaluate_writes_a_report(
+    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+) -> None:
     command = ["evaluate", str(checkpoint_directory), "--corpus", "manifest", "--root", str(manifest)]
     command += ["--cache", str(cache)]
     done = forked(*command, "--output", tmp_path / "out")

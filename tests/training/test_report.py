@@ -129,7 +129,7 @@ def read(path: Path) -> tuple[Page, dict[str, Any]]:
     return page, json.loads(path.with_name("report.json").read_text(), parse_constant=refuse)
 
 
-def test_sure_answers_have_a_table_where_the_confidence_is_known(tmp_path: Path) -> None:
+def test_write_with_known_confidence_shows_sure_answers(tmp_path: Path) -> None:
     predictions = answers()
     predictions.confidence = {"fused": predictions.probabilities["fused"].max(1)}
     page, numbers = read(report.write(tmp_path, record(fold("session-1", predictions)), predictions))
@@ -141,7 +141,7 @@ def test_sure_answers_have_a_table_where_the_confidence_is_known(tmp_path: Path)
     assert numbers["figures"]["views"]["audio"]["sure"] is None
 
 
-def test_single_split(tmp_path: Path) -> None:
+def test_write_of_a_single_split_shows_its_metrics(tmp_path: Path) -> None:
     predictions = answers()
     page, numbers = read(report.write(tmp_path / "new" / "run", record(fold("session-1", predictions)), predictions))
     assert "Sure answers" not in page.text
@@ -159,7 +159,7 @@ def test_single_split(tmp_path: Path) -> None:
     assert page.tags.count("svg") == 3 + 3 + 2 + 1  # confusions, reliability, curves, classes
 
 
-def test_folds_taken_together(tmp_path: Path) -> None:
+def test_write_of_folds_pools_their_test_utterances(tmp_path: Path) -> None:
     parts = [answers(40, prefix=f"{name}-", seed=name) for name in range(3)]
     run = record(*(fold(f"session-{place}", part) for place, part in enumerate(parts)), planned_folds=5)
     page, numbers = read(report.write(tmp_path, run, Predictions.join(parts)))
@@ -167,11 +167,11 @@ def test_folds_taken_together(tmp_path: Path) -> None:
     accuracies = [numbers["figures"]["folds"][f"session-{place}"]["fused"]["accuracy"]["value"] for place in range(3)]
     assert accuracies == [np.mean(part.probabilities["fused"].argmax(1) == part.truth) for part in parts]
     assert f"{np.mean(accuracies):.3f} ± {np.std(accuracies, ddof=1):.3f}" in page.text
-    assert numbers["warnings"] == ["3 of 5 folds were run; the figures rest on their test utterances alone."]
+    assert numbers["warnings"] == ["3 of 5 folds were run; the metrics use their test utterances alone."]
 
 
 @pytest.mark.parametrize(("has", "lacks"), [("text", "audio"), ("audio", "text")])
-def test_one_modality_and_no_training(tmp_path: Path, has: str, lacks: str) -> None:
+def test_write_of_an_evaluation_with_one_modality_leaves_out_the_rest(tmp_path: Path, has: str, lacks: str) -> None:
     predictions = answers(has=(has,))
     only_test = fold("published", predictions, history=(), chosen_epoch=None, temperatures={})
     only_test = dataclasses.replace(only_test, class_counts={"test": only_test.class_counts["test"]})
@@ -180,7 +180,7 @@ def test_one_modality_and_no_training(tmp_path: Path, has: str, lacks: str) -> N
     )
     assert numbers["figures"]["views"][lacks] is None
     assert numbers["figures"]["modalities"] == {"both": 0, "audio alone": 0, "text alone": 0} | {f"{has} alone": 60}
-    assert numbers["figures"]["survival"] == {}
+    assert numbers["figures"]["modality_ablation"] == {}
     assert f"no utterance has {lacks}" in page.text
     assert "Training time" not in page.text
     assert page.tags.count("svg") == 2 + 2 + 1  # nothing for the absent view, no curves
@@ -219,20 +219,20 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
     return Everything(predictions, deprived, *read(path))
 
 
-def test_iemocap_has_the_reference_figures(everything: Everything) -> None:
+def test_write_for_iemocap_shows_the_reference(everything: Everything) -> None:
     assert everything.numbers["reference"]["fused"] == {"accuracy": 0.766, "weighted_f1": 0.772}
     assert "0.601" in everything.page.text
     assert "random splits" in everything.page.text
 
 
-def test_improvised_utterances_alone(everything: Everything) -> None:
+def test_write_shows_improvised_utterances_separately(everything: Everything) -> None:
     predictions = everything.predictions
     right = predictions.probabilities["text"][::2].argmax(1) == predictions.truth[::2]
     assert everything.figures["improvised"]["text"]["n"] == 30
     assert everything.figures["improvised"]["text"]["accuracy"]["value"] == pytest.approx(right.mean())
 
 
-def test_figures_by_group_of_speakers(everything: Everything) -> None:
+def test_write_shows_metrics_by_group_of_speakers(everything: Everything) -> None:
     predictions = everything.predictions
     right = predictions.probabilities["text"].argmax(1) == predictions.truth
     assert set(everything.figures["groups"]) == {"female", "male"}
@@ -243,29 +243,29 @@ def test_figures_by_group_of_speakers(everything: Everything) -> None:
     assert "Female, text" in everything.page.text
 
 
-def test_calibration_before_and_after(everything: Everything) -> None:
+def test_write_shows_calibration_before_and_after(everything: Everything) -> None:
     errors = [everything.figures[key]["fused"]["calibration"]["error"] for key in ("uncalibrated", "views")]
     for when, error in zip(("before", "after"), errors, strict=True):
         assert f"Fused, {when} temperature: ECE {error:.3f}" in everything.page.text
     assert errors[0] != errors[1]
 
 
-def test_survival_is_told_on_the_same_utterances(everything: Everything) -> None:
-    survival = everything.figures["survival"]
-    assert {name: found["n"] for name, found in survival.items()} == dict.fromkeys(
+def test_modality_ablation_uses_the_same_utterances_for_every_model(everything: Everything) -> None:
+    ablation = everything.figures["modality_ablation"]
+    assert {name: found["n"] for name, found in ablation.items()} == dict.fromkeys(
         ("fused, both given", "fused, audio taken away", "text model", "audio model"), 50
     )
     right = everything.deprived.probabilities["fused"][10:].argmax(1) == everything.deprived.truth[10:]
-    assert survival["fused, audio taken away"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert ablation["fused, audio taken away"]["accuracy"]["value"] == pytest.approx(right.mean())
     assert "When a modality is missing" in everything.page.text
 
 
-def test_baselines_stand_in_the_table(everything: Everything) -> None:
+def test_write_shows_baselines(everything: Everything) -> None:
     assert "always neutral" in everything.page.text
     assert everything.figures["baselines"]["always neutral"]["uar"]["value"] == pytest.approx(0.2)
 
 
-def test_warnings(tmp_path: Path) -> None:
+def test_write_shows_warnings(tmp_path: Path) -> None:
     predictions = answers()
     predictions.truth[predictions.truth == 1] = 0
     without_anger = fold("random-1", predictions, class_counts={"train": dict.fromkeys(EMOTIONS, 3) | {"anger": 0}})
@@ -273,13 +273,13 @@ def test_warnings(tmp_path: Path) -> None:
     page, numbers = read(report.write(tmp_path, run, predictions))
     sharing, untaught, untested, given = numbers["warnings"]
     assert "Speakers of the test utterances are, or may be, in training too" in sharing
-    assert untaught == "No training utterance is labelled anger: the model can't have learnt it."
+    assert untaught == "No training utterance is labelled anger: the model can't have learned it."
     assert untested.startswith("No test utterance is labelled frustration")
     assert given == "Audio is untrained."
     assert all(warning in page.text for warning in numbers["warnings"])
 
 
-def test_history_with_nan_leaves_a_gap(tmp_path: Path) -> None:
+def test_write_of_a_history_with_nan_leaves_a_gap(tmp_path: Path) -> None:
     predictions = answers()
     history = [{"epoch": 0, "train_loss": math.nan}, {"epoch": 1, "train_loss": 0.5}]
     run = record(fold("session-1", predictions, history=history, chosen_epoch=1))
@@ -287,7 +287,7 @@ def test_history_with_nan_leaves_a_gap(tmp_path: Path) -> None:
     assert [row["train_loss"] for row in numbers["run"]["folds"][0]["history"]] == [None, 0.5]
 
 
-def test_same_run_same_page(tmp_path: Path) -> None:
+def test_write_of_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     predictions = answers()
     run = record(fold("session-1", predictions))
     first = report.write(tmp_path / "a", run, predictions).read_text()
@@ -313,7 +313,7 @@ def test_example_recordings_chooses_the_median_length_of_each_emotion(tmp_path: 
     assert sizes == pytest.approx([2 * SAMPLE_RATE, SAMPLE_RATE // 2], abs=2 * FRAME)
 
 
-def test_report_with_examples_shows_their_spectrograms(tmp_path: Path) -> None:
+def test_write_with_examples_shows_spectrograms(tmp_path: Path) -> None:
     predictions = answers()
     run = record(fold("session-1", predictions))
     examples = {"anger: a, 9.0 s": tone(300, 9.0), "sadness: <b>, 0.5 s": tone(300, 0.5)}
@@ -324,7 +324,7 @@ def test_report_with_examples_shows_their_spectrograms(tmp_path: Path) -> None:
     assert plots.spectrograms(examples) == plots.spectrograms(examples)
 
 
-def test_no_answers_at_all_are_refused(tmp_path: Path) -> None:
+def test_write_without_predictions_is_rejected(tmp_path: Path) -> None:
     predictions = answers()
     for rows in predictions.probabilities.values():
         rows[:] = 0
@@ -332,14 +332,14 @@ def test_no_answers_at_all_are_refused(tmp_path: Path) -> None:
         report.write(tmp_path, record(fold("session-1", predictions)), predictions)
 
 
-def test_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_write_to_an_unwritable_directory_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     predictions = answers()
     with pytest.raises(TrainingError, match="can't be written"):
         report.write(tmp_path / "file" / "run", record(fold("session-1", predictions)), predictions)
 
 
-def test_summary_fits_a_terminal() -> None:
+def test_summary_table_fits_a_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     predictions = answers(1000, has=("text",))
     console.print(report.summary_table(predictions))

@@ -1,8 +1,8 @@
-"""Every setting is an option; a run remembers its own."""
+"""Test that every setting is an option, and that a run keeps its settings."""
 
 import argparse
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ def parse(*options: str) -> Settings:
     return from_arguments(parser.parse_args(["--corpus", "manifest", "--root", "m.csv", *options]))
 
 
-def test_defaults() -> None:
+def test_from_arguments_without_options_gives_the_defaults() -> None:
     assert parse() == Settings("manifest", "m.csv")
 
 
 @pytest.mark.parametrize("setting", [each.name for each in fields(Settings)[2:]])
-def test_each_setting_has_an_option_that_changes_it_alone(setting: str) -> None:
+def test_from_arguments_option_changes_its_setting_alone(setting: str) -> None:
     default = getattr(Settings("manifest", "m.csv"), setting)
     option = "--" + setting.replace("_", "-")
-    choice = {"happy": "drop", "split": "published", "precision": "bf16-mixed"}.get(setting)
+    choice = {"happiness_policy": "drop", "split": "published", "precision": "bf16-mixed"}.get(setting)
     value: Any
     if isinstance(default, bool):
         option, value = (f"--no-{option[2:]}" if default else option), not default
@@ -60,7 +60,7 @@ def test_settings_out_of_range_are_rejected(options: list[str], expected: str) -
 
 
 @pytest.mark.parametrize("corpus", [*DEFAULT_SPLITS, "manifest"])
-def test_the_split_follows_the_corpus(corpus: str) -> None:
+def test_from_arguments_split_defaults_by_corpus(corpus: str) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     given = ["--corpus", corpus, "--root", "-"]
@@ -68,7 +68,7 @@ def test_the_split_follows_the_corpus(corpus: str) -> None:
     assert from_arguments(parser.parse_args([*given, "--split", "random"])).split == "random"
 
 
-def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
+def test_save_with_other_settings_is_rejected(tmp_path: Path) -> None:
     settings = Settings("manifest", "m.csv", epochs=3)
     settings.save(tmp_path)
     saved = (tmp_path / "settings.json").read_text()
@@ -78,3 +78,16 @@ def test_a_run_goes_on_with_its_own_settings_alone(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"other settings: seed 1 \(now 2\), epochs 3 \(now 5\); repeat them"):
         replace(settings, epochs=5, seed=2).save(tmp_path)
     assert (tmp_path / "settings.json").read_text() == saved
+
+
+def test_save_with_settings_of_an_earlier_version_resumes_the_run(tmp_path: Path) -> None:
+    settings = Settings("manifest", "m.csv", happiness_policy="drop")
+    earlier = {"happy" if name == "happiness_policy" else name: value for name, value in asdict(settings).items()}
+    (tmp_path / "settings.json").write_text(json.dumps(earlier))
+    settings.save(tmp_path)
+    with pytest.raises(TrainingError, match=r"happiness_policy 'drop' \(now 'merge'\)"):
+        Settings("manifest", "m.csv").save(tmp_path)
+
+
+def test_add_arguments_accepts_the_option_of_an_earlier_version() -> None:
+    assert parse("--happy", "drop") == parse("--happiness-policy", "drop") == replace(parse(), happiness_policy="drop")

@@ -1,10 +1,10 @@
-"""Every corpus as the same table of utterances. Loading reads annotations alone: audio is decoded where it is used."""
+"""Load each supported corpus as the same table of utterances; audio is not read until it is used."""
 
 from pathlib import Path
 
 from training.corpora import emodb, goemotions, iemocap, manifest, meld
 from training.corpora.release import cached
-from training.corpora.table import HAPPY, Corpus, Utterance, account
+from training.corpora.table import HAPPINESS_POLICIES, Corpus, Utterance, account
 from training.errors import TrainingError
 
 _RELEASES = {"iemocap": iemocap, "goemotions": goemotions, "emodb": emodb, "meld": meld}
@@ -13,28 +13,30 @@ CORPORA: tuple[str, ...] = (*_RELEASES, "manifest")
 __all__ = ["CORPORA", "Corpus", "Utterance", "account", "load"]
 
 
-def load(name: str, root: Path, happy: str = "merge", cache: Path | None = None) -> Corpus:
-    """Read a corpus.
+def load(name: str, root: Path, happiness_policy: str = "merge", cache: Path | None = None) -> Corpus:
+    """Load a corpus.
 
     Args:
         name: one of CORPORA.
-        root: the release's folder; for "manifest" the CSV or JSONL file.
-        happy: "merge" counts happiness as excitement, "drop" leaves it out.
-        cache: a directory in which the parsed table is kept (a manifest is a table already and is read each time).
+        root: folder of the release; for "manifest" the CSV or JSONL file.
+        happiness_policy: "merge" counts happiness as excitement, "drop" leaves it out.
+        cache: directory for the parsed table; None does not cache. A manifest is read each time.
 
     Raises:
-        TrainingError: the corpus is absent, incomplete or not as published; the message says what was expected where
-            and who publishes it.
+        TrainingError: the corpus is missing, incomplete or not as published; the message names what was expected, and
+            the publisher.
     """
     if name not in CORPORA:
         raise TrainingError(f"no corpus is called {name!r}; there are {', '.join(CORPORA)}")
-    if happy not in HAPPY:
-        raise TrainingError(f"happy is {happy!r}; accepted are {', '.join(HAPPY)}")
+    if happiness_policy not in HAPPINESS_POLICIES:
+        raise TrainingError(
+            f"the happiness policy is {happiness_policy!r}; accepted are {', '.join(HAPPINESS_POLICIES)}"
+        )
     root = root.expanduser().absolute()
     if name == "manifest":
-        return manifest.read(root, happy)
+        return manifest.read(root, happiness_policy)
     reader = _RELEASES[name]
     release = reader.find(root)
     if cache is None:
-        return reader.read(release, happy)
-    return cached(name, release, happy, cache, lambda: reader.read(release, happy))
+        return reader.read(release, happiness_policy)
+    return cached(name, release, happiness_policy, cache, lambda: reader.read(release, happiness_policy))

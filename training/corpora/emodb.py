@@ -1,7 +1,7 @@
-"""EmoDB, the Berlin Database of Emotional Speech: ten actors, ten scripted sentences in German.
+"""Read EmoDB, the Berlin Database of Emotional Speech: ten actors, ten scripted sentences in German.
 
-Two layouts are read: the publisher's folder `wav`, with names such as 03a01Fa.wav, and a folder in which `labels.tsv`
-(columns file, speaker, sentence, emotion) lies beside the audio. No text is given: the text model reads English.
+Two layouts are accepted: the publisher's folder `wav` with names such as 03a01Fa.wav, and a folder with `labels.tsv`
+(columns file, speaker, sentence, emotion) beside the audio. Utterances have no text, because the text model is English.
 """
 
 import csv
@@ -15,7 +15,7 @@ from training.errors import TrainingError
 PUBLISHER = "http://emodb.bilderbar.info"
 TABLE = "labels.tsv"
 COLUMNS = ("file", "speaker", "sentence", "emotion")
-LETTERS = {  # the initial of the German word
+LETTERS = {  # initial of the German word in the file name
     "W": "anger",
     "F": "happiness",
     "N": "neutral",
@@ -24,7 +24,7 @@ LETTERS = {  # the initial of the German word
     "E": "disgust",
     "A": "anxiety",
 }
-# of the publisher's list of speakers
+# from the publisher's list of speakers
 GROUPS = dict.fromkeys(("08", "09", "13", "14", "16"), "female") | dict.fromkeys(("03", "10", "11", "12", "15"), "male")
 KEPT = {"neutral": "neutral", "anger": "anger", "sadness": "sadness", "happiness": "excitement"}
 
@@ -32,10 +32,10 @@ _NAME = re.compile(r"(?P<speaker>\d\d)(?P<sentence>[ab]\d\d)(?P<letter>[WFNTLEA]
 
 
 def find(root: Path) -> Release:
-    """The files of either layout; the publisher's may be given as the folder `wav` or the folder above it.
+    """Find the files of either layout; the publisher's may be given as the folder `wav` or its parent.
 
     Raises:
-        TrainingError: neither layout is there.
+        TrainingError: neither layout is found.
     """
     if (root / TABLE).is_file():
         return Release(root, (root / TABLE,), frozenset(path for path in files(root, "*") if path.name != TABLE))
@@ -49,11 +49,11 @@ def find(root: Path) -> Release:
     return Release(folder, (), frozenset(recordings))
 
 
-def read(release: Release, happy: str) -> Corpus:
-    """Read the names or the table.
+def read(release: Release, happiness_policy: str) -> Corpus:
+    """Read the file names or the table.
 
     Raises:
-        TrainingError: the table is not as described, or recordings that it names are missing.
+        TrainingError: the table is not as described, or recordings that it lists are missing.
     """
     table = Collector("emodb")
     rows = _rows_of_table(release) if release.annotations else _rows_of_names(release, table)
@@ -69,7 +69,7 @@ def read(release: Release, happy: str) -> Corpus:
             group=GROUPS.get(speaker),
             labels=(emotion,),
         )
-        if emotion == "happiness" and happy == "drop":
+        if emotion == "happiness" and happiness_policy == "drop":
             table.drop(HAPPINESS_DROPPED, utterance)
         elif emotion not in KEPT:
             table.drop(f"{emotion} is not among the five emotions", utterance)

@@ -1,4 +1,4 @@
-"""What a corpus looks like: emotions, durations, lengths of texts."""
+"""Summarise and draw a corpus: emotions, durations, text lengths."""
 
 from collections import Counter
 from functools import cache
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from emotion.audio import MIN_SAMPLES, SAMPLE_RATE
 from emotion.errors import InputError
 from emotion.labels import EMOTIONS
+from emotion.progress import progress
 from emotion.text import WordPiece, clean
 from training.corpora.table import Corpus
-from training.progress import progress
 
-MAX_GROUPS = 10  # bars are stacked by session or speaker up to this many: there are ten distinct colours
-ONE_PATCH_SECONDS = MIN_SAMPLES / SAMPLE_RATE  # s: shorter recordings are padded
+MAX_GROUPS = 10  # largest number of sessions or speakers that bars are stacked by; there are ten distinct colours
+ONE_PATCH_SECONDS = MIN_SAMPLES / SAMPLE_RATE  # shorter recordings are padded
 
 
 def summary(corpus: Corpus, tokenizer: WordPiece | None = None) -> dict[str, Any]:
-    """The figures in numbers, ready for JSON.
+    """Return counts and lengths of a corpus, for JSON.
 
     Returns:
         utterances; emotions (count of each); with audio: recordings, hours, seconds (median, p95, longest),
         under_one_patch (recordings shorter than 0.975 s), unreadable (names of files whose header can't be read);
-        with texts and a tokenizer: texts, tokens (median, p95, longest), too_long (texts beyond the encoder's reach).
+        with texts and a tokenizer: texts, tokens (median, p95, longest), too_long (texts that the encoder rejects).
     """
     emotions = Counter(utterance.emotion for utterance in corpus.utterances)
     numbers: dict[str, Any] = {
@@ -53,7 +53,7 @@ def summary(corpus: Corpus, tokenizer: WordPiece | None = None) -> dict[str, Any
 
 
 def draw(corpus: Corpus, tokenizer: WordPiece | None = None) -> Figure:
-    """One panel each for emotions, durations (with audio) and tokens (with texts and a tokenizer)."""
+    """Draw a panel each for emotions, durations (with audio) and tokens (with texts and a tokenizer)."""
     seconds, _ = _durations(corpus)
     tokens = _tokens(corpus, tokenizer)[0] if tokenizer is not None else np.empty(0)
     panels = 1 + bool(seconds.size) + bool(tokens.size)
@@ -70,7 +70,7 @@ def draw(corpus: Corpus, tokenizer: WordPiece | None = None) -> Figure:
 
 
 def _durations(corpus: Corpus) -> tuple[NDArray[np.float64], list[str]]:
-    """Seconds of each recording, float64 [n], from the files' headers; and the files without a readable one."""
+    """Return the seconds of each recording by its header, float64 [n], and the files without a readable header."""
     paths = [utterance.audio for utterance in corpus.utterances if utterance.audio is not None]
     found: list[float] = []
     unreadable: list[str] = []
@@ -84,7 +84,7 @@ def _durations(corpus: Corpus) -> tuple[NDArray[np.float64], list[str]]:
     return np.asarray(found, np.float64), unreadable
 
 
-@cache  # the numbers and the picture ask for the same headers
+@cache  # summary and draw read the same headers
 def _seconds(path: Path) -> float | None:
     try:
         return float(soundfile.info(path).duration)
@@ -93,7 +93,7 @@ def _seconds(path: Path) -> float | None:
 
 
 def _tokens(corpus: Corpus, tokenizer: WordPiece) -> tuple[NDArray[np.float64], int]:
-    """WordPieces of each text, [CLS] and [SEP] included, float64 [n]; and how many texts are too long to encode."""
+    """Return the number of WordPieces of each text, float64 [n], and the number of texts too long to encode."""
     lengths: list[int] = []
     too_long = 0
     for utterance in corpus.utterances:
@@ -113,7 +113,7 @@ def _spread(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _draw_emotions(axes: Axes, corpus: Corpus) -> None:
-    """Bars by emotion, stacked by session or speaker where there are a few."""
+    """Draw bars by emotion, stacked by session or speaker if there are at most MAX_GROUPS."""
     label, groups = "", ["" for _ in corpus.utterances]
     for field in ("session", "speaker"):
         names = [getattr(utterance, field) or "unknown" for utterance in corpus.utterances]

@@ -1,7 +1,7 @@
-"""GoEmotions: Reddit comments in English with 28 labels; text alone, with published splits.
+"""Read GoEmotions: Reddit comments in English with 28 labels; text alone, with published splits.
 
-A row is kept when all its labels stand for one and the same of the five emotions. The others keep their published
-labels, which can train an auxiliary head.
+A row is kept if all its labels map to the same one of the five emotions. The other rows keep their published labels,
+which can train an auxiliary head.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from training.errors import TrainingError
 
 PUBLISHER = "https://github.com/google-research/google-research/tree/master/goemotions"
 FILES = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
-NAMES = ("emotions.txt", "labels.txt")  # the publisher's name, and another in use
+NAMES = ("emotions.txt", "labels.txt")  # the publisher's file name, and another common one
 EMOTION = {
     "neutral": "neutral",
     "annoyance": "frustration",
@@ -24,14 +24,14 @@ EMOTION = {
     "excitement": "excitement",
     "joy": "excitement",
 }
-HAPPY = "joy"
+HAPPINESS = "joy"
 
 
 def find(root: Path) -> Release:
-    """The files of the release.
+    """Find the files of the release.
 
     Raises:
-        TrainingError: one of them is missing.
+        TrainingError: a file is missing.
     """
     names = next((root / name for name in NAMES if (root / name).is_file()), root / NAMES[0])
     expected = (names, *(root / name for name in FILES.values()))
@@ -44,8 +44,8 @@ def find(root: Path) -> Release:
     return Release(root, expected, frozenset())
 
 
-def read(release: Release, happy: str) -> Corpus:
-    """Parse the three tables.
+def read(release: Release, happiness_policy: str) -> Corpus:
+    """Read the three tables.
 
     Raises:
         TrainingError: a row or the file of names is not as published.
@@ -54,10 +54,10 @@ def read(release: Release, happy: str) -> Corpus:
     labels = [line.strip() for line in read_text(names_file).split("\n") if line.strip()]
     unknown = [label for label in EMOTION if label not in labels]
     if unknown:
-        raise TrainingError(f"{names_file} lacks the labels {', '.join(unknown)}; take it anew from {PUBLISHER}")
+        raise TrainingError(f"{names_file} lacks the labels {', '.join(unknown)}; download it again from {PUBLISHER}")
     table = Collector("goemotions")
     for split, path in zip(FILES, tables, strict=True):
-        # no csv reader: quotation marks are plain characters here, and only LF ends a row
+        # not with csv: quotation marks are ordinary characters, and only LF ends a row
         for number, line in enumerate(read_text(path).split("\n"), start=1):
             if not line:
                 continue
@@ -67,11 +67,11 @@ def read(release: Release, happy: str) -> Corpus:
             except (ValueError, IndexError):
                 raise TrainingError(
                     f"{path}, line {number}: expected are text, label ids from 0 to {len(labels) - 1} joined by "
-                    f"commas, and comment id, separated by tabs; take the file anew from {PUBLISHER}"
+                    f"commas, and comment id, separated by tabs; download the file again from {PUBLISHER}"
                 ) from None
             emotion = EMOTION.get(row[0], "")
             utterance = Utterance(comment.strip(), None, text, emotion, split=split, labels=row)
-            reason = _reason_to_drop(set(row), happy)
+            reason = _reason_to_drop(set(row), happiness_policy)
             if reason:
                 table.drop(reason, utterance)
             else:
@@ -79,10 +79,10 @@ def read(release: Release, happy: str) -> Corpus:
     return table.corpus()
 
 
-def _reason_to_drop(row: set[str], happy: str) -> str | None:
+def _reason_to_drop(row: set[str], happiness_policy: str) -> str | None:
     if len({EMOTION.get(label, label) for label in row}) > 1:
         return "its labels stand for more than one emotion"
     label = next(iter(row))
     if label not in EMOTION:
         return f"{label} is not among the five emotions"
-    return HAPPINESS_DROPPED if HAPPY in row and happy == "drop" else None
+    return HAPPINESS_DROPPED if HAPPINESS in row and happiness_policy == "drop" else None

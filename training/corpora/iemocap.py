@@ -1,12 +1,11 @@
-"""IEMOCAP, the release as it is: five sessions of two actors, improvised and scripted, in English.
+"""Read the IEMOCAP release: five sessions of two actors, improvised and scripted, in English.
 
     IEMOCAP_full_release/SessionN/dialog/EmoEvaluation/<dialogue>.txt     labels (its subfolders are not read)
     IEMOCAP_full_release/SessionN/dialog/transcriptions/<dialogue>.txt    transcripts
     IEMOCAP_full_release/SessionN/sentences/wav/<dialogue>/<utterance>.wav
 
-A recording or a whole transcript that is missing for a kept utterance, or a dialogue without its labels, means a
-half-unpacked release: an error. A single line missing from a transcript leaves that utterance with its audio alone,
-which the account shows.
+A missing recording or transcript of a kept utterance, or a dialogue without labels, is an error, because the release
+is unpacked incompletely. An utterance whose line is missing in the transcript has audio alone, which is reported.
 """
 
 import re
@@ -22,7 +21,7 @@ SESSIONS = tuple(f"Session{number}" for number in range(1, 6))
 LABELS, TRANSCRIPTS, RECORDINGS = "dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"
 
 KEPT = {"neu": "neutral", "fru": "frustration", "ang": "anger", "sad": "sadness", "exc": "excitement"}
-HAPPY = "hap"
+HAPPINESS = "hap"
 DROPPED = {
     "sur": "surprise is not among the five emotions (sur)",
     "fea": "fear is not among the five emotions (fea)",
@@ -36,10 +35,10 @@ _OBTAIN = f"Unpack the whole release again; it is obtained with the release form
 
 
 def find(root: Path) -> Release:
-    """The files of a release, given its folder or the folder that holds it.
+    """Find the files of a release in its folder or in the folder that contains it.
 
     Raises:
-        TrainingError: it isn't there, or parts of it are not.
+        TrainingError: the release or parts of it are missing.
     """
     if (root / FOLDER).is_dir():
         root = root / FOLDER
@@ -63,8 +62,8 @@ def find(root: Path) -> Release:
     return Release(root, (*labels, *transcripts), frozenset(recordings))
 
 
-def read(release: Release, happy: str) -> Corpus:
-    """Parse labels and transcripts, and see that every kept utterance has its recording.
+def read(release: Release, happiness_policy: str) -> Corpus:
+    """Read labels and transcripts, and check that each kept utterance has its recording.
 
     Raises:
         TrainingError: recordings or transcript files are missing, or a label is not one of IEMOCAP's.
@@ -83,9 +82,9 @@ def read(release: Release, happy: str) -> Corpus:
             for name, code in parse_labels(read_text(labels)):
                 if code in DROPPED:
                     table.drop(DROPPED[code])
-                elif code == HAPPY and happy == "drop":
+                elif code == HAPPINESS and happiness_policy == "drop":
                     table.drop(HAPPINESS_DROPPED)
-                elif code == HAPPY or code in KEPT:
+                elif code == HAPPINESS or code in KEPT:
                     dialogue = name[:-5]
                     audio = session / RECORDINGS / dialogue / f"{name}.wav"
                     if audio not in release.audio:
@@ -105,7 +104,7 @@ def read(release: Release, happy: str) -> Corpus:
                         )
                     )
                 else:
-                    accepted = ", ".join((*KEPT, HAPPY, *DROPPED))
+                    accepted = ", ".join((*KEPT, HAPPINESS, *DROPPED))
                     raise TrainingError(f"{labels}: {name} has the label {code!r}; IEMOCAP's are {accepted}. {_OBTAIN}")
     if missing:
         names = name_some(path.relative_to(release.root) for path in missing)
@@ -114,7 +113,7 @@ def read(release: Release, happy: str) -> Corpus:
 
 
 def parse_labels(text: str) -> list[tuple[str, str]]:
-    """(utterance, three-letter emotion) of each label line; every other line is a header, a rating or a comment."""
+    """Return (utterance, three-letter emotion) of each label line; other lines are headers, ratings or comments."""
     found = []
     for line in text.split("\n"):
         fields = line.split("\t")
@@ -124,7 +123,7 @@ def parse_labels(text: str) -> list[tuple[str, str]]:
 
 
 def parse_transcript(text: str) -> dict[str, str]:
-    """Sentence by utterance. Lines of neither actor, and of turns that were never segmented (XX), are left out."""
+    """Return utterance -> sentence, without lines of neither actor and of turns that were not segmented (XX)."""
     found = {}
     for line in text.split("\n"):
         head, colon, sentence = line.partition(":")  # the sentence may hold further colons
@@ -136,10 +135,10 @@ def parse_transcript(text: str) -> dict[str, str]:
 
 
 def speaker(name: str) -> str:
-    """Session and gender of who speaks: Ses01F_impro05_M019 is Ses01M (the F says whose face was captured)."""
+    """Return session and gender of the speaker: Ses01F_impro05_M019 gives Ses01M (F: whose face was captured)."""
     return name[:5] + name.rpartition("_")[2][0]
 
 
 def style(dialogue: str) -> str | None:
-    """ "improvised" or "scripted", as the dialogue's name has it."""
+    """Return "improvised" or "scripted" by the name of the dialogue, or None."""
     return "improvised" if "impro" in dialogue else "scripted" if "script" in dialogue else None

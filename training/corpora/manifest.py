@@ -1,6 +1,6 @@
-"""A corpus of the user's own: one CSV or JSONL file, with audio paths relative to it.
+"""Read a user's own corpus: one CSV or JSONL file with audio paths relative to it.
 
-Columns: emotion; audio, text or both; and where known id, speaker, session, dialogue, style, split.
+Required columns: emotion, and audio or text or both. Optional: id, speaker, session, dialogue, style, split.
 """
 
 import csv
@@ -15,15 +15,15 @@ from training.corpora.table import HAPPINESS_DROPPED, SPLITS, STYLES, Collector,
 from training.errors import TrainingError
 
 COLUMNS = ("id", "audio", "text", "emotion", "speaker", "session", "dialogue", "style", "split")
-HAPPY = ("happy", "happiness", "joy")
-ACCEPTED = {"emotion": (*EMOTIONS, *HAPPY), "style": STYLES, "split": SPLITS}
+HAPPINESS = ("happy", "happiness", "joy")
+ACCEPTED = {"emotion": (*EMOTIONS, *HAPPINESS), "style": STYLES, "split": SPLITS}
 
 
-def read(path: Path, happy: str) -> Corpus:
-    """Parse a manifest. Rows without an id are named after their audio, or after their line.
+def read(path: Path, happiness_policy: str) -> Corpus:
+    """Read a manifest. The id of a row without one is its audio path or its line number.
 
     Raises:
-        TrainingError: it is missing, or something in it is not as described; the message names the line.
+        TrainingError: the file is missing, or a row is not as described; the message names the line.
     """
     table = Collector("manifest")
     lines: dict[str, int] = {}
@@ -33,7 +33,7 @@ def read(path: Path, happy: str) -> Corpus:
             if column in row and row[column] not in accepted:
                 raise TrainingError(
                     f"{path}, line {line}: {column} {row[column]!r}; accepted are {', '.join(accepted)}. "
-                    "Take other rows out, or give them one of these"
+                    "Remove other rows, or give them one of these"
                 )
         if "emotion" not in row:
             raise TrainingError(f"{path}, line {line} has no emotion; accepted are {', '.join(ACCEPTED['emotion'])}")
@@ -46,10 +46,10 @@ def read(path: Path, happy: str) -> Corpus:
         audio = path.parent / row["audio"] if "audio" in row else None
         if audio is not None and not audio.is_file():
             missing.append(f"{row['audio']} (line {line})")
-        if row["emotion"] in HAPPY and happy == "drop":
+        if row["emotion"] in HAPPINESS and happiness_policy == "drop":
             table.drop(HAPPINESS_DROPPED)
             continue
-        emotion = "excitement" if row["emotion"] in HAPPY else row["emotion"]
+        emotion = "excitement" if row["emotion"] in HAPPINESS else row["emotion"]
         speaker, session, dialogue, style, split = (row.get(column) for column in COLUMNS[4:])
         table.keep(Utterance(name, audio, row.get("text"), emotion, speaker, session, dialogue, style, split))
     if missing:
@@ -58,25 +58,25 @@ def read(path: Path, happy: str) -> Corpus:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, its filled columns) of each row; emotion, style and split in lower case."""
+    """Yield the line number and the filled columns of each row; emotion, style and split in lower case."""
     if not path.is_file():
         raise TrainingError(
             f"no manifest at {path}: give a CSV or JSONL file with the columns {', '.join(COLUMNS)} (needed are "
             "emotion, and audio or text)"
         )
     if path.suffix not in (".csv", ".jsonl"):
-        raise TrainingError(f"{path} is neither .csv nor .jsonl; name it after what it holds")
+        raise TrainingError(f"{path} is neither .csv nor .jsonl; rename it by its content")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TrainingError(f"{path} is not UTF-8 (at byte {error.start}); save it as UTF-8") from None
     for line, row in _csv(path, text) if path.suffix == ".csv" else _jsonl(path, text):
-        _refuse_unknown(path, line, row)
+        _reject_unknown_columns(path, line, row)
         filled = {column: value.strip() for column, value in row.items() if value.strip()}
         yield line, {column: value.lower() if column in ACCEPTED else value for column, value in filled.items()}
 
 
-def _refuse_unknown(path: Path, line: int, row: dict[str, str]) -> None:
+def _reject_unknown_columns(path: Path, line: int, row: dict[str, str]) -> None:
     unknown = [column for column in row if column not in COLUMNS]
     if unknown:
         raise TrainingError(
@@ -87,7 +87,7 @@ def _refuse_unknown(path: Path, line: int, row: dict[str, str]) -> None:
 def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        _refuse_unknown(path, 1, dict.fromkeys(reader.fieldnames or (), ""))
+        _reject_unknown_columns(path, 1, dict.fromkeys(reader.fieldnames or (), ""))
         for row in reader:
             if None in row or None in row.values():
                 raise TrainingError(

@@ -1,10 +1,10 @@
-"""MELD: dialogues of the television series Friends, in English, with published splits.
+"""Read MELD: dialogues of the television series Friends, in English, with published splits.
 
     train_sent_emo.csv  dev_sent_emo.csv  test_sent_emo.csv
-    train/  dev/  test/    dia<D>_utt<U>.wav (or .flac, .mp3); the names of the release's video folders are read too
+    train/  dev/  test/    dia<D>_utt<U>.wav (or .flac, .mp3); the release's video folder names are accepted too
 
-The release carries videos: their sound must be extracted first. Some of its clips are missing or damaged, so
-utterances without one are dropped and counted. Its main characters speak in all three splits.
+The release contains videos, whose sound must be extracted first. Some clips are missing or damaged; utterances without
+a clip are dropped and counted. The main characters speak in all three splits.
 """
 
 import csv
@@ -27,19 +27,19 @@ SUFFIXES = (".wav", ".flac", ".mp3")
 VIDEO = ".mp4"
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 KEPT = {"neutral": "neutral", "anger": "anger", "sadness": "sadness", "joy": "excitement"}
-HAPPY = "joy"
+HAPPINESS = "joy"
 DROPPED = ("surprise", "fear", "disgust")
 
 
 def find(root: Path) -> Release:
-    """The files of a release, given its folder or the folder that holds MELD.Raw.
+    """Find the files of a release in its folder or in the folder that contains MELD.Raw.
 
     Raises:
-        TrainingError: a table or the clips of a split are missing, or only videos are there.
+        TrainingError: a table or the clips of a split are missing, or the clips are videos only.
     """
     if (root / FOLDER).is_dir():
         root = root / FOLDER
-    # the archive of the training split brings its table along, in its own folder
+    # the archive of the training split contains its table
     tables = [
         next((p for p in (root / name, root / "train" / name) if p.is_file()), root / name) for name in TABLES.values()
     ]
@@ -72,8 +72,8 @@ def _no_sound(root: Path, names: tuple[str, ...], videos: list[Path]) -> Trainin
     )
 
 
-def read(release: Release, happy: str) -> Corpus:
-    """Parse the three tables and find each utterance's clip.
+def read(release: Release, happiness_policy: str) -> Corpus:
+    """Read the three tables and find the clip of each utterance.
 
     Raises:
         TrainingError: a table is not as published.
@@ -89,20 +89,22 @@ def read(release: Release, happy: str) -> Corpus:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         absent = set(COLUMNS) - set(reader.fieldnames or ())
         if absent:
-            raise TrainingError(f"{path} lacks the columns {', '.join(sorted(absent))}; take it anew from {PUBLISHER}")
+            raise TrainingError(
+                f"{path} lacks the columns {', '.join(sorted(absent))}; download it again from {PUBLISHER}"
+            )
         for row in reader:
             text, speaker, emotion, dialogue, utterance = ((row[column] or "").strip() for column in COLUMNS)
             if emotion not in (*KEPT, *DROPPED) or not dialogue.isdecimal() or not utterance.isdecimal():
                 raise TrainingError(
                     f"{path}, line {reader.line_num}: Emotion {emotion!r}, Dialogue_ID {dialogue!r}, Utterance_ID "
-                    f"{utterance!r}; expected are one of {', '.join((*KEPT, *DROPPED))} and two numbers. Take the file "
-                    f"anew from {PUBLISHER}"
+                    f"{utterance!r}; expected are one of {', '.join((*KEPT, *DROPPED))} and two numbers. Download the "
+                    f"file again from {PUBLISHER}"
                 )
             name = f"dia{dialogue}_utt{utterance}"
             audio = next((clips[name, suffix] for suffix in SUFFIXES if (name, suffix) in clips), None)
             if emotion in DROPPED:
                 table.drop(f"{emotion} is not among the five emotions")
-            elif emotion == HAPPY and happy == "drop":
+            elif emotion == HAPPINESS and happiness_policy == "drop":
                 table.drop(HAPPINESS_DROPPED)
             elif audio is None and (name, VIDEO) in clips:
                 table.drop("its clip is there as a video alone, without extracted sound")
@@ -116,7 +118,7 @@ def read(release: Release, happy: str) -> Corpus:
                         text=text,
                         emotion=KEPT[emotion],
                         speaker=speaker or None,
-                        dialogue=f"{split}_dia{dialogue}",  # the numbers start anew in each split
+                        dialogue=f"{split}_dia{dialogue}",  # the numbers restart in each split
                         split=split,
                     )
                 )

@@ -1,4 +1,4 @@
-"""The one table that every corpus becomes: utterances, and an account of what was left out."""
+"""Define the table that each corpus is read into: utterances, and the number dropped for each reason."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from emotion.labels import EMOTIONS
 from emotion.text import clean
 from training.errors import TrainingError
 
-HAPPY = ("merge", "drop")  # happiness becomes excitement, or is left out
+HAPPINESS_POLICIES = ("merge", "drop")  # happiness counts as excitement, or is left out
 STYLES = ("improvised", "scripted")
 SPLITS = ("train", "validation", "test")
-HAPPINESS_DROPPED = "happiness is left out (--happy drop)"
+HAPPINESS_DROPPED = "happiness is left out (--happiness-policy drop)"
 NOTHING_TO_READ = "no audio, and no text after cleaning"
 
 
@@ -29,13 +29,13 @@ class Utterance:
     dialogue: str | None = None
     style: str | None = None  # one of STYLES
     split: str | None = None  # the corpus's published split, one of SPLITS
-    group: str | None = None  # of the speaker, such as "female": figures are given by group
-    labels: tuple[str, ...] = ()  # as published, such as GoEmotions' 28; empty where the reader does not keep them
+    group: str | None = None  # of the speaker, such as "female", for metrics by group
+    labels: tuple[str, ...] = ()  # as published, such as GoEmotions' 28; empty if the reader does not keep them
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Utterances of the five emotions, checked when the corpus is made.
+    """Utterances of the five emotions, checked on construction.
 
     Raises:
         TrainingError: there is no utterance, an id occurs twice, a field has a value that is not accepted, or an
@@ -44,7 +44,7 @@ class Corpus:
 
     name: str
     utterances: tuple[Utterance, ...]
-    dropped: Mapping[str, int]  # reason in words -> utterances dropped for it
+    dropped: Mapping[str, int]  # reason -> number of utterances dropped for it
     others: tuple[Utterance, ...] = ()  # dropped utterances whose labels can train an auxiliary head
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Corpus:
 
 
 class Collector:
-    """Gathers a corpus row by row and keeps count of what is dropped."""
+    """Builder of a corpus that counts dropped utterances by reason."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -79,7 +79,7 @@ class Collector:
         """Count one utterance as dropped.
 
         Args:
-            reason: why, in words.
+            reason: shown to the user.
             other: the utterance, if its labels can train an auxiliary head.
         """
         self._dropped[reason] += 1
@@ -102,7 +102,7 @@ class Collector:
 
 
 def account(corpus: Corpus) -> str:
-    """What was kept, by emotion and by modality, and a line for each reason for which utterances were dropped."""
+    """Return a text with the utterances kept by emotion and modality, and those dropped by reason."""
     total = len(corpus.utterances)
     both = sum(utterance.audio is not None and utterance.text is not None for utterance in corpus.utterances)
     audio_alone = sum(utterance.text is None for utterance in corpus.utterances)

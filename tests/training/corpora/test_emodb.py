@@ -1,4 +1,4 @@
-"""EmoDB's two layouts."""
+"""Test the two layouts of EmoDB."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def tabled(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["published", "tabled"])
-def test_layouts(layout: str, request: pytest.FixtureRequest) -> None:
+def test_load_reads_both_layouts(layout: str, request: pytest.FixtureRequest) -> None:
     root: Path = request.getfixturevalue(layout)
     corpus = load("emodb", root)
     assert [(row.id, row.emotion, row.speaker, row.dialogue) for row in corpus.utterances] == [
@@ -43,19 +43,19 @@ def test_layouts(layout: str, request: pytest.FixtureRequest) -> None:
     assert all(row.audio is not None and row.audio.is_file() for row in corpus.utterances)
     assert corpus.dropped == {f"{name} is not among the five emotions": 1 for name in EMOTIONS[4:]}
     assert sorted((row.emotion, row.labels) for row in corpus.others) == sorted(("", (name,)) for name in EMOTIONS[4:])
-    dropped = load("emodb", root, happy="drop")
+    dropped = load("emodb", root, happiness_policy="drop")
     assert [row.id for row in dropped.utterances] == ["03a01Wa", "08b10Nc", "08b10Tb"]
-    assert dropped.dropped["happiness is left out (--happy drop)"] == 1
+    assert dropped.dropped["happiness is left out (--happiness-policy drop)"] == 1
 
 
-def test_folder_wav_itself_and_a_foreign_name(published: Path) -> None:
+def test_load_of_the_folder_wav_drops_other_names(published: Path) -> None:
     (published / "wav" / "noise.wav").touch()
     corpus = load("emodb", published / "wav")
     assert len(corpus.utterances) == 4
     assert corpus.dropped["the file name is not of the form 03a01Fa.wav"] == 1
 
 
-def test_recording_missing_beside_the_table(tabled: Path) -> None:
+def test_load_with_a_missing_recording_names_it(tabled: Path) -> None:
     for name in NAMES[:5]:
         (tabled / f"{name}.flac").unlink()
     with pytest.raises(TrainingError, match=r"5 files, such as 03a01Fa.flac, 03a01Wa.flac, 08b10Nc.flac\. EmoDB is"):
@@ -70,7 +70,7 @@ def test_recording_missing_beside_the_table(tabled: Path) -> None:
         ("file\tspeaker", "path\tspeaker", "lacks the columns file; it needs file, speaker, sentence, emotion"),
     ],
 )
-def test_wrong_table(tabled: Path, before: str, after: str, message: str) -> None:
+def test_load_with_a_wrong_table_is_rejected(tabled: Path, before: str, after: str, message: str) -> None:
     table = tabled / "labels.tsv"
     assert before in table.read_text()
     table.write_text(table.read_text().replace(before, after))

@@ -1,4 +1,4 @@
-"""Pictures and numbers of a corpus, from real files."""
+"""Test the summary and the picture of a corpus."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def tokenizer(tmp_path: Path) -> WordPiece:
     return WordPiece(tmp_path / "tokenizer.json", max_tokens=8)
 
 
-def test_summary(corpus: Corpus, tokenizer: WordPiece) -> None:
+def test_summary_counts_emotions_durations_and_tokens(corpus: Corpus, tokenizer: WordPiece) -> None:
     numbers = summary(corpus, tokenizer)
     assert numbers["emotions"] == {"neutral": 2, "frustration": 0, "anger": 2, "sadness": 1, "excitement": 0}
     assert numbers["recordings"] == 5
@@ -49,7 +49,7 @@ def test_summary(corpus: Corpus, tokenizer: WordPiece) -> None:
     assert "tokens" not in summary(corpus)
 
 
-def test_draw(corpus: Corpus, tokenizer: WordPiece, tmp_path: Path) -> None:
+def test_draw_has_a_panel_for_each_quantity(corpus: Corpus, tokenizer: WordPiece, tmp_path: Path) -> None:
     figure = draw(corpus, tokenizer)
     emotions, durations, tokens = figure.axes
     legend = emotions.get_legend()
@@ -61,5 +61,5 @@ def test_draw(corpus: Corpus, tokenizer: WordPiece, tmp_path: Path) -> None:
     assert (tmp_path / "corpus.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_draw_text_alone() -> None:
+def test_draw_without_audio_leaves_out_durations() -> None:
     assert len(draw(Corpus("mine", (Utterance("a", None, "Well.", "neutral"),), {})).axes) == 1

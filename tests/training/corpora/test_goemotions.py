@@ -1,4 +1,4 @@
-"""GoEmotions' tables."""
+"""Test the tables of GoEmotions."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rows(root: Path) -> None:
+def test_load_reads_published_rows(root: Path) -> None:
     corpus = load("goemotions", root)
     kept = [(row.text, row.emotion, row.split) for row in corpus.utterances]
     expected = [(text, outcome) for text, _, outcome in ROWS[:5]]
@@ -52,14 +52,14 @@ def test_rows(root: Path) -> None:
     ]
 
 
-def test_joy_dropped(root: Path) -> None:
-    corpus = load("goemotions", root, happy="drop")
+def test_load_with_happiness_dropped_counts_joy(root: Path) -> None:
+    corpus = load("goemotions", root, happiness_policy="drop")
     assert "excitement" not in {row.emotion for row in corpus.utterances}
-    assert corpus.dropped["happiness is left out (--happy drop)"] == 3
+    assert corpus.dropped["happiness is left out (--happiness-policy drop)"] == 3
     assert ("Yay\u2028!", "") in {(row.text, row.emotion) for row in corpus.others}
 
 
-def test_missing_files(root: Path) -> None:
+def test_load_with_missing_files_names_them(root: Path) -> None:
     (root / "emotions.txt").rename(root / "labels.txt")  # the other name in use
     assert load("goemotions", root)
     (root / "labels.txt").unlink()
@@ -69,14 +69,14 @@ def test_missing_files(root: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["text\t1", "text\t99\tid", "text\tanger\tid", "a\tb\t1\tid"])
-def test_malformed_row(root: Path, line: str) -> None:
+def test_load_with_a_malformed_row_names_its_line(root: Path, line: str) -> None:
     with (root / "dev.tsv").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(TrainingError, match=rf"dev.tsv, line {len(ROWS) + 1}: expected are text, label ids"):
         load("goemotions", root)
 
 
-def test_file_of_names_without_ours(root: Path) -> None:
+def test_load_with_another_file_of_labels_is_rejected(root: Path) -> None:
     (root / "emotions.txt").write_text("anger\nneutral\n")
     with pytest.raises(TrainingError, match=r"emotions.txt lacks the labels annoyance, "):
         load("goemotions", root)

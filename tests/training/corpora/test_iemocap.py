@@ -1,4 +1,4 @@
-"""IEMOCAP's files line by line, its traps one by one on a made release with sound, and releases that are not whole."""
+"""Test the reader of IEMOCAP on single lines, on a synthetic release, and on incomplete releases."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ from training.corpora.release import read_text
 from training.errors import TrainingError
 
 
-def test_labels() -> None:
+def test_parse_labels_reads_label_lines_alone() -> None:
     text = (
         "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
         "[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]\n"
@@ -36,7 +36,7 @@ def test_labels() -> None:
     assert parse_labels(text) == [("Ses01F_impro01_F000", "neu"), ("Ses01F_impro01_M001", "xxx")]
 
 
-def test_transcript() -> None:
+def test_parse_transcript_reads_sentences_by_utterance() -> None:
     text = (
         "Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.\n"
         "M: (breathing)\n"
@@ -50,7 +50,7 @@ def test_transcript() -> None:
     }
 
 
-def test_names() -> None:
+def test_speaker_and_style_follow_the_name() -> None:
     assert speaker("Ses01F_impro05_M019") == "Ses01M"
     assert speaker("Ses03M_script01_1b_F003") == "Ses03F"
     assert style("Ses01F_impro05") == "improvised"
@@ -75,25 +75,25 @@ def turns(iemocap_release: Release) -> dict[str, Turn]:
     return {turn.id: turn for turn in iemocap_release.kept}
 
 
-def test_every_utterance_of_the_five_emotions(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
+def test_load_keeps_every_utterance_of_the_five_emotions(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
     assert {name: row.emotion for name, row in rows.items()} == iemocap_release.emotions
 
 
-def test_rare_and_unlabelled_emotions_are_dropped_and_counted(iemocap_release: Release, corpus: Corpus) -> None:
+def test_load_drops_and_counts_other_emotions(iemocap_release: Release, corpus: Corpus) -> None:
     assert set(iemocap_release.dropped) == {"sur", "fea", "oth", "dis", "xxx"}
     assert {reason[-4:-1]: count for reason, count in corpus.dropped.items()} == iemocap_release.dropped
 
 
-def test_happiness_is_merged_or_dropped(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
+def test_load_merges_or_drops_happiness(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
     happy = {turn.id for turn in iemocap_release.turns if turn.label == "hap"}
     assert len(happy) == 10
     assert {rows[name].emotion for name in happy} == {"excitement"}
-    without = load("iemocap", iemocap_release.root, happy="drop")
+    without = load("iemocap", iemocap_release.root, happiness_policy="drop")
     assert {row.id for row in without.utterances} == rows.keys() - happy
-    assert without.dropped["happiness is left out (--happy drop)"] == 10
+    assert without.dropped["happiness is left out (--happiness-policy drop)"] == 10
 
 
-def test_label_folders_of_single_annotators_are_not_read(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
+def test_load_ignores_folders_of_single_annotators(iemocap_release: Release, rows: dict[str, Utterance]) -> None:
     files = set(iemocap_release.root.glob(f"*/{LABELS}/*/*.txt"))
     assert not files & set(find(iemocap_release.root).annotations)
     others = dict(pair for path in files for pair in parse_labels(read_text(path)))
@@ -103,7 +103,7 @@ def test_label_folders_of_single_annotators_are_not_read(iemocap_release: Releas
         assert rows[turn.id].emotion == iemocap_release.emotions[turn.id]
 
 
-def test_ratings_between_label_lines_are_no_labels(iemocap_release: Release) -> None:
+def test_load_ignores_ratings_between_label_lines(iemocap_release: Release) -> None:
     text = read_text(iemocap_release.root / "Session1" / LABELS / "Ses01F_impro01.txt")
     assert "C-E1:\tAnger;\t()" in text
     assert "A-E3:\tval 3; act 2; dom  2;\t()" in text
@@ -111,7 +111,7 @@ def test_ratings_between_label_lines_are_no_labels(iemocap_release: Release) -> 
     assert parse_labels(text) == expected
 
 
-def test_transcript_lines_of_nobody_and_of_unsegmented_turns_are_left_out(iemocap_release: Release) -> None:
+def test_load_ignores_transcript_lines_without_speaker_or_segment(iemocap_release: Release) -> None:
     text = read_text(iemocap_release.root / "Session1" / TRANSCRIPTS / "Ses01F_impro01.txt")
     assert "\nM: (sighs) Not now: later.\n" in text
     assert "\nSes01F_impro01_FXX0 [" in text
@@ -119,31 +119,35 @@ def test_transcript_lines_of_nobody_and_of_unsegmented_turns_are_left_out(iemoca
     assert parse_transcript(text) == expected
 
 
-def test_text_is_split_at_the_first_colon(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_splits_text_at_the_first_colon(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     with_colon = [turn for turn in turns.values() if ":" in turn.text]
     assert with_colon
     assert [rows[turn.id].text for turn in with_colon] == [turn.text for turn in with_colon]
 
 
-def test_every_text_is_as_published(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_keeps_texts_as_published(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     assert {name: row.text for name, row in rows.items()} == {name: turn.text for name, turn in turns.items()}
 
 
-def test_windows_line_ends(iemocap_release: Release, rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_accepts_windows_line_ends(
+    iemocap_release: Release, rows: dict[str, Utterance], turns: dict[str, Turn]
+) -> None:
     assert b"\r\n" in (iemocap_release.root / "Session3" / TRANSCRIPTS / f"{CRLF}.txt").read_bytes()
     for turn in turns.values():
         if turn.dialogue == CRLF:
             assert rows[turn.id].text == turn.text
 
 
-def test_windows_1252_apostrophe(iemocap_release: Release, rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_repairs_a_windows_1252_apostrophe(
+    iemocap_release: Release, rows: dict[str, Utterance], turns: dict[str, Turn]
+) -> None:
     assert b"\x92" in (iemocap_release.root / "Session2" / TRANSCRIPTS / f"{WINDOWS_1252}.txt").read_bytes()
     with_apostrophe = [turn for turn in turns.values() if "\u2019" in turn.text]
     assert with_apostrophe
     assert [rows[turn.id].text for turn in with_apostrophe] == [turn.text for turn in with_apostrophe]
 
 
-def test_what_macos_leaves_is_not_read(iemocap_release: Release) -> None:
+def test_load_ignores_what_macos_adds(iemocap_release: Release) -> None:
     for part in (LABELS, TRANSCRIPTS, f"{RECORDINGS}/Ses01F_impro01"):
         assert (iemocap_release.root / "Session1" / part / ".DS_Store").is_file()
         assert list((iemocap_release.root / "Session1" / part).glob("._*"))
@@ -152,26 +156,24 @@ def test_what_macos_leaves_is_not_read(iemocap_release: Release) -> None:
     assert len(release.audio) == len(iemocap_release.turns)
 
 
-def test_speaker_is_who_speaks_not_whom_the_dialogue_is_named_after(
-    rows: dict[str, Utterance], turns: dict[str, Turn]
-) -> None:
+def test_load_takes_the_speaker_from_the_utterance(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     assert {name: row.speaker for name, row in rows.items()} == {name: turn.speaker for name, turn in turns.items()}
     assert {row.speaker for row in rows.values() if row.dialogue == "Ses01F_impro01"} == {"Ses01F", "Ses01M"}
     assert len({row.speaker for row in rows.values()}) == 10
 
 
-def test_dialogues_with_a_suffix(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_accepts_dialogues_with_a_suffix(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     assert {name: row.dialogue for name, row in rows.items()} == {name: turn.dialogue for name, turn in turns.items()}
     assert {"Ses03M_impro05a", "Ses05M_script01_1b"} < {row.dialogue for row in rows.values()}
 
 
-def test_sessions_and_styles(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_sets_sessions_and_styles(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     for name, row in rows.items():
         assert (row.session, row.style) == (turns[name].session, turns[name].style)
     assert Counter(row.style for row in rows.values()) == {"improvised": 100, "scripted": 101}
 
 
-def test_every_recording_is_where_the_table_says(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
+def test_load_finds_the_recording_of_each_utterance(rows: dict[str, Utterance], turns: dict[str, Turn]) -> None:
     for name, row in rows.items():
         assert row.audio is not None
         assert row.audio.stem == name
@@ -179,7 +181,7 @@ def test_every_recording_is_where_the_table_says(rows: dict[str, Utterance], tur
         assert soundfile.info(row.audio).duration == pytest.approx(end - start, abs=2e-4)
 
 
-def test_utterances_shorter_than_a_patch_and_long_ones_are_kept(rows: dict[str, Utterance]) -> None:
+def test_load_keeps_short_and_long_utterances(rows: dict[str, Utterance]) -> None:
     waveforms = [decoding.decode(row.audio.read_bytes()) for row in rows.values() if row.audio]
     short = [waveform for waveform in waveforms if waveform.size < audio.MIN_SAMPLES]
     assert len(short) == 5
@@ -187,11 +189,11 @@ def test_utterances_shorter_than_a_patch_and_long_ones_are_kept(rows: dict[str, 
     assert max(len(audio.sound_patches(waveform)) for waveform in waveforms) >= 10
 
 
-def test_release_is_found_from_the_folder_above(iemocap_release: Release, corpus: Corpus) -> None:
+def test_load_finds_the_release_from_its_parent(iemocap_release: Release, corpus: Corpus) -> None:
     assert load("iemocap", iemocap_release.root.parent) == corpus
 
 
-def test_cache_makes_no_difference(iemocap_release: Release, corpus: Corpus, tmp_path: Path) -> None:
+def test_load_from_the_cache_is_equal(iemocap_release: Release, corpus: Corpus, tmp_path: Path) -> None:
     assert load("iemocap", iemocap_release.root, cache=tmp_path) == corpus
     assert load("iemocap", iemocap_release.root, cache=tmp_path) == corpus
 
@@ -218,15 +220,15 @@ def release(tmp_path: Path) -> Path:
     return root
 
 
-def test_happiness(release: Path) -> None:
+def test_load_counts_dropped_happiness(release: Path) -> None:
     merged = load("iemocap", release)
     assert [row.emotion for row in merged.utterances] == ["excitement", "frustration"] * 5
-    dropped = load("iemocap", release.parent, happy="drop")
+    dropped = load("iemocap", release.parent, happiness_policy="drop")
     assert [row.speaker for row in dropped.utterances] == [f"Ses0{number}M" for number in range(1, 6)]
-    assert dropped.dropped == {"happiness is left out (--happy drop)": 5}
+    assert dropped.dropped == {"happiness is left out (--happiness-policy drop)": 5}
 
 
-def test_line_missing_from_a_transcript(release: Path) -> None:
+def test_load_with_a_missing_transcript_line_keeps_the_audio(release: Path) -> None:
     transcript = release / "Session2" / TRANSCRIPTS / "Ses02F_impro01.txt"
     transcript.write_text("".join(transcript.read_text().splitlines(keepends=True)[1:]))
     corpus = load("iemocap", release)
@@ -250,7 +252,7 @@ def test_line_missing_from_a_transcript(release: Path) -> None:
         ),
     ],
 )
-def test_half_unpacked(release: Path, gone: str, message: str) -> None:
+def test_load_of_an_incomplete_release_names_what_is_missing(release: Path, gone: str, message: str) -> None:
     if (release / gone).is_dir():
         shutil.rmtree(release / gone)
     else:
@@ -263,7 +265,7 @@ def test_half_unpacked(release: Path, gone: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [LABELS, TRANSCRIPTS])
-def test_dialogue_half_there(release: Path, folder: str) -> None:
+def test_load_of_an_incomplete_dialogue_names_what_is_missing(release: Path, folder: str) -> None:
     for part in (LABELS, TRANSCRIPTS):
         file = release / "Session1" / part / "Ses01F_impro01.txt"
         other = file.with_name("Ses01M_impro02.txt")
@@ -277,14 +279,14 @@ def test_dialogue_half_there(release: Path, folder: str) -> None:
         load("iemocap", release)
 
 
-def test_foreign_label(release: Path) -> None:
+def test_load_with_an_unknown_label_names_it(release: Path) -> None:
     labels = release / "Session1" / LABELS / "Ses01F_impro01.txt"
     labels.write_text(labels.read_text().replace("fru", "bored"))
     with pytest.raises(TrainingError, match="Ses01F_impro01_M000 has the label 'bored'; IEMOCAP's are neu, fru, "):
         load("iemocap", release)
 
 
-def test_directory_without_a_release(tmp_path: Path) -> None:
+def test_load_of_another_directory_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as caught:
         load("iemocap", tmp_path)
     assert str(caught.value) == (
@@ -294,7 +296,7 @@ def test_directory_without_a_release(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["absent", "file"])
-def test_no_directory(tmp_path: Path, kind: str) -> None:
+def test_load_of_a_missing_directory_is_rejected(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "iemocap.tar.gz"
     if kind == "file":
         path.write_bytes(b"\x1f\x8b")
@@ -302,14 +304,14 @@ def test_no_directory(tmp_path: Path, kind: str) -> None:
         load("iemocap", path)
 
 
-def test_recordings_not_unpacked(release: Path) -> None:
+def test_load_without_recordings_is_rejected(release: Path) -> None:
     for session in release.iterdir():
         shutil.rmtree(session / RECORDINGS)
     with pytest.raises(TrainingError, match=r"5 of 15 folders missing or empty \(Session1/sentences/wav, .*, \.\.\.\)"):
         load("iemocap", release)
 
 
-def test_cached_table_is_served(release: Path, tmp_path: Path) -> None:
+def test_load_again_reads_the_cache(release: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     corpus = load("iemocap", release, cache=cache)
     (table,) = cache.iterdir()
@@ -320,7 +322,7 @@ def test_cached_table_is_served(release: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [LABELS, TRANSCRIPTS])
-def test_changed_file_invalidates_the_cache(release: Path, tmp_path: Path, part: str) -> None:
+def test_load_with_a_changed_file_ignores_the_cache(release: Path, tmp_path: Path, part: str) -> None:
     cache = tmp_path / "cache"
     load("iemocap", release, cache=cache)
     file = release / "Session1" / part / "Ses01F_impro01.txt"
@@ -334,7 +336,7 @@ def test_changed_file_invalidates_the_cache(release: Path, tmp_path: Path, part:
     )
 
 
-def test_recording_that_vanished_is_noticed_in_spite_of_the_cache(release: Path, tmp_path: Path) -> None:
+def test_load_with_a_vanished_recording_ignores_the_cache(release: Path, tmp_path: Path) -> None:
     load("iemocap", release, cache=tmp_path / "cache")
     (release / "Session5" / RECORDINGS / "Ses05F_impro01" / "Ses05F_impro01_M000.wav").unlink()
     with pytest.raises(TrainingError, match="it lacks Session5/sentences/wav/Ses05F_impro01/Ses05F_impro01_M000"):

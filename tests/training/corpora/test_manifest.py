@@ -1,4 +1,4 @@
-"""A corpus of the user's own."""
+"""Test manifests of users' own corpora."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from training.corpora import Corpus, Utterance, load
 from training.errors import TrainingError
 
 
-def read(directory: Path, content: str, name: str = "mine.csv", happy: str = "merge") -> Corpus:
+def read(directory: Path, content: str, name: str = "mine.csv", happiness_policy: str = "merge") -> Corpus:
     (directory / name).write_text(content, encoding="utf-8")
-    return load("manifest", directory / name, happy)
+    return load("manifest", directory / name, happiness_policy)
 
 
-def test_csv(tmp_path: Path) -> None:
+def test_load_reads_csv(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips/a.wav").touch()
     corpus = read(
@@ -35,7 +35,7 @@ def test_csv(tmp_path: Path) -> None:
     assert corpus.dropped == {"no audio, and no text after cleaning": 1}
 
 
-def test_jsonl(tmp_path: Path) -> None:
+def test_load_reads_jsonl(tmp_path: Path) -> None:
     content = (
         '{"text": "Hm: é", "emotion": "frustration", "speaker": 3, "style": null}\n\n{"text": "Ha", "emotion": "joy"}'
     )
@@ -46,7 +46,7 @@ def test_jsonl(tmp_path: Path) -> None:
     )
     dropped = read(tmp_path, content, "mine.jsonl", "drop")
     assert len(dropped.utterances) == 1
-    assert dropped.dropped == {"happiness is left out (--happy drop)": 1}
+    assert dropped.dropped == {"happiness is left out (--happiness-policy drop)": 1}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_jsonl(tmp_path: Path) -> None:
         ("", "no utterance of the five emotions"),
     ],
 )
-def test_wrong_csv(tmp_path: Path, content: str, message: str) -> None:
+def test_load_of_a_wrong_csv_names_the_line(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         read(tmp_path, content)
 
@@ -79,12 +79,12 @@ def test_wrong_csv(tmp_path: Path, content: str, message: str) -> None:
         ('{"text": "a", "emotion": "anger", "rating": 3}', "line 1: unknown column 'rating'"),
     ],
 )
-def test_wrong_jsonl(tmp_path: Path, content: str, message: str) -> None:
+def test_load_of_a_wrong_jsonl_names_the_line(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         read(tmp_path, content, "mine.jsonl")
 
 
-def test_wrong_file(tmp_path: Path) -> None:
+def test_load_of_another_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"neither .csv nor .jsonl"):
         read(tmp_path, "", "mine.txt")
     (tmp_path / "mine.csv").write_bytes(b"text,emotion\ncaf\xe9,anger\n")

@@ -1,4 +1,4 @@
-"""MELD's tables and clips."""
+"""Test the tables and clips of MELD."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def test_rows(root: Path) -> None:
+def test_load_reads_published_rows(root: Path) -> None:
     corpus = load("meld", root.parent)
     assert [(row.id, row.emotion, row.dialogue, row.split) for row in corpus.utterances] == [
         (f"{split}_dia0_utt{number}", emotion, f"{split}_dia0", split)
@@ -38,10 +38,10 @@ def test_rows(root: Path) -> None:
     first = corpus.utterances[0]
     assert (first.text, first.speaker, first.audio) == ('It\u2019s "me", neutral', "Joey", root / "train/dia0_utt0.wav")
     assert corpus.dropped == {f"{name} is not among the five emotions": 3 for name in EMOTIONS[4:]}
-    assert load("meld", root, happy="drop").dropped["happiness is left out (--happy drop)"] == 3
+    assert load("meld", root, happiness_policy="drop").dropped["happiness is left out (--happiness-policy drop)"] == 3
 
 
-def test_names_of_the_video_folders(root: Path) -> None:
+def test_load_accepts_the_names_of_the_video_folders(root: Path) -> None:
     for folder, name in (
         ("train", "train_splits"),
         ("dev", "dev_splits_complete"),
@@ -57,7 +57,7 @@ def test_names_of_the_video_folders(root: Path) -> None:
     assert all(row.audio is not None and row.audio.is_file() for row in corpus.utterances)
 
 
-def test_missing_clips_are_counted(root: Path) -> None:
+def test_load_counts_missing_clips(root: Path) -> None:
     (root / "train/dia0_utt0.wav").unlink()
     (root / "test/dia0_utt2.wav").rename(root / "test/dia0_utt2.mp4")
     corpus = load("meld", root)
@@ -66,14 +66,14 @@ def test_missing_clips_are_counted(root: Path) -> None:
     assert corpus.dropped["its clip is there as a video alone, without extracted sound"] == 1
 
 
-def test_videos_alone(root: Path) -> None:
+def test_load_with_videos_alone_names_the_command(root: Path) -> None:
     for path in (root / "dev").glob("dia*.wav"):
         path.rename(path.with_suffix(".mp4"))
     with pytest.raises(TrainingError, match=r"dev holds 7 videos and no audio; extract their sound: .*ffmpeg .*16000"):
         load("meld", root)
 
 
-def test_missing_parts(root: Path) -> None:
+def test_load_with_missing_parts_names_them(root: Path) -> None:
     (root / "test").rename(root / "elsewhere")
     with pytest.raises(TrainingError, match=r"no clips in test or output_repeated_splits_test; .*affective-meld"):
         load("meld", root)
@@ -90,7 +90,7 @@ def test_missing_parts(root: Path) -> None:
         (",Speaker,", ",Who,", "lacks the columns Speaker"),
     ],
 )
-def test_wrong_table(root: Path, before: str, after: str, message: str) -> None:
+def test_load_with_a_wrong_table_is_rejected(root: Path, before: str, after: str, message: str) -> None:
     table = root / "test_sent_emo.csv"
     text = table.read_text(encoding="utf-8")
     assert before in text

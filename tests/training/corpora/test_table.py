@@ -1,4 +1,4 @@
-"""The table, its account, and the cache."""
+"""Test the table of a corpus, its summary, and its cache."""
 
 import os
 from dataclasses import replace
@@ -34,12 +34,12 @@ def emodb(root: Path) -> Path:
         ((replace(ANGRY, split="dev"),), "split 'dev'; accepted are train, validation, test"),
     ],
 )
-def test_invalid_corpus(utterances: tuple[Utterance, ...], message: str) -> None:
+def test_corpus_with_invalid_rows_is_rejected(utterances: tuple[Utterance, ...], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         Corpus("mine", utterances, {"too sleepy": 7})
 
 
-def test_text_that_cleaning_empties_is_absent(tmp_path: Path) -> None:
+def test_collector_of_a_text_that_cleaning_empties_counts_it_as_absent(tmp_path: Path) -> None:
     table = Collector("mine")
     table.keep(ANGRY)
     table.keep(Utterance("b", None, "%", "sadness"))
@@ -49,7 +49,7 @@ def test_text_that_cleaning_empties_is_absent(tmp_path: Path) -> None:
     assert corpus.dropped == {"no audio, and no text after cleaning": 1}
 
 
-def test_account(tmp_path: Path) -> None:
+def test_account_lists_kept_and_dropped_utterances(tmp_path: Path) -> None:
     table = Collector("mine")
     table.keep(ANGRY)
     table.keep(Utterance("b", tmp_path / "b.wav", "Well.", "neutral"))
@@ -71,22 +71,22 @@ def test_account(tmp_path: Path) -> None:
     ]
 
 
-def test_unknown_names(tmp_path: Path) -> None:
+def test_load_of_an_unknown_name_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no corpus is called 'ravdess'; there are " + ", ".join(CORPORA)):
         load("ravdess", tmp_path)
-    with pytest.raises(TrainingError, match="happy is 'maybe'; accepted are merge, drop"):
-        load("emodb", tmp_path, happy="maybe")
+    with pytest.raises(TrainingError, match="the happiness policy is 'maybe'; accepted are merge, drop"):
+        load("emodb", tmp_path, happiness_policy="maybe")
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_absent_corpus(name: str, tmp_path: Path) -> None:
+def test_load_of_a_missing_corpus_names_its_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"expected|give a CSV") as caught:
         load(name, tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(caught.value)
     assert name == "manifest" or "http" in str(caught.value)
 
 
-def test_second_load_comes_from_the_cache(tmp_path: Path) -> None:
+def test_load_again_reads_the_cache(tmp_path: Path) -> None:
     root, cache = emodb(tmp_path / "emodb"), tmp_path / "cache"
     corpus = load("emodb", root, cache=cache)
     assert load("emodb", root, cache=cache) == corpus == load("emodb", root)
@@ -96,7 +96,7 @@ def test_second_load_comes_from_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"name": "emodb", "utterances": [{}], "dropped": {}}', "\udcff"])
-def test_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
+def test_load_with_a_damaged_cache_rebuilds_it(tmp_path: Path, damage: str) -> None:
     root, cache = emodb(tmp_path / "emodb"), tmp_path / "cache"
     corpus = load("emodb", root, cache=cache)
     (table,) = cache.iterdir()
@@ -106,10 +106,10 @@ def test_damaged_cache_is_rebuilt(tmp_path: Path, damage: str) -> None:
     assert [path.read_bytes() for path in cache.iterdir()] == [whole]
 
 
-def test_cache_follows_the_release_and_the_options(tmp_path: Path) -> None:
+def test_load_with_other_files_or_options_uses_another_cache(tmp_path: Path) -> None:
     root, cache = emodb(tmp_path / "emodb"), tmp_path / "cache"
     assert len(load("emodb", root, cache=cache).utterances) == 3
-    assert len(load("emodb", root, happy="drop", cache=cache).utterances) == 2
+    assert len(load("emodb", root, happiness_policy="drop", cache=cache).utterances) == 2
     (root / "wav" / "09a01Ta.wav").touch()
     assert len(load("emodb", root, cache=cache).utterances) == 4
     table = root / "labels.tsv"
@@ -122,7 +122,7 @@ def test_cache_follows_the_release_and_the_options(tmp_path: Path) -> None:
     assert load("emodb", root, cache=cache).utterances[0].emotion == "neutral"
 
 
-def test_refused_write_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_write_atomically_that_fails_is_rejected_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="can't be written"):
         write_atomically(tmp_path / "file" / "table.json", "{}")
@@ -141,12 +141,12 @@ def test_refused_write_is_told_and_leaves_nothing(tmp_path: Path) -> None:
         b"It\xc2\x92s fine\xc2\x85 caf\xc3\xa9\n",
     ],
 )
-def test_text_of_any_age(data: bytes, tmp_path: Path) -> None:
+def test_read_text_accepts_utf8_latin1_and_windows_1252(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     assert read_text(tmp_path / "a.txt") == "It\u2019s fine\u2026 caf\u00e9\n"
 
 
-def test_files_leaves_out_what_macos_adds(tmp_path: Path) -> None:
+def test_files_leave_out_what_macos_adds(tmp_path: Path) -> None:
     for name in ("b.wav", "a.wav", "._a.wav"):
         (tmp_path / name).touch()
     (tmp_path / "folder.wav").mkdir()
