@@ -1,1 +1,1 @@
-"""From a corpus to a checkpoint worth serving, with the figures to show for it."""
+"""Train checkpoints from corpora, tune and evaluate them, and report metrics."""

@@ -1,7 +1,7 @@
-"""Auxiliary heads: extra outputs that train the encoders and are not saved in a checkpoint.
+"""Train the encoders with auxiliary heads, which are not saved in checkpoints.
 
-They have two kinds of targets. The published labels name more emotions than five and cover more utterances. The
-features of a teacher come from a network that was trained on far more speech.
+The heads have two kinds of targets. Published labels cover more emotions and more utterances than the five classes.
+Features of a teacher come from a network that was trained on far more speech.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from training.errors import TrainingError
 def label_targets(utterances: Sequence[Utterance]) -> NDArray[np.float32]:
     """Return the published labels of each utterance as a distribution: float32 [n, labels].
 
-    Several labels share an utterance's row evenly. The row of an utterance without labels is all zero.
+    Several labels of an utterance share the probability evenly. The row of an utterance without labels is all zero.
 
     Raises:
         TrainingError: no utterance has a label.
@@ -38,13 +38,14 @@ def label_targets(utterances: Sequence[Utterance]) -> NDArray[np.float32]:
 
 
 class AuxiliaryHeads(nn.Module):
-    """Linear heads on both embeddings, with the targets of every training utterance.
+    """Linear heads on both embeddings, and the targets of all training utterances.
 
     Args:
-        labels: float32 [n, labels], as from `label_targets`, or None.
-        features: float32 [speeds, n, features], the teacher's of the recordings at each of the augmentation's SPEEDS,
-            or None. Rows of utterances without audio are not read.
-        label_weight, feature_weight: weights of the two losses.
+        labels: float32 [n, labels] of `label_targets`, or None.
+        features: float32 [speeds, n, features], the teacher's features at each of SPEEDS, or None. Rows of utterances
+            without audio are not read.
+        label_weight: weight of the loss on labels.
+        feature_weight: weight of the loss on features.
     """
 
     labels: Tensor | None
@@ -73,10 +74,12 @@ class AuxiliaryHeads(nn.Module):
         """Return the weighted sum of the losses of a batch.
 
         Args:
-            row: int64 [batch], the utterances' places in the training set.
+            row: int64 [batch], row of each utterance in the training set.
             speed: int64 [batch], index into SPEEDS.
-            audio: [batch, 128], text: [batch, 256]: embeddings.
-            has_audio, has_text: bool [batch].
+            audio: float [batch, 128], audio embeddings.
+            has_audio: bool [batch].
+            text: float [batch, 256], text embeddings.
+            has_text: bool [batch].
         """
         losses = [0.0 * audio.sum()]
         if self.labels is not None:

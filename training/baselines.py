@@ -1,8 +1,12 @@
-"""What a conventional classifier makes of the same folds: a yardstick for the figures.
+"""Train conventional classifiers on the same folds, for comparison.
 
-Text: TF-IDF of words and word pairs, logistic regression. Audio: eGeMAPS (Eyben et al., 2016), the 88 functionals of
-openSMILE, standardised, support vector machine. openSMILE is free for research only and is not installed with emoserve
-(pip install opensmile); without it the audio baseline is left out.
+| modality | features | classifier |
+| --- | --- | --- |
+| text | TF-IDF of words and word pairs | logistic regression |
+| audio | eGeMAPS (Eyben et al., 2016), the 88 functionals of openSMILE, standardised | support vector machine |
+
+openSMILE is free for research only and is not installed with emoserve (pip install opensmile). Without it the audio
+baseline is left out.
 """
 
 import importlib.util
@@ -19,19 +23,24 @@ from sklearn.svm import SVC
 from emotion.audio import SAMPLE_RATE
 from emotion.labels import EMOTIONS
 from emotion.loudness import find_sound
+from emotion.progress import progress
 from emotion.text import clean
 from training.corpora import Corpus, Utterance
 from training.metrics import Metrics, of_decisions
-from training.progress import progress
 from training.recordings import Recordings
 from training.splits import Split
 
 
 def judge(corpus: Corpus, folds: Sequence[Split], recordings: Recordings) -> list[tuple[str, Metrics]]:
-    """Train and test each baseline that the corpus allows on the folds.
+    """Train and test each baseline that the corpus allows.
+
+    Args:
+        corpus: texts give the text baseline, recordings the audio baseline.
+        folds: the splits to train and test on.
+        recordings: waveforms of the corpus.
 
     Returns:
-        (name, figures over the test utterances of all folds).
+        Name and metrics of each baseline, over the test utterances of all folds.
     """
     found = []
     spoken = [each for each in corpus.utterances if each.audio is not None]
@@ -74,8 +83,8 @@ def _run(
 
 
 def _egemaps(utterances: Sequence[Utterance], recordings: Recordings) -> NDArray[np.float64]:
-    """float64 [n, 88]."""
-    import opensmile  # optional, see above
+    """Return the functionals of each recording: float64 [n, 88]."""
+    import opensmile  # optional, see the module's docstring
 
     smile = opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=opensmile.FeatureLevel.Functionals
@@ -86,7 +95,7 @@ def _egemaps(utterances: Sequence[Utterance], recordings: Recordings) -> NDArray
         for utterance in utterances:
             assert utterance.audio is not None
             sound = find_sound(recordings[utterance.audio])
-            assert sound is not None  # decode_all leaves out recordings without sound
+            assert sound is not None  # decode_all rejects recordings without sound
             rows.append(smile.process_signal(sound.waveform, SAMPLE_RATE).to_numpy()[0])
             bar.advance(task)
     return np.stack(rows)

@@ -1,6 +1,7 @@
-"""What is fitted on validation answers so that probabilities mean what they say; decisions stay as they are.
+"""Fit temperatures and confidence coefficients on validation predictions.
 
 Temperatures (Guo et al., 2017) calibrate the probabilities of each view, Platt scaling (Platt, 1999) the confidence.
+Neither changes which class is predicted.
 """
 
 import numpy as np
@@ -12,29 +13,26 @@ from emotion.model import LOGIT_LIMIT
 from training.errors import TrainingError
 
 SCALE_LIMITS = (0.05, 20.0)  # of temperatures and of slopes
-# standard deviation of log T, of the logarithm of a slope, and of an offset, each around 0: a handful of lucky
-# utterances can't ask for certainty
-PRIOR_DEVIATION = 0.5
+PRIOR_DEVIATION = 0.5  # of log T, of the logarithm of a slope, and of an offset; limits the effect of few utterances
 MIN_OFFSET = -10.0
 
 
 def fit_temperature(logits: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The T for which softmax(logits / T) gives the truth the highest likelihood.
+    """Return the T for which softmax(logits / T) gives the true labels the highest likelihood.
 
-    A network trained to the end says "99 %" where it is right nine times in ten. Dividing its logits by one number
-    above 1 softens all answers alike, and no class overtakes another; the number is fitted on utterances that were
-    not trained on. What is minimised, in log T, is the negative log-likelihood with a log-normal prior on T: among
-    hundreds of utterances the prior is not felt, among thirty it keeps T within reason.
+    A fully trained network is overconfident. Division of its logits by T > 1 softens all probabilities and keeps the
+    order of the classes. The log-normal prior on T has no effect with hundreds of utterances, and keeps T moderate with
+    thirty.
 
     Args:
-        logits: float64 [n, 5]; rows of an absent modality are not among them.
+        logits: float64 [n, 5] of utterances that were not trained on, without rows of an absent modality.
         truth: int64 [n], indices into EMOTIONS.
 
     Returns:
-        T within SCALE_LIMITS, or 1.0 where there are no rows.
+        T within SCALE_LIMITS; 1.0 if there are no rows.
 
     Raises:
-        TrainingError: logits that are not finite.
+        TrainingError: a logit is not finite.
     """
     if not truth.size:
         return 1.0
@@ -57,16 +55,16 @@ def fit_confidence(
     """Return the slope and the offset for which sigmoid(slope * logit(probability) + offset) is best calibrated.
 
     They maximise the weighted likelihood of `right` under normal priors on log(slope) and on the offset, around 0. The
-    slope is positive and the offset at most 0, so that a probability of 0.5 or less is never sure (see
-    emotion.model.confidence).
+    slope is positive and the offset at most 0, so that a probability of 0.5 or less gives a confidence
+    of 0.5 or less (see emotion.model.confidence).
 
     Args:
-        probabilities: float64 [n], of the labels.
-        right: bool [n], whether the label was the truth.
+        probabilities: float64 [n], of the predicted labels.
+        right: bool [n], whether the predicted label is the true one.
         weights: float64 [n], 0 to 1.
 
     Returns:
-        Slope and offset; 1 and 0 where there are no answers.
+        Slope and offset; 1 and 0 if there are no predictions.
     """
     logits = logit(np.clip(probabilities, LOGIT_LIMIT, 1 - LOGIT_LIMIT))
 

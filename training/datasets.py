@@ -1,4 +1,4 @@
-"""Utterances as tensors: what the front-ends make of them, varied for training, whole for evaluation."""
+"""Datasets and batches: augmented segments of utterances for training, whole utterances for evaluation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,27 +28,27 @@ from training.corpora import Utterance
 from training.errors import TrainingError
 from training.recordings import Recordings
 
-EVALUATION_BATCH_SIZE = 32  # whole utterances
-SEGMENT_SAMPLES = 3 * SAMPLE_RATE  # samples; the source system's cut, three patches
-OTHER_EMOTION = -1  # target of an utterance of none of the five emotions
-GROUPED_BATCHES = 50  # batches whose examples are sorted by length together, so that little is padded
+EVALUATION_BATCH_SIZE = 32  # utterances
+SEGMENT_SAMPLES = 3 * SAMPLE_RATE  # 3 s, three patches, as in the source system
+OTHER_EMOTION = -1  # target of an utterance with none of the five emotions
+GROUPED_BATCHES = 50  # batches whose examples are sorted by length together, to reduce padding
 
 
 class Example(NamedTuple):
-    """One utterance, or one segment of it."""
+    """One utterance, or a segment of it."""
 
-    row: int  # in its set
+    row: int  # index in its dataset
     patches: NDArray[np.float32]  # [n, 96, 64]; n = 0 without audio
     tokens: NDArray[np.int64]  # [n]; n = 0 without text
-    speed: int  # index into SPEEDS: how fast the recording is played
+    speed: int  # index into SPEEDS: speed of the recording
     target: int  # index into EMOTIONS, or OTHER_EMOTION
 
 
 class Batch(NamedTuple):
-    """What EmotionModel takes, and the truth."""
+    """Inputs of EmotionModel, and the targets."""
 
-    row: Tensor  # int64 [batch], in the set
-    patches: Tensor  # float32 [patches of all, 96, 64]
+    row: Tensor  # int64 [batch], index in the dataset
+    patches: Tensor  # float32 [total patches, 96, 64]
     patch_counts: Tensor  # int64 [batch]
     input_ids: Tensor  # int64 [batch, longest]
     attention_mask: Tensor  # int64 [batch, longest]
@@ -57,10 +57,10 @@ class Batch(NamedTuple):
 
 
 def tokenise(utterances: Sequence[Utterance], tokenizer: text.WordPiece) -> list[NDArray[np.int64]]:
-    """Token ids of each utterance, int64 [n]; empty where it has no text.
+    """Return the token ids of each utterance: int64 [n]; empty without text.
 
     Raises:
-        TrainingError: a text that could not be served either.
+        TrainingError: the served front-end rejects a text.
     """
     tokens = []
     for utterance in utterances:
@@ -72,7 +72,7 @@ def tokenise(utterances: Sequence[Utterance], tokenizer: text.WordPiece) -> list
 
 
 class Utterances(Dataset[Example]):
-    """Whole utterances, exactly as they are served. Log-mel patches are computed at first use and kept."""
+    """Whole utterances, processed exactly as in serving. Log-mel patches are computed on first use and cached."""
 
     def __init__(
         self, utterances: Sequence[Utterance], recordings: Recordings, tokens: Sequence[NDArray[np.int64]]
@@ -99,10 +99,10 @@ class Utterances(Dataset[Example]):
 
 
 class Segments(Dataset[Example]):
-    """Training examples of one epoch: a random 3-second segment of each utterance, varied, now and then without its
-    audio or its text.
+    """Training examples of one epoch: a random 3-second segment of each utterance, augmented.
 
-    Everything random depends on (seed, epoch, index) alone, so that a resumed run repeats an undisturbed one.
+    A share of the utterances, `modality_dropout`, loses its audio or its text. All random numbers depend on (seed,
+    epoch, index) alone, so that a resumed run equals an uninterrupted one.
     """
 
     def __init__(
@@ -152,20 +152,20 @@ class Segments(Dataset[Example]):
         if self.augment:
             waveform = vary_waveform(change_speed(waveform, speed), random, self.time_stretch, self.pitch_shift)
         patches = audio.sound_patches(waveform)
-        if not len(patches):  # the segment lies in a long pause
+        if not len(patches):  # the segment lies in a pause
             patches = audio.sound_patches(change_speed(sound.waveform, speed))
         return mask_patches(vary_vocal_tract(patches, random), random) if self.augment else patches
 
 
 def no_patches() -> NDArray[np.float32]:
-    """The patches of an utterance without audio: float32 [0, 96, 64]."""
+    """Return the patches of an utterance without audio: float32 [0, 96, 64]."""
     return np.empty((0, *PATCH_SHAPE), np.float32)
 
 
 def _segment(waveform: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    """Three seconds from anywhere; of a shorter recording, all but a random beginning of at most one patch.
+    """Return three seconds at a random position, or a shorter recording without a random beginning of up to one patch.
 
-    Dropping a beginning moves the grid of patches, and so shows other patches of the same recording in each epoch.
+    Dropping a beginning shifts the grid of patches, so that each epoch has different patches of the same recording.
     """
     if waveform.size > SEGMENT_SAMPLES:
         start = int(random.integers(waveform.size - SEGMENT_SAMPLES + 1))
@@ -175,7 +175,7 @@ def _segment(waveform: NDArray[np.float32], random: np.random.Generator) -> NDAr
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Patches end to end, tokens padded to the longest."""
+    """Return a batch: patches are concatenated, tokens padded to the longest text."""
     longest = max(example.tokens.size for example in examples)
     input_ids = np.zeros((len(examples), longest), np.int64)
     attention_mask = np.zeros_like(input_ids)
@@ -194,7 +194,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 class LengthGroupedBatches:
-    """Batches of one epoch, in an order of (seed, epoch); within a group of batches, texts of like length meet."""
+    """Batch sampler of one epoch: a random order by (seed, epoch) that batches texts of similar length together."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> None:
         self.lengths = np.asarray(lengths)
@@ -217,18 +217,24 @@ class LengthGroupedBatches:
 
 
 def training_batches(segments: Segments, batch_size: int, workers: int) -> DataLoader[Example]:
-    """The batches of one epoch."""
+    """Return the batches of one epoch.
+
+    Args:
+        segments: the epoch's examples.
+        batch_size: examples in a batch.
+        workers: processes that prepare batches; 0 for the main process.
+    """
     lengths = [tokens.size for tokens in segments.source.tokens]
     batches = LengthGroupedBatches(lengths, batch_size, segments.seed, segments.epoch)
-    # A generator of its own: each iterator draws a seed for its workers, and Lightning makes fewer of them in a resumed
-    # run than in an undisturbed one; if they drew from torch's generator, dropout would go on with other masks.
+    # With its own generator: each iterator draws a seed, and Lightning makes fewer iterators in a resumed run. Draws
+    # from torch's generator would then change dropout.
     return DataLoader(
         segments, batch_sampler=batches, collate_fn=collate, num_workers=workers, generator=torch.Generator()
     )
 
 
 def evaluation_batches(utterances: Utterances, batch_size: int) -> DataLoader[Example]:
-    """All utterances once, those of like length together; `Batch.row` says which they are."""
+    """Return batches of all utterances, sorted by text length; `Batch.row` is the index of each utterance."""
     order = np.argsort([tokens.size for tokens in utterances.tokens], kind="stable").tolist()
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return DataLoader(utterances, batch_sampler=batches, collate_fn=collate)

@@ -145,10 +145,13 @@ def _pairs(spoken: Sequence[Utterance], fold: splits.Split, written: Sequence[Ut
     for part, count in PAIRS.items():
         speakers = [each for each in held_out if (each.speaker == last) == (part == "test")]
         for emotion in EMOTIONS:
-            heard = [each for each in speakers if each.emotion in HEARD_AS.get(emotion, (emotion,))]
-            read = [each for each in texts[part] if each.emotion == emotion]
+            spoken_rows = [each for each in speakers if each.emotion in HEARD_AS.get(emotion, (emotion,))]
+            written_rows = [each for each in texts[part] if each.emotion == emotion]
             for number in range(count // len(EMOTIONS)):
-                recording, text = heard[random.integers(len(heard))], read[random.integers(len(read))]
+                recording, text = (
+                    spoken_rows[random.integers(len(spoken_rows))],
+                    written_rows[random.integers(len(written_rows))],
+                )
                 pair = {
                     "id": f"{part}-{emotion}-{number}",
                     "audio": str(recording.audio),

@@ -1,5 +1,5 @@
-"""The one error of this room."""
+"""The error that training commands report to the user."""
 
 
 class TrainingError(ValueError):
-    """Something that the user can mend: a corpus, a setting, a run; the message says what and how."""
+    """The user can fix the cause: a corpus, a setting or a run; the message names the problem and the remedy."""

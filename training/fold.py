@@ -70,7 +70,7 @@ def train_fold(
     validation = data.part(split.validation)
     train = data.part((*split.train, *splits.others(data.corpus, split, settings.split)))
     learner = Learner(model, settings, train, validation, auxiliary_heads(settings, train, cache))
-    taught = [view for view in VIEWS if learner.taught(view)]
+    taught = [view for view in VIEWS if learner.trains(view)]
     for view in taught:
         model.head.temperature[VIEWS.index(view)] = 1.0
     seconds = run_trainer(learner, settings, directory, callbacks)

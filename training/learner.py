@@ -1,8 +1,7 @@
-"""The model as Lightning trains it: loss, schedules, and what is watched.
+"""Define the Lightning module: losses, learning-rate schedules, validation metrics.
 
-One model has three views (audio, text, fused), each with a loss of its own on the utterances that have what it needs;
-the sum is minimised. An epoch is the unit of everything: seeds, batches and checkpoints belong to one, so that a run
-that was killed and resumed repeats an undisturbed one.
+The model has three views (audio, text, fused). Each has a loss on the utterances with its modalities, and the sum is
+minimised. Seeds, batches and checkpoints belong to an epoch, so that a resumed run equals an uninterrupted one.
 """
 
 import math
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from emotion.labels import EMOTIONS
 from emotion.model import EmotionModel, Logits
+from emotion.progress import progress
 from training.auxiliary import AuxiliaryHeads
 from training.datasets import (
     EVALUATION_BATCH_SIZE,
@@ -36,12 +36,11 @@ from training.datasets import (
     training_batches,
 )
 from training.errors import TrainingError
-from training.progress import progress
 from training.settings import Settings
 
 MONITOR = "validation_macro_f1"
-WARM_UP_SHARE = 0.06  # share of the steps in which the learning rate rises; BERT's fine-tuning recipe
-MAX_GRADIENT_NORM = 1.0  # norm; BERT's fine-tuning recipe
+WARM_UP_SHARE = 0.06  # share of the steps with a rising learning rate; BERT's fine-tuning recipe
+MAX_GRADIENT_NORM = 1.0  # BERT's fine-tuning recipe
 
 
 def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
@@ -49,7 +48,7 @@ def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
 
     Args:
         targets: int64 [n], indices into EMOTIONS; OTHER_EMOTION is not counted.
-        power: 0 weighs all examples alike, 1 all classes (inverse frequency), 0.5 is half-way (its square root).
+        power: 0 weighs all examples equally, 1 all classes (inverse frequency), 0.5 is the square root of that.
     """
     counts = np.bincount(targets[targets != OTHER_EMOTION], minlength=len(EMOTIONS)).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
@@ -59,8 +58,8 @@ def class_weights(targets: NDArray[np.int64], power: float) -> Tensor:
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """Return the update of an exponential moving average.
 
-    The decay after n updates is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, so that
-    the first weights are soon forgotten.
+    The decay after n updates is min(decay, (1 + n) / (10 + n)), as in TensorFlow's ExponentialMovingAverage, which
+    reduces the influence of the first weights.
     """
 
     def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
@@ -74,7 +73,9 @@ class Learner(lightning.LightningModule):
     """EmotionModel with its training and validation sets.
 
     Attributes:
-        history: one dict per finished epoch; travels with the checkpoints.
+        history: metrics of each finished epoch; saved with Lightning's checkpoints.
+        parts: name -> parameters and learning rate of what is trained.
+        started_at: monotonic time of the start of training, moved back by the time before an interruption.
     """
 
     def __init__(
@@ -92,24 +93,28 @@ class Learner(lightning.LightningModule):
         self.train_set = train
         self.validation_set = validation
         self.history: list[dict[str, float]] = []
-        self.strict_loading = False  # checkpoints hold what is trained, not what stays as the start has it
+        self.strict_loading = False  # checkpoints contain trained parameters only
         self.freeze_epochs = settings.epochs if settings.only_fusion else settings.freeze_epochs
         self.register_buffer("weights", class_weights(train.targets, settings.class_weight_power), persistent=False)
         self.parts = self._choose_parts()
-        # a list hides the parameters from torch, which would register them twice
+        # in a list, because torch would register the parameters twice
         self._trained = [
             nn.ParameterList(parameter for parameters, _ in self.parts.values() for parameter in parameters)
         ]
         self.averaged: AveragedModel | None = None
         if settings.averaging:
             self.averaged = AveragedModel(self._trained[0], avg_fn=_moving_average(settings.averaging))
-        self.begun = time.monotonic()
+        self.started_at = time.monotonic()
         self._validated: list[tuple[Tensor, Tensor]] = []
         self._losses: list[float] = []
         self._cached_embeddings: dict[Utterances, TensorDataset] = {}
 
     def _choose_parts(self) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """Name -> parameters and learning rate, of what these examples can teach; everything else is frozen."""
+        """Return name -> parameters and learning rate of what the examples can train; freeze everything else.
+
+        Raises:
+            TrainingError: only the fusion is to be trained, and no utterance has both modalities.
+        """
         model, settings = self.model, self.settings
         has_audio = np.array([utterance.audio is not None for utterance in self.train_set.utterances])
         has_text = np.array([tokens.size > 0 for tokens in self.train_set.tokens])
@@ -129,7 +134,7 @@ class Learner(lightning.LightningModule):
             raise TrainingError("--only-fusion needs utterances with both audio and text; the training set has none")
         parts = {}
         for name, (modules, rate) in chosen.items():
-            # low-rank training has frozen what it leaves alone
+            # low-rank training has already frozen the large matrices
             parts[name] = [p for module in modules for p in module.parameters() if p.requires_grad], rate
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -138,15 +143,15 @@ class Learner(lightning.LightningModule):
                 parameter.requires_grad_(True)
         return parts
 
-    def taught(self, view: str) -> bool:
-        """Whether this training changes what a view answers."""
+    def trains(self, view: str) -> bool:
+        """Return whether this training changes the predictions of a view in VIEWS."""
         return {"fused": "fusion", "audio": "audio head", "text": "text head"}[view] in self.parts
 
     # -- batches
 
     @property
     def frozen(self) -> bool:
-        """Whether the encoders rest in this epoch."""
+        """Return whether the encoders are frozen in this epoch."""
         return self.current_epoch < self.freeze_epochs
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -157,7 +162,7 @@ class Learner(lightning.LightningModule):
             batches = LengthGroupedBatches(
                 [0] * len(embeddings), settings.batch_size, settings.seed, self.current_epoch
             )
-            # a generator of its own, as in training_batches
+            # with its own generator, as in training_batches
             return DataLoader(embeddings, batch_sampler=batches, generator=torch.Generator())
         segments = Segments(
             self.train_set,
@@ -177,7 +182,7 @@ class Learner(lightning.LightningModule):
         return evaluation_batches(self.validation_set, EVALUATION_BATCH_SIZE)
 
     def _embeddings(self, utterances: Utterances) -> TensorDataset:
-        """Return a dataset of (audio, has audio, mean of the tokens, has text, target) of each utterance."""
+        """Return a dataset of (audio embedding, has audio, mean token state, has text, target) of each utterance."""
         if utterances not in self._cached_embeddings:
             loader = evaluation_batches(utterances, EVALUATION_BATCH_SIZE)
             rows: dict[int, tuple[Tensor, ...]] = {}
@@ -206,7 +211,7 @@ class Learner(lightning.LightningModule):
     # -- steps
 
     def on_train_epoch_start(self) -> None:
-        """Seed what the epoch draws (dropout), and let the encoders rest or learn."""
+        """Seed the epoch's random numbers (dropout), and freeze or unfreeze the encoders."""
         lightning.seed_everything(self.settings.seed * 1000 + self.current_epoch, verbose=False)
         for name, (parameters, _) in self.parts.items():
             for parameter in parameters:
@@ -215,7 +220,11 @@ class Learner(lightning.LightningModule):
             module.train(not self.frozen)
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        """Loss of a batch."""
+        """Return the loss of a batch.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
         audio, has_audio, text, has_text, target = self._embed(batch)
         logits = self.model.head(audio, has_audio, text, has_text)
         loss = self._loss(logits, has_audio, has_text, target)
@@ -263,15 +272,15 @@ class Learner(lightning.LightningModule):
             self.averaged.update_parameters(self._trained[0])
 
     def on_validation_start(self) -> None:
-        """Validate the averaged weights."""
+        """Switch to the averaged weights."""
         self.swap_averaged()
 
     def on_validation_end(self) -> None:
-        """Go on with the weights that are trained."""
+        """Switch back to the trained weights."""
         self.swap_averaged()
 
     def swap_averaged(self) -> None:
-        """Exchange the weights and their moving average, if there is one."""
+        """Exchange the weights with their moving average, if there is one."""
         if self.averaged is not None:
             for current, average in zip(self._trained[0].parameters(), self.averaged.parameters(), strict=True):
                 current.data, average.data = average.data, current.data
@@ -283,7 +292,7 @@ class Learner(lightning.LightningModule):
         self._validated.append((logits.fused.float().cpu(), target.cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Figures of the epoch."""
+        """Compute, log and print the metrics of the epoch."""
         logits = torch.cat([logits for logits, _ in self._validated])
         truth = torch.cat([target for _, target in self._validated])
         self._validated.clear()
@@ -307,7 +316,10 @@ class Learner(lightning.LightningModule):
     # -- schedules
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; each part's rate rises, then falls linearly to zero. The encoders' begins when they begin to learn."""
+        """Return AdamW with a linear schedule for each part: the rate rises during WARM_UP_SHARE, then falls to zero.
+
+        The schedule of the encoders starts after their frozen epochs.
+        """
         settings = self.settings
         groups = [
             {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if parameter_decays else 0.0}
@@ -335,7 +347,7 @@ class Learner(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _groups(self) -> list[tuple[list[nn.Parameter], float, bool]]:
-        """Two groups a part: matrices, which decay, and vectors (biases, LayerNorm), which don't."""
+        """Return (parameters, learning rate, whether they decay) for the matrices and for the vectors of each part."""
         return [
             ([p for p in parameters if (p.ndim > 1) == matrices], rate, matrices)
             for parameters, rate in self.parts.values()
@@ -345,15 +357,15 @@ class Learner(lightning.LightningModule):
     # -- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what is trained and its moving average: VGGish alone has 288 MB."""
+        """Keep only trained parameters and their moving average: VGGish alone has 288 MB."""
         trained = {id(p) for parameters, _ in self.parts.values() for p in parameters}
         names = {name for name, p in self.named_parameters() if id(p) in trained or name.startswith("averaged.")}
         names.add("averaged.n_averaged")
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in names}
         checkpoint["history"] = self.history
-        checkpoint["seconds"] = time.monotonic() - self.begun
+        checkpoint["seconds"] = time.monotonic() - self.started_at
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The history up to here, and the time that it took."""
+        """Restore the history and the training time."""
         self.history = list(checkpoint["history"])
-        self.begun = time.monotonic() - checkpoint["seconds"]
+        self.started_at = time.monotonic() - checkpoint["seconds"]

@@ -1,7 +1,7 @@
-"""Low-rank updates (LoRA, Hu et al., 2021): large matrices rest, and two thin ones beside each learn.
+"""Train low-rank updates of large matrices (LoRA, Hu et al., 2021).
 
-Less memory and time for the optimiser, less to overfit with, and a difference to the start that fits into git
-(emotion/checkpoint/compact.py). VGGish's convolutions are small and learn in full.
+The optimiser needs less memory and time, overfitting decreases, and the update is small enough for git
+(emotion/checkpoint/compact.py). VGGish's convolutions are small and are trained in full.
 """
 
 from peft import LoraConfig, inject_adapter_in_model
@@ -14,7 +14,12 @@ AUDIO_MATRICES = ["embeddings.0", "embeddings.2"]
 
 
 def inject(model: EmotionModel, rank: int) -> None:
-    """Put thin matrices beside the large ones of both encoders, and freeze the large ones."""
+    """Add low-rank updates to the large matrices of both encoders, and freeze these matrices.
+
+    Args:
+        model: changed in place.
+        rank: of the updates.
+    """
     inject_adapter_in_model(_config(rank, TEXT_MATRICES), model.text_encoder)
     inject_adapter_in_model(_config(rank, AUDIO_MATRICES), model.vggish)
     for name, parameter in model.vggish.named_parameters():
@@ -23,7 +28,7 @@ def inject(model: EmotionModel, rank: int) -> None:
 
 
 def merge(model: EmotionModel) -> None:
-    """Add what the thin matrices learnt to the large ones, and take them away."""
+    """Add the low-rank updates to the large matrices, and remove the adapters; without adapters, do nothing."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
             module.merge()

@@ -1,4 +1,4 @@
-"""How good a set of answers is: accuracy, F1, recall, confusions, calibration, each figure with its uncertainty."""
+"""Compute metrics of predictions: accuracy, F1, recall, confusion matrix, calibration; with confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,17 +12,17 @@ from emotion.labels import EMOTIONS
 from training.errors import TrainingError
 from training.predictions import Predictions
 
-BINS = 15  # of the top probability, equally wide; Guo et al., 2017
-RESAMPLES = 1000
+BINS = 15  # of equal width, for the calibration error (Guo et al., 2017)
+RESAMPLES = 1000  # of the bootstrap
 MIN_SPEAKERS = 5  # with fewer, the bootstrap draws utterances instead of speakers
-SURE_CONFIDENCE = 0.9  # confidence from which an answer counts as sure: right nine times in ten
-TOLERANCE = 0.01  # of a row's sum: fp16 graphs round
+SURE_CONFIDENCE = 0.9  # confidence from which a prediction counts as sure: 90 % of such predictions should be right
+TOLERANCE = 0.01  # absolute, of the sum of probabilities; float16 graphs round
 _LABELS = range(len(EMOTIONS))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % interval."""
+    """A metric and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class; None where a figure is undefined (nothing to find, nothing found)."""
+    """Metrics of one class; None for an undefined metric (the class does not occur, or is never predicted)."""
 
     precision: float | None
     recall: float | None
@@ -41,7 +41,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Bin:
-    """The utterances whose top probability is in (low, high]; means are None where there are none."""
+    """The utterances whose highest probability is in (low, high]; means are None without utterances."""
 
     low: float
     high: float
@@ -52,7 +52,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Expected calibration error, the mean of |confidence - accuracy| over utterances, and what it is made of."""
+    """Expected calibration error, the mean of |confidence - accuracy| over utterances, and its bins."""
 
     error: float
     bins: tuple[Bin, ...]
@@ -60,12 +60,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class SureAnswers:
-    """The answers whose confidence is at least SURE_CONFIDENCE.
+    """The predictions whose confidence is at least SURE_CONFIDENCE.
 
     Attributes:
-        n: how many.
-        share: of all answers.
-        precision: share of them that are right; None where there are none.
+        n: their number.
+        share: of all predictions.
+        precision: share of them that are right; None without any.
     """
 
     n: int
@@ -75,19 +75,19 @@ class SureAnswers:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All figures of one classifier on one set of utterances.
+    """All metrics of one classifier on one set of utterances.
 
     Attributes:
-        n: utterances judged.
-        absent: utterances left out, as the classifier had nothing to go by.
+        n: number of utterances.
+        absent: number of utterances left out, because they lack the classifier's modality.
         weighted_f1: over classes by their support.
         macro_f1: over the classes that occur in the truth.
         uar: unweighted average recall, over the classes that occur in the truth.
         classes: by emotion.
         confusion: truth by decision, in the order of EMOTIONS.
         calibration: None for a classifier without probabilities.
-        sure: None where the confidence of the answers is not known.
-        resampled: what the intervals' bootstrap draws, "speakers" or "utterances".
+        sure: None if the confidence of the predictions is unknown.
+        resampled: unit of the bootstrap, "speakers" or "utterances".
     """
 
     n: int
@@ -103,22 +103,23 @@ class Metrics:
     resampled: str = "utterances"
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as dictionaries, lists and numbers, fit for JSON: no NaN."""
+        """Return the metrics as dictionaries, lists and numbers without NaN, for JSON."""
         return asdict(self)
 
 
 def of_view(predictions: Predictions, view: str, seed: int = 0) -> Metrics | None:
-    """Judge one view by its most probable class; rows without an answer (all zero) are left out.
+    """Return the metrics of one view; rows without a prediction (all zero) are left out.
 
     Args:
-        view: one of VIEWS.
+        predictions: of all views.
+        view: one of VIEWS; its most probable class is the predicted one.
         seed: of the bootstrap.
 
     Returns:
-        None where no row has an answer.
+        None if no row has a prediction.
 
     Raises:
-        TrainingError: a row is neither probabilities nor all zero.
+        TrainingError: a row contains neither probabilities nor only zeros.
     """
     probabilities = predictions.probabilities[view]
     present = answered(predictions, view)
@@ -144,19 +145,19 @@ def of_view(predictions: Predictions, view: str, seed: int = 0) -> Metrics | Non
 def of_decisions(
     truth: NDArray[np.int64], decided: NDArray[np.int64], seed: int = 0, speakers: Sequence[str | None] = ()
 ) -> Metrics:
-    """Judge a classifier that gives no probabilities, such as a baseline.
+    """Return the metrics of a classifier without probabilities, such as a baseline.
 
     Args:
-        truth: int64 [n], n > 0, indices into EMOTIONS.
-        decided: int64 [n], the same.
+        truth: int64 [n], n > 0, true classes as indices into EMOTIONS.
+        decided: int64 [n], predicted classes.
         seed: of the bootstrap.
-        speakers: of the utterances, where they are known.
+        speakers: of the utterances, if they are known.
     """
     return _judge(truth, decided, speakers, seed, 0, None)
 
 
 def answered(predictions: Predictions, view: str) -> NDArray[np.bool_]:
-    """Which rows of a view have an answer: bool [n]."""
+    """Return which rows of a view have a prediction: bool [n]."""
     return (predictions.probabilities[view] != 0).any(1)
 
 
@@ -199,7 +200,7 @@ def _defined(figure: np.float64) -> float | None:
 
 
 def _summaries(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Accuracy, weighted F1, macro F1 and UAR of confusion matrices: [..., 5, 5] -> [..., 4]."""
+    """Return accuracy, weighted F1, macro F1 and UAR of confusion matrices: int64 [..., 5, 5] -> float64 [..., 4]."""
     support, found = confusion.sum(-1), confusion.sum(-2)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     n, occurring = support.sum(-1), np.count_nonzero(support, axis=-1)
@@ -218,10 +219,10 @@ def _summaries(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _resample(confusion: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Confusion matrices of bootstrap samples: [5, 5] -> [RESAMPLES, 5, 5].
+    """Return confusion matrices of bootstrap samples: int64 [5, 5] -> int64 [RESAMPLES, 5, 5].
 
-    Drawing n utterances with replacement is one multinomial draw over the cells. Utterances count as independent:
-    the intervals hold for new utterances of the same speakers, and are narrower than for new speakers.
+    Drawing n utterances with replacement is one multinomial draw over the cells. Utterances count as independent, so
+    the intervals hold for new utterances of the same speakers; those for new speakers are wider.
     """
     n = confusion.sum()
     draws = np.random.default_rng(seed).multinomial(n, confusion.ravel() / n, RESAMPLES)
@@ -229,9 +230,9 @@ def _resample(confusion: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
 
 
 def _resample_speakers(confusions: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return confusion matrices of bootstrap samples that draw speakers: [speakers, 5, 5] -> [RESAMPLES, 5, 5].
+    """Return confusion matrices of bootstrap samples of speakers: int64 [speakers, 5, 5] -> int64 [RESAMPLES, 5, 5].
 
-    A speaker's utterances are alike, so intervals for new speakers need whole speakers drawn with replacement.
+    Utterances of one speaker are similar, so intervals for new speakers need speakers drawn with replacement.
     """
     count = len(confusions)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)

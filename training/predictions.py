@@ -1,4 +1,4 @@
-"""What a model answers to a set of utterances, asked here in torch or through a served Triton."""
+"""Predict utterances in torch or through a served Triton, and calibrate the predictions."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -15,28 +15,28 @@ from torch import Tensor
 
 from emotion.labels import EMOTIONS
 from emotion.model import VIEWS, EmotionModel, FusionHead, Probabilities, confidence, contradiction
+from emotion.progress import progress
 from training.calibration import fit_confidence, fit_temperature
 from training.corpora.table import Utterance
 from training.datasets import EVALUATION_BATCH_SIZE, Batch, Utterances, evaluation_batches
 from training.errors import TrainingError
 from training.files import write_atomically
-from training.progress import progress
 
-CONCURRENCY = 32  # requests under way at a served Triton; the ensemble's largest batch
+CONCURRENCY = 32  # concurrent requests to a served Triton; the ensemble's maximum batch size
 
 
 @dataclass
 class Predictions:
-    """Probabilities beside the truth.
+    """Predicted probabilities and true labels of utterances.
 
     Attributes:
         ids: utterance ids.
-        truth: int64 [n], indices into EMOTIONS.
-        probabilities: float64 [n, 5] of each view in VIEWS; a row is all zero where the modality is absent.
+        truth: int64 [n], true labels as indices into EMOTIONS.
+        probabilities: view -> float64 [n, 5]; the row of an absent modality is all zero.
         styles: "improvised", "scripted" or None for each utterance.
-        confidence: float64 [n] of the answer ("fused"), and of those that audio or text alone would get; 0 where there
-            is none. Views whose confidence is not known are left out.
-        speakers, groups: of each utterance, None where they are not known.
+        confidence: view -> float64 [n], confidence of the prediction with both modalities ("fused") or with one alone;
+            0 without a prediction. Views with unknown confidence are left out.
+        speakers, groups: of each utterance, None if unknown.
     """
 
     ids: list[str]
@@ -48,13 +48,13 @@ class Predictions:
     groups: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Fill in that speakers and groups are not known where none are given."""
+        """Set speakers and groups to None for each utterance if they are not given."""
         self.speakers = self.speakers or [None] * len(self.ids)
         self.groups = self.groups or [None] * len(self.ids)
 
     @classmethod
     def join(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Several sets end to end, such as the test sets of all folds."""
+        """Concatenate sets of predictions, such as those for the test sets of all folds."""
         return cls(
             [name for part in parts for name in part.ids],
             np.concatenate([part.truth for part in parts]),
@@ -70,7 +70,7 @@ class Predictions:
         )
 
     def select(self, chosen: NDArray[np.bool_]) -> "Predictions":
-        """Return the answers to some of the utterances.
+        """Return the predictions for some of the utterances.
 
         Args:
             chosen: bool [n].
@@ -87,7 +87,11 @@ class Predictions:
         )
 
     def save(self, path: Path) -> None:
-        """Write JSON, whole or not at all."""
+        """Write the predictions as JSON atomically.
+
+        Raises:
+            TrainingError: the file can't be written.
+        """
         record = {
             "ids": self.ids,
             "truth": self.truth.tolist(),
@@ -101,7 +105,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote."""
+        """Read predictions that `save` wrote."""
         record = json.loads(path.read_text())
         return cls(
             record["ids"],
@@ -114,10 +118,10 @@ class Predictions:
         )
 
     def without(self, modality: str) -> "Predictions":
-        """The answers to the same utterances had they come without "audio" or without "text".
+        """Return the predictions for the same utterances without "audio" or without "text".
 
-        No second pass is needed: by the model's definition the fused view is then the other modality's own. An
-        utterance that has nothing else keeps a row of zeros.
+        The fused view then equals the view of the other modality by definition, so the model is not run again. An
+        utterance without the other modality gets a row of zeros.
         """
         other = "text" if modality == "audio" else "audio"
         left = self.probabilities[other]
@@ -128,7 +132,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What the head takes: audio float32 [n, 128], text float32 [n, 256], and bool [n] each for which are present."""
+    """Inputs of the fusion head: audio float32 [n, 128], text float32 [n, 256], and bool [n] for presence of each."""
 
     audio: Tensor
     has_audio: Tensor
@@ -163,7 +167,7 @@ def embed(model: EmotionModel, utterances: Utterances) -> Embeddings:
 
 @dataclass(frozen=True)
 class EmbeddedUtterances:
-    """Utterances that a model's encoders have embedded, and the model's head."""
+    """Embeddings of utterances by a model's encoders, and the model's head."""
 
     head: FusionHead
     embeddings: Embeddings
@@ -175,7 +179,7 @@ class EmbeddedUtterances:
         return cls(model.head, embed(model, utterances), utterances.utterances)
 
     def answers(self) -> Predictions:
-        """Return what the head answers, with the temperatures and the confidence that it has now."""
+        """Return the head's predictions with its current temperatures and confidence."""
         has_audio, has_text = self.embeddings.has_audio, self.embeddings.has_text
         with torch.inference_mode():
             logits = self.head(self.embeddings.audio, has_audio, self.embeddings.text, has_text)
@@ -183,22 +187,22 @@ class EmbeddedUtterances:
         for view, present in (("fused", has_audio | has_text), ("audio", has_audio), ("text", has_text)):
             values = softmax(getattr(logits, view).double().cpu().numpy(), axis=-1)
             probabilities[view] = values * present.cpu().numpy()[:, None]
-        answers = _beside(self.utterances, probabilities)
+        answers = _with_truth(self.utterances, probabilities)
         coefficients = self.head.confidence.double().cpu()
         for view in VIEWS:
-            views = _alone(answers, view)
+            views = _confidence_inputs(answers, view)
             sure = confidence(*views, coefficients).numpy()
             answers.confidence[view] = sure * answers.probabilities[view].any(axis=1)
         return answers
 
 
 def predict(model: EmotionModel, utterances: Utterances) -> Predictions:
-    """The model's answers to whole utterances, on the device that it is on; its dropout is switched off."""
+    """Return the model's predictions for whole utterances, computed on its device; its dropout is switched off."""
     return EmbeddedUtterances.from_model(model, utterances).answers()
 
 
-def _alone(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tensor]:
-    """Return what `confidence` takes for the answer, or for that of the audio or of the text alone."""
+def _confidence_inputs(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tensor]:
+    """Return the inputs of `confidence` for predictions with both modalities, or with audio or text alone."""
     fused = torch.from_numpy(answers.probabilities[view])
     nothing = torch.zeros_like(fused)
     audio, text = (
@@ -209,16 +213,20 @@ def _alone(answers: Predictions, view: str) -> tuple[Probabilities, Tensor, Tens
 
 
 def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Predictions:
-    """The answers of the ensemble `emotion` at an endpoint (HOST:PORT of its gRPC), sent as any caller would.
+    """Return the predictions of a served ensemble `emotion`.
+
+    Args:
+        endpoint: HOST:PORT of its gRPC service.
+        utterances: sent with the client library.
 
     Raises:
-        TrainingError: an utterance got no answer; the message says which and why.
+        TrainingError: a request failed; the message names the utterance and the reason.
     """
     probabilities = {view: np.zeros((len(utterances), len(EMOTIONS))) for view in VIEWS}
     confidences = np.zeros(len(utterances))
     try:
         with EmotionClient(endpoint) as client, progress() as bar:
-            task = bar.add_task("asking the server", total=len(utterances))
+            task = bar.add_task("requesting predictions", total=len(utterances))
             for start in range(0, len(utterances), CONCURRENCY):
                 part = utterances[start : start + CONCURRENCY]
                 answers = client.analyze_many([SentUtterance(each.audio, each.text) for each in part], CONCURRENCY)
@@ -231,17 +239,17 @@ def predict_served(endpoint: str, utterances: Sequence[Utterance]) -> Prediction
                 bar.advance(task, len(part))
     except EmotionError as error:
         raise TrainingError(str(error)) from None
-    return replace(_beside(utterances, probabilities), confidence={"fused": confidences})
+    return replace(_with_truth(utterances, probabilities), confidence={"fused": confidences})
 
 
 def calibrate(sets: Sequence[EmbeddedUtterances], views: Collection[str]) -> None:
     """Fit temperatures and confidence on utterances that the models were not trained on.
 
-    The fused view weighs the calibrated views, so its own temperature is fitted after theirs, and the confidence last.
+    The fused view combines the calibrated views, so its temperature is fitted after theirs, and the confidence last.
 
     Args:
-        sets: their heads are changed in place, and all get the same temperatures and the same confidence.
-        views: those of VIEWS to fit; the others keep what they have.
+        sets: embedded utterances; all their heads get the same temperatures and the same confidence in place.
+        views: views to fit, a subset of VIEWS; the others are not changed.
     """
 
     def answer() -> Predictions:
@@ -265,15 +273,15 @@ def calibrate(sets: Sequence[EmbeddedUtterances], views: Collection[str]) -> Non
         rows = decided_by(answers)[view]
         probabilities = answers.probabilities[view][rows]
         right = probabilities.argmax(axis=1) == answers.truth[rows]
-        # contradicted answers are unsure anyway: those that nothing contradicts are to be calibrated
-        weights = 1.0 - contradiction(*_alone(answers, view)).numpy()[rows]
+        # contradiction already lowers the confidence, so uncontradicted predictions weigh most in the fit
+        weights = 1.0 - contradiction(*_confidence_inputs(answers, view)).numpy()[rows]
         set_all("confidence", view, torch.tensor(fit_confidence(probabilities.max(axis=1), right, weights)))
 
 
 def at_temperatures(predictions: Predictions, temperatures: Mapping[str, float]) -> Predictions:
-    """Return the answers with the logits of each view divided by a temperature once more.
+    """Return the predictions with the logits of each view divided by another temperature.
 
-    The fused view stays the weighting of the other views as they were. The confidence is left out.
+    The fused view still combines the other views as they were. The confidence is removed.
     """
     cooled = {view: values.copy() for view, values in predictions.probabilities.items()}
     decided = decided_by(predictions)
@@ -287,7 +295,7 @@ def at_temperatures(predictions: Predictions, temperatures: Mapping[str, float])
 
 
 def decided_by(predictions: Predictions) -> dict[str, NDArray[np.bool_]]:
-    """bool [n] of each view: the utterances that it alone decides."""
+    """Return for each view the utterances whose prediction it decides: bool [n]."""
     has_audio, has_text = (predictions.probabilities[view].any(axis=1) for view in ("audio", "text"))
     return {"fused": has_audio & has_text, "audio": has_audio, "text": has_text}
 
@@ -305,7 +313,7 @@ def _views(answer: EmotionResult) -> dict[str, list[float]]:
     }
 
 
-def _beside(utterances: Sequence[Utterance], probabilities: dict[str, NDArray[np.float64]]) -> Predictions:
+def _with_truth(utterances: Sequence[Utterance], probabilities: dict[str, NDArray[np.float64]]) -> Predictions:
     truth = np.array([EMOTIONS.index(utterance.emotion) for utterance in utterances], np.int64)
     return Predictions(
         [utterance.id for utterance in utterances],

@@ -1,6 +1,6 @@
-"""Every recording of a corpus, decoded once and kept in one memory-mapped file.
+"""Decode all recordings of a corpus once into a memory-mapped file.
 
-Decoding is the served front-end's (`emotion.decoding.decode`): what can't be served can't be trained on either.
+The decoder is the served one (`emotion.decoding.decode`), so training rejects the same recordings as serving.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from emotion import decoding
 from emotion.errors import InputError
 from emotion.files import open_atomically
 from emotion.loudness import NO_SOUND, find_sound
+from emotion.progress import progress
 from training.errors import TrainingError
 from training.files import write_atomically
-from training.progress import progress
 
-VERSION = 2  # of the cache's layout and of the decoder's output
+VERSION = 2  # of the cache; raise it when its layout or the decoder's output changes
 
 
 class Recordings:
-    """Waveforms by path: float32 [n], mono, 16 kHz, read from disk only where they are touched.
+    """Waveforms by path: float32 [n], mono at 16 kHz, memory-mapped.
 
     Attributes:
-        key: hash of the files' paths, sizes and times, to cache what is computed from them.
+        key: hash of the files' paths, sizes and times; a cache key for what is computed from them.
     """
 
     def __init__(self, waveforms: NDArray[np.float32], places: dict[str, tuple[int, int]], key: str = "") -> None:
@@ -36,7 +36,7 @@ class Recordings:
 
     @property
     def paths(self) -> list[Path]:
-        """All recordings."""
+        """Return the paths of all recordings."""
         return [Path(name) for name in self._places]
 
     def __getitem__(self, path: Path) -> NDArray[np.float32]:
@@ -45,14 +45,17 @@ class Recordings:
 
 
 def decode_all(paths: Iterable[Path], cache: Path) -> tuple[Recordings, dict[Path, str]]:
-    """Decode recordings, or find them decoded in the cache.
+    """Decode recordings, or read them from the cache.
 
     Args:
         paths: the recordings.
-        cache: a directory for the decoded recordings of each set (4 bytes a sample: 230 MB an hour).
+        cache: directory for the decoded recordings (4 bytes per sample, 230 MB per hour).
 
     Returns:
-        The waveforms, and for each recording that can't be decoded or has no sound the reason in a sentence.
+        The waveforms, and the reason for each recording that can't be decoded or has no sound.
+
+    Raises:
+        TrainingError: the cache can't be written.
     """
     paths = sorted(set(paths))
     key = hashlib.sha256(str(VERSION).encode())
@@ -91,7 +94,7 @@ def _decode(paths: list[Path], data: Path, index: Path) -> None:
                 bar.advance(task)
     except OSError as error:
         raise TrainingError(
-            f"{data.parent} can't take the decoded recordings ({error.strerror}); they need 4 bytes a sample "
-            "(230 MB an hour): make room, or choose another directory with --cache"
+            f"{data.parent} can't take the decoded recordings ({error.strerror}); they need 4 bytes per sample "
+            "(230 MB per hour): make room, or choose another directory with --cache"
         ) from None
     write_atomically(index, json.dumps({"places": places, "unreadable": unreadable}))

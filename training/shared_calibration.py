@@ -1,9 +1,9 @@
-"""Calibration of the folds of a run on each other's validation answers.
+"""Calibrate the folds of a run on each other's validation predictions.
 
-In a small corpus a fold may validate on one speaker, whose thirty answers are too few to fit a temperature on. So each
-fold is also calibrated on the validation answers of the other folds. A fold that validates on a speaker whom this fold
-tests is left out: no answer that calibrates a fold comes from a speaker whom the fold tests. The other folds' models
-may have been trained on these speakers.
+In a small corpus a fold may validate on one speaker, whose thirty predictions are too few to fit a temperature. Each
+fold is therefore also calibrated on the validation predictions of other folds. Folds that validate on a speaker whom
+this fold tests are excluded, so no tested speaker contributes to a fold's calibration. The models of the other folds
+may have been trained on the tested speakers.
 """
 
 import json
@@ -19,21 +19,21 @@ from training.splits import Split
 
 
 def calibrate_folds(folds: Sequence[tuple[Split, Path]], data: TrainingData) -> None:
-    """Calibrate each fold on its own validation answers and those of the folds that may help it.
+    """Calibrate each fold on its own validation predictions and those of other folds without its test speakers.
 
-    The configuration of a fold's checkpoint, its answers to the test utterances and its result.json are written anew,
-    unless it was calibrated on the same folds before.
+    Rewrites the configuration of the fold's checkpoint, its predictions.json and its result.json, in this order, unless
+    the fold was already calibrated on the same folds. An interrupted call can be repeated.
 
     Args:
-        folds: those that are trained, each with its directory.
+        folds: the trained folds, each with its directory.
         data: the corpus with its recordings.
 
     Raises:
-        CheckpointError: a checkpoint cannot be read or written.
-        TrainingError: a fold was trained by an earlier version, or the disk is full or refuses.
+        CheckpointError: a checkpoint can't be read or written.
+        TrainingError: a fold was trained by an earlier version, or a file can't be written.
     """
     speakers = {each.id: each.speaker for each in data.corpus.utterances}
-    validated: dict[Path, EmbeddedUtterances] = {}  # by the fold's directory
+    validated: dict[Path, EmbeddedUtterances] = {}  # by directory of the fold
 
     def may_help(helper: Split, helped: Split) -> bool:
         validating, tested = ({speakers[each] for each in ids} for ids in (helper.validation, helped.test))

@@ -1,9 +1,11 @@
-"""Who trains, who validates, who is tested: made from a corpus, saved with a run.
+"""Split a corpus into training, validation and test utterances.
 
-session     one fold for each session; the next session, in a circle, validates
-speaker     one fold for each speaker, or for groups of them; the first speaker of the next fold validates
-random      stratified by emotion; speakers are shared, as in many published figures
-published   the corpus's own
+| kind | folds |
+| --- | --- |
+| session | one for each session; the next session validates, the first one for the last fold |
+| speaker | one for each speaker or group of speakers; the first speaker of the next fold validates |
+| random | stratified by emotion; parts share speakers, as in many published results |
+| published | one, the corpus's own split |
 """
 
 import json
@@ -23,12 +25,12 @@ from training.files import write_atomically
 
 KINDS = ("session", "speaker", "random", "published")
 RANDOM_FOLDS = 5
-VALIDATION_FOLDS = 10  # one of them validates: 10 % of the training share
+VALIDATION_FOLDS = 10  # one of them validates: 10 % of what is not tested
 
 
 @dataclass(frozen=True)
 class Split:
-    """Utterance ids of the three parts, in the corpus's order.
+    """Utterance ids of the three parts of a fold, in the corpus's order.
 
     Raises:
         TrainingError: an utterance is in two parts.
@@ -38,7 +40,7 @@ class Split:
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
-    shares_speakers: bool  # a tested speaker is heard in training or validation, or a speaker is unknown
+    shares_speakers: bool  # a test speaker also trains or validates, or a speaker is unknown
 
     def __post_init__(self) -> None:
         name, count = Counter((*self.train, *self.validation, *self.test)).most_common(1)[0]
@@ -47,16 +49,16 @@ class Split:
 
 
 def make(corpus: Corpus, kind: str, folds: int | None = None, seed: int = 0) -> list[Split]:
-    """The folds of a kind of split; the same arguments always give the same folds.
+    """Return the folds of a split; equal arguments give equal folds.
 
     Args:
-        corpus: its utterances' speakers, sessions and published splits decide which kinds it can have.
+        corpus: speakers, sessions and published splits of its utterances determine which kinds are possible.
         kind: one of KINDS.
-        folds: for "speaker" groups of speakers (default: each speaker alone), for "random" parts (default 5).
-        seed: of what is drawn: random folds, and validation utterances where no speaker or session is set aside.
+        folds: number of speaker groups (default: one for each speaker) or of random parts (default: RANDOM_FOLDS).
+        seed: of random folds, and of validation utterances that no session or speaker defines.
 
     Raises:
-        TrainingError: the corpus can't be split so; the message names the kinds that it can have.
+        TrainingError: the corpus can't be split in this way; the message lists the possible kinds.
     """
     if kind not in KINDS:
         raise TrainingError(f"no split is called {kind!r}; there are {', '.join(KINDS)}")
@@ -87,7 +89,7 @@ _NEEDS = {
 
 
 def kinds(corpus: Corpus) -> tuple[str, ...]:
-    """The kinds of split that a corpus can have."""
+    """Return the kinds of split that are possible for a corpus, a subset of KINDS."""
     sessions = {utterance.session for utterance in corpus.utterances}
     speakers = {utterance.speaker for utterance in corpus.utterances}
     published = {utterance.split for utterance in corpus.utterances}
@@ -130,17 +132,17 @@ def others(corpus: Corpus, split: Split, kind: str) -> tuple[str, ...]:
 
 
 def warning(split: Split) -> str | None:
-    """What a reader of the split's figures must know about its speakers, if anything."""
+    """Return a warning that test speakers may occur in training, or None."""
     if not split.shares_speakers:
         return None
     return (
-        f"split {split.name} tests on speakers that are heard in training too, or that are unknown: "
-        "its figures may flatter the model, for new speakers are harder"
+        f"split {split.name} tests on speakers that also occur in training, or that are unknown: "
+        "its metrics may be better than those for new speakers"
     )
 
 
 def missing_classes(corpus: Corpus, split: Split) -> dict[str, list[str]]:
-    """The emotions without an example, for those of "train" and "test" that lack any."""
+    """Return the emotions without an example by part, for the parts "train" and "test" that lack any."""
     emotion = {utterance.id: utterance.emotion for utterance in corpus.utterances}
     missing = {}
     for part, ids in (("train", split.train), ("test", split.test)):
@@ -150,19 +152,19 @@ def missing_classes(corpus: Corpus, split: Split) -> dict[str, list[str]]:
 
 
 def save(split: Split, path: Path) -> None:
-    """Write a split as JSON, whole or not at all.
+    """Write a split as JSON atomically.
 
     Raises:
-        TrainingError: the disk is full or refuses.
+        TrainingError: the file can't be written.
     """
     write_atomically(path, json.dumps(asdict(split), indent=1, ensure_ascii=False) + "\n")
 
 
 def load(path: Path) -> Split:
-    """Read what `save` wrote.
+    """Read a split that `save` wrote.
 
     Raises:
-        TrainingError: it is missing or damaged.
+        TrainingError: the file is missing or damaged.
     """
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
@@ -171,7 +173,7 @@ def load(path: Path) -> Split:
     except OSError as error:
         raise TrainingError(f"the split {path} can't be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise TrainingError(f"{path} is not a saved split, or is damaged; make the split anew") from None
+        raise TrainingError(f"{path} is not a saved split, or is damaged; train the fold again") from None
 
 
 def _by_session(corpus: Corpus) -> list[Split]:
@@ -192,8 +194,8 @@ def _by_speaker(corpus: Corpus, folds: int | None) -> list[Split]:
     groups = [list(map(str, group)) for group in np.array_split(speakers, folds)]
     if len(groups[0]) + 1 == len(speakers):  # the first group is a largest one
         raise TrainingError(
-            f"{folds} folds of {len(speakers)} speakers leave nobody to train on: beside those tested and the one who "
-            f"validates, a third is needed; ask for {len(speakers)} folds"
+            f"{folds} folds of {len(speakers)} speakers leave no speaker to train on: the largest group tests, the "
+            f"last speaker validates; ask for {len(speakers)} folds"
         )
     splits = []
     for group, following in zip(groups, (*groups[1:], groups[0]), strict=True):
@@ -220,37 +222,41 @@ def _as_published(corpus: Corpus, seed: int) -> Split:
 
 
 def _tenth(utterances: Sequence[Utterance], seed: int) -> set[str]:
-    """Ids of a stratified 10 % of utterances."""
+    """Return the ids of a stratified 10 % of the utterances."""
     most = max(Counter(utterance.emotion for utterance in utterances).values())
     return _stratified(utterances, min(VALIDATION_FOLDS, most), seed)[0]
 
 
 def _stratified(utterances: Sequence[Utterance], folds: int, seed: int) -> list[set[str]]:
-    """Ids of each of `folds` parts, the emotions spread evenly over them."""
+    """Return the ids of each of `folds` parts with equal shares of the emotions.
+
+    Raises:
+        TrainingError: there are too few utterances.
+    """
     emotions = [utterance.emotion for utterance in utterances]
     most = max(Counter(emotions).values())
     if folds < 2 or most < folds:
         raise TrainingError(
             f"{len(utterances)} utterances, {most} of the most frequent emotion, are too few for {max(folds, 2)} "
-            "parts; bring more utterances or ask for fewer folds"
+            "parts; add utterances or ask for fewer folds"
         )
     drawing = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # an emotion with fewer examples than folds is missing_classes' to report
+        # missing_classes reports emotions with fewer examples than folds
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         parts = list(drawing.split(emotions, emotions))
     return [{utterances[index].id for index in indices} for _, indices in parts]
 
 
 def _split(corpus: Corpus, name: str, validation: set[str], test: set[str]) -> Split:
-    """The rest of the corpus trains."""
+    """Return a split in which the rest of the corpus trains."""
     rows = corpus.utterances
     tested = {row.speaker for row in rows if row.id in test}
-    heard = {row.speaker for row in rows if row.id not in test}
+    trained = {row.speaker for row in rows if row.id not in test}
     return Split(
         name,
         train=tuple(row.id for row in rows if row.id not in validation and row.id not in test),
         validation=tuple(row.id for row in rows if row.id in validation),
         test=tuple(row.id for row in rows if row.id in test),
-        shares_speakers=None in tested | heard or bool(tested & heard),
+        shares_speakers=None in tested | trained or bool(tested & trained),
     )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from emotion import audio
 from emotion.errors import reason_of
 from emotion.files import open_atomically
+from emotion.progress import progress
 from training.augmentation import SPEEDS, change_speed
 from training.errors import TrainingError
-from training.progress import progress
 from training.recordings import Recordings
 
 VERSION = 2  # of the cached features

@@ -106,7 +106,7 @@ def run_trainer(learner: Learner, settings: Settings, directory: Path, callbacks
             trainer.fit(learner, ckpt_path=last if last.exists() else None)
     except SystemExit:  # Lightning turns Ctrl-C into this
         raise KeyboardInterrupt from None
-    return time.monotonic() - learner.begun
+    return time.monotonic() - learner.started_at
 
 
 def _silence_lightning() -> None:

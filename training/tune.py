@@ -1,7 +1,7 @@
-"""`python -m training tune`: a search for learning rates and regularisation, by Optuna.
+"""Run `python -m training tune`: search learning rates and regularisation with Optuna.
 
-Trials are kept in OUTPUT/trials.db as they finish, so that the same command goes on after an interruption; hopeless
-ones are pruned after an epoch or two. Only validation utterances judge: the test set is not looked at.
+Finished trials are saved in OUTPUT/trials.db, so the same command resumes an interrupted search. Trials far below the
+median are pruned after an epoch or two. Only validation utterances score a trial; the test set is not used.
 """
 
 import json
@@ -26,20 +26,20 @@ from training.settings import Settings
 
 
 class Pruning(Callback):
-    """Reports each epoch's figure to the trial, and stops a hopeless one."""
+    """Callback that reports each epoch's score to the trial and stops a trial that Optuna prunes."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """After validation."""
+        """Report the score after validation."""
         self.trial.report(float(trainer.callback_metrics[MONITOR]), trainer.current_epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned
 
 
 def suggest(settings: Settings, trial: optuna.Trial) -> Settings:
-    """The settings of a trial. Rates are searched around the published recipes of BERT and AdamW."""
+    """Return the settings of a trial; ranges are around the published recipes of BERT and AdamW."""
     return replace(
         settings,
         text_lr=trial.suggest_float("text_lr", 1e-5, 1e-3, log=True),
@@ -53,7 +53,15 @@ def suggest(settings: Settings, trial: optuna.Trial) -> Settings:
 
 
 def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, console: Console) -> Path:
-    """Run trials until there are `trials`, and write the best settings.
+    """Run trials until `trials` are finished, and write the best settings.
+
+    Args:
+        settings: of all trials, apart from the searched ones.
+        output: directory of the search.
+        cache: directory for tables, decoded recordings and the teacher's features.
+        fold: number of the fold whose validation utterances score the trials, from 1.
+        trials: total number, including finished ones.
+        console: prints the progress.
 
     Returns:
         The path of best.json: Settings as JSON.
@@ -77,7 +85,7 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         load_if_exists=True,
     )
 
-    # begun anew with another seed each time, as a resumed search would otherwise repeat its first suggestions
+    # a new seed for each call, because a resumed search would otherwise repeat its first suggestions
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(study.get_trials(deepcopy=False)))
 
     def objective(trial: optuna.Trial) -> float:
@@ -86,13 +94,13 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
         try:
             return train_fold(suggest(settings, trial), split, data, start, directory, cache, [Pruning(trial)])
         finally:
-            shutil.rmtree(directory, ignore_errors=True)  # a checkpoint of each would fill the disk
+            shutil.rmtree(directory, ignore_errors=True)  # a checkpoint of each trial would fill the disk
 
     def finished() -> list[optuna.trial.FrozenTrial]:
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         return study.get_trials(deepcopy=False, states=states)
 
-    for left in output.glob("trial-*"):  # by a search that was killed
+    for left in output.glob("trial-*"):  # left by a killed search
         shutil.rmtree(left)
     while len(finished()) < trials:
         study.optimize(objective, n_trials=1)

@@ -1,4 +1,4 @@
-"""What the tests of runs share: small corpora of one's own, and the command as a user gives it."""
+"""Helpers for tests of training runs: small corpora, and the command as a user starts it."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Speech from text with eSpeak NG, whose library and data come with the package espeakng-loader."""
+"""Synthesise speech with eSpeak NG, whose library and data come with the package espeakng-loader."""
 
 import _ctypes
 import ctypes

@@ -1,4 +1,4 @@
-"""Augmentation stays within what it promises."""
+"""Test the ranges and the repeatability of augmentation."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "SNR_RANGE", (200.0, 200.0))
 
 
-def test_waveforms_stay_float32_and_the_input_as_it_was() -> None:
+def test_vary_waveform_returns_float32_and_keeps_its_input() -> None:
     before = TONE.copy()
     for seed in range(10):
         varied = vary_waveform(TONE, np.random.default_rng(seed))
@@ -51,7 +51,7 @@ def test_waveforms_stay_float32_and_the_input_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
-def test_speed_changes_length_and_pitch(speed: float) -> None:
+def test_change_speed_changes_length_and_pitch(speed: float) -> None:
     changed = change_speed(TONE, speed)
     assert changed.dtype == np.float32
     assert TONE.size / changed.size == pytest.approx(speed, abs=1e-3)
@@ -109,7 +109,7 @@ def test_vary_waveform_with_both_depends_on_the_random_state_alone() -> None:
     assert first.size != other.size
 
 
-def test_noise_within_limits() -> None:
+def test_vary_waveform_adds_noise_within_its_limits() -> None:
     ratios = []
     for seed in range(200):
         noise = vary_waveform(TONE, np.random.default_rng(seed)) - TONE
@@ -117,11 +117,11 @@ def test_noise_within_limits() -> None:
     assert SNR_RANGE[0] - 0.2 <= min(ratios) < SNR_RANGE[0] + 3 and SNR_RANGE[1] - 3 < max(ratios) <= SNR_RANGE[1] + 0.2
 
 
-def test_silence_stays_silent() -> None:
+def test_vary_waveform_of_silence_is_silent() -> None:
     assert not vary_waveform(np.zeros(16000, np.float32), np.random.default_rng(1)).any()
 
 
-def test_masks_within_sizes() -> None:
+def test_mask_patches_stays_within_its_sizes() -> None:
     patches = np.random.default_rng(0).standard_normal((60, PATCH_FRAMES, MEL_BANDS)).astype(np.float32)
     before = patches.copy()
     masked = augmentation.mask_patches(patches, np.random.default_rng(1))
@@ -140,7 +140,7 @@ def test_masks_within_sizes() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.82, 0.9, 1.1, 1.22])
-def test_scale_frequencies_is_as_if_the_tone_had_another_pitch(factor: float) -> None:
+def test_scale_frequencies_equals_a_tone_of_another_pitch(factor: float) -> None:
     """A tone at f then lies in the band of f / factor."""
     scaled = scale_frequencies(log_mel_patches(tone(1000, 2.0)), factor)
     expected = log_mel_patches(tone(1000 / factor, 2.0))
@@ -157,7 +157,7 @@ def test_scale_frequencies_by_1_changes_nothing_and_by_others_stays_finite() -> 
     assert scale_frequencies(patches[:0], 1.1).shape == patches[:0].shape
 
 
-def test_vocal_tract_follows_the_random_numbers_and_stays_in_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vary_vocal_tract_depends_on_the_random_state_within_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
     factors: list[float] = []
     monkeypatch.setattr(augmentation, "scale_frequencies", lambda patches, factor: factors.append(factor))
     for seed in (*range(500), 0):
@@ -166,7 +166,7 @@ def test_vocal_tract_follows_the_random_numbers_and_stays_in_its_range(monkeypat
     assert 0.81 < min(factors) < 0.84 and 1.19 < max(factors) < 1.23
 
 
-def test_masks_follow_the_random_numbers() -> None:
+def test_mask_patches_depends_on_the_random_state() -> None:
     patches = np.random.default_rng(0).standard_normal((2, PATCH_FRAMES, MEL_BANDS)).astype(np.float32)
     first, again, other = (augmentation.mask_patches(patches, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

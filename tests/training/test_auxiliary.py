@@ -1,4 +1,4 @@
-"""The targets of the auxiliary heads: labels as published, and a teacher's features."""
+"""Test the targets and the losses of auxiliary heads."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_label_targets_without_any_label_are_rejected() -> None:
         label_targets([row("a"), row("b")])
 
 
-def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
+def test_loss_uses_each_modality_of_the_rows_that_have_it() -> None:
     torch.manual_seed(0)
     labels = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
     features = np.random.default_rng(0).standard_normal((5, 3, 4)).astype(np.float32)
@@ -53,7 +53,7 @@ def test_loss_counts_each_modality_of_the_rows_that_have_it() -> None:
     assert heads.loss(*rows, audio, no, text, unlabelled).item() == 0
 
 
-def test_teacher_tells_sounds_apart_and_keeps_its_features(tmp_path: Path) -> None:
+def test_teacher_features_differ_by_sound_and_are_cached(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.wav" for number in range(3)]
     waveforms = [tone(220, 1.0), tone(220, 1.0), tone(1760, 1.3, seed=3)]
     for path in paths:

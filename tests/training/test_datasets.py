@@ -1,4 +1,4 @@
-"""Examples are what is served, or what training makes of it, and depend on (seed, epoch, index) alone."""
+"""Test that examples equal served inputs, and depend on (seed, epoch, index) alone."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def same(one: Example, other: Example) -> bool:
 
 # without augmentation nothing varies in a recording that is shorter than one patch
 @pytest.mark.parametrize(("index", "augment"), [(0, True), (1, True), (2, True), (0, False), (1, False)])
-def test_a_segment_depends_on_seed_epoch_and_index_alone(utterances: Utterances, index: int, augment: bool) -> None:
+def test_segments_depend_on_seed_epoch_and_index_alone(utterances: Utterances, index: int, augment: bool) -> None:
     first = segments(utterances, augment=augment)
     expected = first[index]
     for other in (1, 0, 2):
@@ -81,7 +81,7 @@ def test_a_segment_depends_on_seed_epoch_and_index_alone(utterances: Utterances,
     assert not same(expected, segments(utterances, seed=2, augment=augment)[index])
 
 
-def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utterances: Utterances) -> None:
+def test_segments_with_time_stretch_and_pitch_shift_are_equal_in_workers(utterances: Utterances) -> None:
     def batches(workers: int, epoch: int = 0) -> list[Batch]:
         vocoded = Segments(utterances, 1, epoch, 0.0, True, time_stretch=0.1, pitch_shift=2.0)
         return list(training_batches(vocoded, 2, workers))
@@ -94,9 +94,7 @@ def test_segments_with_time_stretch_and_pitch_shift_are_the_same_in_workers(utte
         assert any(not torch.equal(a.patches, b.patches) for a, b in zip(alone, others, strict=True))
 
 
-def test_a_segment_is_played_at_the_speed_that_it_names(
-    utterances: Utterances, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segments_have_the_speed_that_they_report(utterances: Utterances, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "vary_waveform", lambda waveform, *_: waveform)
     for name in ("vary_vocal_tract", "mask_patches"):
         monkeypatch.setattr(datasets, name, lambda patches, _: patches)
@@ -116,7 +114,7 @@ def test_a_segment_is_played_at_the_speed_that_it_names(
     assert utterances[1].speed == UNCHANGED_SPEED
 
 
-def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(utterances: Utterances) -> None:
+def test_segments_without_augmentation_are_three_seconds_as_served(utterances: Utterances) -> None:
     path = utterances.utterances[0].audio
     assert path is not None
     sound = find_sound(utterances.recordings[path])
@@ -135,7 +133,7 @@ def test_without_augmentation_a_segment_is_three_seconds_of_the_sound_as_served(
     assert max(starts) - min(starts) > waveform.size / 4  # from anywhere
 
 
-def test_a_short_recording_keeps_its_patches_but_one_at_most(utterances: Utterances) -> None:
+def test_segments_of_a_short_recording_lose_at_most_one_patch(utterances: Utterances) -> None:
     medium = {len(segments(utterances, epoch=epoch, augment=False)[1].patches) for epoch in range(30)}
     assert medium == {1, 2}
     short = utterances[2].patches
@@ -144,7 +142,7 @@ def test_a_short_recording_keeps_its_patches_but_one_at_most(utterances: Utteran
         assert len(segments(utterances, epoch=epoch)[2].patches) >= 1
 
 
-def test_a_segment_in_a_long_pause_becomes_the_whole_recording(tmp_path: Path) -> None:
+def test_segments_in_a_long_pause_become_the_whole_recording(tmp_path: Path) -> None:
     path = tmp_path / "pause.wav"
     word, pause = tone(300, 0.5), np.zeros(20 * SAMPLE_RATE, np.float32)
     soundfile.write(path, np.concatenate([word, pause, word]), SAMPLE_RATE)
@@ -155,7 +153,7 @@ def test_a_segment_in_a_long_pause_becomes_the_whole_recording(tmp_path: Path) -
         assert len(segments(whole, epoch=epoch)[0].patches)
 
 
-def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
+def test_segments_in_a_pause_have_the_speed_that_they_report(
     utterances: Utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("vary_vocal_tract", "mask_patches"):
@@ -175,7 +173,7 @@ def test_a_segment_in_a_pause_is_played_at_the_speed_that_it_names_too(
     assert changed
 
 
-def test_modality_dropout_takes_one_at_the_given_rate_and_never_both(utterances: Utterances) -> None:
+def test_segments_with_modality_dropout_lose_one_modality_at_its_rate(utterances: Utterances) -> None:
     epochs = 1500
     lost = {"audio": 0, "text": 0}
     for epoch in range(epochs):
@@ -189,7 +187,7 @@ def test_modality_dropout_takes_one_at_the_given_rate_and_never_both(utterances:
         assert abs(count / epochs - 0.15) < 4 * np.sqrt(0.15 * 0.85 / epochs)
 
 
-def test_what_has_one_modality_keeps_it(utterances: Utterances) -> None:
+def test_segments_with_modality_dropout_keep_a_single_modality(utterances: Utterances) -> None:
     for epoch in range(20):
         dropping = segments(utterances, epoch=epoch, dropout=1.0)
         assert dropping[3].tokens.size and not len(dropping[3].patches)
@@ -197,13 +195,13 @@ def test_what_has_one_modality_keeps_it(utterances: Utterances) -> None:
         assert (len(dropping[0].patches) > 0) != (dropping[0].tokens.size > 0)
 
 
-def test_no_dropout_no_loss(utterances: Utterances) -> None:
+def test_segments_without_modality_dropout_keep_both_modalities(utterances: Utterances) -> None:
     for epoch in range(20):
         example = segments(utterances, epoch=epoch)[0]
         assert len(example.patches) and example.tokens.size
 
 
-def test_whole_utterances_are_what_is_served(utterances: Utterances, tokenizer: WordPiece) -> None:
+def test_utterances_equal_the_served_inputs(utterances: Utterances, tokenizer: WordPiece) -> None:
     for index, utterance in enumerate(utterances.utterances):
         example = utterances[index]
         assert (example.row, EMOTIONS[example.target]) == (index, utterance.emotion)
@@ -216,12 +214,12 @@ def test_whole_utterances_are_what_is_served(utterances: Utterances, tokenizer: 
         assert same(example, utterances[index])  # from memory
 
 
-def test_a_text_that_could_not_be_served_is_refused(tokenizer: WordPiece) -> None:
+def test_tokenise_of_a_text_that_serving_rejects_is_rejected(tokenizer: WordPiece) -> None:
     with pytest.raises(TrainingError, match=r"utterance novel: TEXT has \d+ tokens; at most 512 are accepted"):
         tokenise([Utterance("novel", None, "word " * 600, "neutral")], tokenizer)
 
 
-def test_a_batch_holds_its_examples(utterances: Utterances) -> None:
+def test_collate_keeps_each_example(utterances: Utterances) -> None:
     examples = [utterances[index] for index in (3, 0, 4, 2)]
     batch = collate(examples)
     assert batch.row.tolist() == [3, 0, 4, 2]
@@ -240,12 +238,12 @@ def test_a_batch_holds_its_examples(utterances: Utterances) -> None:
     assert batch.input_ids.shape[1] == max(example.tokens.size for example in examples)
 
 
-def test_a_batch_without_any_text_or_audio(utterances: Utterances) -> None:
+def test_collate_without_text_or_audio_is_empty(utterances: Utterances) -> None:
     assert collate([utterances[4]]).input_ids.shape == (1, 0)
     assert collate([utterances[3]]).patches.shape == (0, *PATCH_SHAPE)
 
 
-def test_batches_visit_everyone_once_in_another_order_each_epoch() -> None:
+def test_length_grouped_batches_contain_each_example_once_in_a_new_order() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 1000).tolist()
     orders = []
     for epoch in range(3):
@@ -260,7 +258,7 @@ def test_batches_visit_everyone_once_in_another_order_each_epoch() -> None:
     assert {frozenset(batch) for batch in orders[0]} != {frozenset(batch) for batch in orders[1]}
 
 
-def test_batches_pad_less_than_a_random_order() -> None:
+def test_length_grouped_batches_pad_less_than_a_random_order() -> None:
     lengths = np.random.default_rng(0).integers(1, 60, 1000)
 
     def padded(batches: list[list[int]]) -> int:
@@ -271,13 +269,13 @@ def test_batches_pad_less_than_a_random_order() -> None:
     assert padded(list(LengthGroupedBatches(lengths.tolist(), 8, 1, 0))) < 0.2 * padded(at_random)
 
 
-def test_batches_are_not_in_order_of_length() -> None:
+def test_length_grouped_batches_are_not_sorted_by_length() -> None:
     lengths = list(range(400))
     means = [np.mean(batch) for batch in LengthGroupedBatches(lengths, 8, 1, 0)]
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5
 
 
-def test_training_batches_leave_torchs_random_numbers_alone(utterances: Utterances) -> None:
+def test_training_batches_do_not_use_torchs_random_generator(utterances: Utterances) -> None:
     """Dropout masks must not depend on how many iterators were made, which a resumed run does otherwise."""
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -289,13 +287,13 @@ def test_training_batches_leave_torchs_random_numbers_alone(utterances: Utteranc
     assert sorted(row for batch in rows for row in batch) == [0, 1, 2, 3, 4]
 
 
-def test_workers_prepare_the_same_batches(utterances: Utterances) -> None:
+def test_training_batches_with_workers_are_equal(utterances: Utterances) -> None:
     alone, helped = (list(training_batches(segments(utterances, dropout=0.5), 2, workers)) for workers in (0, 2))
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_evaluation_visits_everyone_once_and_says_whom(utterances: Utterances, tmp_path: Path) -> None:
+def test_evaluation_batches_contain_each_row_once(utterances: Utterances, tmp_path: Path) -> None:
     seen = []
     for batch in evaluation_batches(utterances, 2):
         start = 0

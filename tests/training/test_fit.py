@@ -1,7 +1,6 @@
-"""`python -m training fit`: from a release to a report, through kills and faults, and with the same end.
+"""Test `python -m training fit` from a release to a report, with kills and faults.
 
-What brings a fault about at a chosen moment runs in the command's own process, before it (`code`); the rest is as
-users have it.
+Code that causes a fault at a chosen moment runs in the command's own process, before the command (`code`).
 """
 
 import json
@@ -92,7 +91,7 @@ def fitted(iemocap_release: Release, tmp_path_factory: pytest.TempPathFactory) -
 
 
 class TestFromReleaseToReport:
-    def test_each_view_learns_what_it_was_given_to_learn(self, fitted: Run) -> None:
+    def test_fit_trains_each_view_above_chance(self, fitted: Run) -> None:
         answers = Predictions.load(fitted.fold / "predictions.json")
         recall = {}
         for view in VIEWS:
@@ -102,11 +101,11 @@ class TestFromReleaseToReport:
         # from features that were drawn, after the two or three epochs in which the text is learnt; chance is 0.2
         assert recall["audio"] > 0.3, recall
 
-    def test_the_corpus_is_accounted_for(self, fitted: Run, iemocap_release: Release) -> None:
+    def test_fit_prints_kept_and_dropped_utterances(self, fitted: Run, iemocap_release: Release) -> None:
         assert f"iemocap: {len(iemocap_release.kept)} utterances kept" in fitted.printed
         assert "no majority among the annotators" in fitted.printed
 
-    def test_the_report_has_the_three_views_and_the_reference(self, fitted: Run) -> None:
+    def test_fit_report_has_the_three_views_and_the_reference(self, fitted: Run) -> None:
         page = (fitted.output / "report.html").read_text()
         record = json.loads((fitted.output / "report.json").read_text())
         assert str(fitted.output / "report.html") in fitted.printed.replace("\n", "")
@@ -121,7 +120,7 @@ class TestFromReleaseToReport:
         assert any("1 of 5 folds were run" in warning for warning in record["warnings"])
         assert len(record["run"]["folds"][0]["history"]) == 7
 
-    def test_the_checkpoint_is_whole_and_says_what_it_is(self, fitted: Run) -> None:
+    def test_fit_checkpoint_is_complete_and_described(self, fitted: Run) -> None:
         checkpoint = checkpoints.load(fitted.fold / "checkpoint")
         begun = checkpoints.load(fitted.output / "start")
         assert begun.config.untrained == ["vggish", "fusion"]
@@ -137,7 +136,7 @@ class TestFromReleaseToReport:
         assert all(pair != [1.0, 0.0] for pair in result["confidence"].values())
         assert not (fitted.fold / "state").exists()
 
-    def test_no_speaker_crosses(self, fitted: Run, iemocap_release: Release) -> None:
+    def test_fit_parts_share_no_speaker(self, fitted: Run, iemocap_release: Release) -> None:
         split = splits.load(fitted.fold / "split.json")
         speaker = {turn.id: turn.speaker for turn in iemocap_release.kept}
         heard = [{speaker[name] for name in part} for part in (split.train, split.validation, split.test)]
@@ -146,14 +145,14 @@ class TestFromReleaseToReport:
         assert {*split.train, *split.validation, *split.test} == set(speaker)
         assert Predictions.load(fitted.fold / "predictions.json").ids == list(split.test)
 
-    def test_settings_are_saved(self, fitted: Run, iemocap_release: Release) -> None:
+    def test_fit_saves_its_settings(self, fitted: Run, iemocap_release: Release) -> None:
         saved = json.loads((fitted.output / "settings.json").read_text())
         assert (saved["root"], saved["split"], saved["lora_rank"]) == (str(iemocap_release.root), "session", 4)
 
-    def test_logs_for_tensorboard(self, fitted: Run) -> None:
+    def test_fit_writes_tensorboard_logs(self, fitted: Run) -> None:
         assert list((fitted.fold / "tensorboard").glob("events.out.tfevents.*"))
 
-    def test_again_is_done_at_once_and_other_settings_are_refused(self, fitted: Run) -> None:
+    def test_fit_again_is_skipped_and_rejects_other_settings(self, fitted: Run) -> None:
         before = json.loads((fitted.output / "report.json").read_text())
         digest = checkpoints.digest(fitted.fold / "checkpoint")
         again = forked(*fitted.command)
@@ -247,7 +246,7 @@ def killed(command: list[str | Path], code: str | None) -> None:
 
 
 class TestKilled:
-    def test_at_four_moments_it_ends_as_an_undisturbed_run(
+    def test_fit_killed_four_times_equals_an_uninterrupted_run(
         self, sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
     ) -> None:
         command = quick(sayings, checkpoint_directory, tmp_path / "run")
@@ -271,7 +270,9 @@ class TestKilled:
         assert "epoch 3:" not in done.stderr  # training had ended
         same(tmp_path / "run", undisturbed)
 
-    def test_with_audio_resting_encoders_and_modality_dropout(self, checkpoint_directory: Path, tmp_path: Path) -> None:
+    def test_fit_killed_with_audio_frozen_encoders_and_modality_dropout_resumes(
+        self, checkpoint_directory: Path, tmp_path: Path
+    ) -> None:
         manifest = write_manifest(tmp_path / "corpus" / "both.jsonl", add_tones(text_rows(5), tmp_path / "corpus"))
         options = ["--epochs", "4", "--freeze-epochs", "2", "--modality-dropout", "0.5", "--folds", "3"]
         command = quick(manifest, checkpoint_directory, tmp_path / "killed", *options)
@@ -284,7 +285,7 @@ class TestKilled:
         shutil.rmtree(tmp_path / "killed")
 
     @pytest.mark.parametrize(("averaging", "chosen"), [("0", 1), ("0.5", 2)])
-    def test_a_training_that_had_stopped_early_stays_stopped(
+    def test_fit_killed_after_early_stopping_stays_stopped(
         self, sayings: Path, checkpoint_directory: Path, tmp_path: Path, averaging: str, chosen: int
     ) -> None:
         """The best epoch is chosen, or the last one of averaged weights."""
@@ -300,7 +301,7 @@ class TestKilled:
         assert len(result["history"]) == 2 and result["chosen_epoch"] == chosen
 
 
-def test_interrupted_it_says_how_to_go_on(
+def test_fit_interrupted_prints_how_to_resume(
     sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     command = quick(sayings, checkpoint_directory, tmp_path / "run")
@@ -317,7 +318,7 @@ def test_interrupted_it_says_how_to_go_on(
 # -- faults
 
 
-def test_a_full_disk_keeps_the_last_whole_state(
+def test_fit_on_a_full_disk_keeps_the_last_whole_state(
     sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """First where the state does not fit, then where the state does but the finished checkpoint doesn't."""
@@ -339,14 +340,16 @@ def test_a_full_disk_keeps_the_last_whole_state(
     same(tmp_path / "run", undisturbed)
 
 
-def test_no_room_for_the_start(sayings: Path, tmp_path: Path) -> None:
+def test_fit_without_room_for_the_start_names_its_directory(sayings: Path, tmp_path: Path) -> None:
     command = ["fit", "--corpus", "manifest", "--root", str(sayings), "--output", str(tmp_path / "run")]
     error = error_of(forked(*command, "--cache", tmp_path, largest_file=100_000_000))
     assert f"{tmp_path / 'run' / 'start'} can't be written" in error and "File too large" in error
     assert not (tmp_path / "run" / "start").exists()
 
 
-def test_a_loss_that_is_no_number_loses_nothing(sayings: Path, checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_fit_with_a_loss_that_is_not_finite_keeps_finished_epochs(
+    sayings: Path, checkpoint_directory: Path, tmp_path: Path
+) -> None:
     options = ["--text-lr", "1e30", "--head-lr", "1e30", "--freeze-epochs", "0", "--batch-size", "40"]
     command = quick(sayings, checkpoint_directory, tmp_path / "run", *options)
     error = error_of(forked(*command))
@@ -356,7 +359,7 @@ def test_a_loss_that_is_no_number_loses_nothing(sayings: Path, checkpoint_direct
     assert len(state["history"]) == 1
 
 
-def test_a_class_without_examples_is_told_and_trained_without(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_fit_with_a_class_without_examples_warns_and_trains(checkpoint_directory: Path, tmp_path: Path) -> None:
     rows = [row for row in text_rows(6) if row["emotion"] != "sadness"]
     manifest = write_manifest(tmp_path / "four.jsonl", rows)
     done = forked(*quick(manifest, checkpoint_directory, tmp_path / "run", "--epochs", "1"))
@@ -372,7 +375,7 @@ def test_a_class_without_examples_is_told_and_trained_without(checkpoint_directo
     assert config.confidence["audio"] == config.confidence["fused"] == [1.0, 0.0]
 
 
-def test_a_corrupt_recording_is_named_or_left_out(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_fit_with_a_corrupt_recording_names_it_or_skips_it(checkpoint_directory: Path, tmp_path: Path) -> None:
     rows = add_tones(text_rows(4), tmp_path)
     corrupt = tmp_path / rows[3]["audio"]
     corrupt.write_bytes(corrupt.read_bytes()[:5000])
@@ -393,7 +396,7 @@ def test_a_corrupt_recording_is_named_or_left_out(checkpoint_directory: Path, tm
     assert record["run"]["dropped"] == {"recording can't be decoded": 1}
 
 
-def test_the_saved_checkpoint_gives_the_reported_answers(sayings: Path, undisturbed: Path) -> None:
+def test_fit_checkpoint_gives_the_reported_predictions(sayings: Path, undisturbed: Path) -> None:
     fold = undisturbed / "random-1"
     checkpoint = checkpoints.load(fold / "checkpoint")
     wanted = splits.load(fold / "split.json").test

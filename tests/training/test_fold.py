@@ -1,4 +1,4 @@
-"""Training of one fold: the targets of its auxiliary heads."""
+"""Test the auxiliary heads of a fold."""
 
 from pathlib import Path
 

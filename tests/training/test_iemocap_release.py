@@ -1,4 +1,4 @@
-"""The made release is what tests take it for: speech, in IEMOCAP's formats, repeatable, and with something to learn."""
+"""Test the synthetic IEMOCAP release: speech, published formats, repeatable, and learnable."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def waveforms(iemocap_release: Release) -> list[NDArray[np.float32]]:
 
 
 @pytest.mark.parametrize("voice", ["en-us+f3", "en-us+m7"])  # with breath, roughness and echo, and without
-def test_a_sentence_sounds_the_same_whatever_was_said_before(voice: str) -> None:
+def test_speech_does_not_depend_on_earlier_sentences(voice: str) -> None:
     first, rate = synthesise(TEXT, voice, **USUAL)
     synthesise("Something else!", "en-us+f1", rate=300, pitch=90, pitch_range=0, volume=40)
     second, _ = synthesise(TEXT, voice, **USUAL)
@@ -51,7 +51,7 @@ def test_a_sentence_sounds_the_same_whatever_was_said_before(voice: str) -> None
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_sentence_sounds_the_same_in_every_process() -> None:
+def test_speech_is_equal_in_every_process() -> None:
     """eSpeak NG seeds its noise from the clock."""
     here, _ = synthesise(TEXT, "en-us+f3", **USUAL)
     code = f"from speech import synthesise\nprint(synthesise({TEXT!r}, 'en-us+f3', **{USUAL!r})[0].tobytes().hex())"
@@ -61,7 +61,7 @@ def test_a_sentence_sounds_the_same_in_every_process() -> None:
     assert bytes.fromhex(done.stdout) == here.tobytes()
 
 
-def test_every_parameter_is_heard() -> None:
+def test_speech_changes_with_each_parameter() -> None:
     def spoken(**changes: int) -> NDArray[np.float32]:
         return synthesise(TEXT, "en-us+m3", **USUAL | changes)[0]
 
@@ -94,7 +94,7 @@ def _pitch_spread(waveform: NDArray[np.float32]) -> float:
     return float(np.subtract(*np.percentile(pitches, [75, 25])) / np.median(pitches))
 
 
-def test_language_that_is_not_there() -> None:
+def test_speech_in_an_unknown_language_is_rejected() -> None:
     with pytest.raises(RuntimeError, match="eSpeak NG has no voice 'xx-none'"):
         synthesise(TEXT, "xx-none", **USUAL)
 
@@ -102,14 +102,14 @@ def test_language_that_is_not_there() -> None:
 # --- formats
 
 
-def test_recordings_are_riff_pcm_16_bit_mono_16_khz(iemocap_release: Release, recordings: list[Path]) -> None:
+def test_release_recordings_are_riff_pcm_16_bit_mono_16_khz(iemocap_release: Release, recordings: list[Path]) -> None:
     assert len(recordings) == len(iemocap_release.turns)
     for path in recordings:
         about = soundfile.info(path)
         assert (about.format, about.subtype, about.channels, about.samplerate) == ("WAV", "PCM_16", 1, 16_000)
 
 
-def test_layout(iemocap_release: Release) -> None:
+def test_release_has_the_published_layout(iemocap_release: Release) -> None:
     assert [path.name for path in sorted(iemocap_release.root.iterdir())] == [f"Session{n}" for n in range(1, 6)]
     for number in range(1, 6):
         session = iemocap_release.root / f"Session{number}"
@@ -119,7 +119,7 @@ def test_layout(iemocap_release: Release) -> None:
         assert sorted(path.name for path in session.glob("sentences/wav/*")) == names
 
 
-def test_files_read_like_the_published_ones(iemocap_release: Release) -> None:
+def test_release_files_have_the_published_format(iemocap_release: Release) -> None:
     session = iemocap_release.root / "Session1" / "dialog"
     turn = next(turn for turn in iemocap_release.turns if turn.dialogue == "Ses01F_impro01")
     start, end = turn.seconds
@@ -130,7 +130,7 @@ def test_files_read_like_the_published_ones(iemocap_release: Release) -> None:
     assert transcript[0] == f"{turn.id} [{start:08.4f}-{end:08.4f}]: {turn.text}"
 
 
-def test_durations(waveforms: list[NDArray[np.float32]]) -> None:
+def test_release_durations_are_mostly_one_to_three_seconds(waveforms: list[NDArray[np.float32]]) -> None:
     seconds = np.array([waveform.size for waveform in waveforms]) / audio.SAMPLE_RATE
     assert np.mean((seconds >= 1) & (seconds <= 3)) > 0.8
     assert np.sum(seconds < 0.975) == 5
@@ -138,7 +138,7 @@ def test_durations(waveforms: list[NDArray[np.float32]]) -> None:
     assert 9 < seconds.max() < 13
 
 
-def test_speech_is_not_silence_nor_clipped(waveforms: list[NDArray[np.float32]]) -> None:
+def test_release_speech_is_neither_silent_nor_clipped(waveforms: list[NDArray[np.float32]]) -> None:
     for waveform in waveforms:
         assert np.abs(waveform).max() > 0.05  # the softest are sad
         assert np.mean(np.abs(waveform) > 0.99) < 0.001
@@ -147,7 +147,7 @@ def test_speech_is_not_silence_nor_clipped(waveforms: list[NDArray[np.float32]])
         assert np.std(np.log(np.sqrt(np.mean(frames**2, axis=1)) + 1e-4)) > 0.5
 
 
-def test_counts(iemocap_release: Release) -> None:
+def test_release_counts_are_as_documented(iemocap_release: Release) -> None:
     assert Counter(iemocap_release.emotions.values()) == {
         "neutral": 41,
         "frustration": 40,
@@ -159,7 +159,7 @@ def test_counts(iemocap_release: Release) -> None:
     assert iemocap_release.dropped == {"xxx": 20, "sur": 2, "fea": 1, "oth": 1, "dis": 1}
 
 
-def test_scripted_lines_repeat_in_every_session_and_improvised_ones_do_not(iemocap_release: Release) -> None:
+def test_release_repeats_scripted_lines_alone(iemocap_release: Release) -> None:
     lines: dict[str, list[Counter[str]]] = {"scripted": [], "improvised": []}
     for style, sessions in lines.items():
         for number in range(1, 6):
@@ -179,7 +179,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Release:
     return make(tmp_path_factory.mktemp("small"), 1)
 
 
-def test_same_seed_same_bytes(small: Release, tmp_path: Path) -> None:
+def test_release_with_the_same_seed_is_equal(small: Release, tmp_path: Path) -> None:
     releases = [small, make(tmp_path / "same", 1), make(tmp_path / "other", 1, seed=1)]
     contents = [
         {path.relative_to(release.root): path.read_bytes() for path in release.root.rglob("*") if path.is_file()}
@@ -190,7 +190,7 @@ def test_same_seed_same_bytes(small: Release, tmp_path: Path) -> None:
     assert len(small.kept) == 51
 
 
-def test_command_makes_the_same(small: Release, tmp_path: Path) -> None:
+def test_command_makes_the_same_release(small: Release, tmp_path: Path) -> None:
     script = Path(__file__).parent / "iemocap_release.py"
     command = [sys.executable, str(script), str(tmp_path), "--utterances", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -205,14 +205,14 @@ def test_command_makes_the_same(small: Release, tmp_path: Path) -> None:
 # --- something to learn, from either modality alone, on speakers that were not heard before
 
 
-def test_emotion_can_be_heard(iemocap_release: Release, waveforms: list[NDArray[np.float32]]) -> None:
+def test_release_emotions_differ_in_sound(iemocap_release: Release, waveforms: list[NDArray[np.float32]]) -> None:
     frames = [audio.log_mel_patches(waveform).reshape(-1, audio.MEL_BANDS) for waveform in waveforms]
     features = np.array([np.concatenate([bands.mean(axis=0), bands.std(axis=0)]) for bands in frames])
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
     assert _leave_one_session_out(iemocap_release, features, classifier) > 0.8
 
 
-def test_emotion_can_be_read(iemocap_release: Release) -> None:
+def test_release_emotions_differ_in_text(iemocap_release: Release) -> None:
     texts = np.array([turn.text for turn in iemocap_release.kept])
     classifier = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000))
     assert _leave_one_session_out(iemocap_release, texts, classifier) > 0.8

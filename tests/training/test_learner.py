@@ -1,4 +1,4 @@
-"""What learns, what rests, how fast, and by which loss."""
+"""Test what is trained and frozen, the learning rates, and the losses."""
 
 import math
 import time
@@ -102,17 +102,17 @@ class TestClassWeights:
     TARGETS = np.array([0] * 8 + [1] * 2 + [2] * 2 + [4] * 4)  # no sadness
 
     @pytest.mark.parametrize(("power", "relative"), [(0, [1, 1, 1, 0, 1]), (1, [1, 4, 4, 0, 2])])
-    def test_powers(self, power: float, relative: list[float]) -> None:
+    def test_class_weights_follow_the_power(self, power: float, relative: list[float]) -> None:
         weights = class_weights(self.TARGETS, power)
         torch.testing.assert_close(weights / weights[0], torch.tensor(relative, dtype=torch.float32))
 
-    def test_half_way(self) -> None:
+    def test_class_weights_of_power_one_half_are_square_roots(self) -> None:
         weights = class_weights(self.TARGETS, 0.5)
         assert weights[1] / weights[0] == pytest.approx(2.0)  # the square root of 4
         assert weights[3] == 0 and weights.dtype == torch.float32
 
     @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
-    def test_mean_one_over_the_examples(self, power: float) -> None:
+    def test_class_weights_have_mean_one_over_the_examples(self, power: float) -> None:
         assert class_weights(self.TARGETS, power)[self.TARGETS].mean().item() == pytest.approx(1.0)
 
 
@@ -126,7 +126,7 @@ class Rates(lightning.Callback):
         self.seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
 
-def test_rates_warm_up_and_fall_to_zero_and_encoders_wait(model: EmotionModel) -> None:
+def test_learning_rates_warm_up_fall_to_zero_and_wait_for_frozen_encoders(model: EmotionModel) -> None:
     rates = Rates()
     teaching = learner(model, "bbbbbbbb", epochs=10, freeze_epochs=4, batch_size=1, text_lr=1e-5, head_lr=1e-3)
     # the schedule alone: VGGish need not compute for it
@@ -172,7 +172,7 @@ HEADS = {"head.text_projection", "head.audio_head", "head.text_head", "head.fusi
 ENCODERS = {"vggish", "text_encoder"}
 
 
-def test_encoders_rest_in_frozen_epochs_and_learn_after(model: EmotionModel) -> None:
+def test_encoders_are_frozen_in_frozen_epochs_and_trained_afterwards(model: EmotionModel) -> None:
     watch = Watch()
     done = fit(learner(model, "bbbbb", epochs=3, freeze_epochs=2, batch_size=5), watch)
     assert watch.epochs == [HEADS, HEADS, HEADS | ENCODERS]
@@ -190,30 +190,30 @@ def test_encoders_rest_in_frozen_epochs_and_learn_after(model: EmotionModel) -> 
     ],
 )
 @pytest.mark.parametrize("freeze_epochs", [0, 1])
-def test_what_has_nothing_to_learn_from_stays_bit_for_bit(
+def test_parts_without_examples_are_unchanged(
     model: EmotionModel, kinds: str, learns: set[str], freeze_epochs: int
 ) -> None:
     before = copy_of(model)
     done = fit(learner(model, kinds, epochs=1, freeze_epochs=freeze_epochs, batch_size=5, weight_decay=0.5))
     assert moved(before, model) == (learns - ENCODERS if freeze_epochs else learns)
-    assert done.taught("audio") == ("head.audio_head" in learns)
-    assert done.taught("text") == ("head.text_head" in learns)
-    assert not done.taught("fused")
+    assert done.trains("audio") == ("head.audio_head" in learns)
+    assert done.trains("text") == ("head.text_head" in learns)
+    assert not done.trains("fused")
 
 
-def test_only_fusion_leaves_everything_else_bit_for_bit(model: EmotionModel) -> None:
+def test_only_fusion_changes_the_fusion_alone(model: EmotionModel) -> None:
     before = copy_of(model)
     done = fit(learner(model, "bbbat", only_fusion=True, batch_size=5, weight_decay=0.5, head_lr=0.1))
     assert moved(before, model) == {"head.fusion"}
-    assert (done.taught("fused"), done.taught("audio"), done.taught("text")) == (True, False, False)
+    assert (done.trains("fused"), done.trains("audio"), done.trains("text")) == (True, False, False)
 
 
-def test_only_fusion_needs_both_modalities(model: EmotionModel) -> None:
+def test_only_fusion_without_both_modalities_is_rejected(model: EmotionModel) -> None:
     with pytest.raises(TrainingError, match="--only-fusion needs utterances with both audio and text"):
         learner(model, "aattt", only_fusion=True)
 
 
-def test_each_view_has_a_loss_of_its_own_on_the_utterances_that_have_what_it_needs(model: EmotionModel) -> None:
+def test_loss_of_each_view_uses_utterances_with_its_modalities(model: EmotionModel) -> None:
     teaching = learner(model, "bbattbbttt", label_smoothing=0.1)
     torch.manual_seed(0)
     fused, audio, text = torch.randn(3, 4, 5)
@@ -237,7 +237,7 @@ def test_each_view_has_a_loss_of_its_own_on_the_utterances_that_have_what_it_nee
     assert nothing.item() == 0 and nothing.requires_grad
 
 
-def test_embeddings_of_resting_encoders_give_the_models_own_logits(model: EmotionModel) -> None:
+def test_embeddings_of_frozen_encoders_give_the_models_logits(model: EmotionModel) -> None:
     teaching = learner(model, "batbb", freeze_epochs=1)
     model.eval()
     audio, has_audio, tokens, has_text, target = teaching._embeddings(teaching.train_set).tensors
@@ -249,7 +249,7 @@ def test_embeddings_of_resting_encoders_give_the_models_own_logits(model: Emotio
 
 
 @pytest.mark.parametrize("freeze_epochs", [0, 1])
-def test_a_loss_that_is_no_number_ends_training_with_a_sentence(model: EmotionModel, freeze_epochs: int) -> None:
+def test_training_step_with_a_loss_that_is_not_finite_is_rejected(model: EmotionModel, freeze_epochs: int) -> None:
     with torch.no_grad():
         next(model.head.text_head.parameters())[0, 0] = math.nan
     with pytest.raises(
@@ -258,10 +258,10 @@ def test_a_loss_that_is_no_number_ends_training_with_a_sentence(model: EmotionMo
         fit(learner(model, "ttttt", freeze_epochs=freeze_epochs))
 
 
-def test_checkpoints_hold_what_is_trained_and_the_history(model: EmotionModel) -> None:
+def test_lightning_checkpoints_contain_trained_parameters_and_history(model: EmotionModel) -> None:
     teaching = learner(model, "ttttt")
     teaching.history = [{"epoch": 1.0}]
-    teaching.begun -= 100
+    teaching.started_at -= 100
     saved: dict[str, object] = {"state_dict": teaching.state_dict()}
     teaching.on_save_checkpoint(saved)
     names = set(saved["state_dict"])  # type: ignore[call-overload]
@@ -270,10 +270,10 @@ def test_checkpoints_hold_what_is_trained_and_the_history(model: EmotionModel) -
     other = learner(model, "ttttt")
     other.on_load_checkpoint(saved)
     assert other.history == [{"epoch": 1.0}] and saved["seconds"] == pytest.approx(100, abs=60)
-    assert time.monotonic() - other.begun == pytest.approx(saved["seconds"], abs=1)  # the pause does not count
+    assert time.monotonic() - other.started_at == pytest.approx(saved["seconds"], abs=1)  # the pause does not count
 
 
-def test_other_utterances_train_the_encoders_by_the_auxiliary_loss_alone(model: EmotionModel) -> None:
+def test_utterances_of_other_emotions_train_by_the_auxiliary_loss_alone(model: EmotionModel) -> None:
     before = copy_of(model)
     labels = np.eye(7, dtype=np.float32)[[0, 1, 2, 3, 4]]
     teaching = learner(model, "aattt", AuxiliaryHeads(labels, None, 0.5, 1.0), epochs=1, batch_size=5, weight_decay=0.0)
@@ -283,7 +283,7 @@ def test_other_utterances_train_the_encoders_by_the_auxiliary_loss_alone(model: 
     assert math.isfinite(teaching.history[0]["train_loss"])
 
 
-def test_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
+def test_audio_encoder_learns_the_teachers_features(model: EmotionModel) -> None:
     features = np.random.default_rng(1).standard_normal((1, 4, 8)).repeat(len(SPEEDS), 0).astype(np.float32)
     heads = AuxiliaryHeads(None, features, 0.0, 1.0)
     teaching = learner(model, "aaaa", heads, epochs=8, audio_lr=3e-4, head_lr=1e-2)

@@ -1,4 +1,4 @@
-"""Low-rank training ends in an ordinary model, a low-rank step away from the start."""
+"""Test that low-rank training ends in an ordinary model with low-rank changes."""
 
 import pytest
 import torch
@@ -51,12 +51,12 @@ def trained() -> tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str
     return state, model, before, answers(model), trainable
 
 
-def test_merging_changes_no_answer(trained: tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]]) -> None:
+def test_merge_changes_no_output(trained: tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]]) -> None:
     _, _, before, after, _ = trained
     torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
 
 
-def test_the_merged_model_is_an_ordinary_one(
+def test_merge_restores_the_ordinary_modules(
     trained: tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]],
 ) -> None:
     state, model, _, _, _ = trained
@@ -65,7 +65,7 @@ def test_the_merged_model_is_an_ordinary_one(
     build().load_state_dict(model.state_dict())
 
 
-def test_large_matrices_differ_by_exactly_the_rank(
+def test_inject_changes_large_matrices_by_the_rank(
     trained: tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]],
 ) -> None:
     state, model, _, _, _ = trained
@@ -84,7 +84,7 @@ def test_large_matrices_differ_by_exactly_the_rank(
         assert values[RANK - 1] > 1e-3 * values[0] and values[RANK] < 1e-3 * values[RANK - 1], name
 
 
-def test_small_parts_of_vggish_learn_in_full_and_large_ones_rest(
+def test_inject_freezes_the_large_matrices_of_vggish_alone(
     trained: tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]],
 ) -> None:
     trainable = set(trained[4])

@@ -1,4 +1,4 @@
-"""The command line: exit codes, and one sentence for whatever the user can mend."""
+"""Test exit statuses and error messages of the command line."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("corpus", ["iemocap", "goemotions", "emodb", "meld", "manifest"])
-def test_a_corpus_that_is_not_there(
+def test_main_with_a_missing_corpus_names_its_folder(
     corpus: str, checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--root", str(tmp_path / "absent"), "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
@@ -25,7 +25,7 @@ def test_a_corpus_that_is_not_there(
         assert str(tmp_path / "absent") in failing(capsys, *command, "--corpus", corpus, *places)
 
 
-def test_a_fold_that_is_not_there(
+def test_main_with_a_missing_fold_names_the_folds(
     checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(tmp_path / "m.jsonl", text_rows())
@@ -47,7 +47,7 @@ def test_a_fold_that_is_not_there(
         (["--vggish", "absent.pth"], r"absent\.pth is missing"),
     ],
 )
-def test_settings_that_cannot_be(
+def test_main_with_impossible_settings_prints_one_error_line(
     options: list[str],
     expected: str,
     checkpoint_directory: Path,
@@ -63,19 +63,19 @@ def test_settings_that_cannot_be(
 
 
 @pytest.mark.parametrize("arguments", [[], ["fit"], ["fit", "--corpus", "ravdess", "--root", "x"], ["train"]])
-def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_with_wrong_usage_exits_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert "usage: python -m training" in capsys.readouterr().err
 
 
-def test_the_command_speaks_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_command_with_a_missing_corpus_prints_one_error_line(tmp_path: Path) -> None:
     error = error_of(train("fit", "--corpus", "iemocap", "--root", tmp_path / "absent", "--output", tmp_path / "run"))
     assert "absent" in error
 
 
-def test_a_corpus_in_numbers_and_a_picture(
+def test_main_corpus_prints_counts_and_draws_a_picture(
     checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(tmp_path / "m.jsonl", add_tones(text_rows(2), tmp_path))

@@ -36,7 +36,7 @@ def judge(truth: list[int], decided: list[int], seed: int = 0) -> Metrics:
     return metrics.of_decisions(np.array(truth), np.array(decided), seed)
 
 
-def test_by_hand() -> None:
+def test_of_view_equals_hand_computed_values() -> None:
     # neutral: 2 of 3 found, 1 false; anger: 1 of 1 found, 1 false; frustration is answered once and never true
     found = judge([0, 0, 0, 2, 3, 3], [0, 0, 2, 2, 1, 0])
     assert found.n == 6
@@ -53,7 +53,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("classes", [[0, 1, 2, 3, 4], [0, 2, 4], [3]])
-def test_sklearn_agrees(classes: list[int]) -> None:
+def test_of_view_equals_sklearn(classes: list[int]) -> None:
     random = np.random.default_rng(len(classes))
     truth = random.choice(classes, 400)
     decided = np.where(random.random(400) < 0.6, truth, random.integers(0, 5, 400))
@@ -64,7 +64,7 @@ def test_sklearn_agrees(classes: list[int]) -> None:
     assert found.uar.value == pytest.approx(recall_score(truth, decided, labels=classes, average="macro"))
 
 
-def test_rows_without_an_answer_are_left_out_and_counted() -> None:
+def test_of_view_leaves_out_and_counts_rows_without_a_prediction() -> None:
     rows = confident([0, 1, 2])
     rows[1] = 0
     found = metrics.of_view(predictions([0, 0, 2], rows), "audio")
@@ -74,14 +74,14 @@ def test_rows_without_an_answer_are_left_out_and_counted() -> None:
 
 
 @pytest.mark.parametrize("row", [[np.nan, 0.5, 0.5, 0, 0], [1.5, -0.5, 0, 0, 0], [0.5, 0, 0, 0, 0]])
-def test_answers_that_are_no_probabilities_are_refused(row: list[float]) -> None:
+def test_of_view_of_rows_that_are_no_probabilities_is_rejected(row: list[float]) -> None:
     rows = confident([0, 1])
     rows[1] = row
     with pytest.raises(TrainingError, match=r"1 answers of the text view are not probabilities.*u1"):
         metrics.of_view(predictions([0, 1], rows), "text")
 
 
-def test_calibration_error_of_a_known_case() -> None:
+def test_calibration_error_of_a_known_case_is_exact() -> None:
     # ten answers at 0.9, six of them right; ten at 0.5, five of them right: (10 x 0.3 + 10 x 0) / 20
     decided = [0] * 20
     truth = [0] * 6 + [1] * 4 + [0] * 5 + [1] * 5
@@ -97,7 +97,7 @@ def test_calibration_error_of_a_known_case() -> None:
     assert len(found.calibration.bins) == 15
 
 
-def test_a_confidence_of_one_has_a_bin() -> None:
+def test_calibration_puts_a_confidence_of_one_into_the_last_bin() -> None:
     found = metrics.of_view(predictions([0, 1], confident([0, 1], 1.0)), "fused")
     assert found is not None and found.calibration is not None
     assert found.calibration.bins[-1].n == 2
@@ -129,7 +129,7 @@ def test_intervals_of_speakers_cover_the_accuracy_over_all_speakers() -> None:
     assert covered["speakers"] >= 85 > covered["utterances"]
 
 
-def test_few_or_unknown_speakers_are_not_resampled() -> None:
+def test_intervals_with_few_or_unknown_speakers_resample_utterances() -> None:
     answers = predictions([0, 1] * 10, confident([0, 0] * 10))
     few: list[str | None] = ["a", "b", "c", "d"] * 5
     for speakers in (few, [*map(str, range(19)), None]):
@@ -147,13 +147,13 @@ def test_intervals_narrow_with_more_utterances() -> None:
         assert width[1] == pytest.approx(width[0] / 10, rel=0.15)  # by the square root of 100
 
 
-def test_seed_decides_and_nothing_else() -> None:
+def test_intervals_depend_on_the_seed_alone() -> None:
     truth, decided = [0, 1, 2, 3, 4] * 20, [0, 1, 2, 4, 4] * 15 + [0] * 25
     assert judge(truth, decided, 3) == judge(truth, decided, 3)
     assert judge(truth, decided, 3) != judge(truth, decided, 4)
 
 
-def test_ten_thousand_utterances_are_quick() -> None:
+def test_of_view_of_ten_thousand_utterances_is_fast() -> None:
     random = np.random.default_rng(0)
     truth = random.integers(0, 5, 10_000)
     rows = random.dirichlet(np.ones(5), 10_000)
@@ -162,13 +162,13 @@ def test_ten_thousand_utterances_are_quick() -> None:
     assert time.perf_counter() - began < 2
 
 
-def test_as_dict_is_json() -> None:
+def test_as_dict_can_be_written_as_json() -> None:
     text = json.dumps(judge([0, 3], [0, 1]).as_dict(), allow_nan=False)
     assert json.loads(text)["classes"]["sadness"]["precision"] is None
     assert list(json.loads(text)["classes"]) == list(EMOTIONS)
 
 
-def test_sure_answers_are_those_whose_confidence_reaches_the_threshold() -> None:
+def test_sure_answers_have_at_least_the_threshold() -> None:
     answers = predictions([0, 1, 2, 3], confident([0, 1, 0, 3]))
     answers.confidence = {"fused": np.array([0.95, metrics.SURE_CONFIDENCE, 0.97, 0.89]), "text": np.full(4, 0.5)}
     found = metrics.of_view(answers, "fused")

@@ -1,4 +1,4 @@
-"""`python -m training.plots`: a recording as the model receives it."""
+"""Test `python -m training.plots`."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def test_main_writes_a_png(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "expected"), [(None, "No such file"), (b"no audio", "AUDIO is text")])
-def test_main_of_what_is_no_recording_says_so(
+def test_main_of_another_file_prints_one_error_line(
     content: bytes | None, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -49,7 +49,7 @@ def test_main_of_what_is_no_recording_says_so(
     assert not (tmp_path / "picture.png").exists()
 
 
-def test_main_of_silence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_of_silence_prints_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
     assert main([str(tmp_path / "a.wav"), str(tmp_path / "picture.png")]) == 1
     assert "has no sound above" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Answers to sets of utterances are those that single ones get, at whatever temperature, with or without a modality."""
+"""Test predictions of sets of utterances, their calibration, and missing modalities."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +72,9 @@ def ask(model: EmotionModel, tokenizer: WordPiece, row: Utterance) -> dict[str, 
     return {view: getattr(answer, view)[0].double().numpy() for view in VIEWS} | {"confidence": sure[0].numpy()}
 
 
-def test_as_single_utterances(rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions) -> None:
+def test_predict_of_a_batch_equals_single_utterances(
+    rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions
+) -> None:
     tokenizer = WordPiece(checkpoint.tokenizer)
     assert predictions.ids == [row.id for row in rows]
     assert [EMOTIONS[index] for index in predictions.truth] == [row.emotion for row in rows]
@@ -87,7 +89,7 @@ def test_as_single_utterances(rows: list[Utterance], checkpoint: Checkpoint, pre
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
-def test_without_a_modality_is_what_the_model_says_without_it(
+def test_without_equals_the_model_without_the_modality(
     rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions, modality: str
 ) -> None:
     found = predictions.without(modality)
@@ -104,7 +106,7 @@ def test_without_a_modality_is_what_the_model_says_without_it(
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_at_temperatures_is_the_models_own_division(
+def test_at_temperatures_equals_the_model_with_these_temperatures(
     rows: list[Utterance], checkpoint: Checkpoint, predictions: Predictions, view: str
 ) -> None:
     temperature = checkpoint.model.head.temperature
@@ -122,7 +124,7 @@ def test_at_temperatures_is_the_models_own_division(
     assert not cooled.confidence
 
 
-def test_a_temperature_can_be_taken_back(predictions: Predictions) -> None:
+def test_at_temperatures_with_the_inverse_restores_the_predictions(predictions: Predictions) -> None:
     cooled = at_temperatures(predictions, TEMPERATURES)
     back = at_temperatures(cooled, {view: 1 / value for view, value in TEMPERATURES.items()})
     for view in VIEWS:
@@ -173,7 +175,7 @@ def calibrated(answers: Predictions, views: tuple[str, ...]) -> FusionHead:
     return chosen.head
 
 
-def test_calibrate_fits_each_view_on_what_it_alone_decides() -> None:
+def test_calibrate_fits_each_view_on_the_utterances_that_it_decides() -> None:
     answers = synthetic()
     head = calibrated(answers, VIEWS)
     rows = {"fused": slice(0, 200), "audio": slice(0, 300), "text": np.r_[0:200, 300:400]}
@@ -188,13 +190,13 @@ def test_calibrate_fits_each_view_on_what_it_alone_decides() -> None:
         assert pair == pytest.approx(expected_pair, abs=1e-4)
 
 
-def test_calibrate_leaves_views_that_were_not_asked_for() -> None:
+def test_calibrate_does_not_change_other_views() -> None:
     head = calibrated(synthetic(), ("text",))
     assert head.temperature.tolist()[:2] == [1.0, 1.0] and head.temperature[2] > 1.5
     assert head.confidence.tolist()[:2] == [[1.0, 0.0]] * 2 and head.confidence[2].tolist() != [1.0, 0.0]
 
 
-def test_calibrate_fits_several_sets_as_if_they_were_one() -> None:
+def test_calibrate_of_several_sets_equals_their_union() -> None:
     answers = synthetic()
     odd = np.arange(len(answers.ids)) % 2 == 1
     parts = [embedded(answers.select(chosen)) for chosen in (odd, ~odd)]
@@ -205,7 +207,7 @@ def test_calibrate_fits_several_sets_as_if_they_were_one() -> None:
         torch.testing.assert_close(part.head.confidence, whole.confidence, rtol=1e-3, atol=1e-3)
 
 
-def test_no_decision_changes() -> None:
+def test_calibrate_changes_no_predicted_class() -> None:
     answers = synthetic()
     cooled = at_temperatures(answers, TEMPERATURES)
     for view in VIEWS:
@@ -214,7 +216,7 @@ def test_no_decision_changes() -> None:
         np.testing.assert_array_equal(before.any(1), after.any(1))
 
 
-def test_save_and_load(predictions: Predictions, tmp_path: Path) -> None:
+def test_load_returns_the_saved_predictions(predictions: Predictions, tmp_path: Path) -> None:
     predictions.save(tmp_path / "answers.json")
     found = Predictions.load(tmp_path / "answers.json")
     assert (found.ids, found.styles) == (predictions.ids, predictions.styles)
@@ -225,7 +227,7 @@ def test_save_and_load(predictions: Predictions, tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.confidence[view], predictions.confidence[view])
 
 
-def test_join() -> None:
+def test_join_concatenates_predictions() -> None:
     answers = synthetic(40)
     parts = [
         Predictions(

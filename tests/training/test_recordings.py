@@ -1,4 +1,4 @@
-"""Recordings are decoded as they are served, once; a full disk leaves nothing half done."""
+"""Test that recordings are decoded once, as in serving, and atomically."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return decoded
 
 
-def test_decoded_as_served(paths: list[Path], tmp_path: Path) -> None:
+def test_decode_all_equals_the_served_decoder(paths: list[Path], tmp_path: Path) -> None:
     for _ in range(2):  # fresh, then from the cache
         found, unreadable = decode_all([*paths, paths[0]], tmp_path / "cache")
         assert unreadable == {}
@@ -48,7 +48,7 @@ def test_decoded_as_served(paths: list[Path], tmp_path: Path) -> None:
             np.testing.assert_array_equal(found[path], served)
 
 
-def test_decoded_once(paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_all_again_reads_the_cache(paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = counting(monkeypatch)
     decode_all(paths, tmp_path / "cache")
     assert len(decoded) == 2
@@ -56,7 +56,7 @@ def test_decoded_once(paths: list[Path], tmp_path: Path, monkeypatch: pytest.Mon
     assert len(decoded) == 2
 
 
-def test_a_changed_recording_is_decoded_again(
+def test_decode_all_of_a_changed_recording_decodes_it_again(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode_all(paths, tmp_path / "cache")
@@ -68,7 +68,7 @@ def test_a_changed_recording_is_decoded_again(
     np.testing.assert_array_equal(found[paths[1]], decoding.decode(paths[1].read_bytes()))
 
 
-def test_another_set_has_a_cache_of_its_own(paths: list[Path], tmp_path: Path) -> None:
+def test_decode_all_of_another_set_uses_another_cache(paths: list[Path], tmp_path: Path) -> None:
     both, _ = decode_all(paths, tmp_path / "cache")
     alone, _ = decode_all(paths[:1], tmp_path / "cache")
     np.testing.assert_array_equal(alone[paths[0]], both[paths[0]])
@@ -76,7 +76,7 @@ def test_another_set_has_a_cache_of_its_own(paths: list[Path], tmp_path: Path) -
         alone[paths[1]]
 
 
-def test_unreadable_ones_are_named_with_the_reason(paths: list[Path], tmp_path: Path) -> None:
+def test_decode_all_returns_the_reason_of_unreadable_recordings(paths: list[Path], tmp_path: Path) -> None:
     truncated, text, empty, silent = (tmp_path / f"{name}.wav" for name in ("truncated", "text", "empty", "silent"))
     truncated.write_bytes(paths[1].read_bytes()[:20_000])
     text.write_text("not a recording")
@@ -92,13 +92,13 @@ def test_unreadable_ones_are_named_with_the_reason(paths: list[Path], tmp_path: 
             np.testing.assert_array_equal(found[path], decoding.decode(path.read_bytes()))
 
 
-def test_no_recordings_at_all(tmp_path: Path) -> None:
+def test_decode_all_without_recordings_is_empty(tmp_path: Path) -> None:
     decode_all([], tmp_path / "cache")
     _, unreadable = decode_all([], tmp_path / "cache")
     assert unreadable == {}
 
 
-def test_a_full_disk_is_told_and_nothing_half_is_left(paths: list[Path], tmp_path: Path) -> None:
+def test_decode_all_on_a_full_disk_is_rejected_and_leaves_nothing(paths: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     code = """
         import resource, sys

@@ -1,4 +1,4 @@
-"""Folds are calibrated on each other's validation answers, and never on a speaker whom they test."""
+"""Test that folds are calibrated on each other's validation predictions, without their test speakers."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def trained(data: TrainingData, checkpoint: Path, run: Path) -> list[tuple[Split
     return folds
 
 
-def test_a_fold_is_calibrated_on_the_folds_that_validate_on_others(
+def test_calibrate_folds_uses_folds_without_its_test_speakers(
     data: TrainingData, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
     folds = trained(data, checkpoint_directory, tmp_path)
@@ -116,7 +116,7 @@ def test_calibrate_folds_interrupted_at_any_step_resumes_to_the_same_result(
 
 
 @pytest.mark.parametrize("unknown", ["ann-", "ann-house"])
-def test_where_a_speaker_is_unknown_a_fold_keeps_its_own_calibration(
+def test_calibrate_folds_with_an_unknown_speaker_uses_its_own_fold_alone(
     data: TrainingData, checkpoint_directory: Path, tmp_path: Path, unknown: str
 ) -> None:
     folds = trained(data, checkpoint_directory, tmp_path)
@@ -129,7 +129,7 @@ def test_where_a_speaker_is_unknown_a_fold_keeps_its_own_calibration(
     assert calibrated == [["speaker ann"], ["speaker ben"], ["speaker ann", "speaker cem"]]
 
 
-def test_a_fold_of_an_earlier_version_is_rejected(
+def test_calibrate_folds_of_an_earlier_version_is_rejected(
     data: TrainingData, checkpoint_directory: Path, tmp_path: Path
 ) -> None:
     folds = trained(data, checkpoint_directory, tmp_path)

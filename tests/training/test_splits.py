@@ -1,4 +1,4 @@
-"""Who is tested by whom: the promises of each kind of split."""
+"""Test the parts of each kind of split."""
 
 import random
 from collections import Counter
@@ -59,7 +59,7 @@ def parts(split: Split) -> tuple[tuple[str, ...], ...]:
 
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("kind", ["session", "speaker", "grouped speakers", "random"])
-def test_promises(kind: str, seed: int) -> None:
+def test_make_gives_disjoint_and_complete_parts(kind: str, seed: int) -> None:
     corpus = made_up(seed)
     speaker = {row.id: row.speaker for row in corpus.utterances}
     speakers = len(set(speaker.values()))
@@ -80,14 +80,14 @@ def test_promises(kind: str, seed: int) -> None:
     assert len({fold.name for fold in folds}) == len(folds)
 
 
-def test_session() -> None:
+def test_make_session_tests_each_session_once() -> None:
     folds = splits.make(corpus_of(6), "session")
     assert [fold.name for fold in folds] == ["session-1", "session-2", "session-3"]
     last = folds[-1]
     assert [sorted({name[0] for name in part}) for part in parts(last)] == [["2", "3"], ["0", "1"], ["4", "5"]]
 
 
-def test_speaker() -> None:
+def test_make_speaker_tests_each_speaker_once() -> None:
     corpus = corpus_of(10, sessions=False)
     alone = splits.make(corpus, "speaker")
     assert [fold.name for fold in alone] == [f"speaker s{number:02}" for number in range(10)]
@@ -97,7 +97,7 @@ def test_speaker() -> None:
     assert {name[0] for name in pairs[0].train} == set("3456789")
 
 
-def test_random_is_stratified_and_seeded() -> None:
+def test_make_random_is_stratified_and_seeded() -> None:
     corpus = corpus_of(10)
     emotion = {row.id: row.emotion for row in corpus.utterances}
     folds = splits.make(corpus, "random")
@@ -111,7 +111,7 @@ def test_random_is_stratified_and_seeded() -> None:
     assert splits.make(corpus, "random", seed=1) != folds
 
 
-def test_random_with_a_rare_emotion() -> None:
+def test_make_random_with_a_rare_emotion_keeps_it() -> None:
     corpus = corpus_of(4)
     rows = tuple(replace(row, emotion="neutral" if number else "anger") for number, row in enumerate(corpus.utterances))
     folds = splits.make(replace(corpus, utterances=rows), "random", folds=4)
@@ -124,7 +124,7 @@ def published(*names: str) -> Corpus:
     return replace(corpus, utterances=tuple(rows))
 
 
-def test_published() -> None:
+def test_make_published_uses_the_corpus_split() -> None:
     corpus = published("train", "validation", "test")
     (split,) = splits.make(corpus, "published")
     for name in ("train", "validation", "test"):
@@ -132,7 +132,7 @@ def test_published() -> None:
     assert (split.name, split.shares_speakers) == ("published", False)
 
 
-def test_published_without_validation() -> None:
+def test_make_published_without_validation_draws_it() -> None:
     corpus = published("train", "train", "test")
     (split,) = splits.make(corpus, "published")
     assert split.test == tuple(row.id for row in corpus.utterances if row.split == "test")
@@ -142,7 +142,7 @@ def test_published_without_validation() -> None:
     assert splits.make(corpus, "published", seed=1) != [split]
 
 
-def test_published_that_shares_speakers() -> None:
+def test_make_published_with_shared_speakers_reports_them() -> None:
     corpus = published("train", "test", "train")
     rows = tuple(replace(row, speaker="Joey") for row in corpus.utterances)
     (split,) = splits.make(replace(corpus, utterances=rows), "published")
@@ -150,16 +150,16 @@ def test_published_that_shares_speakers() -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_unknown_speakers_count_as_shared(part: str) -> None:
+def test_make_with_unknown_speakers_reports_shared_speakers(part: str) -> None:
     corpus = published("train", "validation", "test")
     rows = tuple(replace(row, speaker=None if row.split == part else row.speaker) for row in corpus.utterances)
     (split,) = splits.make(replace(corpus, utterances=rows), "published")
     assert split.shares_speakers
-    assert "split published tests on speakers that are heard in training too" in str(splits.warning(split))
+    assert "split published tests on speakers that also occur in training" in str(splits.warning(split))
     assert splits.warning(replace(split, shares_speakers=False)) is None
 
 
-def test_sessions_that_share_a_speaker_say_so() -> None:
+def test_make_session_with_shared_speakers_reports_them() -> None:
     corpus = corpus_of(6)
     rows = tuple(replace(row, speaker="s00") for row in corpus.utterances)
     assert all(fold.shares_speakers for fold in splits.make(replace(corpus, utterances=rows), "session"))
@@ -173,7 +173,7 @@ def test_sessions_that_share_a_speaker_say_so() -> None:
         (corpus_of(2), "speaker", None, "three speakers or more.* It can have: random"),
         (corpus_of(4), "session", None, "three sessions or more"),
         (corpus_of(4), "published", None, "needs a published split for each utterance"),
-        (corpus_of(3), "speaker", 2, "2 folds of 3 speakers leave nobody to train on.* ask for 3 folds"),
+        (corpus_of(3), "speaker", 2, "2 folds of 3 speakers leave no speaker to train on.* ask for 3 folds"),
         (corpus_of(4), "speaker", 5, "4 speakers; ask for at most as many folds, not 5"),
         (corpus_of(4), "speaker", 1, "1 folds leave nothing to test against"),
         (corpus_of(6), "session", 3, "the corpus's own; leave it out"),
@@ -181,12 +181,12 @@ def test_sessions_that_share_a_speaker_say_so() -> None:
         (corpus_of(1, each=1), "random", 2, "too few"),
     ],
 )
-def test_refusals(corpus: Corpus, kind: str, folds: int | None, message: str) -> None:
+def test_make_of_an_impossible_split_is_rejected(corpus: Corpus, kind: str, folds: int | None, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         splits.make(corpus, kind, folds)
 
 
-def test_missing_classes() -> None:
+def test_missing_classes_lists_absent_emotions() -> None:
     corpus = corpus_of(3)
     whole, *_ = splits.make(corpus, "speaker")
     assert splits.missing_classes(corpus, whole) == {}
@@ -198,31 +198,31 @@ def test_missing_classes() -> None:
     assert splits.missing_classes(lacking, third) == {"train": ["frustration"]}
 
 
-def test_parts_must_not_overlap() -> None:
+def test_split_with_overlapping_parts_is_rejected() -> None:
     with pytest.raises(TrainingError, match="split mine has utterance a 2 times"):
         Split("mine", ("a", "b"), ("c",), ("a",), False)
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
+def test_load_returns_the_saved_split(tmp_path: Path) -> None:
     split = splits.make(corpus_of(6), "random")[0]
     splits.save(split, tmp_path / "run" / "split.json")
     assert splits.load(tmp_path / "run" / "split.json") == split
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"name": "x", "train": 3}'])
-def test_damaged_split(tmp_path: Path, content: bytes) -> None:
+def test_load_of_a_damaged_split_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "split.json").write_bytes(content)
     with pytest.raises(TrainingError, match="not a saved split, or is damaged"):
         splits.load(tmp_path / "split.json")
 
 
-def test_absent_split(tmp_path: Path) -> None:
+def test_load_of_a_missing_split_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="can't be read: No such file"):
         splits.load(tmp_path / "split.json")
 
 
 @pytest.mark.parametrize("kind", ["session", "speaker"])
-def test_others_share_no_speaker_or_session_with_held_out_utterances(kind: str) -> None:
+def test_others_exclude_held_out_speakers_and_sessions(kind: str) -> None:
     corpus = corpus_of(6)
     rows = [replace(row, id=f"other-{row.id}", emotion="", labels=("surprise",)) for row in corpus.utterances]
     corpus = replace(corpus, others=tuple(rows))
@@ -231,7 +231,7 @@ def test_others_share_no_speaker_or_session_with_held_out_utterances(kind: str) 
         assert set(splits.others(corpus, fold, kind)) == train
 
 
-def test_others_of_a_published_split_are_those_of_its_training_part() -> None:
+def test_others_of_a_published_split_are_its_training_part() -> None:
     parts_of_rows = ["train", "train", "validation", "test"] * 10
     rows = [replace(row, split=part) for row, part in zip(corpus_of(4).utterances, parts_of_rows, strict=True)]
     others = tuple(replace(row, id=f"other-{row.id}", emotion="", labels=("surprise",)) for row in rows)
@@ -240,7 +240,7 @@ def test_others_of_a_published_split_are_those_of_its_training_part() -> None:
     assert set(splits.others(corpus, fold, "published")) == {row.id for row in others if row.split == "train"}
 
 
-def test_others_of_a_random_split_all_train() -> None:
+def test_others_of_a_random_split_are_all() -> None:
     corpus = corpus_of(4)
     others = tuple(replace(row, id=f"other-{row.id}", emotion="") for row in corpus.utterances)
     corpus = replace(corpus, others=others)

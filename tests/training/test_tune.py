@@ -1,4 +1,4 @@
-"""The search goes on where it was stopped, keeps count, prunes, and leaves settings that fit takes."""
+"""Test that a search resumes, counts and prunes trials, and writes settings for `fit`."""
 
 import json
 import signal
@@ -34,9 +34,7 @@ def trials(output: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{output / 'trials.db'}").get_trials()
 
 
-def test_a_killed_search_goes_on_and_ends_with_the_number_of_trials_asked_for(
-    checkpoint_directory: Path, tmp_path: Path
-) -> None:
+def test_tune_killed_resumes_to_the_requested_number_of_trials(checkpoint_directory: Path, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "sayings.jsonl", text_rows(6))
     output = tmp_path / "tuning"
     command: list[str | Path] = ["tune", "--corpus", "manifest", "--root", manifest, "--start", checkpoint_directory]
@@ -66,7 +64,7 @@ def test_a_killed_search_goes_on_and_ends_with_the_number_of_trials_asked_for(
     assert "there is no fold 9; this split has the folds 1 to 5" in error
 
 
-def test_suggestions_keep_everything_else(tmp_path: Path) -> None:
+def test_suggest_changes_searched_settings_alone(tmp_path: Path) -> None:
     settings = Settings("manifest", "m.csv", epochs=7, lora_rank=3)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     seen = []
@@ -81,7 +79,7 @@ def test_suggestions_keep_everything_else(tmp_path: Path) -> None:
         assert len({params[name] for params in seen}) == 30
 
 
-def test_hopeless_trials_are_pruned_and_others_are_not() -> None:
+def test_pruning_stops_trials_below_the_median_alone() -> None:
     pruner = optuna.pruners.MedianPruner(n_startup_trials=2, n_warmup_steps=1)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     module: Any = None
