@@ -1,4 +1,4 @@
-"""The audio front-end: VGGish's numbers."""
+"""Test the log-mel patches against an independent implementation of VGGish's front-end."""
 
 import math
 

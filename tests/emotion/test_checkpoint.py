@@ -1,4 +1,4 @@
-"""Checkpoints: what is written is what is read, and every wrong directory or source gets one sentence."""
+"""Test that checkpoints are saved and loaded unchanged, and that errors name the file and the problem."""
 
 import json
 import math

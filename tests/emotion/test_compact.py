@@ -1,4 +1,4 @@
-"""Compact checkpoints: what is left out comes back, what is lost is told, and a wrong start is noticed."""
+"""Test compact checkpoints: what is stored, what truncation loses, and rejection of other initial weights."""
 
 import json
 import os

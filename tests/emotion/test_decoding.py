@@ -1,4 +1,4 @@
-"""Decoding: every accepted format whole, and a sentence for every way in which a file can be wrong."""
+"""Test decoding of all accepted formats, and rejection of damaged, truncated and other files."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Commands whose packages are not installed say which command installs them."""
+"""Test that a command without a required package names the command that installs it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Hashes of files."""
+"""Test hashes of files."""
 
 import hashlib
 from pathlib import Path

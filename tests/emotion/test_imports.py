@@ -1,4 +1,4 @@
-"""What serving imports, looked at in a fresh interpreter."""
+"""Test in a new interpreter that the stages import no training packages."""
 
 from tests.conftest import run
 

@@ -1,4 +1,4 @@
-"""Level and silence: what changes no patch, what is no sound, and what must be kept."""
+"""Test level normalisation and the detection of sound and silence."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The torch modules: VGGish as the public release has it, the head's views, mixed lengths."""
+"""Test the torch modules: VGGish against the public release, the views of the head, mixed lengths."""
 
 import re
 from functools import cache

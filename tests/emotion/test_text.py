@@ -1,4 +1,4 @@
-"""The text front-end."""
+"""Test cleaning and tokenisation of texts."""
 
 import re
 import time
