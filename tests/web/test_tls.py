@@ -100,7 +100,7 @@ def test_https_ignores_files_that_do_not_belong_together(secret: Secret) -> None
         key = secret.directory / "tls.key"
         key.unlink()
         assert presented(address) == before
-        pair = secret.made()
+        pair = secret.issue()
         key.write_bytes(Path(f"{pair}.key").read_bytes())
         assert presented(address) == before
         certificate = secret.directory / "tls.crt"
@@ -110,7 +110,7 @@ def test_https_ignores_files_that_do_not_belong_together(secret: Secret) -> None
 
 
 def test_https_with_client_ca_rejects_callers_without_a_certificate(secret: Secret) -> None:
-    own, first, second = secret.made(), *(secret.authority.parent / name for name in ("first", "second"))
+    own, first, second = secret.issue(), *(secret.authority.parent / name for name in ("first", "second"))
     for authority in (first, second):
         openssl(authority, authority.name)
     authorities = secret.authority.parent / "authorities.crt"
@@ -129,7 +129,7 @@ def test_https_with_client_ca_rejects_callers_without_a_certificate(secret: Secr
 
 def test_gateway_with_conflicting_settings_prints_one_line(secret: Secret) -> None:
     certificate, key = (str(secret.directory / name) for name in ("tls.crt", "tls.key"))
-    other = f"{secret.made()}.key"
+    other = f"{secret.issue()}.key"
     for options, words in (
         (["--tls-certificate", certificate], "go together"),
         (["--tls-private-key", key], "go together"),
