@@ -1,7 +1,7 @@
-"""Each package of the tree imports with nothing but the packages that its own list names, and with no other of ours.
+"""Each package of the tree can be imported with only its own requirements and the allowed packages of this project.
 
-The lists are the extras of pyproject.toml, and clients/pyproject.toml. A process per case hides everything else that is
-installed here: from `import`, from importlib.util.find_spec and from importlib.metadata.
+The requirements are the extras of pyproject.toml and those of clients/pyproject.toml. Each test runs in a process that
+hides all other installed packages from `import`, importlib.util.find_spec and importlib.metadata.
 """
 
 import json
@@ -44,13 +44,13 @@ FRONT_ENDS = [
 
 @dataclass(frozen=True)
 class Room:
-    """A package, or what stands for one.
+    """A package of the tree, or a group of modules.
 
     Attributes:
-        files: glob patterns of its modules, below the root.
-        extras: the lists in pyproject.toml that name what it needs.
-        ours: packages of this tree that it may import beside its own.
-        client: whether it may use the client, and what clients/pyproject.toml names.
+        files: glob patterns of its modules, relative to the root.
+        extras: extras of pyproject.toml with its requirements.
+        ours: packages of this project that it may import.
+        client: whether it may import the client and the requirements of the client.
     """
 
     files: list[str]
@@ -70,11 +70,11 @@ ROOMS = {
     "export": Room(["export/*.py", "emotion/**/*.py"], ("export",), ("export", "emotion")),
     "training": Room(["training/**/*.py"], ("training",), ("training", "emotion"), client=True),
 }
-# Modules of a package that need more than its list names, each another extra; and one that works when it is imported.
+# modules that need another extra than their package, and one that runs a command when it is imported
 ELSEWHERE = {"stages/asr.py", "clients/emotion_client/radar.py", "clients/emotion_client/__main__.py"}
 
-# Imports FILES where alone HIDDEN (top-level modules) and FORGOTTEN (distributions) are not installed, and prints what
-# is in sys.modules then. A dotted name is imported, any other file is run as Triton runs it: from its path.
+# Imports FILES as if HIDDEN (top-level modules) and FORGOTTEN (distributions) are not installed; prints sys.modules.
+# A dotted name is imported as a module, and another file is loaded from its path, as Triton does.
 PROGRAM = """
 import importlib, importlib.util, json, re, sys, types
 from importlib.machinery import PathFinder
@@ -105,20 +105,20 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def plain(name: str) -> str:
-    """A distribution's name as PyPI compares it."""
+def normalised(name: str) -> str:
+    """Return the normalised name of a distribution, as PyPI compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def closure(lines: Iterable[str]) -> set[str]:
-    """The distributions that requirements bring, themselves included; `emoserve[...]` is what pyproject.toml names."""
+def distributions(lines: Iterable[str]) -> set[str]:
+    """Return the distributions that requirements install, including dependencies; extras of emoserve are expanded."""
     seen: set[tuple[str, str]] = set()
     todo = [(Requirement(line), "") for line in lines]
     while todo:
         requirement, extra = todo.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
-        name = plain(requirement.name)
+        name = normalised(requirement.name)
         for wanted in {"", *requirement.extras}:
             if (name, wanted) in seen:
                 continue
@@ -128,8 +128,8 @@ def closure(lines: Iterable[str]) -> set[str]:
     return {name for name, _ in seen} - {"emoserve"}
 
 
-def imported(files: Iterable[str], hidden: Iterable[str] = (), forgotten: Iterable[str] = ()) -> set[str]:
-    """The modules in a fresh process that imported files of this tree: of a package by name, others from their path."""
+def import_in_process(files: Iterable[str], hidden: Iterable[str] = (), forgotten: Iterable[str] = ()) -> set[str]:
+    """Import files in a new process, modules of packages by name and others by path, and return its loaded modules."""
     names = []
     for file in files:
         parts = Path(file).with_suffix("").parts[file.startswith("clients/") :]
@@ -143,34 +143,34 @@ def imported(files: Iterable[str], hidden: Iterable[str] = (), forgotten: Iterab
 
 
 def modules(patterns: Iterable[str]) -> list[str]:
-    """Files below the root that match, by path."""
+    """Return the paths of the files that match a pattern, relative to the root."""
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
 @pytest.mark.parametrize("name", ROOMS)
-def test_package_imports_with_its_own_requirements_alone(name: str) -> None:
+def test_package_imports_with_only_its_own_requirements(name: str) -> None:
     room = ROOMS[name]
     lines = [f"emoserve[{','.join(room.extras)}]"] if room.extras else []
-    allowed = closure(lines + CLIENT["dependencies"] * room.client)
+    allowed = distributions(lines + CLIENT["dependencies"] * room.client)
     top_level = metadata.packages_distributions()
-    hidden = {module for module, owners in top_level.items() if allowed.isdisjoint(map(plain, owners))}
+    hidden = {module for module, owners in top_level.items() if allowed.isdisjoint(map(normalised, owners))}
     ours = {*room.ours, *(["emotion_client"] if room.client else [])}
     hidden = (hidden | OURS) - ours
-    forgotten = {plain(one.metadata["Name"]) for one in metadata.distributions()} - allowed
+    forgotten = {normalised(one.metadata["Name"]) for one in metadata.distributions()} - allowed
     files = [file for file in modules(room.files) if file not in ELSEWHERE]
     assert files
-    imported(files, hidden, forgotten)
+    import_in_process(files, hidden, forgotten)
 
 
 def test_hidden_package_cannot_be_imported() -> None:
     with pytest.raises(AssertionError, match="No module named 'soxr'"):
-        imported(["emotion/decoding.py"], {"soxr"}, {"soxr"})
+        import_in_process(["emotion/decoding.py"], {"soxr"}, {"soxr"})
 
 
-def test_stage_processes_hold_neither_the_launcher_nor_psutil() -> None:
+def test_stages_import_neither_the_launcher_nor_psutil() -> None:
     stages = ["stages/*.py", "model_repository/*/1/model.py", "speech_repository/*/1/model.py"]
     files = modules([*stages, "serving/backends/onnxruntime/model.py"])
     assert len([file for file in files if file.endswith("/model.py")]) >= 3
-    top_level = {module.partition(".")[0] for module in imported(files)}
+    top_level = {module.partition(".")[0] for module in import_in_process(files)}
     assert {"stages", "emotion", "numpy", "onnxruntime", "faster_whisper"} <= top_level
     assert top_level.isdisjoint({"psutil", "serving", "torch", "transformers"})
