@@ -23,7 +23,7 @@ from web.gateway.tracing import trace_headers
 
 MODELS = ("preprocess", "queue", "vggish", "bert", "fusion")
 SERVED = "POST /api/analyze"  # the gateway's span
-TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # the example of W3C's recommendation
+TRACE, CALLER = "4bf9" * 8, "00f0" * 4
 SAMPLED = f"00-{TRACE}-{CALLER}-01"
 ATTEMPTS = 5  # Triton drops the trace context of 2 to 5 in 100 requests over gRPC (docs/tracing.md)
 ARRIVAL_TIMEOUT_S = 4.0  # both exporters send every 0.1 s
