@@ -1,7 +1,9 @@
-"""The README keeps its word: every command and snippet in it is run."""
+"""The README keeps its word: its commands and snippets run, and its figures stand in docs/performance.md."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,47 +13,44 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MAKE
+from tests.docs.pages import blocks, commands
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def snippets(language: str) -> list[str]:
+    """Return the code of the README in a language."""
+    found = [block.text for block in blocks(ROOT / "README.md") if block.language == language]
+    assert found, f"the README has no {language}"
+    return found
 
 
-def commands() -> list[str]:
-    return [line for block in blocks("bash") for line in block.splitlines()]
+def shell_commands() -> list[str]:
+    """Return the README's commands."""
+    return [command for text in snippets("bash") for command in commands(text)]
 
 
 def in_this_environment(command: str) -> str:
-    """The command with the running environment's programs in place of .venv's, which are the same under `make test`."""
+    """Return the command with the running environment's programs for .venv's, which are the same under `make test`."""
     return command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
 
 
-def test_every_command_has_a_test() -> None:
-    tested = {
-        "make demo": "test_make_demo",
-        "make test": "is what runs this",
-        "make serve": "the fixture `served`",
-        "make web": "tests/web/test_make_web.py",
-        "make bench-quick": "tests/benchmarks/test_bench.py",
-        "make install-training": "is part of what `make test` installs",
-        ".venv/bin/python -m training fit --corpus iemocap --root IEMOCAP_full_release": "tests/training/test_fit.py",
-        "make export CHECKPOINT=build/runs/iemocap/session-1/checkpoint": "the fixture `repository` in conftest.py",
-    }
-    for command in commands():
-        assert command in tested or command.startswith(".venv/bin/emotion-client "), f"nothing runs: {command}"
+def run(command: str | list[str], timeout: float = 60) -> str:
+    """Run a command in the root and return what it prints; it must succeed."""
+    shell = isinstance(command, str)
+    done = subprocess.run(command, shell=shell, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_make_demo(repository: Path) -> None:
-    command = ["make", "demo", f"REPOSITORY={repository}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    stdout = run([*MAKE, "demo", f"REPOSITORY={repository}"], timeout=300)
     for line in ("Triton 2.51.0", "against eager PyTorch", "alone against in a batch", "joyful voice", "text alone"):
-        assert line in done.stdout
-    assert done.stdout.count(" READY") == 6
-    assert "untrained" not in done.stdout
+        assert line in stdout
+    assert stdout.count(" READY") == 6
+    assert "untrained" not in stdout
     assert (ROOT / "build" / "radar.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,7 +64,7 @@ def test_make_demo(repository: Path) -> None:
 )
 def test_make_args_reach_the_command(repository: Path, target: str, options: str, error: str) -> None:
     # --old-file: don't build the page
-    command = ["make", target, f"REPOSITORY={repository}", f"ARGS={options}", "--old-file=web/ui/dist/index.html"]
+    command = [*MAKE, target, f"REPOSITORY={repository}", f"ARGS={options}", "--old-file=web/ui/dist/index.html"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert error in done.stderr
@@ -75,7 +74,7 @@ def test_make_args_reach_the_command(repository: Path, target: str, options: str
 def served(repository: Path) -> Iterator[None]:
     """`make serve`, on the ports that the README names."""
     process = subprocess.Popen(
-        ["make", "serve", f"REPOSITORY={repository}"],
+        [*MAKE, "serve", f"REPOSITORY={repository}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -94,6 +93,24 @@ def served(repository: Path) -> Iterator[None]:
     process.wait(timeout=30)
 
 
+@pytest.fixture(scope="module")
+def gateway(served: None) -> Iterator[str]:
+    """The gateway as the README starts it, but on any free port: its address."""
+    command = next(command for command in shell_commands() if "web.gateway" in command)
+    process = subprocess.Popen(
+        [*in_this_environment(command).split(), "--port", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+            break
+    else:
+        pytest.fail("the gateway did not start")
+    yield found[1]
+    process.terminate()
+    process.communicate(timeout=30)
+
+
 def test_served_ports(served: None) -> None:
     with urllib.request.urlopen("http://127.0.0.1:8000/v2/models/emotion/ready", timeout=10) as answer:
         assert answer.status == 200
@@ -102,39 +119,61 @@ def test_served_ports(served: None) -> None:
 
 
 def test_client_commands(served: None) -> None:
-    wanted = [command for command in commands() if "emotion-client" in command]
+    wanted = [command for command in shell_commands() if "emotion-client" in command]
     assert wanted
     for command in wanted:
-        done = subprocess.run(
-            in_this_environment(command), shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "untrained" not in done.stdout
+        stdout = run(in_this_environment(command))
+        assert json.loads(stdout)["untrained"] == [] if "--json" in command else "untrained" not in stdout
 
 
 def test_python_snippets(served: None) -> None:
-    wanted = blocks("python")
-    assert wanted
-    for snippet in wanted:
-        done = subprocess.run(
-            [sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "neutral" in done.stdout
+    for snippet in snippets("python"):
+        assert "neutral" in run([sys.executable, "-c", snippet])
 
 
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+def test_curl_gives_the_json_of_the_readme(gateway: str) -> None:
+    command = next(command for command in shell_commands() if command.startswith("curl "))
+    answer = json.loads(run(f"{command.replace('http://localhost:8080', gateway)} --silent --show-error --fail"))
+    (shown,) = (json.loads(text) for text in snippets("json"))
+    for name, value in shown.items():
+        if isinstance(value, dict):
+            assert answer[name] == pytest.approx(value, abs=0.02), name
+        elif isinstance(value, float):
+            assert answer[name] == pytest.approx(value, abs=0.05), name
+        else:
+            assert answer[name] == value, name
 
 
-def test_links_lead_somewhere() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "clients" / "README.md"]
-    for page in pages:
-        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
-            linked = page.parent / target if target else page
-            if "://" not in target:
-                assert linked.exists(), f"{page.name}: {target}"
-                assert not anchor or anchor in anchors(linked), f"{page.name}: {target}#{anchor}"
+@pytest.mark.parametrize(
+    ("language", "file", "program"),
+    [
+        ("js", "analyze.mjs", ["node"]),
+        ("go", "analyze.go", ["go", "run"]),
+        ("java", "Analyze.java", ["java"]),
+    ],
+)
+def test_other_languages(gateway: str, tmp_path: Path, language: str, file: str, program: list[str]) -> None:
+    if not shutil.which(program[0]):
+        pytest.skip(f"{program[0]} is not installed")
+    (snippet,) = snippets(language)
+    (tmp_path / file).write_text(snippet.replace("http://localhost:8080", gateway))
+    assert "neutral" in run([*program, str(tmp_path / file)], timeout=120)
+
+
+def test_metrics_page_names_every_metric(gateway: str) -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    documented = set(re.findall(r"^\| `(emoserve_\w+)`", page, re.MULTILINE))
+    printed = set()
+    for address in ("http://127.0.0.1:8002", gateway):
+        with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
+            printed |= set(re.findall(r"^# TYPE (emoserve_\w+)", answer.read().decode(), re.MULTILINE))
+    assert {name for name in printed if not name.endswith("_created")} == documented
+
+
+def test_speeds_stand_in_the_performance_page() -> None:
+    section = README.partition("## Speed")[2].partition("## ")[0]
+    results = (ROOT / "docs" / "performance.md").read_text().partition("## Results")[2].partition("## Results")[0]
+    figures = re.findall(r"^\|.* \| ([\d.]+) \|$", section, re.MULTILINE)
+    assert len(figures) >= 7
+    for figure in [*figures, *re.findall(r"(\d+) ms", section)]:
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", results), f"docs/performance.md lacks {figure}"
