@@ -1,6 +1,7 @@
 """Callers who leave: the figures, and a small run."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_leavers_run_answers_callers_who_wait_and_counts_those_who_leave(
         monkeypatch.setattr(leavers, name, less)
     arguments = argparse.Namespace(repository=repository, seconds=1.0, factor=0.3, patience=10.0, rounds=1)
     assert leavers.run(arguments) == 0
-    burst, overload = capsys.readouterr().out.split("\n\n")[1:]
+    burst, overload = re.split(r"\n\n(?=\d)", capsys.readouterr().out)[1:]  # each begins with a number
     for table, patient in ((burst, False), (overload, True)):
         lines = [line.strip() for line in table.splitlines()]
         rows = {
