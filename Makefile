@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	$$python -c "$(USABLE)" 2> /dev/null && echo $$python && break; done)
 CHECKPOINT ?= build/checkpoint
 REPOSITORY ?= build/model_repository
-TEMPLATES := $(shell find model_repository -type f -not -path '*/__pycache__/*')
+TEMPLATES := $(shell find model_repository -type f -not -path '*/__pycache__/*' 2> /dev/null)
 PRECISION ?= fp32
 ARGS ?=
 
