@@ -18,7 +18,8 @@ from emotion.errors import BusyError
 from stages.loopback import HTTP_URL, get
 from stages.triton_metrics import PENDING, REQUESTS, WAIT_SECONDS, WAITING, MetricsReader, Values
 
-STAGES = ("preprocess", "queue")  # stages in whose queues admitted requests wait
+QUEUE = "queue"  # the stage in whose queue admitted requests wait
+STAGES = ("preprocess", QUEUE)  # stages that notice that a caller has left
 MODELS = ("vggish", "bert", "fusion")  # models behind these stages, in the order of their runs
 POLL_INTERVAL_S = 0.1  # between two readings of the metrics while requests arrive
 MAX_AGE_S = 1.0  # if the newest reading is older, every request is admitted
@@ -78,7 +79,7 @@ class QueueSnapshot:
 
     Attributes:
         time: time of the reading on a monotonic clock, in seconds.
-        interactive, bulk: requests that wait in STAGES.
+        interactive, bulk: requests that wait in QUEUE.
         waiting: requests that wait for each of MODELS.
         work: counters of each of MODELS.
         canceled: canceled requests since the models were loaded.
@@ -106,7 +107,7 @@ class QueueSnapshot:
         return self.interactive + self.bulk + sum(self.waiting.values())
 
     def queued_for(self, model: str) -> float:
-        """Return the number of requests behind STAGES that a model has not run yet."""
+        """Return the number of requests behind QUEUE that a model has not run yet."""
         return sum(self.waiting[each] for each in MODELS[: MODELS.index(model) + 1])
 
 
@@ -254,7 +255,7 @@ class Admission:
 
 
 def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
-    """Return the seconds until the answer to a request that arrives behind `queued` other requests in STAGES."""
+    """Return the seconds until the answer to a request that arrives behind `queued` other requests in QUEUE."""
     ahead = sum((queued + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
     # the requests ahead, the running batches, and the request's own batches
     return ahead + speed.batch + speed.passage
@@ -310,8 +311,8 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
     return QueueSnapshot(
         now,
-        in_stages(f"{WAITING}:interactive"),
-        in_stages(f"{WAITING}:bulk"),
+        values.get((f"{WAITING}:interactive", QUEUE), 0.0),
+        values.get((f"{WAITING}:bulk", QUEUE), 0.0),
         {model: waiting(model) for model in MODELS},
         {model: work(model) for model in MODELS},
         in_stages(f"{REQUESTS}:canceled")

@@ -5,7 +5,7 @@ The export writes tokenizer.json and checkpoint.json into the directory of this 
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,13 @@ from stages.admission import Admission
 from stages.request_queue import BULK, RequestQueue
 from stages.requests import bytes_rows
 
-Utterances = list[tuple[bytes, bytes]]  # (AUDIO, TEXT)
+
+class Arrival(NamedTuple):
+    """A request: its timeout in us (0: none), whether it is bulk work, and (AUDIO, TEXT) of each utterance."""
+
+    timeout: int
+    bulk: bool
+    utterances: list[tuple[bytes, bytes]]
 
 
 class TritonPythonModel:
@@ -38,7 +44,7 @@ class TritonPythonModel:
             processes=sum(int(group["count"]) for group in config["instance_group"]),
             default_timeout_s=float(parameters["default_timeout_seconds"]),
         )
-        self.queue = RequestQueue(args, self.utterances, self.tensors)
+        self.queue = RequestQueue(args, self.read, self.tensors)
 
     def execute(self, requests: list[Any]) -> None:
         """Add the requests to the queue; Triton calls it with one request."""
@@ -49,28 +55,27 @@ class TritonPythonModel:
         """Close the queue; Triton calls it before the process ends."""
         self.queue.close()
 
-    def utterances(self, request: Any) -> Utterances:
-        """Admit a request, and return its utterances.
+    def read(self, request: Any) -> Arrival:
+        """Return what `tensors` needs of a request."""
+        bulk = BULK in json.loads(request.parameters() or "{}")
+        utterances = list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
+        return Arrival(request.timeout(), bulk, utterances)
 
-        Raises:
-            BusyError: the answer would come after the request's timeout.
-        """
-        self.admission.check(request.timeout(), BULK in json.loads(request.parameters() or "{}"))
-        return list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
+    def tensors(self, arrival: Arrival) -> dict[str, NDArray[Any]]:
+        """Admit a request of n utterances, and return its output tensors.
 
-    def tensors(self, utterances: Utterances) -> dict[str, NDArray[Any]]:
-        """Return the output tensors of a request by name.
-
-        Args:
-            utterances: the n utterances of the request.
+        A request is admitted when its turn comes: those that wait here may be invalid, and cost the models nothing.
 
         Returns:
             PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT
             int32 [n, 1], CHECKPOINT BYTES [n, 1].
 
         Raises:
-            InputError: the audio or text of an utterance can't be used.
+            BusyError: the answer would come after the request's deadline.
+            InputError: an utterance cannot be used.
         """
+        self.admission.check(arrival.timeout, arrival.bulk)
+        utterances = arrival.utterances
         patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
         padded_patches, patch_count = pad_rows(patches)
         padded_ids, token_count = pad_rows(ids)
