@@ -327,9 +327,9 @@ def gateway_case(case: Case) -> Case:
 def test_memory_after_repeated_passes_does_not_grow(
     target: Triton, front: tuple[psutil.Popen, str], corpus: list[Case]
 ) -> None:
-    """Five passes add less memory than one pass sends, so no request is kept.
+    """Three passes add less memory than one pass sends, so no request is kept.
 
-    Earlier tests have filled the caches. The processes of the ONNX models are excluded, because ONNX Runtime keeps
+    Two passes before them fill caches and allocators: tests run in any order. The processes of the ONNX models are excluded, because ONNX Runtime keeps
     memory for the largest random batch; `make soak` checks them. A native backend runs in Triton's process, so memory
     for a batch is allowed there.
     """
@@ -347,7 +347,7 @@ def test_memory_after_repeated_passes_does_not_grow(
             ask_all(ask_gateway, small[::3], GATEWAY_CONCURRENCY)
             levels.append(memory(family) / 2**20)
     print(f"MiB after each pass that sends {sent:.0f} MiB:", [round(level) for level in levels])
-    assert levels[-1] - levels[0] < sent + (NATIVE_ARENA_MIB if HAS_NATIVE_ONNXRUNTIME else 0)
+    assert levels[-1] - levels[1] < sent + (NATIVE_ARENA_MIB if HAS_NATIVE_ONNXRUNTIME else 0)
 
 
 # --- requests
