@@ -25,6 +25,7 @@ import csv
 import itertools
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -257,6 +258,8 @@ def _choose(environment: Environment, **_: Any) -> None:
         return
     if options.samples:  # a worker sends its samples to its master; "quit" comes after requests in flight
         environment.events.quit.add_listener(lambda exit_code: _write_samples(options.samples))
+    # with a load shape, Locust itself handles SIGTERM only after the load
+    gevent.signal_handler(signal.SIGTERM, environment.runner.quit)
     environment.host = environment.host or "grpc://127.0.0.1:8001"
     environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT_S
     environment.user_classes = [CALLERS.get(environment.host.partition(":")[0], TritonUser)]

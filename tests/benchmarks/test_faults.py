@@ -17,7 +17,6 @@ from benchmarks.resilience.replicas import BrokenPromise, FaultSkipped, Replica
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.xfail(reason="fails since Locust sends the load of all benchmarks; to be mended", strict=False)
 def test_faults_run_with_two_faults_prints_a_row_for_each(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

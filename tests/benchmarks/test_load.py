@@ -83,7 +83,6 @@ def test_run_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Pa
     assert (run.start[8:] - ends[:12] < 0.1).all() and (run.start[8:] > ends[:12]).all()
 
 
-@pytest.mark.xfail(reason="fails since Locust sends the load of all benchmarks; to be mended", strict=False)
 def test_run_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSecond, tokenizer: Path) -> None:
     url = f"http://127.0.0.1:{slow_server.server_port}"
     run = load.run(url, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
@@ -172,7 +171,6 @@ def test_run_with_rejections_reads_them_at_once(repository: Path, tokenizer: Pat
     assert np.median(found.latency[rejected]) < 0.25 * found.percentile(50)
 
 
-@pytest.mark.xfail(reason="fails since Locust sends the load of all benchmarks; to be mended", strict=False)
 def test_start_with_several_endpoints_loads_until_it_is_stopped(server: Triton, tokenizer: Path) -> None:
     read = MetricsReader(f"http://{server.metrics_url}/metrics")
 
