@@ -82,6 +82,7 @@ class Run:
     random: np.random.Generator = field(default_factory=np.random.default_rng)
     samples: list[Sample] = field(default_factory=list)
     ready: bool = False  # whether utterances and connections are ready
+    all_sent: bool = False  # whether this process has sent whatever was due in an open loop
 
 
 run = Run()
@@ -120,6 +121,7 @@ class Caller(User):
         if not self.options.rate:
             self.due = time.perf_counter()
         if self.due - self.begin >= self.options.seconds or (item := next(run.items, None)) is None:
+            run.all_sent = True
             raise StopUser
         if not self.options.rate:
             self.call(item, self.due)
@@ -220,7 +222,8 @@ class LoadShape(LoadTestShape):
         options = runner.environment.parsed_options
         # Locust already calls this while _begin waits for the server
         seconds = self.get_run_time() if run.ready else 0.0
-        if options.run_time and seconds >= options.run_time:
+        # a busy machine sends some requests late, but sends all that were due
+        if options.run_time and seconds >= options.run_time and (run.all_sent or not options.rate):
             return None
         users = runner.worker_count if options.rate else math.ceil(options.num_users * level(options, seconds))
         return users, users if options.rate else options.spawn_rate
@@ -276,7 +279,7 @@ def _begin(environment: Environment, **_: Any) -> None:
         # workers receive these with the other options
         options.workers, options.seconds = runner.worker_count, options.run_time or math.inf
     if isinstance(runner, MasterRunner):
-        run.ready = True  # workers prepare their own utterances
+        run.ready = run.all_sent = True  # workers prepare and send their own utterances
         return
     seed = options.seed + runner.worker_index
     count, tokenizer = options.requests or REPEATED_UTTERANCES, Path(options.tokenizer)
