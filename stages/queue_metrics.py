@@ -6,6 +6,7 @@ Triton itself counts a request of such a stage as executed as soon as the stage 
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -35,6 +36,10 @@ class QueueMetrics:
         self._ended: dict[str, list[float]] = {}  # [requests, s waited, s worked] by outcome, not published yet
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep_publishing, name="queue metrics", daemon=True)
+        self._families: list[Any] = []
+        self._gauges: list[Any] = []
+        self._counters: dict[str, list[Any]] = {}
         labels = {"model": model, "process": process}
         try:
             self._families = [
@@ -59,7 +64,6 @@ class QueueMetrics:
             outcome: [counter.Metric(labels=labels | {"outcome": outcome}) for counter in counters]
             for outcome in OUTCOMES
         }
-        self._thread = threading.Thread(target=self._keep_publishing, name="queue metrics", daemon=True)
         self._thread.start()
 
     def ended(self, outcome: str, waited_s: float = 0.0, worked_s: float = 0.0) -> None:
@@ -77,10 +81,11 @@ class QueueMetrics:
     def close(self) -> None:
         """Remove the metrics while Triton still listens; later, the process ends with signal 11 (seen on 24.10)."""
         self._stopped.set()
-        if hasattr(self, "_thread"):
+        if self._thread.is_alive():
             self._thread.join(timeout=1.0)
-        for name in ("_gauges", "_counters", "_families"):
-            self.__dict__.pop(name, None)
+        self._gauges.clear()
+        self._counters.clear()
+        self._families.clear()  # after its metrics
 
     def _keep_publishing(self) -> None:
         published = [0, 0]

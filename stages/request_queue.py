@@ -6,6 +6,8 @@ accepts each request immediately: `execute` puts it into this queue and returns,
 ready. Since Triton 24.06, a model in the default mode may respond after `execute` has returned.
 """
 
+from __future__ import annotations  # Triton adds its classes to pb_utils only after the import
+
 import json
 import threading
 import time
@@ -14,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from emotion.errors import BusyError
@@ -21,6 +24,7 @@ from stages.queue_metrics import QueueMetrics
 from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
 BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
+ERROR_PAUSE_S = 0.1  # after an unexpected error of the queue itself
 MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
@@ -41,11 +45,15 @@ class HeldRequest:
     Attributes:
         sender: sends the response.
         inputs: the inputs that were read from the request.
+        timeout: time that the caller waits, in microseconds; 0 if the request has no timeout.
+        bulk: whether interactive requests are served before this request.
         arrived, expires: times on the queue's clock, in seconds.
     """
 
     sender: Any
     inputs: Any
+    timeout: int
+    bulk: bool
     arrived: float
     expires: float
 
@@ -62,7 +70,7 @@ class RequestQueue:
         self,
         args: Mapping[str, str],
         read: Callable[[Any], Any],
-        work: Callable[[Any], dict[str, NDArray[Any]]],
+        work: Callable[[HeldRequest], dict[str, NDArray[Any]]],
         gate: Gate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,9 +80,9 @@ class RequestQueue:
             args: the argument of `initialize`. The model's parameter `max_queue_size` is the largest number of waiting
                 requests of each priority. `max_wait_seconds` is the longest wait, unless the request's own timeout is
                 shorter.
-            read: maps a request of Triton to the inputs of `work`, copied out of Triton's memory. It runs when the
-                request arrives; an error that it raises becomes the response.
-            work: maps inputs to the output tensors by name.
+            read: maps a request of Triton to its inputs, copied out of Triton's memory. It runs when the request
+                arrives; an error that it raises becomes the response.
+            work: maps a request to its output tensors by name.
             gate: decides when a request may leave the queue; None for no limit.
             clock: returns the time in seconds; tests inject their own.
         """
@@ -100,9 +108,9 @@ class RequestQueue:
         try:
             bulk = BULK in json.loads(request.parameters() or "{}")
             inputs = self._read(request)
-            now = self._clock()
-            waits = min(request.timeout() / 1e6 or self._max_wait_s, self._max_wait_s)
-            self._append(HeldRequest(sender, inputs, now, now + waits), bulk)
+            timeout, now = request.timeout(), self._clock()
+            waits = min(timeout / 1e6 or self._max_wait_s, self._max_wait_s)
+            self._append(HeldRequest(sender, inputs, timeout, bulk, now, now + waits))
         except Exception as error:
             self._reject(sender, error)
 
@@ -122,9 +130,9 @@ class RequestQueue:
         self._thread.join(timeout=1.0)
         self._metrics.close()
 
-    def _append(self, held: HeldRequest, bulk: bool) -> None:
+    def _append(self, held: HeldRequest) -> None:
         with self._changed:
-            level = self._held[bulk]
+            level = self._held[held.bulk]
             if not self._open:
                 raise BusyError("the server is stopping; try again later")
             if len(level) >= self._max_size:
@@ -139,13 +147,21 @@ class RequestQueue:
                 self._changed.wait_for(lambda: any(self._held.values()) or not self._open)
                 if not self._open:
                     return
-            self._drop_expired()
-            self._drop_canceled()
-            pause_s = self._gate.pause_s() if self._gate else 0.0
-            if pause_s:
-                time.sleep(pause_s)
-            elif held := self._take():
-                self._answer(held)
+            try:
+                pause_s = self._serve_one()
+            except Exception as error:  # without this thread, all later requests would wait for ever
+                pb_utils.Logger.log_error(f"the queue failed ({type(error).__name__}: {error})")
+                pause_s = ERROR_PAUSE_S
+            time.sleep(pause_s)
+
+    def _serve_one(self) -> float:
+        """Drop the requests that nobody waits for, answer the next one, and return the seconds to pause."""
+        self._drop_expired()
+        self._drop_canceled()
+        pause_s = self._gate.pause_s() if self._gate else 0.0
+        if not pause_s and (held := self._take()):
+            self._answer(held)
+        return pause_s
 
     def _take(self) -> HeldRequest | None:
         """Remove and return the first request of the highest priority, or None."""
@@ -160,7 +176,7 @@ class RequestQueue:
 
     def _answer(self, held: HeldRequest) -> None:
         started = self._clock()
-        outcome = respond(held.sender, lambda: self._work(held.inputs))
+        outcome = respond(held.sender, lambda: self._work(held))
         self._metrics.ended(outcome, started - held.arrived, self._clock() - started)
 
     def _drop_expired(self) -> None:

@@ -30,6 +30,7 @@ class Stage:
         self.sent: list[Sent] = []
         self.now = 1000.0
         self.open = False
+        self.errors: list[Exception] = []  # that the gate raises, one a call
         self.passed_count = 0
         self.canceled: set[str] = set()
         self._utilities = run_stages
@@ -39,6 +40,8 @@ class Stage:
         self.queue = RequestQueue(args, self.read, self.work, self, lambda: self.now)
 
     def pause_s(self) -> float:
+        if self.errors:
+            raise self.errors.pop()
         return 0.0 if self.open else 0.001
 
     def passed(self) -> None:
@@ -49,8 +52,8 @@ class Stage:
             raise InputError("cannot be read")
         return str(request.name)
 
-    def work(self, name: str) -> dict[str, Any]:
-        if name == "bug":
+    def work(self, held: Any) -> dict[str, Any]:
+        if held.inputs == "bug":
             raise KeyError("bug")
         return {"Y": np.zeros(1)}
 
@@ -162,6 +165,14 @@ def test_error_of_one_request_fails_only_that_request(stage: Stage) -> None:
     assert found["unreadable"] == (INVALID, "cannot be read")
     assert found["bug"] == (INTERNAL, "the stage failed (KeyError: 'bug')")
     assert found["good"] == (-1, "")
+
+
+def test_queue_after_an_error_of_its_gate_answers_what_waits(stage: Stage) -> None:
+    stage.errors = [ValueError("metrics of another kind"), OSError("no metrics")]
+    stage.put("waits")
+    stage.open = True
+    assert stage.names(1) == ["waits"]
+    assert stage.sent[0][1] == -1
 
 
 def test_close_rejects_waiting_and_later_requests(stage: Stage) -> None:

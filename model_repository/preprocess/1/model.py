@@ -5,7 +5,7 @@ The export writes tokenizer.json and checkpoint.json into the directory of this 
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,10 @@ from emotion.errors import InputError
 from emotion.loudness import NO_SOUND
 from emotion.ragged import pad_rows
 from stages.admission import Admission
-from stages.request_queue import BULK, RequestQueue
+from stages.request_queue import HeldRequest, RequestQueue
 from stages.requests import bytes_rows
 
-
-class Arrival(NamedTuple):
-    """A request: its timeout in us (0: none), whether it is bulk work, and (AUDIO, TEXT) of each utterance."""
-
-    timeout: int
-    bulk: bool
-    utterances: list[tuple[bytes, bytes]]
+Utterances = list[tuple[bytes, bytes]]  # (AUDIO, TEXT)
 
 
 class TritonPythonModel:
@@ -44,7 +38,7 @@ class TritonPythonModel:
             processes=sum(int(group["count"]) for group in config["instance_group"]),
             default_timeout_s=float(parameters["default_timeout_seconds"]),
         )
-        self.queue = RequestQueue(args, self.read, self.tensors)
+        self.queue = RequestQueue(args, self.utterances, self.tensors)
 
     def execute(self, requests: list[Any]) -> None:
         """Add the requests to the queue; Triton calls it with one request."""
@@ -55,14 +49,12 @@ class TritonPythonModel:
         """Close the queue; Triton calls it before the process ends."""
         self.queue.close()
 
-    def read(self, request: Any) -> Arrival:
-        """Return what `tensors` needs of a request."""
-        bulk = BULK in json.loads(request.parameters() or "{}")
-        utterances = list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
-        return Arrival(request.timeout(), bulk, utterances)
+    def utterances(self, request: Any) -> Utterances:
+        """Return the utterances of a request."""
+        return list(zip(bytes_rows(request, "AUDIO"), bytes_rows(request, "TEXT"), strict=True))
 
-    def tensors(self, arrival: Arrival) -> dict[str, NDArray[Any]]:
-        """Admit a request of n utterances, and return its output tensors.
+    def tensors(self, held: HeldRequest) -> dict[str, NDArray[Any]]:
+        """Admit a request of n utterances, and return its output tensors by name.
 
         A request is admitted when its turn comes: those that wait here may be invalid, and cost the models nothing.
 
@@ -71,11 +63,11 @@ class TritonPythonModel:
             int32 [n, 1], CHECKPOINT BYTES [n, 1].
 
         Raises:
-            BusyError: the answer would come after the request's deadline.
-            InputError: an utterance cannot be used.
+            BusyError: the answer would come after the request's timeout.
+            InputError: the audio or text of an utterance can't be used.
         """
-        self.admission.check(arrival.timeout, arrival.bulk)
-        utterances = arrival.utterances
+        self.admission.check(held.timeout, held.bulk)
+        utterances: Utterances = held.inputs
         patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
         padded_patches, patch_count = pad_rows(patches)
         padded_ids, token_count = pad_rows(ids)

@@ -22,7 +22,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         models = parameters["models"]["string_value"].split(",")
         gate = Gate(MetricsReader(), models, int(parameters["max_waiting"]["string_value"]))
-        self.queue = RequestQueue(args, self.counts, lambda counts: counts, gate)
+        self.queue = RequestQueue(args, self.counts, lambda held: held.inputs, gate)
         self.instances = InstancesMetric()
 
     def execute(self, requests: list[Any]) -> None:

@@ -11,7 +11,7 @@ from emotion.errors import InputError
 from emotion.loudness import find_sound
 from stages import cpu_quota
 from stages.asr import Recogniser, Transcript
-from stages.request_queue import RequestQueue
+from stages.request_queue import HeldRequest, RequestQueue
 from stages.requests import bytes_rows
 
 
@@ -42,11 +42,11 @@ class TritonPythonModel:
         """Close the queue; Triton calls it before the process ends."""
         self.queue.close()
 
-    def tensors(self, recordings: list[bytes]) -> dict[str, NDArray[Any]]:
+    def tensors(self, held: HeldRequest) -> dict[str, NDArray[Any]]:
         """Return the output tensors of a request by name, [n, 1] each.
 
         Args:
-            recordings: the n encoded files of the request.
+            held: the request; its inputs are n encoded files.
 
         Returns:
             TRANSCRIPT, TEXT and LANGUAGE BYTES (UTF-8); TRANSCRIPT_LOG_PROBABILITY, NO_SPEECH_PROBABILITY and
@@ -55,7 +55,7 @@ class TritonPythonModel:
         Raises:
             InputError: a recording can't be used.
         """
-        found = [self.transcript(data) for data in recordings]
+        found = [self.transcript(data) for data in held.inputs]
         columns = {
             "TRANSCRIPT": np.array([each.text.encode() for each in found], np.object_),
             "TEXT": np.array([each.text.encode() if each.understood else b"" for each in found], np.object_),
