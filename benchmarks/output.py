@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -11,26 +10,20 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.errors import BenchmarkError
+from emotion.files import write_atomically
+from emotion.progress import progress as columns
 
 T = TypeVar("T")
 
 
 def progress(console: Console | None = None) -> Progress:
     """Return a progress bar with counts, elapsed time and remaining time, on standard error."""
-    return Progress(
-        TextColumn("{task.description:<44}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console or Console(stderr=True),
-        refresh_per_second=1,  # drawing takes CPU time from what is measured in this process
-        speed_estimate_period=3600,  # s; one step may take minutes
-    )
+    # drawing takes CPU time from what is measured in this process; one step may take minutes
+    return columns(console, width=44, refresh_per_second=1, speed_estimate_period=3600)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 150) -> str:
@@ -54,14 +47,8 @@ def middle(values: Sequence[float]) -> float | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 file or none, and make its directory. Raises BenchmarkError if the file cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_text(text, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_atomically(path, text)
     except OSError as error:
         raise BenchmarkError(f"{path} can't be written ({error.strerror}); make room or choose another place") from None
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from emotion.files import write_atomically
 from emotion.manifest import MANIFEST, digest
 
 _ROOT = Path(__file__).parent.parent
@@ -107,13 +108,11 @@ def publish(staged: Path, repository: Path, manifest: dict[str, Any]) -> None:
             (repository / name).parent.mkdir(parents=True, exist_ok=True)
             (staged / name).replace(repository / name)
         manifest["files"] = dict(sorted((kept | files).items()))
-        _write_manifest(repository, manifest, staged)
+        _write_manifest(repository, manifest)
 
 
-def _write_manifest(repository: Path, manifest: dict[str, Any], staged: Path) -> None:
-    path = staged / MANIFEST
-    path.write_text(json.dumps(manifest, indent=2) + "\n")
-    path.replace(repository / MANIFEST)
+def _write_manifest(repository: Path, manifest: dict[str, Any]) -> None:
+    write_atomically(repository / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def read_manifest(repository: Path) -> dict[str, Any] | None:
@@ -136,10 +135,10 @@ def update_templates(repository: Path) -> None:
     Raises:
         OSError: a file can't be written.
     """
-    with staging(repository) as staged, _locked(repository):
+    with _locked(repository):
         manifest = read_manifest(repository) or {}
         manifest["templates"] = _copy_templates(repository, manifest)
-        _write_manifest(repository, manifest, staged)
+        _write_manifest(repository, manifest)
 
 
 def edited_templates(repository: Path) -> list[str]:
