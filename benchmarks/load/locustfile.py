@@ -261,6 +261,7 @@ def _choose(environment: Environment, **_: Any) -> None:
         return
     if options.samples:  # a worker sends its samples to its master; "quit" comes after requests in flight
         environment.events.quit.add_listener(lambda exit_code: _write_samples(options.samples))
+    assert environment.runner is not None
     # with a load shape, Locust itself handles SIGTERM only after the load
     gevent.signal_handler(signal.SIGTERM, environment.runner.quit)
     environment.host = environment.host or "grpc://127.0.0.1:8001"

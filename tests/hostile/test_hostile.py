@@ -329,9 +329,9 @@ def test_memory_after_repeated_passes_does_not_grow(
 ) -> None:
     """Three passes add less memory than one pass sends, so no request is kept.
 
-    Two passes before them fill caches and allocators: tests run in any order. The processes of the ONNX models are excluded, because ONNX Runtime keeps
-    memory for the largest random batch; `make soak` checks them. A native backend runs in Triton's process, so memory
-    for a batch is allowed there.
+    Two passes before them fill caches and allocators, because tests run in any order. The processes of the ONNX models
+    are excluded, because ONNX Runtime keeps memory for the largest random batch; `make soak` checks them. A native
+    backend runs in Triton's process, so memory for a batch is allowed there.
     """
     models = {process for process in processes(target) if ONNX_MODEL.search(" ".join(process.cmdline()))}
     assert len(models) == (0 if HAS_NATIVE_ONNXRUNTIME else 3)
