@@ -25,8 +25,9 @@ def test_flops_of_known_models_are_the_published_ones(tmp_path: Path) -> None:
     flops = Flops.of(tmp_path)
     assert flops.patch == pytest.approx(1.73e9, rel=0.01)
     assert flops.token == pytest.approx(0.17e9, rel=0.01)
-    # two views of five labels, and the fused one's five residuals and two weights
-    assert flops.head == 2 * (128 + 256) * 128 + 2 * 128 * (5 + 5 + 7)
+    # the first layers of the two views take one embedding each, that of the fused view both; the second layers give
+    # five labels each, and the fused view two weights more
+    assert flops.head == 2 * 2 * (128 + 256) * 128 + 2 * 128 * (5 + 5 + 7)
     short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
     assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
     assert flops.needed([long]) == 100 * flops.token + 100**2 * flops.pair + flops.text + flops.head

@@ -43,7 +43,7 @@ def test_every_workflow_limits_permissions_and_time() -> None:
 
 def test_precommit_runs_what_lint_runs() -> None:
     plan = subprocess.run(
-        ["make", "--dry-run", "--old-file=.venv/installed-dev", "lint"],
+        ["make", "--no-print-directory", "--dry-run", "--old-file=.venv/installed-dev", "lint"],
         cwd=ROOT,
         capture_output=True,
         text=True,
