@@ -54,8 +54,12 @@ class VGGish(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return the embeddings of log-mel patches: [patches, 96, 64] -> [patches, 128]."""
-        maps = self.features(patches.unsqueeze(1))
-        return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))  # TensorFlow's order: height, width, channel
+        return self.embeddings(self.feature_rows(patches))
+
+    def feature_rows(self, patches: Tensor) -> Tensor:
+        """Return the output of the convolutions: [patches, 96, 64] -> [patches, 12288]."""
+        maps: Tensor = self.features(patches.unsqueeze(1))
+        return maps.permute(0, 2, 3, 1).flatten(1)  # TensorFlow's order: height, width, channel
 
 
 def _two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:

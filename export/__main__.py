@@ -54,7 +54,7 @@ def export(
         **{f"version.{name}": value for name, value in versions.items()},
     }
     with staging(repository) as staged, progress(console, width=22) as bar:
-        parts = serving_parts(checkpoint)
+        parts = serving_parts(checkpoint, precision)
         exporting = bar.add_task("exporting the models", total=len(parts))
         write_models(parts, staged, precision, metadata, lambda: bar.advance(exporting))
         models = parity.OnnxModels(staged, precision)

@@ -10,15 +10,17 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 PATCHES_PER_TURN = 32  # a patch needs about 2 MB in fp32 in VGGish's first layers
+WINOGRAD_PATCHES_PER_TURN = 16  # about 4 MB (export/winograd.py); more patches don't fit into a CPU's cache
 
 
-def loop_patches(graph: ir.Graph) -> None:
-    """Move VGGish's convolutions into a Loop that processes PATCHES_PER_TURN patches at a time, to bound their memory.
+def loop_patches(graph: ir.Graph, patches_per_turn: int) -> None:
+    """Move VGGish's convolutions into a Loop that processes some of the patches at a time, to bound their memory.
 
     The dense layers stay outside the Loop: a patch needs little memory there, and their weights are read only once.
 
     Args:
         graph: the graph, changed in place; the shapes of its values must be inferred.
+        patches_per_turn: number of patches that are processed at a time.
     """
     patches = next(node for node in graph if node.op_type == "Conv").inputs[0]  # [patches, 1, 96, 64]
     rows = [node for node in graph if node.op_type == "Reshape"][-1].outputs[0]  # [patches, features]
@@ -29,7 +31,7 @@ def loop_patches(graph: ir.Graph) -> None:
     turn, condition = ir.val("turn", ir.DataType.INT64, []), ir.val("condition", ir.DataType.BOOL, [])
     earlier = ir.val("earlier_rows", rows.dtype, [None, _width(rows)])
     first, last = Tape(), Tape()
-    size = first.initializer(ir.tensor([PATCHES_PER_TURN], name="size"))
+    size = first.initializer(ir.tensor([patches_per_turn], name="size"))
     start = first.op("Mul", [turn, size])
     axis = first.initializer(ir.tensor([0], name="first_axis"))
     turn_patches = first.op("Slice", [patches, start, first.op("Add", [start, size]), axis])
@@ -44,8 +46,8 @@ def loop_patches(graph: ir.Graph) -> None:
     body = _subgraph("convolutions", graph, inputs, outputs, nodes, first.initializers)
 
     outside = Tape(graph)
-    divisor = outside.initializer(ir.tensor([PATCHES_PER_TURN], name="divisor"))
-    divisor_less_one = outside.initializer(ir.tensor([PATCHES_PER_TURN - 1], name="divisor_less_one"))
+    divisor = outside.initializer(ir.tensor([patches_per_turn], name="divisor"))
+    divisor_less_one = outside.initializer(ir.tensor([patches_per_turn - 1], name="divisor_less_one"))
     count = outside.op("Shape", [patches], {"start": 0, "end": 1})
     turns = outside.op("Div", [outside.op("Add", [count, divisor_less_one]), divisor])  # rounded up
     no_rows = outside.initializer(ir.tensor(np.zeros((0, _width(rows)), rows.dtype.numpy()), name="no_rows"))

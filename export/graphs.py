@@ -21,6 +21,7 @@ from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from emotion.audio import PATCH_SHAPE
 from emotion.model import FusionHead, Logits, VGGish, confidence, probabilities, segment_mean
+from export.winograd import WinogradFeatures
 
 
 class Packing:
@@ -89,14 +90,23 @@ class ServedVGGish(nn.Module):
     -> AUDIO_EMBEDDING float32 [batch, 128], the mean over each utterance's patches, and PATCHES_USED int32 [batch, 1].
     """
 
-    def __init__(self, vggish: VGGish) -> None:
+    def __init__(self, vggish: VGGish, winograd: bool = False) -> None:
+        """Wrap VGGish.
+
+        Args:
+            vggish: the encoder.
+            winograd: whether the convolutions are computed as in `export.winograd`.
+        """
         super().__init__()
         self.vggish = vggish
+        self.winograd = WinogradFeatures(vggish.features) if winograd else None
 
     def forward(self, patches: Tensor, patch_count: Tensor, patches_shape: Tensor) -> tuple[Tensor, Tensor]:
         packing = Packing(patch_count, patches_shape)
         dtype = next(self.vggish.parameters()).dtype
-        embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype)).float()
+        used = patches.reshape(-1, *PATCH_SHAPE)[packing.index].to(dtype)
+        rows = self.vggish.feature_rows(used) if self.winograd is None else self.winograd(used)
+        embeddings = self.vggish.embeddings(rows).float()
         return packing.withhold_uncopied(packing.mean(embeddings)), packing.used_column()
 
 

@@ -18,7 +18,7 @@ from torch.export import Dim
 from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
-from export.control_flow import loop_patches, skip_unused
+from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN, loop_patches, skip_unused
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
 from export.repository import model_file
@@ -51,14 +51,20 @@ class Part:
         return wanted if self.quantise else "fp32"
 
 
-def serving_parts(checkpoint: Checkpoint) -> dict[str, Part]:
-    """Return the models that Triton serves with ONNX Runtime, by name, in the order of their runs."""
+def serving_parts(checkpoint: Checkpoint, precision: str) -> dict[str, Part]:
+    """Return the models that Triton serves with ONNX Runtime, by name, in the order of their runs.
+
+    Args:
+        checkpoint: the checkpoint.
+        precision: fp32, fp16 or int8. Only fp32, which is for CPUs, has Winograd's convolutions: cuDNN chooses the
+            algorithm by itself, and their intermediate results need a larger range than fp16 and int8 have.
+    """
     model, batch = checkpoint.model, Dim("batch")
     count, allotted = torch.tensor([[[3], [0], [5], [2]], [[4], [1], [5], [2]]], dtype=torch.int32)
     patches_shape = torch.cat([allotted, torch.tensor([PATCH_SHAPE] * 4, dtype=torch.int32)], 1)
     return {
         "vggish": Part(
-            ServedVGGish(model.vggish),
+            ServedVGGish(model.vggish, winograd=precision == "fp32"),
             {
                 "PATCHES": torch.zeros(12 * PATCH_ELEMENTS),
                 "PATCH_COUNT": count,
@@ -121,7 +127,7 @@ def write_models(
         write_part(part, path, own)
         model = ShapeInferencePass()(ir.load(path)).model
         if name == "vggish":
-            loop_patches(model.graph)
+            loop_patches(model.graph, WINOGRAD_PATCHES_PER_TURN if own == "fp32" else PATCHES_PER_TURN)
         if name != "fusion":
             skip_unused(model.graph)
         NameFixPass()(model)  # makes names unique across the graph and its subgraphs
