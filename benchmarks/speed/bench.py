@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ SINGLE_REQUEST = (3.0, 15)  # seconds and tokens of the utterance whose latency 
 TITLES = {
     "served": "emoserve, fp32",
     "served_int8": "emoserve, int8",
+    "baseline": "baseline, fp32",
+    "baseline_int8": "baseline, int8",
     "roofline": "best in one process, fp32",
     "graph": "the same, audio and text read before",
     **peers.PEERS,
@@ -97,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser, plan: Plan) -> None:
     """Add the options of a command that runs a plan."""
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="what was exported")
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="other exported models that take turns with those of --repository"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of all systems (default: {plan.rounds})")
     if plan is FULL:
         parser.add_argument("--quick", action="store_true", help="measure less, in a few minutes")
@@ -108,7 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan = QUICK if getattr(arguments, "quick", False) else arguments.plan
     if arguments.rounds is not None:
         plan = replace(plan, rounds=arguments.rounds)
-    found = Bench(arguments.checkpoint, arguments.repository, plan, Console(stderr=True)).run()
+    bench = Bench(arguments.checkpoint, arguments.repository, arguments.baseline, plan, Console(stderr=True))
+    found = bench.run()
     written = results.write(found, RESULTS)
     report.write(found, written.with_suffix(".md"))
     print(f"results: {os.path.relpath(written)}\nreport: {os.path.relpath(written.with_suffix('.md'))}\n")
@@ -156,12 +163,13 @@ class Bench:
 
     checkpoint: Path
     repository: Path
+    baseline: Path | None
     plan: Plan
     console: Console
 
     def __post_init__(self) -> None:
         self.tokenizer = workload.tokenizer_file(self.repository)
-        self.has_int8 = all(model_file(self.repository, model, "int8").is_file() for model in ENCODERS)
+        self.has_int8 = _has_int8(self.repository)
 
     def run(self) -> Results:
         """Measure all parts of the plan.
@@ -177,8 +185,10 @@ class Bench:
         utterances = workload.mixed(self.plan.requests, self.tokenizer)
         with output.progress(self.console) as self.progress, ExitStack() as stack:
             self.task = self.progress.add_task("starting", total=None)
-            self.fp32 = stack.enter_context(self._served("served", None))
-            int8 = stack.enter_context(self._served("served_int8", "int8")) if self.has_int8 else None
+            self.fp32 = stack.enter_context(self._served("served", self.repository))
+            int8 = None
+            if self.has_int8:
+                int8 = stack.enter_context(self._served("served_int8", self.repository, "int8"))
             self.progress.update(self.task, total=self._steps())
             systems, peaks, strategies = self._take_turns(stack, utterances, int8)
             main, side = self._sampled_load(self.fp32, requests=self.plan.main)
@@ -202,6 +212,7 @@ class Bench:
                 revision=machine.revision(),
                 machine=machine.describe(),
                 versions=machine.versions(),
+                kernels=machine.kernels(),
                 settings={"users": USERS}
                 | {name: getattr(self.plan, name) for name in ("rounds", "pairs", "requests")},
                 checkpoint={
@@ -227,9 +238,14 @@ class Bench:
 
     def _take_turns(
         self, stack: ExitStack, utterances: Sequence[workload.Utterance], int8: Served | None
-    ) -> tuple[dict[str, System], list[float], dict[str, float]]:
+    ) -> tuple[dict[str, System], dict[str, list[float]], dict[str, float]]:
         """Load the systems in turns with the roofline; return them, the machine's peaks and the strategies' rates."""
         targets = {"served": self.fp32.target} | ({"served_int8": int8.target} if int8 else {})
+        if self.baseline:
+            targets["baseline"] = stack.enter_context(self._served("baseline", self.baseline)).target
+            if _has_int8(self.baseline):
+                served = self._served("baseline_int8", self.baseline, "int8")
+                targets["baseline_int8"] = stack.enter_context(served).target
         for name in self.plan.peers:
             self._step(f"starting {name}")
             peer = stack.enter_context(peers.start(name, self.checkpoint, Path("build") / "bench" / "peers"))
@@ -254,7 +270,7 @@ class Bench:
             target.load(self.tokenizer, requests=USERS)
         loads: dict[str, list[tuple[Load, float]]] = {name: [] for name in targets}
         costs: dict[str, list[Cost]] = {"roofline": [], "graph": []}
-        peaks = []
+        peaks: defaultdict[str, list[float]] = defaultdict(list)
         for number in range(self.plan.rounds + self.plan.pairs):
             turns = targets if number < self.plan.rounds else {"served": targets["served"]}
             for name, target in turns.items():
@@ -263,7 +279,8 @@ class Bench:
                 first = ceilings(utterances[::2]) if name == "served" else {}
                 loads[name].append(target.measured_load(self.tokenizer, requests=self.plan.requests))
                 if name == "served":
-                    peaks.append(roofline.peak_gflops())
+                    for library, gflops in roofline.peak_gflops().items():
+                        peaks[library].append(gflops)
                     second = ceilings(utterances[1::2])
                     for ceiling, half in first.items():
                         costs[ceiling].append(half + second[ceiling])
@@ -352,8 +369,8 @@ class Bench:
     # --- small parts ---
 
     @contextmanager
-    def _served(self, name: str, config: str | None) -> Iterator[Served]:
-        with Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config) as triton:
+    def _served(self, name: str, repository: Path, config: str | None = None) -> Iterator[Served]:
+        with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, config=config) as triton:
             yield Served(Target(f"grpc://{triton.grpc_url}", triton.pid), triton, TITLES[name])
 
     def _optional(self, part: Callable[[], Part | None]) -> Part | None:
@@ -370,10 +387,15 @@ class Bench:
     def _steps(self) -> int:
         served, plan = 2 if self.has_int8 else 1, self.plan
         lengths = sum(len(lengths) for lengths, _ in GROWTH.values()) if plan.repeats else 0
-        turns = plan.rounds * (served + len(plan.peers)) + plan.pairs
+        others = len(plan.peers) + (1 + _has_int8(self.baseline) if self.baseline else 0)
+        turns = plan.rounds * (served + others) + plan.pairs
         loads = served * (2 + plan.passes * len(plan.sweep))
         loads += 2 * plan.rounds if HIGH_CONCURRENCY in plan.sweep else 0
         return roofline.STRATEGIES + turns + 2 * len(plan.peers) + loads + lengths + 3
+
+
+def _has_int8(repository: Path) -> bool:
+    return all(model_file(repository, model, "int8").is_file() for model in ENCODERS)
 
 
 def curve(found: Load) -> list[tuple[float, float]]:

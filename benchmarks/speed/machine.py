@@ -9,12 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from threadpoolctl import threadpool_info
 
 from benchmarks.processes import ROOT
 
 # instruction sets that decide how fast fp32 and int8 matrix products are, as /proc/cpuinfo spells them
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 PACKAGES = ("numpy", "onnxruntime", "tritonclient", "torch", "locust", "nvidia-pytriton", "litserve", "fastapi")
+KERNEL_VARIABLES = ("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "DNNL_", "ATEN_CPU_")  # prefixes
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -58,6 +60,19 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def kernels() -> dict[str, str]:
+    """Return what decides how fast the libraries multiply matrices: their kernels, and variables that select others."""
+    import torch  # takes seconds to import
+
+    found = {
+        f"{library['internal_api']} {library['version']}": str(library.get("architecture", library["num_threads"]))
+        for library in threadpool_info()
+        if library["user_api"] == "blas"
+    }
+    found["torch"] = torch.backends.cpu.get_cpu_capability()
+    return found | {name: value for name, value in sorted(os.environ.items()) if name.startswith(KERNEL_VARIABLES)}
 
 
 def revision() -> str | None:

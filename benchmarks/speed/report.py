@@ -28,15 +28,24 @@ def write(results: Results, path: Path) -> None:
     stages = [(name, *map(_number, asdict(stage).values())) for name, stage in results.stages.items()]
     if stages:
         parts += ["## Stages", _table(("model", "queue ms", "compute ms", "rows a batch"), stages)]
-    strategies = results.roofline.strategies if results.roofline else {}
-    for title, values in (("Utterances/s in one process, by way", strategies), ("Overload", results.overload)):
+    strategies: Mapping[str, float | None] = {}
+    peaks: Mapping[str, float | None] = {}
+    if results.roofline:
+        strategies = results.roofline.strategies
+        peaks = {name: middle(values) for name, values in results.roofline.peak_gflops.items()}
+    for title, values in (
+        ("Utterances/s in one process, by way", strategies),
+        ("Matrix products in fp32 on all cores, GFLOP/s", peaks),
+        ("Overload", results.overload),
+    ):
         rows = [(name, _number(value)) for name, value in values.items()]
         parts += [f"## {title}", _table(("name", "value"), rows)] if rows else []
     for name, (title, figure) in figures(results).items():
         picture = path.with_name(f"{path.stem}-{name}.png")
         plotting.save(figure, picture)
         parts += [f"## {title}", f"![{title}]({picture.name})"]
-    facts = asdict(results.machine) | results.versions | results.settings | results.checkpoint | results.workload
+    facts = asdict(results.machine) | results.versions | results.kernels | results.settings
+    facts |= results.checkpoint | results.workload
     facts |= {"revision": results.revision or "unknown", "minutes": _number(results.minutes)}
     parts += ["## Conditions", _table(("fact", "value"), [(name, str(value)) for name, value in facts.items()])]
     output.write_text(path, "\n\n".join(parts) + "\n")

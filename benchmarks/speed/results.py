@@ -39,10 +39,10 @@ class System:
 class Roofline:
     """What the machine allows."""
 
-    peak_gflops: list[float]  # GFLOP/s of an fp32 matrix product on all cores, one for each round
+    peak_gflops: dict[str, list[float]]  # GFLOP/s of an fp32 matrix product on all cores, by library and round
     strategies: dict[str, float]  # utterances/s of each way to run the models in one process
-    needed_gflop: float  # for the mean utterance, without padding
-    spent_gflop: float  # for the mean utterance, as computed
+    needed_gflop: float  # for the mean utterance, without padding, with direct convolutions
+    spent_gflop: float  # the same with the padding of attention
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,12 @@ class Results:
     revision: str | None  # of the code; None outside a git checkout
     machine: Machine
     versions: dict[str, str]
+    kernels: dict[str, str]  # from `machine.kernels`
     settings: dict[str, int]  # "users" are the callers of each round
     checkpoint: dict[str, str]  # "digest" of the weights, "text_encoder"
     workload: dict[str, float]  # from `workload.describe`
-    systems: dict[str, System]  # "served" (fp32), "served_int8", "roofline", "graph" (input read before), peers
+    # "served" (fp32), "served_int8", the same of a baseline, "roofline", "graph" (input read before), peers
+    systems: dict[str, System]
     roofline: Roofline | None = None
     stages: dict[str, Stage] = field(default_factory=dict)  # of the main run
     sweep: list[SweepPoint] = field(default_factory=list)  # ascending in users
@@ -103,7 +105,7 @@ class Results:
     overload: dict[str, Latency] = field(default_factory=dict)  # of an open loop
     measured: dict[str, Latency] = field(default_factory=dict)  # figures of the summary that are no ratios of systems
     summary: dict[str, Latency | None] = field(default_factory=dict)  # from `summarise`
-    format: Literal[3] = 3
+    format: Literal[4] = 4
 
 
 @dataclass(frozen=True)
@@ -122,32 +124,38 @@ class Goal:
 
 
 _PYTORCH = "fastapi_pytorch"
+CORE_HOUR = 0.04  # USD, about the price of a core of a general-purpose cloud machine on demand
 # every figure of the summary: title, goal, and for a ratio of two systems over, under and what is compared
 FIGURES: dict[str, tuple[str, Goal | None, tuple[str, str, str] | None]] = {
     "served_over_roofline": (
         "Throughput served over the best in one process, by wall clock",
-        Goal("≥", 0.95),
+        None,
         ("served", "roofline", "throughput"),
     ),
     # inverted: utterances per CPU second
-    "served_over_roofline_cpu": ("The same by CPU seconds", None, ("roofline", "served", "cpu_ms")),
+    "served_over_roofline_cpu": ("The same by CPU seconds", Goal("≥", 0.95), ("roofline", "served", "cpu_ms")),
     "served_over_graph": ("Served over its models alone, input read before", None, ("served", "graph", "throughput")),
-    "achieved_over_peak_flops": ("FLOP/s needed by what is served over the machine's peak", Goal("≥", 0.85), None),
-    "vs_fastapi_pytorch": ("Throughput over FastAPI + PyTorch", Goal("≥", 3.5), ("served", _PYTORCH, "throughput")),
+    # Winograd's convolutions need fewer FLOPs than direct ones, so this can exceed 1
+    "achieved_over_peak_flops": ("FLOP/s of direct convolution over the machine's peak", Goal("≥", 1.0), None),
+    "vs_baseline": ("Throughput over the baseline", None, ("served", "baseline", "throughput")),
+    "int8_vs_baseline": ("The same in int8", None, ("served_int8", "baseline_int8", "throughput")),
+    "per_core": ("Utterances/s for each core", None, None),
+    "cost_per_million": (f"A million utterances at {CORE_HOUR} USD a core-hour, USD", None, None),
+    "vs_fastapi_pytorch": ("Throughput over FastAPI + PyTorch", Goal("≥", 7), ("served", _PYTORCH, "throughput")),
     "p99_vs_fastapi_pytorch": ("p99 over that of FastAPI + PyTorch", Goal("≤", 1), ("served", _PYTORCH, "p99")),
     "int8_vs_fastapi_pytorch": ("The same in int8, throughput", Goal("≥", 6), ("served_int8", _PYTORCH, "throughput")),
     "int8_p99_vs_fastapi_pytorch": ("The same in int8, p99", Goal("≤", 1), ("served_int8", _PYTORCH, "p99")),
     "vs_fastapi_onnxruntime": (
         "Throughput over FastAPI + ONNX Runtime",
-        None,
+        Goal("≥", 1.9),
         ("served", "fastapi_onnxruntime", "throughput"),
     ),
     "vs_litserve_onnxruntime": (
         "Throughput over LitServe + ONNX Runtime",
-        Goal("≥", 1.3),
+        Goal("≥", 1.7),
         ("served", "litserve_onnxruntime", "throughput"),
     ),
-    "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 1.8), ("served", "padded_triton", "throughput")),
+    "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 4.2), ("served", "padded_triton", "throughput")),
     "int8_over_fp32": ("Throughput in int8 over fp32", Goal("≥", 1.5), ("served_int8", "served", "throughput")),
     "flops_spent_over_needed": ("FLOPs spent over needed", Goal("≤", 1.05), None),
     "frontend_ms_3s": ("Audio front-end for 3 s, ms", Goal("≤", 2), None),
@@ -176,7 +184,8 @@ def ratios_by_round(results: Results) -> dict[str, list[float]]:
             found[name] = ratios(*(getattr(systems[side], ratio[2]) for side in ratio[:2]))
     if results.roofline and "served" in systems:
         needed = [rate * results.roofline.needed_gflop for rate in systems["served"].throughput]
-        found["achieved_over_peak_flops"] = ratios(needed, results.roofline.peak_gflops)
+        peaks = [max(each) for each in zip(*results.roofline.peak_gflops.values(), strict=True)]
+        found["achieved_over_peak_flops"] = ratios(needed, peaks)
     if crowded := results.high_concurrency:
         found["throughput_256_over_best"] = ratios(crowded["most"], crowded["best"])
     return found
@@ -194,6 +203,9 @@ def summarise(results: Results) -> dict[str, float | None]:
     figures |= {name: median(values) for name, values in ratios_by_round(results).items() if values}
     if results.roofline:
         figures["flops_spent_over_needed"] = results.roofline.spent_gflop / results.roofline.needed_gflop
+    if "served" in results.systems:
+        per_core = median(results.systems["served"].throughput) / results.machine.cores
+        figures |= {"per_core": per_core, "cost_per_million": CORE_HOUR * 1e6 / 3600 / per_core}
     served, alone = figures["latency_one_ms"], figures["latency_one_in_process_ms"]
     if served and alone:
         figures["latency_one_over_in_process"] = served / alone

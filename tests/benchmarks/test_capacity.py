@@ -51,6 +51,7 @@ def test_capacity_command_prints_a_row_for_each_precision(
         revision=None,
         machine=machine.describe(),
         versions={},
+        kernels={},
         settings={},
         checkpoint={"digest": "d" * 64, "text_encoder": "bert-base"},
         workload={},

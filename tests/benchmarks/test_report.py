@@ -25,8 +25,9 @@ def bare() -> Results:
         quick=False,
         command="make bench",
         revision="0123456789ab",
-        machine=machine.describe(),
+        machine=replace(machine.describe(), cores=2.0),
         versions=machine.versions(),
+        kernels={"openblas 0.3.30": "Haswell"},
         settings={"users": 32, "rounds": 5},
         checkpoint={"digest": "d" * 64, "text_encoder": "random bert-base"},
         workload={"count": 200.0, "seconds_mean": 4.6, "tokens_mean": 15.2},
@@ -76,9 +77,11 @@ def full() -> Results:
             "fastapi_onnxruntime": system("FastAPI + ONNX Runtime", 0.6),
             "litserve_onnxruntime": system("LitServe + ONNX Runtime", 0.7),
             "padded_triton": system("Triton, padded ensemble", 0.5),
+            "baseline": system("baseline, fp32", 0.8),
+            "baseline_int8": system("baseline, int8", 1.6),
         },
         roofline=Roofline(
-            [125.0, 62.5, 125.0, 125.0, 125.0],
+            {"numpy": [125.0, 50.0, 125.0, 100.0, 125.0], "torch": [100.0, 62.5, 110.0, 125.0, 90.0]},
             {"one session, batches of 8": 10.4, "two sessions, batches of 4": 9.8},
             10.0,
             10.4,
@@ -143,18 +146,26 @@ def test_summarise_leaves_out_rounds_in_which_a_system_answered_nothing() -> Non
 
 
 def test_summarise_without_measurements_has_no_figures() -> None:
-    assert set(results.summarise(bare()).values()) == {None}
+    none = replace(bare(), systems={})
+    assert set(results.summarise(none).values()) == {None}
+
+
+def test_summarise_gives_the_cost_of_a_core() -> None:
+    summary = results.summarise(bare())
+    assert summary["per_core"] == pytest.approx(5.5)  # 11 utterances/s with two cores
+    assert summary["cost_per_million"] == pytest.approx(0.04 * 1e6 / (5.5 * 3600))
 
 
 def test_summary_rows_say_whether_goals_hold(run: Results) -> None:
     assert Goal("≥", 3.5).holds(3.5) and not Goal("≥", 3.5).holds(3.49)
     assert Goal("≤", 2).holds(2.0) and not Goal("≤", 2).holds(2.01)
     rows = {title: others for title, *others in results.summary_rows(run)}
-    assert rows["Throughput over FastAPI + PyTorch"] == ["4.000", "≥ 3.5", "holds"]
-    assert rows["FLOP/s needed by what is served over the machine's peak"] == ["0.800", "≥ 0.85", "MISSED"]
+    assert rows["Throughput over FastAPI + PyTorch"] == ["4.000", "≥ 7", "MISSED"]
+    assert rows["FLOP/s of direct convolution over the machine's peak"] == ["0.800", "≥ 1", "MISSED"]
+    assert rows["Throughput over the baseline"] == ["1.250", "", ""]
     assert rows["The same served to one caller, ms"] == ["110.000", "≤ 119", "holds"]
     assert rows["Served over one process"] == ["1.100", "", ""]
-    unmeasured = results.summary_rows(replace(bare(), summary=results.summarise(bare())))
+    unmeasured = results.summary_rows(replace(bare(), summary=dict.fromkeys(results.FIGURES)))
     assert [verdict for *_, verdict in unmeasured] == ["not measured"] * len(results.FIGURES)
     assert max(map(len, output.table(("figure", "value", "goal", ""), unmeasured).splitlines())) <= 100
 
@@ -180,7 +191,7 @@ def test_read_returns_what_was_written(run: Results, tmp_path: Path) -> None:
 def test_read_of_another_file_raises_one_sentence(run: Results, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="can't be read"):
         results.read(tmp_path / "none.json")
-    for text in ("{", "[]", results.to_json(run).replace('"format": 3', '"format": 2')):
+    for text in ("{", "[]", results.to_json(run).replace('"format": 4', '"format": 3')):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(BenchmarkError, match="is no result of this version"):
             results.read(tmp_path / "other.json")
@@ -214,7 +225,7 @@ def test_report_has_every_table_and_picture(run: Results, tmp_path: Path) -> Non
 
 def test_report_without_measurements_says_so(tmp_path: Path) -> None:
     path = tmp_path / "report.md"
-    report.write(replace(bare(), systems={}, summary=results.summarise(bare())), path)
+    report.write(replace(bare(), systems={}, summary=dict.fromkeys(results.FIGURES)), path)
     assert path.read_text().count("not measured") == len(results.FIGURES)
     assert "Nothing was served in this run." in path.read_text()
     assert list(tmp_path.iterdir()) == [path]

@@ -47,6 +47,9 @@ def narrow_repository(narrow: Checkpoint, once: Once) -> Callable[[str], Path]:
     """Return a function that exports the small model in a precision without checks; tests must not change its files."""
 
     def get(precision: str) -> Path:
-        return once(f"narrow-{precision}", lambda made: write_models(serving_parts(narrow), made, precision, {}))
+        def make(made: Path) -> None:
+            write_models(serving_parts(narrow, precision), made, precision, {})
+
+        return once(f"narrow-{precision}", make)
 
     return get

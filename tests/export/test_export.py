@@ -33,7 +33,7 @@ from emotion.labels import EMOTIONS
 from emotion.manifest import MANIFEST
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabilities
 from export import parity
-from export.control_flow import PATCHES_PER_TURN
+from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN
 from export.onnx_files import IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
 from export.repository import (
     ONNX_MODELS,
@@ -243,7 +243,7 @@ def test_export_in_int8_quantises_the_encoders_and_keeps_their_interface(
 def test_vggish_loops_over_patches_with_unchanged_answers(
     narrow_repository: Callable[[str], Path], precision: str
 ) -> None:
-    """Any number of patches, in particular around PATCHES_PER_TURN, gives the answers of single patches."""
+    """Any number of patches, in particular around that of a turn, gives the answers of single patches."""
     repository = narrow_repository(precision)
     every_graph = list(graphs(onnx_file(model_file(repository, "vggish", precision)).graph))
     [loop] = [node for graph in every_graph for node in graph.node if node.op_type == "Loop"]
@@ -252,7 +252,8 @@ def test_vggish_loops_over_patches_with_unchanged_answers(
     assert convolving == [body]
     model = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(0)
-    for count in (0, 1, PATCHES_PER_TURN - 1, PATCHES_PER_TURN, PATCHES_PER_TURN + 1, 3 * PATCHES_PER_TURN + 7):
+    per_turn = WINOGRAD_PATCHES_PER_TURN if precision == "fp32" else PATCHES_PER_TURN
+    for count in (0, 1, per_turn - 1, per_turn, per_turn + 1, 3 * per_turn + 7):
         patches = random.normal(-2, 2, (count, 96, 64)).astype(np.float32)
         ids = np.array([101, 7592, 102])
         found = model([parity.Utterance(patches, ids)])["AUDIO_EMBEDDING"]
@@ -310,7 +311,7 @@ def test_fusion_file_applies_the_calibration(narrow: Checkpoint, tmp_path: Path)
     for number, (temperatures, pair) in enumerate([((1.0, 1.0, 1.0), (1.0, 0.0)), ((3.0, 1.7, 0.4), (1.8, -0.3))]):
         head.temperature.copy_(torch.tensor(temperatures))
         head.confidence.copy_(torch.tensor([pair, (1.2, -0.1), (0.7, -0.2)]))
-        write_part(serving_parts(calibrated)["fusion"], tmp_path / f"{number}.onnx", "fp32")
+        write_part(serving_parts(calibrated, "fp32")["fusion"], tmp_path / f"{number}.onnx", "fp32")
         session = onnxruntime.InferenceSession(tmp_path / f"{number}.onnx", providers=["CPUExecutionProvider"])
         found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         views = probabilities(head(audio, has_audio, text, has_text), has_audio, has_text)
