@@ -1,14 +1,25 @@
-"""Limit the requests that wait for the models behind the stage `queue`.
+"""Limit the work that waits for the models behind the stage `queue`.
 
 The models run requests in the order of their arrival. Requests therefore wait in the queue of the stage, where
 interactive requests come first and expired requests are dropped. Triton 25.11 and newer have `max_inflight_requests` of
 an ensemble, which sets a limit without priorities.
+
+Triton limits the requests of a batch, but a request may have one second of speech or sixty. What waits for a model
+becomes its next batch, so the gate limits the work of a batch.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stages.triton_metrics import PENDING, Values
+
+USUAL_PATCHES = 8.0  # a request with more work than this number of patches counts as several requests
+PATCHES_PER_TOKEN = 0.1  # in floating-point operations, bert-base beside VGGish
 
 # While the gate is closed it pauses between readings, because a reading costs Triton 0.45 ms of CPU time. A pause is a
 # share of the last closed period, which is about one batch, so a batch costs about four readings.
@@ -17,10 +28,11 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.005, 0.1
 
 
 class Gate:
-    """Limits the number of requests that wait for models.
+    """Limits the number of requests that wait for models; a long request counts as several.
 
     One reading of the metrics gives the number of requests that may pass until the next reading, so readings are rare
-    when few requests wait.
+    when few requests wait. The metrics have the number of waiting requests. As the models keep the order of the
+    requests, these are the last ones that passed, whose sizes are known here.
     """
 
     def __init__(
@@ -35,42 +47,65 @@ class Gate:
         Args:
             read: returns Triton's metrics; while it raises OSError, every request passes.
             models: names of the models behind the gate, in the order of their runs.
-            max_waiting: largest number of requests that wait for the first model. All models together may have this
-                number times the number of models, so that the first model always starts with a full batch.
+            max_waiting: largest size of the requests that wait for the first model, as `size` returns it. All models
+                together may have this size times the number of models, so that the first model always starts with a
+                full batch.
             clock: returns the time in seconds; tests inject their own.
         """
         self._read = read
         self._models = tuple(models)
         self._max_waiting = max_waiting
         self._clock = clock
-        self._room = 0  # requests that may pass before the next reading
+        self._room = 0.0  # size of the requests that may pass before the next reading
+        self._passed: deque[float] = deque(maxlen=len(self._models) * max_waiting)  # sizes of the last requests
         self._closed_since: float | None = None
         self._closed_s = 0.0  # duration of the last closed period
 
-    def pause_s(self) -> float:
-        """Return the seconds to wait before the next call, or 0.0 if one request may pass now."""
-        if self._room > 0:
+    def pause_s(self, inputs: Mapping[str, NDArray[Any]]) -> float:
+        """Return the seconds to wait before the next call, or 0.0 if the request may pass now.
+
+        Args:
+            inputs: PATCH_COUNT and TOKEN_COUNT of the request, int32 [n, 1] each.
+        """
+        needed = self._size(inputs)
+        if self._room >= needed:
             return 0.0
         if self._closed_since is None:
             self._closed_since = self._clock()
         self._room = self._read_room()
         closed_s = self._clock() - self._closed_since
-        if self._room <= 0:
+        if self._room < needed:
             return min(max(PAUSE_SHARE * max(self._closed_s, closed_s), MIN_PAUSE_S), MAX_PAUSE_S)
         self._closed_since = None
         if closed_s > MIN_PAUSE_S:
             self._closed_s = closed_s
         return 0.0
 
-    def passed(self) -> None:
+    def passed(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Count a request that has passed the gate."""
-        self._room -= 1
+        self._passed.append(self._size(inputs))
+        self._room -= self._passed[-1]
 
-    def _read_room(self) -> int:
-        """Return how many requests may pass according to the current metrics."""
+    def _size(self, inputs: Mapping[str, NDArray[Any]]) -> float:
+        """Return the size of a request, limited so that every request can pass when none waits."""
+        return min(size(inputs), float(self._max_waiting))
+
+    def _read_room(self) -> float:
+        """Return the size of the requests that may pass according to the current metrics."""
         try:
             values = self._read()
         except OSError:
             return self._max_waiting  # without metrics, only the limits of the queues apply
         waiting = [int(values.get((PENDING, model), 0.0)) for model in self._models]
-        return min(self._max_waiting - waiting[0], self._max_waiting * len(waiting) - sum(waiting))
+        sizes = [self._passed[-at] if at <= len(self._passed) else 1.0 for at in range(1, sum(waiting) + 1)]
+        return min(self._max_waiting - sum(sizes[: waiting[0]]), self._max_waiting * len(waiting) - sum(sizes))
+
+
+def size(inputs: Mapping[str, NDArray[Any]]) -> float:
+    """Return the number of usual requests that a request counts as, at least 1.
+
+    Args:
+        inputs: PATCH_COUNT and TOKEN_COUNT, int32 [n, 1] each.
+    """
+    patches, tokens = (float(np.maximum(inputs[name], 0).sum()) for name in ("PATCH_COUNT", "TOKEN_COUNT"))
+    return max(1.0, (patches + PATCHES_PER_TOKEN * tokens) / USUAL_PATCHES)

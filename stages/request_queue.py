@@ -31,10 +31,10 @@ MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wa
 class Gate(Protocol):
     """Decides when a request may leave the queue."""
 
-    def pause_s(self) -> float:
-        """Return the seconds to wait before the next call, or 0.0 if one request may leave now."""
+    def pause_s(self, inputs: Any) -> float:
+        """Return the seconds to wait before the next call, or 0.0 if a request with these inputs may leave now."""
 
-    def passed(self) -> None:
+    def passed(self, inputs: Any) -> None:
         """Count a request that has left the queue."""
 
 
@@ -158,10 +158,17 @@ class RequestQueue:
         """Drop the requests that nobody waits for, answer the next one, and return the seconds to pause."""
         self._drop_expired()
         self._drop_canceled()
-        pause_s = self._gate.pause_s() if self._gate else 0.0
+        front = self._front()
+        pause_s = self._gate.pause_s(front.inputs) if self._gate and front else 0.0
         if not pause_s and (held := self._take()):
             self._answer(held)
         return pause_s
+
+    def _front(self) -> HeldRequest | None:
+        """Return the first request of the highest priority, or None."""
+        with self._changed:
+            level = self._held[False] or self._held[True]
+            return level[0] if level else None
 
     def _take(self) -> HeldRequest | None:
         """Remove and return the first request of the highest priority, or None."""
@@ -171,7 +178,7 @@ class RequestQueue:
                 return None
             held = level.popleft()
         if self._gate:
-            self._gate.passed()
+            self._gate.passed(held.inputs)
         return held
 
     def _answer(self, held: HeldRequest) -> None:
@@ -198,12 +205,11 @@ class RequestQueue:
     def _drop_canceled(self) -> None:
         """Drop canceled requests at the front, because callers who have waited longest leave first."""
         while True:
-            with self._changed:
-                level = self._held[False] or self._held[True]
-                front = level[0] if level else None
+            front = self._front()
             if front is None or self._clock() - front.arrived < MIN_CANCEL_CHECK_S or not front.sender.is_cancelled():
                 return
             with self._changed:
+                level = self._held[front.bulk]
                 if level and level[0] is front:
                     level.popleft()
             self._reject(front.sender, CanceledError("the caller has left"), self._clock() - front.arrived)

@@ -39,12 +39,12 @@ class Stage:
         args = {"model_config": json.dumps(config), "model_name": "m", "model_instance_name": "m_0_0"}
         self.queue = RequestQueue(args, self.read, self.work, self, lambda: self.now)
 
-    def pause_s(self) -> float:
+    def pause_s(self, inputs: Any) -> float:
         if self.errors:
             raise self.errors.pop()
         return 0.0 if self.open else 0.001
 
-    def passed(self) -> None:
+    def passed(self, inputs: Any) -> None:
         self.passed_count += 1
 
     def read(self, request: Any) -> str:
