@@ -20,7 +20,8 @@ def loop_patches(graph: ir.Graph, patches_per_turn: int) -> None:
 
     Args:
         graph: the graph, changed in place; the shapes of its values must be inferred.
-        patches_per_turn: number of patches that are processed at a time.
+        patches_per_turn: largest number of patches that are processed at a time. All turns have equal numbers, as far
+            as possible.
     """
     patches = next(node for node in graph if node.op_type == "Conv").inputs[0]  # [patches, 1, 96, 64]
     rows = [node for node in graph if node.op_type == "Reshape"][-1].outputs[0]  # [patches, features]
@@ -28,10 +29,16 @@ def loop_patches(graph: ir.Graph, patches_per_turn: int) -> None:
     users = rows.uses()
     convolutions = _before(list(graph), [rows], patches)
 
+    outside = Tape(graph)
+    most = outside.initializer(ir.tensor([patches_per_turn], name="most"))
+    one = outside.initializer(ir.tensor([1], name="one"))
+    count = outside.op("Shape", [patches], {"start": 0, "end": 1})
+    turns = _ceiling(outside, count, most, one)
+    size = _ceiling(outside, count, outside.op("Max", [turns, one]), one)
+
     turn, condition = ir.val("turn", ir.DataType.INT64, []), ir.val("condition", ir.DataType.BOOL, [])
     earlier = ir.val("earlier_rows", rows.dtype, [None, _width(rows)])
     first, last = Tape(), Tape()
-    size = first.initializer(ir.tensor([patches_per_turn], name="size"))
     start = first.op("Mul", [turn, size])
     axis = first.initializer(ir.tensor([0], name="first_axis"))
     turn_patches = first.op("Slice", [patches, start, first.op("Add", [start, size]), axis])
@@ -45,16 +52,16 @@ def loop_patches(graph: ir.Graph, patches_per_turn: int) -> None:
     inputs, outputs = [turn, condition, earlier], [next_condition, next_rows]
     body = _subgraph("convolutions", graph, inputs, outputs, nodes, first.initializers)
 
-    outside = Tape(graph)
-    divisor = outside.initializer(ir.tensor([patches_per_turn], name="divisor"))
-    divisor_less_one = outside.initializer(ir.tensor([patches_per_turn - 1], name="divisor_less_one"))
-    count = outside.op("Shape", [patches], {"start": 0, "end": 1})
-    turns = outside.op("Div", [outside.op("Add", [count, divisor_less_one]), divisor])  # rounded up
     no_rows = outside.initializer(ir.tensor(np.zeros((0, _width(rows)), rows.dtype.numpy()), name="no_rows"))
     all_rows = outside.op("Loop", [outside.op("Squeeze", [turns]), None, no_rows], {"body": body})
     for node, index in users:
         node.replace_input_with(index, all_rows)
     graph.sort()
+
+
+def _ceiling(tape: Tape, count: ir.Value, size: ir.Value, one: ir.Value) -> ir.Value:
+    """Return count / size, rounded up."""
+    return tape.op("Div", [tape.op("Add", [count, tape.op("Sub", [size, one])]), size])
 
 
 def skip_unused(graph: ir.Graph) -> None:

@@ -21,11 +21,15 @@ from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
 from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN, loop_patches, skip_unused
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
-from export.repository import model_file
+from export.repository import data_file, model_file
 
 # ONNX Runtime 1.19.2 in Triton 24.10 reads opset <= 21 and IR version <= 10; Gelu exists since opset 20
 OPSET = 20
 IR_VERSION = 10
+# Weights of at least this many bytes are in a file of their own, which ONNX Runtime maps into memory instead of reading
+# it. This halves the time to load a model, and the memory that the weights occupy beside their copy for the kernels.
+DATA_THRESHOLD = 2**15
+PAGE = 4096  # alignment of the weights in that file, in bytes
 
 
 @dataclass
@@ -108,7 +112,7 @@ def write_models(
     metadata: Mapping[str, str],
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Export each part as the ONNX file of its model in a model repository.
+    """Export each part as the ONNX file of its model in a model repository, with a file of its large weights.
 
     Args:
         parts: the models, as `serving_parts` returns them.
@@ -132,7 +136,7 @@ def write_models(
             skip_unused(model.graph)
         NameFixPass()(model)  # makes names unique across the graph and its subgraphs
         model.metadata_props.update({**metadata, "precision": own})
-        ir.save(model, path)
+        ir.save(model, path, external_data=data_file(path).name, size_threshold_bytes=DATA_THRESHOLD, alignment=PAGE)
         # ONNX's checker can't infer the shapes of ONNX Runtime's own int8 operators
         onnx.checker.check_model(path, full_check=own != "int8")
         advance()
