@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -45,6 +46,27 @@ def every_server_stops() -> Iterator[None]:
     yield
     for stop in _stops:
         stop.result()
+
+
+def copy_repository(repository: Path, target: Path, loadable: bool = True) -> Path:
+    """Copy a model repository with hard links: tests replace its files, and never write into them.
+
+    Args:
+        repository: the model repository.
+        target: the directory to create.
+        loadable: whether its models can be loaded. ONNX Runtime accepts no links for the files with the weights, so
+            these are copied if it is true, and are symbolic links otherwise.
+    """
+
+    def copy(source: str, copied: str) -> None:
+        if not source.endswith(".data"):
+            os.link(source, copied)
+        elif loadable:
+            shutil.copyfile(source, copied)
+        else:
+            Path(copied).symlink_to(source)
+
+    return shutil.copytree(repository, target, copy_function=copy)
 
 
 def stop_later(stop: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from serving import Triton
+from tests.conftest import copy_repository
 
 INVALID, DEADLINE, UNAVAILABLE = (
     f"StatusCode.{name}" for name in ("INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "UNAVAILABLE")
@@ -26,15 +27,12 @@ INVALID, DEADLINE, UNAVAILABLE = (
 def own_server(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Triton]:
     """Yield a server with queues of the given size (default 320), and check that it stops in time after the test."""
     queue = getattr(request, "param", 320)
-    for source in repository.rglob("*"):
-        if source.is_file():
-            target = tmp_path / "model_repository" / source.relative_to(repository)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.name == "config.pbtxt":
-                target.write_text(source.read_text().replace('string_value: "320"', f'string_value: "{queue}"'))
-            else:
-                target.symlink_to(source)
-    server = Triton(tmp_path / "model_repository", http_port=0, grpc_port=0, metrics_port=0)
+    copied = copy_repository(repository, tmp_path / "model_repository")
+    for config in copied.glob("*/config.pbtxt"):
+        text = config.read_text()
+        config.unlink()
+        config.write_text(text.replace('string_value: "320"', f'string_value: "{queue}"'))
+    server = Triton(copied, http_port=0, grpc_port=0, metrics_port=0)
     server.start()
     yield server
     started = time.monotonic()

@@ -47,7 +47,13 @@ SETTLING_S = 3.0  # between faults
 RECOVERY_S = 10.0  # promised
 PROCESSES = ("preprocess", "queue", "vggish", "bert", "Triton")
 DAMAGED_FILES = (
-    *("vggish/1/model.onnx", "bert/1/model.onnx", "fusion/1/model.onnx", "vggish/config.pbtxt"),
+    *(
+        "vggish/1/model.onnx",
+        "vggish/1/model.onnx.data",
+        "bert/1/model.onnx",
+        "fusion/1/model.onnx",
+        "vggish/config.pbtxt",
+    ),
     *("preprocess/1/tokenizer.json", "preprocess/1/checkpoint.json"),
 )
 NO_MOUNTS = "needs the right to mount file systems, as root has it"
@@ -171,7 +177,7 @@ def damaged_at_start(replica: Replica) -> None:
     ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
     with tempfile.TemporaryDirectory(dir=replica.directory) as directory:
         copy = Path(directory, "repository")
-        shutil.copytree(replica.repository, copy, copy_function=os.link)
+        shutil.copytree(replica.repository, copy)
         for name in DAMAGED_FILES:
             for what, damage in DAMAGES.items():
                 if what == "one bit" and name.endswith(".pbtxt"):

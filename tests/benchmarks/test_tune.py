@@ -18,6 +18,7 @@ from benchmarks.speed import configurations, machine, tune
 from benchmarks.speed.configurations import StageSettings
 from benchmarks.speed.tune import FAILED, Base, Candidate, Measurement, Space
 from export.repository import ENCODERS, ONNX_MODELS, TEMPLATE
+from tests.conftest import copy_repository
 
 ENSEMBLE_BATCH = 32
 
@@ -251,7 +252,7 @@ def test_run_after_an_interruption_continues(
 ) -> None:
     """Two trials with a real Triton under load, Ctrl-C between them."""
     tuned = tmp_path / "model_repository"  # configurations of its own: tests leave the shared repository as it is
-    shutil.copytree(repository, tuned, copy_function=lambda source, target: Path(target).symlink_to(source))
+    copy_repository(repository, tuned)
     monkeypatch.setattr(tune, "STATE", tmp_path / "state")
     for name, value in {"MIN_REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 1}.items():
         monkeypatch.setattr(tune, name, value)

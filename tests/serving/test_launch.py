@@ -23,7 +23,7 @@ from serving.addresses import resolve
 from serving.installation import Installation, http_warning
 from stages.loopback import get
 from stages.triton_metrics import METRICS_URL
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_repository
 
 PACKAGES = ("emotion", "serving", "speech_repository", "stages")
 
@@ -53,7 +53,7 @@ def launched(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     checkout = tmp_path_factory.mktemp("check out & $HOME's")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, checkout / package)
-    served = shutil.copytree(repository, checkout / "model repository", copy_function=os.link)
+    served = copy_repository(repository, checkout / "model repository")
     config = (served / "emotion" / "config.pbtxt").read_text()
     (served / "emotion" / "config.pbtxt").unlink()
     (served / "emotion" / "config.pbtxt").write_text(f"{config}\nresponse_cache {{ enable: true }}\n")

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from emotion.manifest import digest
 from serving import Triton, TritonError, installation
 from serving.installation import Installation, check_release, find_triton
 from serving.repository import SPEECH_REPOSITORY, check_config
+from tests.conftest import copy_repository
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 HAS_GPU = Path("/dev/nvidiactl").exists()
@@ -42,8 +42,8 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copied(repository: Path, tmp_path: Path) -> Path:
-    """Return a copy of the exported repository, made of hard links: tests replace its files, never write into them."""
-    return shutil.copytree(repository, tmp_path / "copied", copy_function=os.link)
+    """Return a copy of the exported repository, whose models can't be loaded."""
+    return copy_repository(repository, tmp_path / "copied", loadable=False)
 
 
 def start_error(*arguments: object, **named: object) -> str:
@@ -151,7 +151,7 @@ def test_command_prints_no_log_and_stops_on_sigterm(repository: Path, tmp_path: 
 
 
 def test_untrained_parts_are_named_by_the_command_and_in_answers(repository: Path, tmp_path: Path) -> None:
-    models = shutil.copytree(repository, tmp_path / "models", copy_function=os.link)
+    models = copy_repository(repository, tmp_path / "models")
     untrained = {"untrained": ["vggish", "fusion"]}
     stage = models / "preprocess/1/checkpoint.json"
     described, manifest = (json.loads(path.read_text()) for path in (stage, models / "export.json"))
@@ -335,7 +335,8 @@ def test_start_with_a_flipped_bit_in_an_exported_file_fails(copied: Path, name: 
     assert start_error(copied) == f"{path} has changed since the export (its SHA-256 differs); run: make export"
 
 
-def test_start_with_a_model_that_does_not_load_fails(copied: Path, scratch: Path) -> None:
+def test_start_with_a_model_that_does_not_load_fails(repository: Path, tmp_path: Path, scratch: Path) -> None:
+    copied = copy_repository(repository, tmp_path / "models")
     path = copied / "fusion" / "config.pbtxt"
     config = path.read_text()
     path.unlink()

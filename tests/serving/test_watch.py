@@ -1,8 +1,6 @@
 """Failure detection: `python -m serving` ends when Triton can't answer, so that its supervisor restarts it."""
 
-import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from emotion_client import EmotionClient
 
 from serving import Triton, TritonError, stalls, triton
 from serving.triton import free_ports
-from tests.conftest import errors, launched, running_triton, stage
+from tests.conftest import copy_repository, errors, launched, running_triton, stage
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def test_watch_of_a_stage_in_an_endless_loop_fails(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stalls, "MAX_STALLED_READINGS", 3)
-    looping = shutil.copytree(repository, tmp_path / "looping", copy_function=os.link)
+    looping = copy_repository(repository, tmp_path / "looping")
     stage_file = looping / "preprocess/1/model.py"
     source, line = stage_file.read_text(), "        patches, ids = zip("
     assert line in source
