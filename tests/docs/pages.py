@@ -47,11 +47,8 @@ def commands(text: str) -> list[str]:
     """Return the commands of a shell block: continued and quoted lines joined, comments and blank lines left out."""
     found: list[str] = []
     pending = ""
-    for line in text.splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         pending = f"{pending}\n{line}" if pending else line
-        if pending.endswith("\\"):
-            pending = pending[:-1].rstrip()
-            continue
         if _open_quote(pending) or pending.rstrip().endswith("|"):
             continue
         command = re.sub(r"(^|\s+)# .*$", "", pending).strip()
