@@ -21,7 +21,7 @@ from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
 from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN, loop_patches, skip_unused
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
-from export.repository import data_file, model_file
+from export.repository import model_file
 
 # ONNX Runtime 1.19.2 in Triton 24.10 reads opset <= 21 and IR version <= 10; Gelu exists since opset 20
 OPSET = 20
@@ -136,7 +136,7 @@ def write_models(
             skip_unused(model.graph)
         NameFixPass()(model)  # makes names unique across the graph and its subgraphs
         model.metadata_props.update({**metadata, "precision": own})
-        ir.save(model, path, external_data=data_file(path).name, size_threshold_bytes=DATA_THRESHOLD, alignment=PAGE)
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=DATA_THRESHOLD, alignment=PAGE)
         # ONNX's checker can't infer the shapes of ONNX Runtime's own int8 operators
         onnx.checker.check_model(path, full_check=own != "int8")
         advance()

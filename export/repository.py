@@ -39,11 +39,6 @@ def model_file(repository: Path, model: str, precision: str) -> Path:
     return repository / model / "1" / FILE_NAMES[precision if model in ENCODERS else "fp32"]
 
 
-def data_file(model: Path) -> Path:
-    """Return the path of the file with the large weights of an ONNX file."""
-    return model.with_name(f"{model.name}.data")
-
-
 @contextmanager
 def staging(repository: Path) -> Iterator[Path]:
     """Yield an empty directory on the repository's file system, and remove it at the end.

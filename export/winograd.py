@@ -107,9 +107,9 @@ class WinogradConvolution(nn.Module):
 
         height, width = positions.shape
         down, across = height // OUTPUTS, width // OUTPUTS
-        self.tiles = down * across
+        tiles = down * across
         padded = np.pad(positions, TAPS // 2, constant_values=positions.size)  # `forward` appends a row of zeros
-        tops, lefts = (OUTPUTS * np.arange(tiles) for tiles in (down, across))
+        tops, lefts = (OUTPUTS * np.arange(count) for count in (down, across))
         inputs = np.arange(INPUTS)
         index = padded[inputs[:, None, None, None] + tops[:, None], inputs[:, None, None] + lefts]
         self.register_buffer("index", torch.from_numpy(index.reshape(-1)))
@@ -121,8 +121,8 @@ class WinogradConvolution(nn.Module):
         outputs = np.arange(OUTPUTS**2).reshape(pixels, size, pixels, size).transpose(1, 3, 0, 2)
         self.register_buffer("output_transform", _parameter(np.kron(output_matrix, output_matrix)[outputs.reshape(-1)]))
         pixel = np.arange(pixels**2).reshape(1, pixels, 1, pixels)
-        tile = np.arange(self.tiles).reshape(down, 1, across, 1)
-        self.positions = (pixel * self.tiles + tile).reshape(down * pixels, across * pixels)
+        tile = np.arange(tiles).reshape(down, 1, across, 1)
+        self.positions = (pixel * tiles + tile).reshape(down * pixels, across * pixels)
 
     def forward(self, rows: Tensor) -> Tensor:
         padded = functional.pad(rows, (0, 0, 0, 0, 0, 1))  # a row of zeros
@@ -142,8 +142,9 @@ class WinogradConvolution(nn.Module):
 def matrices() -> tuple[Matrix, Matrix, Matrix]:
     """Return A' [4, 6], G [6, 3] and B' [6, 6] of F(4, 3).
 
-    For a filter g [3] and inputs d [6], A' ((G g) * (B' d)) are the 4 outputs. A filter and its outputs' gradient are
-    polynomials; A' and G evaluate them at POINTS and infinity, and B' interpolates their product, transposed [2].
+    For a filter g [3] and inputs d [6], A' ((G g) * (B' d)) are the 4 outputs. Each column of A' and each row of G has
+    the powers of one of POINTS, G divided by the point's Lagrange denominator; each row of B' has the coefficients of
+    the polynomial whose zeros are the other points. The last ones belong to infinity [2].
     """
     outputs, filters, inputs = np.zeros((OUTPUTS, INPUTS)), np.zeros((INPUTS, TAPS)), np.zeros((INPUTS, INPUTS))
     for row, point in enumerate(POINTS):

@@ -47,14 +47,13 @@ SETTLING_S = 3.0  # between faults
 RECOVERY_S = 10.0  # promised
 PROCESSES = ("preprocess", "queue", "vggish", "bert", "Triton")
 DAMAGED_FILES = (
-    *(
-        "vggish/1/model.onnx",
-        "vggish/1/model.onnx.data",
-        "bert/1/model.onnx",
-        "fusion/1/model.onnx",
-        "vggish/config.pbtxt",
-    ),
-    *("preprocess/1/tokenizer.json", "preprocess/1/checkpoint.json"),
+    "vggish/1/model.onnx",
+    "vggish/1/model.onnx.data",
+    "bert/1/model.onnx",
+    "fusion/1/model.onnx",
+    "vggish/config.pbtxt",
+    "preprocess/1/tokenizer.json",
+    "preprocess/1/checkpoint.json",
 )
 NO_MOUNTS = "needs the right to mount file systems, as root has it"
 Inject = Callable[[Replica], float | None]

@@ -399,12 +399,11 @@ def test_truncated_strings_fail_only_their_own_requests(target: Triton, monkeypa
     """
     monkeypatch.setattr("tests.hostile.test_hostile.TIMEOUT_S", LIMIT_S)
     answers = flood(target, list(truncated_strings()))
-    lost = [answer for _, answer in answers if answer.outcome == "DEADLINE_EXCEEDED"]
-    assert len(lost) <= len(answers) / 1000
-    for case, answer in answers:
-        if answer not in lost:
-            assert answer.outcome == "rejected", f"{case.name}: {answer}"
-            assert "incomplete string data" in answer.sentence, f"{case.name}: {answer}"
+    received = [(case, answer) for case, answer in answers if answer.outcome != "DEADLINE_EXCEEDED"]
+    assert len(received) >= 0.999 * len(answers)
+    for case, answer in received:
+        assert answer.outcome == "rejected", f"{case.name}: {answer}"
+        assert "incomplete string data" in answer.sentence, f"{case.name}: {answer}"
 
 
 def test_invalid_tensors_for_single_models_fail_no_other_request(target: Triton) -> None:
