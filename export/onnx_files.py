@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import NameFixPass, ShapeInferencePass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass, ShapeInferencePass
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -22,6 +23,7 @@ from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN, loo
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
 from export.repository import model_file
+from export.winograd import separate_products
 
 # ONNX Runtime 1.19.2 in Triton 24.10 reads opset <= 21 and IR version <= 10; Gelu exists since opset 20
 OPSET = 20
@@ -128,8 +130,9 @@ def write_models(
         own = part.precision(precision)
         path = model_file(repository, name, precision)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_part(part, path, own)
-        model = ShapeInferencePass()(ir.load(path)).model
+        model = export_part(part, own)
+        separate_products(model.graph)
+        ShapeInferencePass()(model)
         if name == "vggish":
             loop_patches(model.graph, WINOGRAD_PATCHES_PER_TURN if own == "fp32" else PATCHES_PER_TURN)
         if name != "fusion":
@@ -142,12 +145,11 @@ def write_models(
         advance()
 
 
-def write_part(part: Part, path: Path, precision: str) -> None:
-    """Export one part to a file, without VGGish's Loop and without the If around an encoder.
+def export_part(part: Part, precision: str) -> ir.Model:
+    """Return one part as an ONNX model, without VGGish's Loop and without the If around an encoder.
 
     Args:
         part: the model.
-        path: the file.
         precision: fp32, fp16 or int8.
     """
     module = part.module.eval()
@@ -167,18 +169,19 @@ def write_part(part: Part, path: Path, precision: str) -> None:
             verbose=False,
         )
     assert program is not None  # None only if export() writes the file itself
-    model = program.model_proto
+    model = program.model
     model.ir_version = IR_VERSION
     model.producer_name = "emoserve"
     _strip_traces(model)
-    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save_model(model, path)
     if precision == "int8":
         assert part.quantise is not None
-        full = path.rename(path.with_suffix(".fp32.onnx"))
-        part.quantise(full, path)
-        full.unlink()
+        ShapeInferencePass()(model)
+        with TemporaryDirectory() as scratch:
+            full, quantised = Path(scratch, "fp32.onnx"), Path(scratch, "int8.onnx")
+            ir.save(model, full)
+            part.quantise(full, quantised)
+            model = ir.load(quantised)
+    return model
 
 
 def _to_fp16(module: nn.Module) -> nn.Module:
@@ -189,12 +192,11 @@ def _to_fp16(module: nn.Module) -> nn.Module:
     return half
 
 
-def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the source paths and stack traces that torch's exporter adds to each node."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
+def _strip_traces(model: ir.Model) -> None:
+    """Remove the source paths and stack traces that torch's exporter adds to nodes and values."""
+    ClearMetadataAndDocStringPass()(model)
+    graph = model.graph
+    computed = (value for node in graph for value in node.outputs)
+    for value in (*computed, *graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+    model.metadata_props.clear()

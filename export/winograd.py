@@ -17,8 +17,10 @@ padding, the overlap of the tiles and the order of the pixels, so no layer trans
 """
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
+from onnx_ir.tape import Tape
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,8 +32,8 @@ INPUTS = OUTPUTS + TAPS - 1
 POINTS = (0, 1, -1, 2, -2)  # and infinity
 POOL = 2
 # ONNX Runtime keeps constant matrices in the layout of its kernel, but not constant stacks of matrices, which it copies
-# into that layout in every run. For filters of at least this many numbers, 36 single products are faster.
-SEPARATE_FILTERS = 2**17
+# into that layout in every run. For matrices of at least this many numbers, 36 single products are faster.
+SEPARATE_MATRICES = 2**17
 
 Matrix = NDArray[np.float64]
 
@@ -97,12 +99,8 @@ class WinogradConvolution(nn.Module):
         output_matrix, filter_matrix, input_matrix = matrices()
         weight = convolution.weight.detach().double().numpy()
         self.filters, self.channels, self.pooled = weight.shape[0], weight.shape[1], pooled
-        products = np.einsum("ai,bj,fcij->abcf", filter_matrix, filter_matrix, weight)
-        products = products.reshape(INPUTS**2, self.channels, self.filters)
-        if weight[..., 0, 0].size >= SEPARATE_FILTERS:
-            self.products: nn.ParameterList | nn.Parameter = nn.ParameterList(map(_parameter, products))
-        else:
-            self.products = _parameter(products)
+        transformed = np.einsum("ai,bj,fcij->abcf", filter_matrix, filter_matrix, weight)
+        self.transformed = _parameter(transformed.reshape(INPUTS**2, self.channels, self.filters))
         self.register_buffer("bias", convolution.bias)
 
         height, width = positions.shape
@@ -128,15 +126,38 @@ class WinogradConvolution(nn.Module):
         padded = functional.pad(rows, (0, 0, 0, 0, 0, 1))  # a row of zeros
         tiles = padded.index_select(0, self.index).reshape(INPUTS**2, -1)
         inputs = (self.input_transform @ tiles).reshape(INPUTS**2, -1, self.channels)
-        if isinstance(self.products, nn.Parameter):
-            products = inputs @ self.products
-        else:
-            products = torch.cat([each @ by for each, by in zip(inputs.chunk(INPUTS**2), self.products, strict=True)])
-        outputs = self.output_transform @ products.reshape(INPUTS**2, -1)
+        outputs = self.output_transform @ (inputs @ self.transformed).reshape(INPUTS**2, -1)
         if self.pooled:
             for _ in range(POOL):  # ReduceMax takes three times as long in ONNX Runtime
                 outputs = torch.maximum(*outputs.chunk(2))
         return (outputs.reshape(self.positions.size, -1, self.filters) + self.bias).relu()
+
+
+def separate_products(graph: ir.Graph) -> None:
+    """Replace each product with a stack of large matrices by products with the single matrices.
+
+    torch's exporter is slower if the module computes the single products itself.
+
+    Args:
+        graph: the exported graph, changed in place.
+    """
+    for node in list(graph):
+        stack = node.inputs[1] if node.op_type == "MatMul" else None
+        if stack is None or stack.name is None or stack.const_value is None:
+            continue
+        large = stack.const_value.numpy()
+        if large.ndim != 3 or large[0].size < SEPARATE_MATRICES:
+            continue
+        tape = Tape(graph)
+        names = (f"{stack.name}.{index}" for index in range(len(large)))
+        weights = [tape.initializer(ir.tensor(matrix, name=name)) for matrix, name in zip(large, names, strict=True)]
+        split = {"axis": 0, "num_outputs": len(large)}
+        parts = tape.op_multi_out("Split", [node.inputs[0]], split, num_outputs=len(large))
+        products = [tape.op("MatMul", [part, weight]) for part, weight in zip(parts, weights, strict=True)]
+        node.outputs[0].replace_all_uses_with(tape.op("Concat", products, {"axis": 0}))
+        graph.remove(node, safe=True)
+        del graph.initializers[stack.name]
+    graph.sort()
 
 
 def matrices() -> tuple[Matrix, Matrix, Matrix]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -35,7 +36,7 @@ from emotion.manifest import MANIFEST
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabilities
 from export import parity
 from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN
-from export.onnx_files import DATA_THRESHOLD, IR_VERSION, OPSET, Part, serving_parts, write_models, write_part
+from export.onnx_files import DATA_THRESHOLD, IR_VERSION, OPSET, Part, export_part, serving_parts, write_models
 from export.repository import (
     ENCODERS,
     ONNX_MODELS,
@@ -318,7 +319,7 @@ def test_fusion_file_applies_the_calibration(narrow: Checkpoint, tmp_path: Path)
     for number, (temperatures, pair) in enumerate([((1.0, 1.0, 1.0), (1.0, 0.0)), ((3.0, 1.7, 0.4), (1.8, -0.3))]):
         head.temperature.copy_(torch.tensor(temperatures))
         head.confidence.copy_(torch.tensor([pair, (1.2, -0.1), (0.7, -0.2)]))
-        write_part(serving_parts(calibrated, "fp32")["fusion"], tmp_path / f"{number}.onnx", "fp32")
+        ir.save(export_part(serving_parts(calibrated, "fp32")["fusion"], "fp32"), tmp_path / f"{number}.onnx")
         session = onnxruntime.InferenceSession(tmp_path / f"{number}.onnx", providers=["CPUExecutionProvider"])
         found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         views = probabilities(head(audio, has_audio, text, has_text), has_audio, has_text)

@@ -1,13 +1,15 @@
 """VGGish's convolutions by Winograd's minimal filtering, beside the direct ones."""
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from emotion.model import VGGish
 from export import winograd
-from export.winograd import INPUTS, OUTPUTS, TAPS, WinogradConvolution, WinogradFeatures
+from export.winograd import INPUTS, OUTPUTS, TAPS, WinogradConvolution, WinogradFeatures, separate_products
 
 
 def test_matrices_give_the_outputs_of_a_filter() -> None:
@@ -18,12 +20,10 @@ def test_matrices_give_the_outputs_of_a_filter() -> None:
     np.testing.assert_allclose(outputs @ ((filters @ taps) * (inputs @ values)), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("pooled", [False, True])
 @torch.no_grad()
-def test_convolution_equals_the_direct_one(pooled: bool, separate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolution_equals_the_direct_one(pooled: bool) -> None:
     """The pixels of the input are in an arbitrary order."""
-    monkeypatch.setattr(winograd, "SEPARATE_FILTERS", 0 if separate else np.inf)
     torch.manual_seed(0)
     direct = nn.Conv2d(8, 6, 3, padding=1)
     images = torch.randn(3, 8, 12, 16)
@@ -36,6 +36,30 @@ def test_convolution_equals_the_direct_one(pooled: bool, separate: bool, monkeyp
     convolution = WinogradConvolution(direct, positions, pooled)
     found = convolution(rows)[torch.from_numpy(convolution.positions)]  # [height, width, images, channels]
     torch.testing.assert_close(found.permute(2, 3, 0, 1), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("large", "products"), [(4 * 5, 3), (4 * 5 + 1, 1)])
+def test_separate_products_splits_only_stacks_of_large_matrices(
+    large: int, products: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(winograd, "SEPARATE_MATRICES", large)
+    random = np.random.default_rng(0)
+    stack, rows = (random.normal(size=size).astype(np.float32) for size in ((3, 4, 5), (3, 7, 4)))
+    model = ir.from_onnx_text(
+        """
+        <ir_version: 10, opset_import: ["" : 20]>
+        agraph (float[3, n, 4] rows) => (float[3, n, 5] result) {
+            product = MatMul(rows, stack)
+            result = Identity(product)
+        }
+    """,
+        initializers=[ir.tensor(stack, name="stack")],
+    )
+    separate_products(model.graph)
+    assert [node.op_type for node in model.graph].count("MatMul") == products
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    [found] = session.run(["result"], {"rows": rows})
+    np.testing.assert_allclose(found, rows @ stack, rtol=1e-6)
 
 
 @torch.no_grad()
