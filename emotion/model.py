@@ -15,6 +15,8 @@ from emotion.audio import PATCH_SHAPE
 from emotion.labels import EMOTIONS
 
 AUDIO_EMBEDDING = 128  # VGGish's own
+VGGISH_CHANNELS = ((64,), (128,), (256, 256), (512, 512))  # of the convolutions before each pooling
+VGGISH_HIDDEN = 4096  # width of the fully connected layers
 VIEWS = ("fused", "audio", "text")  # of an utterance: both modalities, audio alone, text alone
 TEXT_EMBEDDING = 256  # independent of the encoder's hidden size, so that serving configurations are too
 MIN_AGREEMENT = 0.6  # a label that both views give this probability is the fused label
@@ -35,7 +37,7 @@ class VGGish(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for block in ((64,), (128,), (256, 256), (512, 512)):
+        for block in VGGISH_CHANNELS:
             for width in block:
                 layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
                 channels = width
@@ -43,11 +45,11 @@ class VGGish(nn.Module):
         self.features = nn.Sequential(*layers)
         flat = channels * (PATCH_SHAPE[0] // 16) * (PATCH_SHAPE[1] // 16)
         self.embeddings = nn.Sequential(
-            nn.Linear(flat, 4096),
+            nn.Linear(flat, VGGISH_HIDDEN),
             nn.ReLU(),
-            nn.Linear(4096, 4096),
+            nn.Linear(VGGISH_HIDDEN, VGGISH_HIDDEN),
             nn.ReLU(),
-            nn.Linear(4096, AUDIO_EMBEDDING),
+            nn.Linear(VGGISH_HIDDEN, AUDIO_EMBEDDING),
             nn.ReLU() if final_relu else nn.Identity(),
         )
         self.final_relu = final_relu

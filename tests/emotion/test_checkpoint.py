@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel
 
 from emotion.checkpoint import (
-    Checkpoint,
     CheckpointConfig,
     CheckpointError,
     create,
@@ -31,6 +29,7 @@ from emotion.checkpoint import (
 )
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
+from tests.narrow import narrow_vggish, write_bert
 
 FILES = (
     "config.json",
@@ -44,27 +43,25 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def encoder(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers with MiniLM's tokenizer, in Hugging Face layout."""
-    directory = tmp_path_factory.mktemp("encoder") / "tiny-bert"
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    BertModel(BertConfig(**sizes), add_pooling_layer=False).save_pretrained(directory)
-    shutil.copyfile(checkpoint.tokenizer, directory / "tokenizer.json")
+    return write_bert(tmp_path_factory.mktemp("encoder") / "tiny-bert")
+
+
+@pytest.fixture(scope="module")
+def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with that encoder and a narrow VGGish. Tests leave it as it is."""
+    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    with narrow_vggish():
+        create(directory, str(encoder), vggish=None, seed=4, final_relu=False)
     return directory
 
 
-@pytest.fixture(scope="module")
-def created(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A checkpoint with that encoder, and how the command that made it ended."""
-    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    return directory, command("new", directory, "--text-encoder", encoder, "--vggish-ending", "linear", "--seed", "4")
-
-
-@pytest.fixture(scope="module")
-def tiny(created: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    """The same checkpoint. Tests leave it as it is."""
-    return created[0]
+@pytest.fixture(autouse=True)
+def narrow() -> Iterator[None]:
+    """Make VGGish narrow in this process, which does not change the commands that tests start."""
+    with narrow_vggish():
+        yield
 
 
 @pytest.fixture
@@ -170,7 +167,7 @@ def test_create_records_seeded_parts_as_untrained(tiny: Path) -> None:
     assert config.labels == list(EMOTIONS)
     card = (tiny / "model_card.md").read_text()
     assert "**Untrained: vggish, fusion.**" in card
-    assert "| vggish | 72.1 M | seeded with 4 | untrained |" in card
+    assert "| vggish | 0.0 M | seeded with 4 | untrained |" in card
     assert re.search(r"\| text_encoder \| 1\.0 M \| .*tiny-bert \| trained \|", card)
 
 
@@ -264,13 +261,14 @@ def test_seeded_vggish_depends_on_the_seed_alone(tiny: Path) -> None:
     before = torch.random.get_rng_state()
     state = seeded_vggish(4, final_relu=True).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
-    kept = load_file(tiny / "vggish.safetensors")  # made beside a text encoder, in another process
+    kept = load_file(tiny / "vggish.safetensors")  # made beside a text encoder
     assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
     assert load(tiny).config.seed == 4
 
 
-def test_create_with_minilm_uses_the_pinned_weights(checkpoint_directory: Path) -> None:
-    checkpoint = load(checkpoint_directory)
+def test_create_with_minilm_uses_the_pinned_weights(tmp_path: Path) -> None:
+    create(tmp_path / "made", "minilm", vggish=None, seed=0)
+    checkpoint = load(tmp_path / "made")
     assert checkpoint.config.untrained == ["vggish", "fusion"]
     assert checkpoint.model.text_encoder.config.hidden_size == 384
     assert "MiniLM" in checkpoint.config.sources["text_encoder"]
@@ -551,13 +549,15 @@ def test_create_in_place_of_a_file_is_rejected_and_keeps_it(encoder: Path, tmp_p
 # ---- the command
 
 
-def test_command_new_prints_untrained_parts(created: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    made, done = created
+def test_command_new_prints_untrained_parts(encoder: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    done = command("new", made, "--text-encoder", encoder, "--vggish-ending", "linear", "--seed", "4")
     assert (done.returncode, done.stdout) == (0, f"wrote {made} (untrained: vggish, fusion)\n")
     assert done.stderr == ""
     config = json.loads((made / "config.json").read_text())
     assert config["final_relu"] is False
     assert config["sources"]["vggish"] == "seeded with 4"
+    assert "| vggish | 72.1 M | seeded with 4 | untrained |" in (made / "model_card.md").read_text()
 
 
 def test_command_new_without_network_prints_one_error_line(tmp_path: Path) -> None:

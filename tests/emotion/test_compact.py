@@ -1,12 +1,14 @@
 """Test compact checkpoints: what is stored, what truncation loses, and rejection of other initial weights."""
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from emotion import checkpoint as checkpoints
-from emotion.checkpoint import CheckpointError, digest, load, save
+from emotion.checkpoint import CheckpointError, create, digest, load, save
+from emotion.checkpoint.__main__ import main
 from emotion.checkpoint.compact import compact, expand
 from emotion.model import probabilities
 from emotion.text import WordPiece
+from tests.narrow import CHANNELS, HIDDEN, narrow_vggish
 
 RANK = 4
 TEMPERATURES = {"fused": 1.25, "audio": 0.8, "text": 1.6}
@@ -29,10 +33,20 @@ TEXT_MATRICES = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.5
 AUDIO_MATRICES = ("embeddings.0.weight", "embeddings.2.weight")
 
 
+@pytest.fixture(autouse=True)
+def narrow() -> Iterator[None]:
+    """Make VGGish narrow in this process."""
+    with narrow_vggish():
+        yield
+
+
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python -m emotion.checkpoint` as a user types it."""
-    words = [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    """Run `python -m emotion.checkpoint` in this process, with a narrow VGGish."""
+    words = ["emotion.checkpoint", *map(str, arguments)]
+    output, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(output), redirect_stderr(errors), narrow_vggish():
+        patched.setattr(sys, "argv", words)
+        return subprocess.CompletedProcess(words, main(), output.getvalue(), errors.getvalue())
 
 
 def refusal(call: Callable[..., object], *arguments: object) -> str:
@@ -61,9 +75,20 @@ def perturb(tensor: Tensor, rank: int) -> None:
 
 @pytest.fixture(scope="module")
 @torch.no_grad()
-def trained(checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that training starts from. Tests leave it as it is."""
+    directory = tmp_path_factory.mktemp("untrained") / "checkpoint"
+    with narrow_vggish():
+        create(directory, "minilm", vggish=None, seed=0)
+    return directory
+
+
+@pytest.fixture(scope="module")
+@torch.no_grad()
+def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as low-rank training leaves it. Tests leave it as it is."""
-    loaded = load(checkpoint_directory)
+    with narrow_vggish():
+        loaded = load(untrained)
     torch.manual_seed(9)
     for name in TEXT_MATRICES:
         perturb(loaded.model.text_encoder.get_parameter(name), RANK)
@@ -135,8 +160,8 @@ def test_compact_stores_only_changes(compacted: Path) -> None:
     whole += ["vggish.embeddings.4.weight"]
     encoders = {name for name in update if not name.startswith("fusion.")}
     assert encoders == {f"{name}.{side}" for name in matrices for side in ("left", "right")} | set(whole)
-    assert update["vggish.embeddings.0.weight.left"].shape == (4096, RANK)
-    assert update["vggish.embeddings.0.weight.right"].shape == (RANK, 12288)
+    assert update["vggish.embeddings.0.weight.left"].shape == (HIDDEN, RANK)
+    assert update["vggish.embeddings.0.weight.right"].shape == (RANK, 6 * 4 * CHANNELS[-1][-1])
     assert update["vggish.embeddings.0.weight.left"].dtype == torch.float16
     assert update["fusion.fusion.layers.3.bias"].dtype == torch.float32
 
@@ -181,8 +206,8 @@ def test_expand_writes_an_ordinary_checkpoint(trained: Path, compacted: Path, ex
     assert names[0] == names[1]
 
 
-def test_compact_of_unchanged_encoders_stores_nothing_of_them(checkpoint_directory: Path, tmp_path: Path) -> None:
-    report = compact(checkpoint_directory, tmp_path / "compact", RANK)
+def test_compact_of_unchanged_encoders_stores_nothing_of_them(untrained: Path, tmp_path: Path) -> None:
+    report = compact(untrained, tmp_path / "compact", RANK)
     assert report.losses == {"text_encoder": 0.0, "vggish": 0.0}
     assert report.size < 2**20
     config = json.loads((tmp_path / "compact" / "config.json").read_text())
@@ -190,8 +215,8 @@ def test_compact_of_unchanged_encoders_stores_nothing_of_them(checkpoint_directo
     assert config["untrained"] == ["vggish", "fusion"]
 
 
-def test_compact_with_too_low_a_rank_reports_the_loss(checkpoint_directory: Path, tmp_path: Path) -> None:
-    source = linked(checkpoint_directory, tmp_path / "source")
+def test_compact_with_too_low_a_rank_reports_the_loss(untrained: Path, tmp_path: Path) -> None:
+    source = linked(untrained, tmp_path / "source")
     path = source / "text_encoder" / "model.safetensors"
     state = load_file(path)
     torch.manual_seed(3)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,16 @@ from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 400  # s
+# the command with a narrow VGGish
+NARROW = (
+    "-c",
+    "import sys; from tests.narrow import narrow_vggish; from training.__main__ import main\n"
+    "with narrow_vggish():\n    sys.exit(main(sys.argv[1:]))",
+)
 THREADS = 2  # of torch: the same everywhere, so that runs can be the same to the last bit
 COLUMNS = "200"  # of the terminal
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["training.__main__"])
+FORKS.set_forkserver_preload(["tests.narrow", "training.__main__"])
 SENTENCES = {
     "neutral": "Please put the form on the {} desk.",
     "frustration": "Why do I still have to wait for the {} bus?",
@@ -68,10 +75,14 @@ def add_tones(rows: list[dict[str, str]], directory: Path, seconds: float = 1.0)
     return rows
 
 
-def start(*arguments: str | Path) -> "subprocess.Popen[str]":
-    """`python -m training ...` as a user starts it."""
+def start(*arguments: str | Path, program: Sequence[str] = ("-m", "training")) -> "subprocess.Popen[str]":
+    """`python -m training ...` as a user starts it.
+
+    Args:
+        program: NARROW for a run from a checkpoint with a narrow VGGish.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "training", *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": str(THREADS), "COLUMNS": COLUMNS},
         stdout=subprocess.PIPE,
@@ -93,17 +104,20 @@ def train(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def forked(
-    *arguments: str | Path, code: str | None = None, largest_file: int | None = None
+    *arguments: str | Path, code: str | None = None, largest_file: int | None = None, narrow: bool = True
 ) -> "subprocess.CompletedProcess[str]":
     """The same in a process that begins with everything imported, which otherwise takes most of a small run's time.
 
     Args:
         code: run before the command in its process, to bring a fault about at a chosen moment.
         largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
+        narrow: whether VGGish is narrow, as in `small_checkpoint`.
     """
     with tempfile.TemporaryDirectory() as directory:
         output, errors = Path(directory, "output"), Path(directory, "errors")
-        process = FORKS.Process(target=_run, args=(list(map(str, arguments)), code, largest_file, output, errors))
+        process = FORKS.Process(
+            target=_run, args=(list(map(str, arguments)), code, largest_file, narrow, output, errors)
+        )
         process.start()
         try:
             process.join(TIMEOUT)
@@ -114,10 +128,13 @@ def forked(
         return subprocess.CompletedProcess(arguments, process.exitcode, output.read_text(), errors.read_text())
 
 
-def _run(arguments: list[str], code: str | None, largest_file: int | None, output: Path, errors: Path) -> None:
+def _run(
+    arguments: list[str], code: str | None, largest_file: int | None, narrow: bool, output: Path, errors: Path
+) -> None:
     """In the process: be the command."""
     import torch  # here, as the process has it already
 
+    from tests.narrow import narrow_vggish
     from training.__main__ import main
 
     for descriptor, path in ((1, output), (2, errors)):
@@ -129,7 +146,8 @@ def _run(arguments: list[str], code: str | None, largest_file: int | None, outpu
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     exec(code or "", {})
-    sys.exit(main(arguments))
+    with narrow_vggish() if narrow else nullcontext():
+        sys.exit(main(arguments))
 
 
 def error_of(done: "subprocess.CompletedProcess[str]") -> str:

@@ -74,59 +74,62 @@ def test_evaluate_served_equals_offline(
     assert "served by Triton" in (tmp_path / "served" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("narrow")
 def test_evaluate_report_names_untrained_parts(
-    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+    small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
-    ask(checkpoint_directory, manifest, tmp_path, cache)
+    ask(small_checkpoint, manifest, tmp_path, cache)
     record = json.loads((tmp_path / "report.json").read_text())
     assert "Untrained: vggish, fusion." in record["warnings"]
-    assert record["run"]["folds"][0]["digest"] == checkpoints.digest(checkpoint_directory)
+    assert record["run"]["folds"][0]["digest"] == checkpoints.digest(small_checkpoint)
     assert record["figures"]["modalities"] == {"both": 5, "audio alone": 1, "text alone": 1}
 
 
+@pytest.mark.usefixtures("narrow")
 def test_evaluate_with_a_runs_split_uses_its_test_part(
-    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+    small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
     path = tmp_path / "split.json"
     splits.save(Split("random-1", ("austen-0870.flac",), (), ("text", "austen-0880.flac"), True), path)
-    ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(path))
+    ask(small_checkpoint, manifest, tmp_path / "out", cache, split=str(path))
     assert sorted(Predictions.load(tmp_path / "out" / "predictions.json").ids) == ["austen-0880.flac", "text"]
     record = json.loads((tmp_path / "out" / "report.json").read_text())
     assert record["run"]["shares_speakers"] and record["run"]["folds"][0]["name"] == "random-1"
 
 
+@pytest.mark.usefixtures("narrow")
 def test_evaluate_with_a_split_of_another_corpus_is_rejected(
-    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+    small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
     path = tmp_path / "split.json"
     splits.save(Split("session-1", (), (), ("text", "Ses01F_impro01_F000", "Ses01F_impro01_F001"), False), path)
     with pytest.raises(TrainingError, match=r"2 of the 3 test utterances of .*split\.json are not in manifest; give"):
-        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(path))
+        ask(small_checkpoint, manifest, tmp_path / "out", cache, split=str(path))
     with pytest.raises(TrainingError, match=r"split .*absent\.json can't be read: No such file"):
-        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split=str(tmp_path / "absent.json"))
+        ask(small_checkpoint, manifest, tmp_path / "out", cache, split=str(tmp_path / "absent.json"))
     with pytest.raises(TrainingError, match="manifest can't have a published split"):
-        ask(checkpoint_directory, manifest, tmp_path / "out", cache, split="published")
+        ask(small_checkpoint, manifest, tmp_path / "out", cache, split="published")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("narrow")
 def test_evaluate_with_an_unreachable_endpoint_names_it(
-    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
+    small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and never listens
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TrainingError, match=re.escape(endpoint)):
-            ask(checkpoint_directory, manifest, tmp_path / "out", cache, endpoint=endpoint)
+            ask(small_checkpoint, manifest, tmp_path / "out", cache, endpoint=endpoint)
     assert not (tmp_path / "out").exists()
 
 
-def test_evaluate_with_an_unreadable_recording_names_it(
-    checkpoint_directory: Path, tmp_path: Path, cache: Path
-) -> None:
+@pytest.mark.usefixtures("narrow")
+def test_evaluate_with_an_unreadable_recording_names_it(small_checkpoint: Path, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.wav").write_text("nothing")
     manifest = write_manifest(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "emotion": "anger"}])
     with pytest.raises(TrainingError, match=r"a\.wav is text, not an audio file"):
-        ask(checkpoint_directory, manifest, tmp_path / "out", cache)
+        ask(small_checkpoint, manifest, tmp_path / "out", cache)
 
 
 def test_evaluate_without_a_checkpoint_is_rejected(manifest: Path, tmp_path: Path, cache: Path) -> None:
@@ -134,10 +137,9 @@ def test_evaluate_without_a_checkpoint_is_rejected(manifest: Path, tmp_path: Pat
         ask(tmp_path, manifest, tmp_path / "out", cache)
 
 
-def test_command_evaluate_writes_a_report(
-    checkpoint_directory: Path, manifest: Path, tmp_path: Path, cache: Path
-) -> None:
-    command = ["evaluate", str(checkpoint_directory), "--corpus", "manifest", "--root", str(manifest)]
+@pytest.mark.usefixtures("narrow")
+def test_command_evaluate_writes_a_report(small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
+    command = ["evaluate", str(small_checkpoint), "--corpus", "manifest", "--root", str(manifest)]
     command += ["--cache", str(cache)]
     done = forked(*command, "--output", tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from iemocap_release import Release
-from runs import add_tones, error_of, forked, start, text_rows, train, write_manifest
+from runs import NARROW, add_tones, error_of, forked, start, text_rows, train, write_manifest
 
 from emotion import checkpoint as checkpoints
 from emotion.model import VIEWS
@@ -57,7 +57,6 @@ class Run:
     command: list[str]
     output: Path
     printed: str
-    seconds: float
 
     @property
     def fold(self) -> Path:
@@ -84,10 +83,9 @@ def fitted(iemocap_release: Release, tmp_path_factory: pytest.TempPathFactory) -
         "6e-3",
     ]
     command += ["--output", str(folder / "run"), "--cache", str(folder / "cache")]
-    begun = time.monotonic()
     done = train(*command)
     assert done.returncode == 0, done.stderr
-    return Run(command, folder / "run", done.stdout, time.monotonic() - begun)
+    return Run(command, folder / "run", done.stdout)
 
 
 class TestFromReleaseToReport:
@@ -155,14 +153,14 @@ class TestFromReleaseToReport:
     def test_fit_again_is_skipped_and_rejects_other_settings(self, fitted: Run) -> None:
         before = json.loads((fitted.output / "report.json").read_text())
         digest = checkpoints.digest(fitted.fold / "checkpoint")
-        again = forked(*fitted.command)
+        again = forked(*fitted.command, narrow=False)
         assert again.returncode == 0, again.stderr
         assert "epoch 1:" not in again.stderr
         after = json.loads((fitted.output / "report.json").read_text())
         del before["run"]["date"], after["run"]["date"]
         assert after == before
         assert checkpoints.digest(fitted.fold / "checkpoint") == digest
-        error = error_of(forked(*fitted.command, "--seed", "2"))
+        error = error_of(forked(*fitted.command, "--seed", "2", narrow=False))
         assert "other settings: seed 1 (now 2)" in error and "another --output" in error
 
 
@@ -208,9 +206,9 @@ def same(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(sayings: Path, checkpoint_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(sayings: Path, small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = forked(*quick(sayings, checkpoint_directory, output))
+    done = forked(*quick(sayings, small_checkpoint, output))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -247,11 +245,11 @@ def killed(command: list[str | Path], code: str | None) -> None:
 
 class TestKilled:
     def test_fit_killed_four_times_equals_an_uninterrupted_run(
-        self, sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
+        self, sayings: Path, small_checkpoint: Path, undisturbed: Path, tmp_path: Path
     ) -> None:
-        command = quick(sayings, checkpoint_directory, tmp_path / "run")
+        command = quick(sayings, small_checkpoint, tmp_path / "run")
         last = tmp_path / "run" / "random-1" / "state" / "last.ckpt"
-        process = start(*command)  # from outside, as soon as the first epoch is saved
+        process = start(*command, program=NARROW)  # from outside, as soon as the first epoch is saved
         try:
             while not last.exists():
                 assert process.poll() is None
@@ -271,27 +269,27 @@ class TestKilled:
         same(tmp_path / "run", undisturbed)
 
     def test_fit_killed_with_audio_frozen_encoders_and_modality_dropout_resumes(
-        self, checkpoint_directory: Path, tmp_path: Path
+        self, small_checkpoint: Path, tmp_path: Path
     ) -> None:
         manifest = write_manifest(tmp_path / "corpus" / "both.jsonl", add_tones(text_rows(5), tmp_path / "corpus"))
         options = ["--epochs", "4", "--freeze-epochs", "2", "--modality-dropout", "0.5", "--folds", "3"]
-        command = quick(manifest, checkpoint_directory, tmp_path / "killed", *options)
+        command = quick(manifest, small_checkpoint, tmp_path / "killed", *options)
         killed(command, at_step(1, 1))
         killed(command, at_step(3, 0))
         for output in ("killed", "whole"):
-            done = forked(*quick(manifest, checkpoint_directory, tmp_path / output, *options))
+            done = forked(*quick(manifest, small_checkpoint, tmp_path / output, *options))
             assert done.returncode == 0, done.stderr
         same(tmp_path / "killed", tmp_path / "whole")
         shutil.rmtree(tmp_path / "killed")
 
     @pytest.mark.parametrize(("averaging", "chosen"), [("0", 1), ("0.5", 2)])
     def test_fit_killed_after_early_stopping_stays_stopped(
-        self, sayings: Path, checkpoint_directory: Path, tmp_path: Path, averaging: str, chosen: int
+        self, sayings: Path, small_checkpoint: Path, tmp_path: Path, averaging: str, chosen: int
     ) -> None:
         """The best epoch is chosen, or the last one of averaged weights."""
         options = ["--patience", "1", "--epochs", "9", "--text-lr", "1e-9", "--head-lr", "1e-9"]  # learns nothing
         options += ["--averaging", averaging]
-        command = quick(sayings, checkpoint_directory, tmp_path / "run", *options)
+        command = quick(sayings, small_checkpoint, tmp_path / "run", *options)
         killed(command, BEFORE_THE_RESULT)
         state = torch.load(tmp_path / "run" / "random-1" / "state" / "last.ckpt", weights_only=False)
         assert len(state["history"]) == 2
@@ -302,9 +300,9 @@ class TestKilled:
 
 
 def test_fit_interrupted_prints_how_to_resume(
-    sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
+    sayings: Path, small_checkpoint: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    command = quick(sayings, checkpoint_directory, tmp_path / "run")
+    command = quick(sayings, small_checkpoint, tmp_path / "run")
     done = forked(*command, code=at_step(1, 2, "SIGINT"))
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
@@ -319,10 +317,10 @@ def test_fit_interrupted_prints_how_to_resume(
 
 
 def test_fit_on_a_full_disk_keeps_the_last_whole_state(
-    sayings: Path, checkpoint_directory: Path, undisturbed: Path, tmp_path: Path
+    sayings: Path, small_checkpoint: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """First where the state does not fit, then where the state does but the finished checkpoint doesn't."""
-    command = quick(sayings, checkpoint_directory, tmp_path / "run")
+    command = quick(sayings, small_checkpoint, tmp_path / "run")
     state = tmp_path / "run" / "random-1" / "state"
     killed(command, at_step(1, 2))
     saved = (state / "last.ckpt").read_bytes()
@@ -342,16 +340,16 @@ def test_fit_on_a_full_disk_keeps_the_last_whole_state(
 
 def test_fit_without_room_for_the_start_names_its_directory(sayings: Path, tmp_path: Path) -> None:
     command = ["fit", "--corpus", "manifest", "--root", str(sayings), "--output", str(tmp_path / "run")]
-    error = error_of(forked(*command, "--cache", tmp_path, largest_file=100_000_000))
+    error = error_of(forked(*command, "--cache", tmp_path, largest_file=1_000_000))
     assert f"{tmp_path / 'run' / 'start'} can't be written" in error and "File too large" in error
     assert not (tmp_path / "run" / "start").exists()
 
 
 def test_fit_with_a_loss_that_is_not_finite_keeps_finished_epochs(
-    sayings: Path, checkpoint_directory: Path, tmp_path: Path
+    sayings: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     options = ["--text-lr", "1e30", "--head-lr", "1e30", "--freeze-epochs", "0", "--batch-size", "40"]
-    command = quick(sayings, checkpoint_directory, tmp_path / "run", *options)
+    command = quick(sayings, small_checkpoint, tmp_path / "run", *options)
     error = error_of(forked(*command))
     found = re.match(r"the loss became (nan|inf) in epoch (\d); the epochs before it are saved: lower", error)
     assert found and found[2] == "2", error  # the first epoch has one step, taken on sound weights
@@ -359,10 +357,11 @@ def test_fit_with_a_loss_that_is_not_finite_keeps_finished_epochs(
     assert len(state["history"]) == 1
 
 
-def test_fit_with_a_class_without_examples_warns_and_trains(checkpoint_directory: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("narrow")
+def test_fit_with_a_class_without_examples_warns_and_trains(small_checkpoint: Path, tmp_path: Path) -> None:
     rows = [row for row in text_rows(6) if row["emotion"] != "sadness"]
     manifest = write_manifest(tmp_path / "four.jsonl", rows)
-    done = forked(*quick(manifest, checkpoint_directory, tmp_path / "run", "--epochs", "1"))
+    done = forked(*quick(manifest, small_checkpoint, tmp_path / "run", "--epochs", "1"))
     assert done.returncode == 0, done.stderr
     assert "random-1: no train utterance is labelled sadness" in done.stdout
     assert "random-1: no test utterance is labelled sadness" in done.stdout
@@ -375,17 +374,17 @@ def test_fit_with_a_class_without_examples_warns_and_trains(checkpoint_directory
     assert config.confidence["audio"] == config.confidence["fused"] == [1.0, 0.0]
 
 
-def test_fit_with_a_corrupt_recording_names_it_or_skips_it(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_fit_with_a_corrupt_recording_names_it_or_skips_it(small_checkpoint: Path, tmp_path: Path) -> None:
     rows = add_tones(text_rows(4), tmp_path)
     corrupt = tmp_path / rows[3]["audio"]
     corrupt.write_bytes(corrupt.read_bytes()[:5000])
     manifest = write_manifest(tmp_path / "corpus.jsonl", rows)
     options = ["--folds", "3", "--epochs", "1", "--freeze-epochs", "1"]
-    command = quick(manifest, checkpoint_directory, tmp_path / "run", *options)
+    command = quick(manifest, small_checkpoint, tmp_path / "run", *options)
     error = error_of(forked(*command))
     assert f"1 of 20 recordings of manifest can't be used ({corrupt} is a truncated WAV file" in error
     assert "--skip-unreadable" in error
-    done = forked(*quick(manifest, checkpoint_directory, tmp_path / "other", *options, "--skip-unreadable"))
+    done = forked(*quick(manifest, small_checkpoint, tmp_path / "other", *options, "--skip-unreadable"))
     assert done.returncode == 0, done.stderr
     assert f"skipped {corrupt}" in done.stdout.replace("\n", "")
     assert "manifest: 19 utterances kept" in done.stdout
@@ -396,6 +395,7 @@ def test_fit_with_a_corrupt_recording_names_it_or_skips_it(checkpoint_directory:
     assert record["run"]["dropped"] == {"recording can't be decoded": 1}
 
 
+@pytest.mark.usefixtures("narrow")
 def test_fit_checkpoint_gives_the_reported_predictions(sayings: Path, undisturbed: Path) -> None:
     fold = undisturbed / "random-1"
     checkpoint = checkpoints.load(fold / "checkpoint")

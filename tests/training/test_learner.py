@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from runs import SENTENCES, WORDS, tone
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
 
 from emotion.checkpoint import load_minilm, seeded_vggish
 from emotion.labels import EMOTIONS
-from emotion.model import EmotionModel, FusionHead, Logits, VGGish
+from emotion.model import EmotionModel, FusionHead, Logits
 from emotion.text import WordPiece
+from tests.narrow import narrow_vggish
 from training.augmentation import SPEEDS
 from training.auxiliary import AuxiliaryHeads
 from training.corpora import Utterance
@@ -30,23 +31,16 @@ from training.settings import Settings
 SETTINGS = {"corpus": "manifest", "root": "-", "batch_size": 4, "epochs": 2, "modality_dropout": 0.0, "augment": False}
 
 
-@pytest.fixture(scope="module")
-def vggish_state() -> dict[str, Tensor]:
-    return seeded_vggish(1, True).state_dict()
-
-
 @pytest.fixture
-def model(vggish_state: dict[str, Tensor]) -> EmotionModel:
-    """VGGish of full size, a tiny BERT with MiniLM's vocabulary."""
+def model() -> EmotionModel:
+    """A narrow VGGish, and a tiny BERT with MiniLM's vocabulary."""
     torch.manual_seed(1)
     bert = BertModel(
         BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32),
         add_pooling_layer=False,
     )
-    with torch.device("meta"):
-        vggish = VGGish()
-    vggish.load_state_dict({name: nn.Parameter(value.clone()) for name, value in vggish_state.items()}, assign=True)
-    return EmotionModel(vggish, bert, FusionHead(16))
+    with narrow_vggish():
+        return EmotionModel(seeded_vggish(1, True), bert, FusionHead(16))
 
 
 def utterances(kinds: str) -> Utterances:

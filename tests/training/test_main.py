@@ -9,6 +9,8 @@ from runs import add_tones, error_of, text_rows, train, write_manifest
 
 from training.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The error of a command that fails, in this process."""
@@ -18,18 +20,18 @@ def failing(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 @pytest.mark.parametrize("corpus", ["iemocap", "goemotions", "emodb", "meld", "manifest"])
 def test_main_with_a_missing_corpus_names_its_folder(
-    corpus: str, checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    corpus: str, small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = ["--root", str(tmp_path / "absent"), "--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
-    for command in (["fit", "--start", str(checkpoint_directory)], ["corpus"]):
+    for command in (["fit", "--start", str(small_checkpoint)], ["corpus"]):
         assert str(tmp_path / "absent") in failing(capsys, *command, "--corpus", corpus, *places)
 
 
 def test_main_with_a_missing_fold_names_the_folds(
-    checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(tmp_path / "m.jsonl", text_rows())
-    options = ["--corpus", "manifest", "--root", str(manifest), "--start", str(checkpoint_directory)]
+    options = ["--corpus", "manifest", "--root", str(manifest), "--start", str(small_checkpoint)]
     for fold in ("0", "6"):
         error = failing(capsys, "fit", *options, "--output", tmp_path / "run", "--cache", tmp_path, "--fold", fold)
         assert error == f"there is no fold {fold}; this split has the folds 1 to 5"
@@ -50,13 +52,13 @@ def test_main_with_a_missing_fold_names_the_folds(
 def test_main_with_impossible_settings_prints_one_error_line(
     options: list[str],
     expected: str,
-    checkpoint_directory: Path,
+    small_checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = write_manifest(tmp_path / "m.jsonl", text_rows())
     if not {"--start", "--text-encoder", "--vggish"} & set(options):
-        options = [*options, "--start", str(checkpoint_directory)]
+        options = [*options, "--start", str(small_checkpoint)]
     places = ["--root", str(manifest), "--output", str(tmp_path / "run"), "--cache", str(tmp_path)]
     error = failing(capsys, "fit", "--corpus", "manifest", *places, *options)
     assert re.search(expected, error), error
@@ -76,10 +78,10 @@ def test_command_with_a_missing_corpus_prints_one_error_line(tmp_path: Path) -> 
 
 
 def test_main_corpus_prints_counts_and_draws_a_picture(
-    checkpoint_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = write_manifest(tmp_path / "m.jsonl", add_tones(text_rows(2), tmp_path))
-    options = ["--root", manifest, "--checkpoint", checkpoint_directory, "--output", tmp_path / "out"]
+    options = ["--root", manifest, "--checkpoint", small_checkpoint, "--output", tmp_path / "out"]
     assert main(list(map(str, ["corpus", "--corpus", "manifest", *options]))) == 0
     printed = capsys.readouterr().out
     assert "manifest: 10 utterances kept (audio and text 10" in printed

@@ -25,16 +25,18 @@ from training.splits import Split
 
 WORDS = ("house", "river", "train", "garden")
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture
-def data(checkpoint_directory: Path) -> TrainingData:
+def data(small_checkpoint: Path) -> TrainingData:
     """Four sentences by each of three speakers."""
     rows = tuple(
         Utterance(f"{speaker}-{word}", None, f"The {word} of {speaker}.", EMOTIONS[(n + k) % 5], speaker=speaker)
         for n, speaker in enumerate(("ann", "ben", "cem"))
         for k, word in enumerate(WORDS)
     )
-    tokenizer = WordPiece(checkpoints.load(checkpoint_directory).tokenizer)
+    tokenizer = WordPiece(checkpoints.load(small_checkpoint).tokenizer)
     return TrainingData(Corpus("three", rows, {}), Recordings(np.empty(0, np.float32), {}), tokenizer)
 
 
@@ -56,9 +58,9 @@ def trained(data: TrainingData, checkpoint: Path, run: Path) -> list[tuple[Split
 
 
 def test_calibrate_folds_uses_folds_without_its_test_speakers(
-    data: TrainingData, checkpoint_directory: Path, tmp_path: Path
+    data: TrainingData, small_checkpoint: Path, tmp_path: Path
 ) -> None:
-    folds = trained(data, checkpoint_directory, tmp_path)
+    folds = trained(data, small_checkpoint, tmp_path)
     # the first tests ann and validates on ben, the second tests ben and validates on cem, the third validates on ann
     helping = {"speaker ann": [0, 1], "speaker ben": [1, 2], "speaker cem": [0, 2]}
     models = [checkpoints.load(directory / "checkpoint").model for _, directory in folds]
@@ -89,11 +91,11 @@ def test_calibrate_folds_uses_folds_without_its_test_speakers(
 
 @pytest.mark.parametrize("step", ["replace_config", "predict", "write_atomically"])
 def test_calibrate_folds_interrupted_at_any_step_resumes_to_the_same_result(
-    data: TrainingData, checkpoint_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    data: TrainingData, small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    whole = trained(data, checkpoint_directory, tmp_path / "whole")
+    whole = trained(data, small_checkpoint, tmp_path / "whole")
     calibrate_folds(whole, data)
-    interrupted = trained(data, checkpoint_directory, tmp_path / "interrupted")
+    interrupted = trained(data, small_checkpoint, tmp_path / "interrupted")
     owner = checkpoints if step == "replace_config" else shared_calibration
     original, calls = getattr(owner, step), []
 
@@ -117,9 +119,9 @@ def test_calibrate_folds_interrupted_at_any_step_resumes_to_the_same_result(
 
 @pytest.mark.parametrize("unknown", ["ann-", "ann-house"])
 def test_calibrate_folds_with_an_unknown_speaker_uses_its_own_fold_alone(
-    data: TrainingData, checkpoint_directory: Path, tmp_path: Path, unknown: str
+    data: TrainingData, small_checkpoint: Path, tmp_path: Path, unknown: str
 ) -> None:
-    folds = trained(data, checkpoint_directory, tmp_path)
+    folds = trained(data, small_checkpoint, tmp_path)
     rows = tuple(
         replace(each, speaker=None) if each.id.startswith(unknown) else each for each in data.corpus.utterances
     )
@@ -130,9 +132,9 @@ def test_calibrate_folds_with_an_unknown_speaker_uses_its_own_fold_alone(
 
 
 def test_calibrate_folds_of_an_earlier_version_is_rejected(
-    data: TrainingData, checkpoint_directory: Path, tmp_path: Path
+    data: TrainingData, small_checkpoint: Path, tmp_path: Path
 ) -> None:
-    folds = trained(data, checkpoint_directory, tmp_path)
+    folds = trained(data, small_checkpoint, tmp_path)
     (folds[0][1] / "result.json").write_text("{}")
     with pytest.raises(TrainingError, match="was trained by an earlier version"):
         calibrate_folds(folds, data)

@@ -34,10 +34,10 @@ def trials(output: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{output / 'trials.db'}").get_trials()
 
 
-def test_tune_killed_resumes_to_the_requested_number_of_trials(checkpoint_directory: Path, tmp_path: Path) -> None:
+def test_tune_killed_resumes_to_the_requested_number_of_trials(small_checkpoint: Path, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path / "sayings.jsonl", text_rows(6))
     output = tmp_path / "tuning"
-    command: list[str | Path] = ["tune", "--corpus", "manifest", "--root", manifest, "--start", checkpoint_directory]
+    command: list[str | Path] = ["tune", "--corpus", "manifest", "--root", manifest, "--start", small_checkpoint]
     command += ["--epochs", "1", "--lora-rank", "2", "--batch-size", "16", "--trials", "3"]
     command += ["--output", output, "--cache", tmp_path / "cache"]
     assert forked(*command, code=KILL_IN_THE_SECOND_TRIAL).returncode == -signal.SIGKILL
