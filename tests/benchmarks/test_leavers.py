@@ -40,4 +40,7 @@ def test_leavers_run_answers_callers_who_wait_and_counts_those_who_leave(
         assert list(rows) == list(leavers.WAYS.values())
         for sent, answered, rejected, _, wasted in rows.values():
             assert int(sent) > 0 and int(rejected) == 0
-            assert (int(answered), wasted) == (int(sent), "0.0%") if patient else int(answered) == 0
+            if patient:
+                assert (answered, wasted) == (sent, "0.0%")
+            else:  # the first of them may be answered before they leave
+                assert int(answered) < int(sent)
