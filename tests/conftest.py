@@ -23,6 +23,7 @@ from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
 from serving import Triton
 from serving.installation import find_triton
+from tests.narrow import narrow_vggish, write_bert
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech"
@@ -126,7 +127,7 @@ def stage(launcher: psutil.Popen, model: str) -> psutil.Process:
     return next(one for one in family if f"{model}/1/" in " ".join(one.cmdline()))
 
 
-SERVED = {"repository", "checkpoint_directory", "demo_checkpoint"}  # fixtures that export or expand a checkpoint
+SERVED = {"repository", "demo_checkpoint"}  # fixtures that export or expand a checkpoint
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest reads -m
@@ -172,14 +173,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_directory(once: Once) -> Path:
-    """A fresh checkpoint, which training starts from: MiniLM, a seeded VGGish and a seeded head."""
+def small_checkpoint(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkpoint with a narrow VGGish and a BERT of two layers. Tests leave it as it is."""
 
     def make(directory: Path) -> None:
-        done = run("-m", "emotion.checkpoint", "new", directory)
-        assert done.returncode == 0, done.stderr
+        with narrow_vggish():
+            checkpoints.create(directory, str(write_bert(tmp_path_factory.mktemp("bert"))), vggish=None, seed=0)
 
-    return once("checkpoint", make)
+    return once("small-checkpoint", make)
 
 
 @pytest.fixture(scope="session")

@@ -32,3 +32,11 @@ def write_bert(directory: Path) -> Path:
     BertModel(BertConfig(**BERT), add_pooling_layer=False).save_pretrained(directory)
     shutil.copyfile(load_minilm()[1], directory / "tokenizer.json")
     return directory
+
+
+def narrow_program(package: str) -> tuple[str, str]:
+    """Return Python's arguments that run a package as a command with a narrow VGGish."""
+    return "-c", (
+        f"import sys; from tests.narrow import narrow_vggish; from {package}.__main__ import main\n"
+        "with narrow_vggish():\n    sys.exit(main())"
+    )

@@ -25,7 +25,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from rich.console import Console
 
 import export.__main__
 from emotion import checkpoint as checkpoints
@@ -51,6 +50,7 @@ from export.repository import (
 from export.runtimes import RUNTIMES
 from serving import TritonError
 from serving.repository import check_repository
+from tests.narrow import narrow_program
 
 EXPORTED = {
     *(f"{model}/1/model.onnx{ending}" for model in ONNX_MODELS for ending in ("", ".data")),
@@ -59,17 +59,10 @@ EXPORTED = {
 }
 
 
-def run_export(checkpoint: Checkpoint, repository: Path, precision: str) -> list[parity.Comparison]:
-    """Export without output, and return the comparisons."""
-    return export.__main__.export(checkpoint, repository, precision, Console(quiet=True))
-
-
 @pytest.fixture(scope="module")
-def exported(narrow: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(narrow_repository: Callable[[str], Path]) -> Path:
     """Return a repository with the small model in fp32; tests must not change it."""
-    repository = tmp_path_factory.mktemp("narrow") / "repository"
-    run_export(narrow, repository, "fp32")
-    return repository
+    return narrow_repository("fp32")
 
 
 @cache
@@ -195,15 +188,15 @@ def test_exported_file_has_no_paths_of_the_exporting_machine(repository: Path, n
 
 
 def test_export_in_fp16_halves_the_encoders_and_keeps_their_interface(
-    narrow: Checkpoint, exported: Path, tmp_path: Path
+    narrow_repository: Callable[[str], Path],
 ) -> None:
-    repository = shutil.copytree(exported, tmp_path / "repository")
-    comparisons = run_export(narrow, repository, "fp16")
-    assert {comparison.tolerance for comparison in comparisons[:3]} == {1e-2, 2e-3}
-    assert len(comparisons) == 9 + len(RUNTIMES)  # includes two comparisons of accuracy for each view
-    assert comparisons[0].difference > 1e-4  # the compared files are fp16
+    repository = narrow_repository("fp16")
     manifest = check_repository(repository)
     assert manifest is not None
+    comparisons = manifest["parity"]["fp16"]
+    assert {comparison["tolerance"] for comparison in comparisons[:3]} == {1e-2, 2e-3}
+    assert len(comparisons) == 9 + len(RUNTIMES)  # includes two comparisons of accuracy for each view
+    assert comparisons[0]["difference"] > 1e-4  # the compared files are fp16
     # the fp32 files of the same checkpoint and their parity are kept
     assert set(manifest["files"]) == EXPORTED | encoder_files("fp16")
     assert set(manifest["parity"]) == {"fp32", "fp16"}
@@ -219,18 +212,18 @@ def test_export_in_fp16_halves_the_encoders_and_keeps_their_interface(
 
 
 def test_export_in_int8_quantises_the_encoders_and_keeps_their_interface(
-    narrow: Checkpoint, exported: Path, tmp_path: Path
+    narrow: Checkpoint, narrow_repository: Callable[[str], Path]
 ) -> None:
-    repository = shutil.copytree(exported, tmp_path / "repository")
-    comparisons = run_export(narrow, repository, "int8")
-    assert comparisons[0].difference > 1e-3  # the compared files are int8
-    assert comparisons[2].name == "alone against in a batch"
-    assert comparisons[2].difference < 1e-5  # rounding does not depend on other utterances of a batch
+    repository = narrow_repository("int8")
     manifest = check_repository(repository)
     assert manifest is not None
+    comparisons = manifest["parity"]["int8"]
+    assert comparisons[0]["difference"] > 1e-3  # the compared files are int8
+    assert comparisons[2]["name"] == "alone against in a batch"
+    assert comparisons[2]["difference"] < 1e-5  # rounding does not depend on other utterances of a batch
     assert set(manifest["files"]) == EXPORTED | encoder_files("int8")
     # all convolutions of vggish except the first, its dense layers, and four matrices of each BERT layer
-    for name, count in (("vggish", 3 + 2), ("bert", 2 * 4)):
+    for name, count in (("vggish", 3 + 3), ("bert", 2 * 4)):
         small, full = (onnx.load(model_file(repository, name, precision)) for precision in ("int8", "fp32"))
         assert [value.name for value in small.graph.input] == [value.name for value in full.graph.input]
         assert [value.type for value in small.graph.input] == [value.type for value in full.graph.input]
@@ -341,15 +334,6 @@ def test_fusion_file_applies_the_calibration(narrow: Checkpoint, tmp_path: Path)
 # ---- the parity gate, and failed exports
 
 
-def write_perturbed_models(parts: dict[str, Part], *arguments: Any) -> None:
-    """Write the models with a small change in BERT's last layer, as in an export of wrong weights."""
-    bert = copy.copy(parts["bert"])
-    bert.module = copy.deepcopy(bert.module)
-    with torch.no_grad():
-        bert.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
-    write_models(parts | {"bert": bert}, *arguments)
-
-
 @pytest.fixture
 def failing_export(
     narrow: Checkpoint,
@@ -377,8 +361,18 @@ def failing_export(
 
 
 def test_export_over_tolerance_keeps_the_repository(
-    failing_export: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    failing_export: Callable[[], tuple[int, str]], exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def write_perturbed_models(parts: dict[str, Part], staged: Path, *arguments: Any) -> None:
+        """Write the models with a small change in BERT's last layer, as in an export of wrong weights."""
+        for name in ("vggish", "fusion"):  # they are unchanged
+            shutil.copytree(exported / name / "1", staged / name / "1")
+        bert = copy.copy(parts["bert"])
+        bert.module = copy.deepcopy(bert.module)
+        with torch.no_grad():
+            bert.module.get_parameter("layers.1.output.LayerNorm.bias")[3] += 0.02
+        write_models({"bert": bert}, staged, *arguments)
+
     monkeypatch.setattr(export.__main__, "write_models", write_perturbed_models)
     status, last = failing_export()
     assert status == 1
@@ -388,11 +382,11 @@ def test_export_over_tolerance_keeps_the_repository(
 
 
 def test_export_that_is_killed_keeps_the_repository_and_the_next_cleans_up(
-    checkpoint_directory: Path, exported: Path, tmp_path: Path
+    small_checkpoint: Path, exported: Path, tmp_path: Path
 ) -> None:
     repository = shutil.copytree(exported, tmp_path / "repository")
     before = contents(repository)
-    command = [sys.executable, "-m", "export", str(checkpoint_directory), "--repository", str(repository)]
+    command = [sys.executable, *narrow_program("export"), str(small_checkpoint), "--repository", str(repository)]
     with subprocess.Popen(command, cwd=TEMPLATE.parent, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 240
@@ -546,20 +540,22 @@ def test_update_templates_copies_changed_files_and_keeps_edited_ones(
 
 
 @pytest.mark.parametrize("arguments", [[], ["checkpoint", "--templates"]])
-def test_export_without_or_with_both_checkpoint_and_templates_is_rejected(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", "export", *arguments]
-    done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "name a CHECKPOINT to export, or --templates" in done.stderr
+def test_export_without_or_with_both_checkpoint_and_templates_is_rejected(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        export.__main__.main()
+    assert stopped.value.code == 2
+    assert "name a CHECKPOINT to export, or --templates" in capsys.readouterr().err
 
 
-def test_copy_templates_without_an_export_fails(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "export", "--templates", "--repository", str(tmp_path)]
-    done = subprocess.run(command, cwd=TEMPLATE.parent, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"error: nothing is exported into {tmp_path}; name a CHECKPOINT to export\n",
-    )
+def test_copy_templates_without_an_export_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", "--templates", "--repository", str(tmp_path)])
+    assert export.__main__.main() == 1
+    assert capsys.readouterr().err == f"error: nothing is exported into {tmp_path}; name a CHECKPOINT to export\n"
 
 
 def test_publish_that_stops_half_way_leaves_no_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

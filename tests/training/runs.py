@@ -21,12 +21,6 @@ from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 400  # s
-# the command with a narrow VGGish
-NARROW = (
-    "-c",
-    "import sys; from tests.narrow import narrow_vggish; from training.__main__ import main\n"
-    "with narrow_vggish():\n    sys.exit(main(sys.argv[1:]))",
-)
 THREADS = 2  # of torch: the same everywhere, so that runs can be the same to the last bit
 COLUMNS = "200"  # of the terminal
 FORKS = multiprocessing.get_context("forkserver")
@@ -79,7 +73,7 @@ def start(*arguments: str | Path, program: Sequence[str] = ("-m", "training")) -
     """`python -m training ...` as a user starts it.
 
     Args:
-        program: NARROW for a run from a checkpoint with a narrow VGGish.
+        program: what Python runs: narrow_program("training") for a checkpoint with a narrow VGGish.
     """
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from iemocap_release import Release
-from runs import NARROW, add_tones, error_of, forked, start, text_rows, train, write_manifest
+from runs import add_tones, error_of, forked, start, text_rows, train, write_manifest
 
 from emotion import checkpoint as checkpoints
 from emotion.model import VIEWS
 from emotion.text import WordPiece
+from tests.narrow import narrow_program
 from training import corpora, splits
 from training.datasets import Utterances, tokenise
 from training.predictions import Predictions, predict
@@ -249,7 +250,9 @@ class TestKilled:
     ) -> None:
         command = quick(sayings, small_checkpoint, tmp_path / "run")
         last = tmp_path / "run" / "random-1" / "state" / "last.ckpt"
-        process = start(*command, program=NARROW)  # from outside, as soon as the first epoch is saved
+        process = start(
+            *command, program=narrow_program("training")
+        )  # from outside, as soon as the first epoch is saved
         try:
             while not last.exists():
                 assert process.poll() is None
