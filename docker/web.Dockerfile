@@ -54,7 +54,7 @@ ENV PATH=/opt/emoserve/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     EMOSERVE_HOST=0.0.0.0
 USER 1000
-EXPOSE 8080
+EXPOSE 8080 8081
 HEALTHCHECK --interval=10s --timeout=5s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/', timeout=4)"]
 ENTRYPOINT ["python", "-m", "web.gateway"]

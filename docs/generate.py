@@ -105,10 +105,11 @@ def gateway_environment() -> str:
 def gateway_paths() -> str:
     """Return the paths of the gateway's API and their answers, from its OpenAPI schema."""
     from web.gateway.app import create_app
+    from web.gateway.metrics import Metrics
     from web.gateway.settings import Settings
 
     rows = []
-    for path, methods in create_app(Settings()).openapi()["paths"].items():
+    for path, methods in create_app(Settings(), Metrics()).openapi()["paths"].items():
         for method, operation in methods.items():
             for status, response in operation["responses"].items():
                 meaning = operation["description"] if status == "200" else response["description"]
@@ -119,9 +120,10 @@ def gateway_paths() -> str:
 def gateway_answer() -> str:
     """Return the fields of the gateway's answer, from its OpenAPI schema."""
     from web.gateway.app import create_app
+    from web.gateway.metrics import Metrics
     from web.gateway.settings import Settings
 
-    schemas = create_app(Settings()).openapi()["components"]["schemas"]
+    schemas = create_app(Settings(), Metrics()).openapi()["components"]["schemas"]
     rows = []
     for name, field in schemas["Analysis"]["properties"].items():
         referred = schemas.get(field.get("$ref", "").rpartition("/")[2], {})

@@ -98,7 +98,10 @@ def gateway(served: None) -> Iterator[str]:
     """The gateway as the README starts it, but on any free port: its address."""
     command = next(command for command in shell_commands() if "web.gateway" in command)
     process = subprocess.Popen(
-        [*in_this_environment(command).split(), "--port", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*in_this_environment(command).split(), "--port", "0", "--metrics-port", "0"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     for line in process.stderr:

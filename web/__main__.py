@@ -18,6 +18,7 @@ with require_packages("make install-web"):
     from serving.start_progress import StartProgress
     from serving.triton import free_ports
     from web.gateway.app import create_app
+    from web.gateway.metrics import Metrics
     from web.gateway.settings import PAGE, Settings
 
 REPOSITORY = Path(__file__).parent.parent / "build" / "model_repository"
@@ -69,7 +70,7 @@ def main() -> int:
                 running.enter_context(triton)
             settings = Settings(endpoints=[triton.grpc_url], port=port)
             config = uvicorn.Config(
-                create_app(settings), host=settings.host, port=port, log_level="warning", access_log=False
+                create_app(settings, Metrics()), host=settings.host, port=port, log_level="warning", access_log=False
             )
             server, failures = Server(config), list[TritonError]()
 

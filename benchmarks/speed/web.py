@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True)
     address = f"http://{HOST}:{free_port()}"
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
-        command = [sys.executable, "-m", "web.gateway", "--port", address.rpartition(":")[2]]
+        command = [sys.executable, "-m", "web.gateway", "--port", address.rpartition(":")[2], "--metrics-port", "0"]
         command += ["--endpoints", f'["{triton.grpc_url}"]']
         with (
             running("the gateway", command, http_ready(f"{address}/api/health"), os.environ) as process,

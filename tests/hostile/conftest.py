@@ -28,7 +28,8 @@ def front(target: Triton) -> Iterator[tuple[psutil.Popen, str]]:
     """Yield the process of a gateway and its address."""
     port = free_ports("127.0.0.1", {"gateway": 0})["gateway"]
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "web.gateway", "--endpoints", f'["{target.grpc_url}"]', "--port", str(port)]
+    command = [sys.executable, "-m", "web.gateway", "--port", str(port), "--metrics-port", "0"]
+    command += ["--endpoints", f'["{target.grpc_url}"]']
     with psutil.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             end = time.monotonic() + 60

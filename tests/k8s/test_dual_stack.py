@@ -54,13 +54,15 @@ def test_network_policies_name_addresses_of_both_families(overlay: Path) -> None
 
 
 def test_gateway_with_an_empty_host_is_reached_on_both_families() -> None:
-    port = free_ports("127.0.0.1", {"page": 0})["page"]
-    settings = os.environ | {"EMOSERVE_HOST": "", "EMOSERVE_PORT": str(port)}
+    ports = free_ports("127.0.0.1", {"page": 0, "metrics": 0})
+    settings = os.environ | {"EMOSERVE_HOST": ""}
+    settings |= {"EMOSERVE_PORT": str(ports["page"]), "EMOSERVE_METRICS_PORT": str(ports["metrics"])}
     command = [sys.executable, "-m", "web.gateway"]
     with subprocess.Popen(command, cwd=ROOT, env=settings, stderr=subprocess.DEVNULL) as process:
         try:
             for host in ("127.0.0.1", "[::1]"):
-                assert status(f"http://{host}:{port}/metrics", process) == 200
+                assert status(f"http://{host}:{ports['metrics']}/metrics", process) == 200
+                assert status(f"http://{host}:{ports['page']}/api/openapi.json", process) == 200
         finally:
             process.terminate()
 

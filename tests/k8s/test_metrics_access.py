@@ -25,7 +25,6 @@ from tests.k8s.test_manifests import (
 )
 
 AZURE = ("aks", "aks-cpu")  # whose collector is in another namespace
-INGRESS = {"emoserve/ingress": "true"}  # who may open the page, which has the port of the gateway's metrics
 ASKED = [
     "/metrics",
     "/metrics/",
@@ -49,9 +48,7 @@ def admitted(overlay: Path, pod: Object, port: str) -> list[dict[str, str]]:
 def test_network_policies_admit_the_collector_alone_to_metrics(overlay: Path) -> None:
     collector = {"kubernetes.io/metadata.name": "kube-system" if overlay.name in AZURE else "monitoring"}
     for pod in pods(overlay):
-        triton = pod["spec"]["containers"][0]["name"] == "triton"
-        expected = [collector] if triton else [INGRESS, collector]
-        assert admitted(overlay, pod, "metrics" if triton else "http") == expected
+        assert admitted(overlay, pod, "metrics") == [collector]
 
 
 def paths(directory: Path) -> Iterator[tuple[str, str]]:
@@ -120,21 +117,20 @@ def test_proxy_of_triton_passes_no_metrics() -> None:
 
 def test_metrics_of_a_gateway_with_a_key_and_a_limit_need_neither() -> None:
     """Prometheus has no key; who reaches the port is the network's matter."""
-    port = free_ports("127.0.0.1", {"page": 0})["page"]
+    ports = free_ports("127.0.0.1", {"page": 0, "metrics": 0})
     settings = {
-        "EMOSERVE_PORT": str(port),
+        "EMOSERVE_PORT": str(ports["page"]),
+        "EMOSERVE_METRICS_PORT": str(ports["metrics"]),
         "EMOSERVE_API_KEY": "open sesame",
         "EMOSERVE_RATE_LIMIT": "1",
     }
     command = [sys.executable, "-m", "web.gateway"]
     with subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stderr=subprocess.DEVNULL) as process:
         try:
-            assert {status(f"http://127.0.0.1:{port}/metrics", process) for _ in range(20)} == {200}
-            answer = httpx.post(
-                f"http://127.0.0.1:{port}/api/analyze",
-                data={"text": "hello"},
-                timeout=30,
-            )
-            assert answer.status_code == 401
+            assert {status(f"http://127.0.0.1:{ports['metrics']}/metrics", process) for _ in range(20)} == {200}
+            page = f"http://127.0.0.1:{ports['page']}"
+            assert status(f"{page}/api/openapi.json", process) == 200
+            assert httpx.get(f"{page}/metrics").status_code == 404
+            assert httpx.post(f"{page}/api/analyze", data={"text": "hello"}, timeout=30).status_code == 401
         finally:
             process.terminate()

@@ -242,7 +242,7 @@ def test_the_gateway_takes_a_renewed_certificate_while_it_runs(
 def gateway(variables: dict[str, str]) -> Iterator[Callable[[], int]]:
     """One with these variables: a function that asks it for the status of /api/health."""
     port = free_ports("127.0.0.1", {"page": 0})["page"]
-    command = [sys.executable, "-m", "web.gateway", "--port", str(port)]
+    command = [sys.executable, "-m", "web.gateway", "--port", str(port), "--metrics-port", "0"]
 
     def health() -> int:
         while True:

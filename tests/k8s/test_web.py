@@ -32,8 +32,8 @@ def setting(name: str) -> Any:
 def test_variables_are_settings_of_the_gateway(overlay: Path) -> None:
     names = {one["name"].removeprefix("EMOSERVE_").lower() for one in gateway(overlay)["env"]}
     assert names <= set(Settings.model_fields)
-    (port,) = gateway(overlay)["ports"]
-    assert port["containerPort"] == setting("port")
+    ports = {port["name"]: port["containerPort"] for port in gateway(overlay)["ports"]}
+    assert ports == {"http": setting("port"), "metrics": setting("metrics_port")}
 
 
 @every_overlay

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from serving import Triton
 from web.gateway.app import create_app
+from web.gateway.metrics import Metrics
 from web.gateway.settings import PAGE, Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,9 +23,11 @@ Gateway = Callable[..., AbstractContextManager[str]]
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
+def running(settings: Settings, metrics: Metrics | None = None) -> Iterator[str]:
     """Run the gateway over real HTTP and yield its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(settings, metrics or Metrics()), port=0, log_level="warning", access_log=False)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -41,8 +44,8 @@ def running(settings: Settings) -> Iterator[str]:
 def gateway(speech_server: Triton) -> Gateway:
     """Return a context manager that runs a gateway with given settings: `with gateway(in_flight=1) as address:`."""
 
-    def start(**settings: Any) -> AbstractContextManager[str]:
-        return running(Settings(**({"endpoints": [speech_server.grpc_url]} | settings)))
+    def start(metrics: Metrics | None = None, **settings: Any) -> AbstractContextManager[str]:
+        return running(Settings(**({"endpoints": [speech_server.grpc_url]} | settings)), metrics)
 
     return start
 

@@ -21,6 +21,7 @@ from serving import Triton
 from serving.triton import free_ports
 from tests.conftest import ROOT
 from tests.web.conftest import running
+from web.gateway.metrics import Metrics
 from web.gateway.settings import Settings
 
 DOCKER = ROOT / "docker"
@@ -83,20 +84,24 @@ def test_service_unit_starts_the_documented_command() -> None:
 
 
 @pytest.fixture(scope="module")
-def address(server: Triton) -> Iterator[str]:
-    """Yield a gateway in front of the shared server; a server with speech recognition would need another GiB."""
-    with running(Settings(endpoints=[server.grpc_url])) as address:
-        yield address
+def addresses(server: Triton) -> Iterator[tuple[str, str]]:
+    """Yield the page's address and the HOST:PORT of the metrics of a gateway in front of the shared server.
+
+    A server with speech recognition would need another GiB.
+    """
+    metrics = Metrics()
+    with running(Settings(endpoints=[server.grpc_url]), metrics) as address, metrics.served("127.0.0.1", 0) as port:
+        yield address, f"127.0.0.1:{port}"
 
 
 @pytest.fixture
 def prometheus(
-    server: Triton, address: str, require: Callable[[str], None], tmp_path: Path
+    server: Triton, addresses: tuple[str, str], require: Callable[[str], None], tmp_path: Path
 ) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
     """Run Prometheus with the configuration of the compose file, and yield a function that queries it."""
     require("prometheus")
     configuration = (DOCKER / "compose" / "prometheus.yaml").read_text()
-    for target, url in (("triton:8002", server.metrics_url), ("web:8080", address.removeprefix("http://"))):
+    for target, url in (("triton:8002", server.metrics_url), ("web:8081", addresses[1])):
         assert f'"{target}"' in configuration
         configuration = configuration.replace(target, url)
     (tmp_path / "prometheus.yaml").write_text(configuration)
@@ -124,8 +129,9 @@ def prometheus(
 
 
 def test_prometheus_scrapes_triton_and_gateway_and_records_signals(
-    prometheus: Callable[[str], list[dict[str, Any]]], address: str
+    prometheus: Callable[[str], list[dict[str, Any]]], addresses: tuple[str, str]
 ) -> None:
+    address, _ = addresses
     deadline = time.monotonic() + 60
     while True:
         httpx.post(f"{address}/api/analyze", files={"text": (None, "words for the signals")}, timeout=30)

@@ -26,6 +26,7 @@ from pydantic_settings import CliApp
 from emotion import audio, decoding
 from serving import Triton
 from web.gateway.analysis import timeline_windows
+from web.gateway.metrics import Metrics
 from web.gateway.settings import Settings
 
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
@@ -247,10 +248,12 @@ def test_slow_uploads_do_not_count_as_analyses(gateway: Gateway, clip: bytes) ->
 
 
 def test_metrics_count_answers_and_errors(gateway: Gateway, clip: bytes) -> None:
-    with gateway() as address:
+    metrics = Metrics()
+    with gateway(metrics) as address, metrics.served("", 0) as port:
         analyze(address, clip, "words")
         analyze(address, b"not audio")
-        lines = httpx.get(f"{address}/metrics").text.splitlines()
+        for host in ("127.0.0.1", "[::1]"):
+            lines = httpx.get(f"http://{host}:{port}/metrics").text.splitlines()
         assert 'emoserve_gateway_analyses_total{outcome="answered"} 1.0' in lines
         assert 'emoserve_gateway_analyses_total{outcome="unusable"} 1.0' in lines
         assert "emoserve_gateway_in_flight 0.0" in lines

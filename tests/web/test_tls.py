@@ -30,7 +30,8 @@ def https(secret: Secret, *options: str) -> Iterator[str]:
     """Run `python -m web.gateway` with the certificate of `secret`, and yield its HOST:PORT."""
     port = free_ports("127.0.0.1", {"page": 0})["page"]
     files = ["--tls-certificate", secret.directory / "tls.crt", "--tls-private-key", secret.directory / "tls.key"]
-    command = [sys.executable, "-m", "web.gateway", "--port", str(port), *map(str, files), *options]
+    command = [sys.executable, "-m", "web.gateway", "--port", str(port), "--metrics-port", "0"]
+    command += [*map(str, files), *options]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as gateway:
         try:
             while True:
@@ -137,6 +138,7 @@ def test_gateway_with_conflicting_settings_prints_one_line(secret: Secret) -> No
         (["--tls-certificate", certificate, "--tls-private-key", f"{key}.none"], "tls_private_key: Path does not"),
         (["--tls-certificate", certificate, "--tls-private-key", other], "can't be used: .*mismatch"),
         (["--tls-certificate", certificate, "--tls-private-key", certificate], "can't be used"),
+        (["--metrics-port", "1", "--host", "192.0.2.1"], r"the metrics can't listen on port 1 \(.*--metrics-port"),
     ):
         done = run("-m", "web.gateway", *options)
         assert done.returncode == 2

@@ -54,7 +54,8 @@ def triton(repository: Path, collector: Collector) -> Iterator[Triton]:
 def gateway_process(triton: Triton, **variables: str) -> Iterator[tuple[str, Callable[[], str]]]:
     """Run `python -m web.gateway`; yield its address and a function that reads the next line of its request log."""
     port = str(free_ports("127.0.0.1", {"page": 0})["page"])
-    command = [sys.executable, "-m", "web.gateway", "--port", port, "--endpoints", json.dumps([triton.grpc_url])]
+    command = [sys.executable, "-m", "web.gateway", "--port", port, "--metrics-port", "0"]
+    command += ["--endpoints", json.dumps([triton.grpc_url])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")} | variables
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)

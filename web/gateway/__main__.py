@@ -1,6 +1,7 @@
 """Run `python -m web.gateway`: the gateway alone, in front of Triton servers that run elsewhere."""
 
 import sys
+from contextlib import ExitStack
 
 from emotion.extras import require_packages
 
@@ -11,6 +12,7 @@ with require_packages("make install-web"):
 
     from web.gateway.app import create_app
     from web.gateway.certificates import Https
+    from web.gateway.metrics import Metrics
     from web.gateway.settings import Settings
 
 
@@ -18,7 +20,7 @@ def main() -> int:
     """Serve until a signal stops the process.
 
     Returns:
-        0 after a signal, 2 if a setting or a certificate cannot be used.
+        0 after a signal, 2 if a setting, a certificate or the port of the metrics cannot be used.
     """
     try:
         settings = CliApp.run(Settings)
@@ -31,15 +33,27 @@ def main() -> int:
     except OSError as error:
         print(f"error: tls_certificate, tls_private_key or tls_client_ca can't be used: {error}", file=sys.stderr)
         return 2
-    app = create_app(settings)
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="info",
-        access_log=False,
-        ssl_context_factory=https,
-    )
+    metrics = Metrics()
+    app = create_app(settings, metrics)
+    with ExitStack() as running:
+        try:
+            port = running.enter_context(metrics.served(settings.host, settings.metrics_port))
+        except OSError as error:
+            print(
+                f"error: the metrics can't listen on port {settings.metrics_port} ({error.strerror}); choose another "
+                "with --metrics-port",
+                file=sys.stderr,
+            )
+            return 2
+        print(f"metrics on port {port}", file=sys.stderr, flush=True)
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="info",
+            access_log=False,
+            ssl_context_factory=https,
+        )
     return 0
 
 

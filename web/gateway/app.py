@@ -1,4 +1,4 @@
-"""The ASGI application of the gateway: API, metrics and page."""
+"""The ASGI application of the gateway: API and page."""
 
 import asyncio
 import ssl
@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -71,9 +70,9 @@ class Gateway:
         metrics: Prometheus metrics of the gateway.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.client: AsyncEmotionClient
         self._in_flight = 0
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
@@ -158,9 +157,9 @@ class Gateway:
         return found
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the ASGI application of a gateway with these settings."""
-    gateway = Gateway(settings)
+def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
+    """Return the ASGI application of a gateway with these settings, which counts its analyses in `metrics`."""
+    gateway = Gateway(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -205,10 +204,6 @@ def create_app(settings: Settings) -> FastAPI:
         """Return the emotion of a recording, a text or both."""
         recording = None if audio is None else await audio.read()
         return await gateway.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
-
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(ApiError)
     async def failed(request: Request, error: ApiError) -> Response:

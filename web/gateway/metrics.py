@@ -1,6 +1,10 @@
-"""Prometheus metrics of the gateway."""
+"""Prometheus metrics of the gateway, and the HTTP server that Prometheus reads them from."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from web.gateway.errors import ApiError
 
@@ -23,6 +27,29 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("emoserve_gateway_in_flight", "Analyses under way", registry=self.registry)
+
+    @contextmanager
+    def served(self, host: str, port: int) -> Iterator[int]:
+        """Serve the metrics over plain HTTP on a port of their own while the block runs.
+
+        Args:
+            host: address to listen on; empty for all addresses.
+            port: port to listen on; 0 for any free port.
+
+        Yields:
+            The port.
+
+        Raises:
+            OSError: the address or the port can't be used.
+        """
+        every = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        server, thread = start_http_server(port, host or every, self.registry)
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     def record_success(self, transcribed: bool, seconds: float) -> None:
         """Count an answered analysis.

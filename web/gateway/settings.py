@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on; empty: all addresses")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0: any free port")
+    metrics_port: int = Field(
+        default=8081,
+        ge=0,
+        le=65535,
+        description="port of the metrics for Prometheus, over plain HTTP; 0: any free port",
+    )
     tls_certificate: FilePath | None = Field(
         default=None,
         description="PEM file of the HTTPS certificate, followed by its intermediate certificates; none: HTTP",
