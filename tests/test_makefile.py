@@ -107,6 +107,13 @@ def test_installed_environment_is_left_alone(tree: Path) -> None:
     assert made(tree, "install-web") == []
 
 
+def test_environment_for_development_has_all_lists_but_that_of_fuzzing(tree: Path) -> None:
+    put_python(tree, "python3.12", 12)
+    (venv, lists) = made(tree, ".venv/installed-dev")
+    assert venv == "venv 3.12" and lists.endswith(",dev")
+    assert made(tree, "install", "install-training", "install-bench", "install-web") == []
+
+
 def vanished(tree: Path) -> None:
     (tree / ".venv" / "bin" / "python").unlink()
     (tree / ".venv" / "bin" / "python").symlink_to(tree / "gone")
