@@ -12,7 +12,7 @@ import pytest
 import benchmarks.__main__
 from benchmarks.load.sampling import STAGES
 from benchmarks.load.workload import Utterance
-from benchmarks.speed import bench, results
+from benchmarks.speed import bench, results, roofline
 from benchmarks.speed.flops import Flops
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,6 +50,7 @@ def test_quick_run_measures_everything_of_its_plan(
     monkeypatch.setattr(bench, "QUICK", plan)
     monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # which a quick run leaves out
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(roofline, "MATRIX", 512)
     options = ["--quick", "--checkpoint", str(demo_checkpoint), "--repository", str(repository)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
     assert benchmarks.__main__.main() == 0
