@@ -49,7 +49,7 @@ CONCURRENCY = 8
 GATEWAY_CONCURRENCY = 4  # less than the gateway's limit
 GATEWAY_CHARACTERS = 2000
 CODE = (".cc:", ".cpp", ".h:", ".py", "Traceback", 'File "', "0x7f", "std::", "\n")  # text that no caller should see
-NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas in Triton's process after five passes of recordings of up to 60 s
+NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas in Triton's process after four passes of recordings of up to 60 s
 ONNX_MODEL = re.compile(r"/(vggish|bert|fusion)/1/")
 GOOD = Case("good", "a concurrent caller", file("flac"), TEXT, "answered")
 
@@ -327,7 +327,7 @@ def gateway_case(case: Case) -> Case:
 def test_memory_after_repeated_passes_does_not_grow(
     target: Triton, front: tuple[psutil.Popen, str], corpus: list[Case]
 ) -> None:
-    """Three passes add less memory than one pass sends, so no request is kept.
+    """Two passes add less memory than one pass sends, so no request is kept.
 
     Two passes before them fill caches and allocators, because tests run in any order. The processes of the ONNX models
     are excluded, because ONNX Runtime keeps memory for the largest random batch; `make soak` checks them. A native
@@ -342,7 +342,7 @@ def test_memory_after_repeated_passes_does_not_grow(
     sent = sum(len(case.audio) + len(case.text) for case in cases) / 2**20
     levels = []
     with over_grpc(target) as ask, over_gateway(front[1]) as ask_gateway:
-        for _ in range(5):
+        for _ in range(4):
             ask_all(ask, cases)
             ask_all(ask_gateway, small[::3], GATEWAY_CONCURRENCY)
             levels.append(memory(family) / 2**20)
