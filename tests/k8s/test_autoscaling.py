@@ -1,4 +1,4 @@
-"""What becomes of a Deployment's `replicas` when an autoscaler is added: `kubectl` against a stand-in for a cluster."""
+"""Check what kubectl does to a Deployment's `replicas` when an autoscaler is added, against a fake API server."""
 
 import json
 import os
@@ -17,12 +17,12 @@ from tests.k8s.test_manifests import KUBECTL, ROOT, Object, deployment
 
 OVERLAYS = Path(__file__).parent / "overlays"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-RUNNING = 5  # pods, after somebody scaled up
+RUNNING = 5  # pods, after a manual scale-up
 every_autoscaler = pytest.mark.parametrize("autoscaler", ["autoscaling", "autoscaling-keda"])
 
 
 class Cluster(ThreadingHTTPServer):
-    """An API server that holds one Deployment, as the overlay `cpu` makes it.
+    """A fake API server that holds one Deployment, rendered from the overlay `cpu`.
 
     Attributes:
         live: the Deployment.
@@ -35,7 +35,7 @@ class Cluster(ThreadingHTTPServer):
         self.live["spec"]["replicas"] = RUNNING
 
     def patch(self, patch: Object) -> None:
-        """Change annotations and `replicas`, the only fields that are looked at."""
+        """Apply a patch to annotations and `replicas`, the only fields that the tests read."""
         self.live["metadata"]["annotations"] |= patch.get("metadata", {}).get("annotations", {})
         if "replicas" in patch.get("spec", {}):
             self.live["spec"]["replicas"] = patch["spec"]["replicas"] or 1  # the API server's default
@@ -57,7 +57,7 @@ class Cluster(ThreadingHTTPServer):
 
 
 class Api(BaseHTTPRequestHandler):
-    """What kubectl asks for."""
+    """The handler of the API requests that kubectl sends."""
 
     server: Cluster
 
@@ -97,7 +97,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def adoption() -> str:
-    """The command of the docs, without the last line, which applies an overlay."""
+    """Return the documented commands without the last one, which applies an overlay."""
     text = (ROOT / "docs" / "components.md").read_text()
     (block,) = re.findall(r"^```(?:bash)?\n([^`]*set-last-applied[^`]*)^```", text, re.MULTILINE)
     command, last, _ = block.rpartition("kubectl apply --kustomize")
@@ -106,14 +106,16 @@ def adoption() -> str:
 
 
 @every_autoscaler
-def test_adoption_as_documented_keeps_the_running_number(cluster: Cluster, tmp_path: Path, autoscaler: str) -> None:
+def test_adoption_with_documented_command_keeps_replicas(cluster: Cluster, tmp_path: Path, autoscaler: str) -> None:
     cluster.run(adoption(), tmp_path)
-    for _ in range(2):  # and every later apply
+    for _ in range(2):  # the first and a later apply
         cluster.apply(autoscaler, tmp_path)
         assert cluster.live["spec"]["replicas"] == RUNNING
 
 
 @every_autoscaler
-def test_adoption_without_the_command_drops_to_one_pod(cluster: Cluster, tmp_path: Path, autoscaler: str) -> None:
+def test_adoption_without_documented_command_scales_to_one_replica(
+    cluster: Cluster, tmp_path: Path, autoscaler: str
+) -> None:
     cluster.apply(autoscaler, tmp_path)
     assert cluster.live["spec"]["replicas"] == 1

@@ -1,4 +1,4 @@
-"""What is written for Azure, as far as it can be checked without a subscription."""
+"""Check templates, script and manifests for Azure, as far as possible without a subscription."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def deploy(*arguments: str, path: str = "/usr/bin:/bin", answer: str = "") -> su
 
 
 def dry_run(command: str, *options: str) -> list[str]:
-    """The commands that it would run, in order."""
+    """Return the commands that deploy.sh would run, in order."""
     done = deploy(command, "--group", "emo1", *COMMANDS[command], *options, "--dry-run")
     assert done.returncode == 0, done.stderr
     return [line.strip() for line in done.stdout.splitlines() if line.startswith(("az ", "kubectl "))]
@@ -55,7 +55,7 @@ def test_bicep_can_be_parsed_and_every_parameter_is_used(name: str) -> None:
             assert len(re.findall(rf"\b{declared}\b", text)) > 1, declared
 
 
-def test_the_module_gets_what_it_asks_for() -> None:
+def test_main_bicep_matches_parameters_and_outputs_of_its_module() -> None:
     (module,) = bicep("main.bicep")["modules"].values()
     asked = bicep(module["detail"]["path"])
     assert set(module["config"]["params"]) == set(asked["parameters"])
@@ -63,7 +63,7 @@ def test_the_module_gets_what_it_asks_for() -> None:
     assert set(re.findall(r"monitoring\.outputs\.(\w+)", text)) == set(asked["outputs"])
 
 
-def test_script_and_template_agree() -> None:
+def test_deploy_script_matches_parameters_and_outputs_of_main_bicep() -> None:
     script = SCRIPT.read_text()
     assert set(re.findall(r"\$\(output (\w+)", script)) == set(bicep("main.bicep")["outputs"])
     (given,) = (line for line in script.splitlines() if "--parameters" in line)
@@ -73,14 +73,14 @@ def test_script_and_template_agree() -> None:
     assert {name for name, one in parameters.items() if not one.get("default")} <= names
 
 
-def test_rules_have_the_two_groups_that_the_template_takes() -> None:
+def test_rules_have_one_group_of_signals_and_one_of_alerts() -> None:
     rules = yaml.safe_load((ROOT / "k8s" / "components" / "monitoring" / "rules.yaml").read_text())
     signals, alerts = rules["spec"]["groups"]
     assert all("record" in rule for rule in signals["rules"])
     assert all("alert" in rule for rule in alerts["rules"])
-    assert max(len(signals["rules"]), len(alerts["rules"])) <= 20  # Azure's limit of a group
+    assert max(len(signals["rules"]), len(alerts["rules"])) <= 20  # Azure's limit of rules in a group
     for rule in alerts["rules"]:
-        assert re.fullmatch(r"PT\d+[SM]", f"PT{rule.get('for', '0m').upper()}")  # as the template makes it
+        assert re.fullmatch(r"PT\d+[SM]", f"PT{rule.get('for', '0m').upper()}")  # as the template formats the duration
 
 
 def rendered(directory: Path) -> list[dict[str, Any]]:
@@ -102,8 +102,8 @@ def pool(name: str) -> dict[str, Any]:
     return dict(config.get("config", config)["properties"])
 
 
-def test_gpu_nodes_take_the_pods_and_nothing_else() -> None:
-    """Labels and taints of the pool are those that the overlay's pods ask for and tolerate."""
+def test_gpu_pool_labels_and_taints_match_the_pods() -> None:
+    """The pool's labels and taints match the node selector and tolerations of the overlay's pods."""
     labels = {key.strip("'"): value for key, value in pool("gpuPool")["nodeLabels"].items()}
     assert labels.items() >= pod("aks")["nodeSelector"].items()
     (taint,) = pool("gpuPool")["nodeTaints"]
@@ -112,12 +112,12 @@ def test_gpu_nodes_take_the_pods_and_nothing_else() -> None:
     assert pool("gpuPool")["minCount"] == 0
 
 
-def test_nodes_have_room_for_the_pods() -> None:
-    """Fewer cores are asked for than a node has, as its name says: Azure's agents take some."""
+def test_pod_cpu_requests_fit_the_node_sizes() -> None:
+    """Requests leave some of a node's cores to Azure's agents; the name of a size contains its number of cores."""
     parameters = bicep("main.bicep")["parameters"]
-    (of_gpu,) = (one["argument"] for one in parameters["gpuSize"]["decorators"] if one["type"] == "allowed")
+    (gpu_sizes,) = (one["argument"] for one in parameters["gpuSize"]["decorators"] if one["type"] == "allowed")
     sizes = {
-        "aks": of_gpu,
+        "aks": gpu_sizes,
         "aks-cpu": [parameters["cpuSize"]["default"]],
     }
     for overlay, names in sizes.items():
@@ -127,7 +127,7 @@ def test_nodes_have_room_for_the_pods() -> None:
             assert int(container["resources"]["requests"]["cpu"]) < int(cores) - 1, name
 
 
-def test_cpu_pods_go_where_there_is_no_gpu() -> None:
+def test_cpu_pods_select_the_cpu_pool() -> None:
     assert pod("aks-cpu")["nodeSelector"] == {"kubernetes.azure.com/agentpool": "cpu"}
     assert "tolerations" not in pod("aks-cpu")
     (container,) = pod("aks-cpu")["containers"]
@@ -138,25 +138,25 @@ def test_cpu_pods_go_where_there_is_no_gpu() -> None:
 # ---- deploy.sh
 
 
-def test_shellcheck_finds_nothing() -> None:
+def test_deploy_script_passes_shellcheck() -> None:
     done = subprocess.run([BIN / "shellcheck", SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_dry_run_needs_nothing(command: str) -> None:
+def test_dry_run_without_azure_login_prints_all_commands(command: str) -> None:
     printed = dry_run(command)
     assert printed
     assert all("emo1" in line or "<" in line for line in printed if line.startswith("az ") and "ad " not in line)
 
 
-def test_what_is_created_is_looked_at_first() -> None:
+def test_create_runs_what_if_before_the_deployment() -> None:
     steps = [line.split(" --")[0] for line in dry_run("create")]
     assert steps.index("az deployment group what-if") < steps.index("az deployment group create")
 
 
 @pytest.mark.parametrize(("nodes", "triton"), [("2", "gpu"), ("0", "cpu")])
-def test_deployed_is_what_was_built(nodes: str, triton: str) -> None:
+def test_deploy_uses_exactly_the_images_that_it_builds(nodes: str, triton: str) -> None:
     builds = [line for line in dry_run("deploy", "--gpu-nodes", nodes) if line.startswith("az acr build")]
     built = {line.split("--image ")[1].split()[0] for line in builds}
     assert built == {f"emoserve-{name}:1.2.3" for name in (triton, "models", "web")}
@@ -167,8 +167,8 @@ def test_deployed_is_what_was_built(nodes: str, triton: str) -> None:
     assert {image.partition("/")[2] for image in re.findall(r"image: (\S+)", text)} == built
 
 
-def test_nothing_is_left_of_what_stands_for_values() -> None:
-    """But what the script was given, and the runbook's address, which is the clone's."""
+def test_deploy_replaces_every_placeholder() -> None:
+    """Only the script's arguments and the runbook's address, which the owner of a clone sets, stay at example.com."""
     dry_run("deploy")
     text = yaml.safe_dump_all(rendered(AZURE / ".generated"))
     assert set(re.findall(r"[\w.@]+\.example\.com", text)) <= {
@@ -181,7 +181,7 @@ def test_nothing_is_left_of_what_stands_for_values() -> None:
     assert {name for name in asked if f"<{name}>" in text} == {"registryServer", "prometheus", "scaler"}
 
 
-def test_the_gateway_takes_what_the_ingress_of_other_clusters_takes() -> None:
+def test_gateway_routes_the_same_paths_as_the_ingress() -> None:
     objects = rendered(AZURE / "gateway")
     (ingress,) = (
         one
@@ -197,7 +197,7 @@ def test_the_gateway_takes_what_the_ingress_of_other_clusters_takes() -> None:
         assert backend["port"] in [one["port"] for one in the(services, "Service", backend["name"])["spec"]["ports"]]
 
 
-def test_gateway_routes_certificate_and_policies_fit_together() -> None:
+def test_gateway_routes_certificate_and_policies_match() -> None:
     objects = rendered(AZURE / "gateway")
     gateway, issuer = the(objects, "Gateway", "web"), the(objects, "ClusterIssuer", "letsencrypt")
     listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
@@ -249,14 +249,14 @@ def test_addons_are_pinned() -> None:
         (["deploy", "--group", "emo1", "--tag", "a b"], "--tag is 'a b': give letters, digits"),
     ],
 )
-def test_wrong_usage_is_one_sentence(arguments: list[str], sentence: str) -> None:
+def test_deploy_script_with_wrong_usage_exits_with_2_and_a_message(arguments: list[str], sentence: str) -> None:
     done = deploy(*arguments)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: {sentence}"), done.stderr
 
 
-def test_what_is_missing_is_named() -> None:
+def test_deploy_script_without_az_names_it() -> None:
     if shutil.which("az", path="/usr/bin:/bin"):
         pytest.skip("az is installed")
     done = deploy("status", "--group", "emo1")
@@ -265,7 +265,7 @@ def test_what_is_missing_is_named() -> None:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Path:
-    """A directory with an az and a kubectl that write down how they are called."""
+    """Return a directory with a fake az and a fake kubectl that log their arguments."""
     for name in ("az", "kubectl"):
         tool = tmp_path / name
         tool.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/called\n')
@@ -277,7 +277,7 @@ def recorder(tmp_path: Path) -> Path:
     ("command", "right", "acts"),
     [("create", "yes", "az deployment group create"), ("destroy", "emo1", "az group delete")],
 )
-def test_it_asks_before_it_spends_or_destroys(recorder: Path, command: str, right: str, acts: str) -> None:
+def test_create_and_destroy_require_confirmation(recorder: Path, command: str, right: str, acts: str) -> None:
     path = f"{recorder}:/usr/bin:/bin"
     called = recorder / "called"
     for answer in ("no", "", "y"):
@@ -299,7 +299,7 @@ def test_az_accepts_every_command(command: str, tmp_path: Path) -> None:
     environment = os.environ | {"AZURE_CONFIG_DIR": str(tmp_path), "AZURE_CORE_COLLECT_TELEMETRY": "no"}
     for line in dry_run(command):
         if line.startswith("az "):
-            named = re.sub(r"\\<\w+\\>", "standin0", line)  # what Azure would have told
+            named = re.sub(r"\\<\w+\\>", "standin0", line)  # instead of a value that Azure would return
             done = subprocess.run(
                 ["bash", "-c", named], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
             )

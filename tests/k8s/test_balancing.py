@@ -1,4 +1,4 @@
-"""Two servers behind one client: calls are shared out, and none fails when one of the two is killed or told to stop."""
+"""Two servers behind one client: calls are balanced, and none fails when one server is killed or drained."""
 
 import json
 import os
@@ -33,7 +33,7 @@ LIMIT = 40  # s that a server drains at most
 
 
 class Server:
-    """`python -m serving` as a pod runs it."""
+    """A process of `python -m serving`, started as in a pod."""
 
     def __init__(self, repository: Path, host: str, port: int, log: Path) -> None:
         self.host, self.port = host, port
@@ -50,13 +50,13 @@ class Server:
         self.grpc_url, self.http_url = ready.groups()
 
     def answered(self) -> int:
-        """Requests since it started."""
+        """Return the number of requests that were answered since the start."""
         url = f"http://{self.http_url}/v2/models/emotion/stats"
         with urllib.request.urlopen(urllib.request.Request(url, headers={"admin-key": KEY}), timeout=10) as answer:
             return int(json.load(answer)["model_stats"][0]["inference_stats"]["success"]["count"])
 
     def kill(self) -> None:
-        """All of its processes at once, as when a node is lost."""
+        """Kill all processes of the server at once, as when a node is lost."""
         for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
             process.kill()
         self.process.wait()
@@ -64,7 +64,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def all_servers() -> Iterator[list[Server]]:
-    """Every server that was started; the last two may still run."""
+    """Yield every server that was started; the last two may still run."""
     started: list[Server] = []
     yield started
     for server in started:
@@ -76,10 +76,10 @@ def all_servers() -> Iterator[list[Server]]:
 
 @pytest.fixture
 def servers(repository: Path, all_servers: list[Server], tmp_path: Path) -> list[Server]:
-    """Two servers: those of the test before where they still run, else new ones in their place."""
+    """Return two running servers: those of the previous test if they still run, else new ones."""
     running = {server.host: server for server in all_servers if server.process.poll() is None}
     ports = {server.port for server in running.values()}
-    # the same port for both, as pods have it
+    # the same port for both, as in pods
     port = ports.pop() if ports else free_ports(HOSTS[0], {"gRPC": 0})["gRPC"]
     for host in HOSTS:
         if host not in running:
@@ -89,7 +89,7 @@ def servers(repository: Path, all_servers: list[Server], tmp_path: Path) -> list
 
 
 class Name(BaseResolver):  # type: ignore[misc]
-    """A DNS server that knows one name: a headless Service's."""
+    """A DNS server that resolves one name, that of a headless Service."""
 
     def __init__(self, servers: list[Server]) -> None:
         self.forward_to(servers)
@@ -100,11 +100,11 @@ class Name(BaseResolver):  # type: ignore[misc]
         self.target = f"dns://{authority}/{NAME}:{servers[0].grpc_url.split(':')[1]}"
 
     def forward_to(self, servers: list[Server]) -> None:
-        """The addresses to answer with."""
+        """Set the addresses to answer with."""
         self._addresses = [server.grpc_url.split(":")[0] for server in servers]
 
     def resolve(self, request: DNSRecord, handler: object) -> DNSRecord:
-        """dnslib's interface."""
+        """Answer a query; dnslib calls this method."""
         reply = request.reply()
         if request.q.qtype == QTYPE.A:
             for address in self._addresses:
@@ -113,7 +113,7 @@ class Name(BaseResolver):  # type: ignore[misc]
 
 
 class Proxy:
-    """Envoy, and the list of servers that it forwards to."""
+    """An Envoy process and the list of servers that it forwards to."""
 
     def __init__(self, servers: list[Server], directory: Path) -> None:
         self._endpoints = directory / "endpoints.json"
@@ -122,7 +122,7 @@ class Proxy:
         self.target = f"127.0.0.1:{port}"
         template = (Path(__file__).parent / "envoy.yaml").read_text()
         configuration = yaml.safe_load(template.replace("PORT", str(port)).replace("ENDPOINTS", str(self._endpoints)))
-        configuration["node"] = {"id": "test", "cluster": "test"}  # that Envoy wants for a list that changes
+        configuration["node"] = {"id": "test", "cluster": "test"}  # Envoy requires it for a dynamic list
         (directory / "envoy.yaml").write_text(yaml.safe_dump(configuration))
         command = [str(ENVOY), "--config-path", str(directory / "envoy.yaml")]
         with (directory / "envoy.log").open("w") as log:
@@ -134,12 +134,12 @@ class Proxy:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop Envoy."""
         self._process.terminate()
         self._process.wait(10)
 
     def forward_to(self, servers: list[Server]) -> None:
-        """What Kubernetes says of the endpoints that are ready; a file moved into place, or Envoy would not notice."""
+        """Write the list of ready endpoints; the file is moved into place, because Envoy ignores changes in place."""
         addresses = [server.grpc_url.split(":") for server in servers]
         endpoints = [
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
@@ -156,7 +156,7 @@ class Proxy:
 def service(
     request: pytest.FixtureRequest, servers: list[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Name | Proxy]:
-    """One address for both servers: a name that our client balances over by itself, or a proxy that does."""
+    """Yield one address for both servers: a DNS name, over which our client balances, or a proxy that balances."""
     made: Name | Proxy
     if request.param == "proxy":
         made = Proxy(servers, tmp_path)
@@ -169,7 +169,7 @@ def service(
 
 @contextmanager
 def load(target: str, clip: bytes) -> Iterator[Counter[str]]:
-    """Callers that never rest, on one channel; yields what became of their calls."""
+    """Run callers without pauses on one channel; yield the number of calls by outcome."""
     outcomes: Counter[str] = Counter()
     ended = threading.Event()
     with EmotionClient(target) as client:
@@ -182,7 +182,7 @@ def load(target: str, clip: bytes) -> Iterator[Counter[str]]:
                 except EmotionError as error:
                     outcomes[str(error)] += 1
 
-        for _ in range(2):  # connections to both stand
+        for _ in range(2):  # connect to both servers
             client.analyze(text="hello")
         time.sleep(0.5)
         callers = [threading.Thread(target=call) for _ in range(CALLERS)]
@@ -201,7 +201,7 @@ def clip(recordings: dict[str, bytes]) -> bytes:
     return recordings["austen-0890.flac"]
 
 
-def test_calls_are_shared_out(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
+def test_calls_are_balanced_over_both_servers(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
     before = [server.answered() for server in servers]
     with load(service.target, clip) as outcomes:
         time.sleep(6)
@@ -218,20 +218,20 @@ def test_no_call_fails_when_a_server_is_killed(service: Name | Proxy, servers: l
         servers[0].kill()
         answered = outcomes["answered"]
         time.sleep(3)
-    assert outcomes["answered"] > answered + CALLERS  # it went on
+    assert outcomes["answered"] > answered + CALLERS  # calls continue after the kill
     assert set(outcomes) == {"answered"}
 
 
 def test_no_call_fails_when_a_server_drains(service: Name | Proxy, servers: list[Server], clip: bytes) -> None:
-    """As a rollout goes: told to stop, and a moment later no longer among the endpoints."""
+    """As in a rollout, the server gets SIGTERM first and leaves the endpoints a moment later."""
     with load(service.target, clip) as outcomes:
         time.sleep(2)
         servers[0].process.send_signal(signal.SIGTERM)
-        told = time.monotonic()
+        terminated = time.monotonic()
         time.sleep(1)
         service.forward_to(servers[1:])
         assert servers[0].process.wait(90) == 0
-        drained = time.monotonic() - told
+        drained = time.monotonic() - terminated
         time.sleep(1)
     assert set(outcomes) == {"answered"}
     assert QUIET_S < drained < LIMIT

@@ -1,4 +1,4 @@
-"""Two Deployments of Triton side by side: each owns its pods, and callers reach both."""
+"""A stable and a canary Deployment of Triton: each owns its pods, and callers reach both."""
 
 import os
 import re
@@ -17,14 +17,14 @@ def labels(overlay: Path, name: str) -> dict[str, str]:
 
 
 @every_overlay
-def test_a_selector_of_a_deployment_names_its_track(overlay: Path) -> None:
+def test_deployment_selector_names_its_track(overlay: Path) -> None:
     for one in of_kind(overlay, "Deployment"):
         track = "canary" if one["metadata"]["name"].endswith("-canary") else "stable"
         assert one["spec"]["selector"]["matchLabels"]["emoserve/track"] == track
 
 
 @every_overlay
-def test_disruption_budgets_count_stable_pods_alone(overlay: Path) -> None:
+def test_disruption_budgets_select_only_stable_pods(overlay: Path) -> None:
     for one in of_kind(overlay, "PodDisruptionBudget"):
         assert one["spec"]["selector"]["matchLabels"]["emoserve/track"] == "stable"
 
@@ -52,7 +52,7 @@ def test_no_deployment_matches_pods_of_another() -> None:
 
 @every_overlay
 def test_services_policies_and_monitors_select_both_tracks(overlay: Path) -> None:
-    """By choice: the canary gets its share of the calls under the same rules."""
+    """The canary gets its share of the calls under the same rules; this is intended."""
     selectors = [{"matchLabels": one["spec"]["selector"]} for one in of_kind(overlay, "Service")]
     selectors += [one["spec"]["podSelector"] for one in of_kind(overlay, "NetworkPolicy")]
     selectors += [one["spec"]["selector"] for one in of_kind(overlay, "PodMonitor")]
@@ -68,13 +68,13 @@ def test_canary_is_one_pod_like_the_stable_ones() -> None:
     images = [pod["initContainers"][0].pop("image") for pod in pods]
     assert images[0] != images[1]
     for pod in pods:
-        del pod["containers"][0]["envFrom"]  # a ConfigMap of its own
+        del pod["containers"][0]["envFrom"]  # the canary has its own ConfigMap
     assert pods[0] == pods[1]
 
 
 @pytest.mark.parametrize("overlay", [one for one in OVERLAYS if one != BOTH], ids=lambda path: path.name)
-def test_canary_of_any_overlay_is_a_deployment_and_its_settings(overlay: Path, tmp_path: Path) -> None:
-    """Anything else would be applied, and later deleted, together with the canary."""
+def test_canary_of_any_overlay_is_a_deployment_and_its_configmaps(overlay: Path, tmp_path: Path) -> None:
+    """Any other object would be applied, and later deleted, together with the canary."""
     here = tmp_path.resolve()
     paths = [os.path.relpath(path, here) for path in (overlay, ROOT / "k8s" / "components" / "canary")]
     (tmp_path / "kustomization.yaml").write_text(
@@ -89,7 +89,7 @@ def test_canary_of_any_overlay_is_a_deployment_and_its_settings(overlay: Path, t
     assert configmaps(canary) == {one["metadata"]["name"] for one in objects if one["kind"] == "ConfigMap"}
 
 
-def test_canary_of_the_docs_is_another_version_of_the_models(tmp_path: Path) -> None:
+def test_documented_canary_has_another_model_version(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "components.md").read_text()
     (block,) = (one for one in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL) if "canary]" in one)
     k8s = os.path.relpath(ROOT / "k8s", tmp_path.resolve())
@@ -100,7 +100,7 @@ def test_canary_of_the_docs_is_another_version_of_the_models(tmp_path: Path) -> 
 
 
 def configmaps(one: Object) -> set[str]:
-    """Names of the ConfigMaps that a Deployment's pods need."""
+    """Return the names of the ConfigMaps that a Deployment's pods need."""
     pod = one["spec"]["template"]["spec"]
     environment = {entry["configMapRef"]["name"] for entry in pod["containers"][0]["envFrom"]}
     return environment | {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}

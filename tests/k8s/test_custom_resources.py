@@ -1,6 +1,6 @@
-"""Custom resources against the CRDs of their projects, which this repository does not hold.
+"""Validate custom resources against the CRDs of their projects, which are not part of this repository.
 
-Name a directory of CustomResourceDefinitions in YAML: EMOSERVE_CRDS=DIR pytest tests/k8s/test_custom_resources.py
+Set a directory of CustomResourceDefinitions in YAML: EMOSERVE_CRDS=DIR pytest tests/k8s/test_custom_resources.py
 """
 
 import os
@@ -38,7 +38,7 @@ def strict(schema: Any) -> Any:
 
 @cache
 def schemas() -> dict[tuple[str, str], jsonschema.Draft7Validator]:
-    """Validators by apiVersion and kind."""
+    """Return the validators by apiVersion and kind."""
     found = {}
     for path in sorted(Path(os.environ["EMOSERVE_CRDS"]).glob("*.yaml")):
         for crd in filter(None, yaml.safe_load_all(path.read_text())):
@@ -52,14 +52,14 @@ def schemas() -> dict[tuple[str, str], jsonschema.Draft7Validator]:
 
 @pytest.mark.skipif("EMOSERVE_CRDS" not in os.environ, reason="EMOSERVE_CRDS names no directory of CRDs")
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
-def test_custom_resources_keep_their_schemas(directory: Path) -> None:
+def test_custom_resources_match_their_schemas(directory: Path) -> None:
     for one in rendered(directory):
         if validator := schemas().get((one["apiVersion"], one["kind"])):
             faults = [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(one)]
             assert not faults, f"{one['kind']} {one['metadata']['name']}"
 
 
-def test_unknown_and_mistyped_fields_are_found() -> None:
+def test_strict_schema_rejects_unknown_and_mistyped_fields() -> None:
     schema = {
         "type": "object",
         "properties": {

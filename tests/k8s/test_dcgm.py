@@ -1,4 +1,4 @@
-"""The dashboard's panels of dcgm-exporter: by pod, with any labels that Prometheus keeps, and empty without it."""
+"""Dashboard panels of dcgm-exporter: values by pod for both label layouts, and empty panels without the exporter."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.k8s.test_monitoring import DASHBOARD, ROOT, assert_accepted, promtool
 __all__ = ["promtool"]  # a fixture
 
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"] if "DCGM_" in json.dumps(panel.get("targets", []))}
-# What NVIDIA's etc/default-counters.csv (dcgm-exporter 4.5) has switched on; MiB, W, and percent or ratio
+# Enabled in NVIDIA's etc/default-counters.csv (dcgm-exporter 4.5); in MiB, W, and percent or ratio
 EXPORTED = {
     "DCGM_FI_DEV_FB_FREE",
     "DCGM_FI_DEV_FB_USED",
@@ -53,7 +53,7 @@ def expression(panel: dict[str, Any]) -> str:
 
 
 def assert_shown(promtool: str, directory: Path, series: list[str], samples: dict[str, list[dict[str, Any]]]) -> None:
-    """Evaluate every panel over these series; compare pod, namespace and GPU with the samples by the panel's title."""
+    """Evaluate every panel over these series; compare namespace, pod and GPU with the samples of the panel's title."""
     rules = [{"record": f"panel_{number}", "expr": expression(panel)} for number, panel in enumerate(PANELS.values())]
     (directory / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     shown = [
@@ -69,7 +69,7 @@ def assert_shown(promtool: str, directory: Path, series: list[str], samples: dic
     assert_accepted(promtool, "test", "rules", directory / "test.yaml")
 
 
-def test_panels_take_what_the_exporter_has_by_default() -> None:
+def test_panels_use_only_default_metrics_of_the_exporter() -> None:
     assert set(PANELS) == set(SHOWN)
     assert set(re.findall(r"DCGM_\w+", " ".join(map(expression, PANELS.values())))) == EXPORTED == set(VALUES)
 
@@ -85,7 +85,7 @@ def test_panels_show_the_gpus_of_the_namespaces_pods(promtool: str, tmp_path: Pa
     series = [
         f"{name}{{{LAYOUTS[layout].format(*place)}}} {value}" for name, value in VALUES.items() for place in places
     ]
-    series += [f'{name}{{{EXPORTER},gpu="4"}} {value}' for name, value in VALUES.items()]  # of no pod
+    series += [f'{name}{{{EXPORTER},gpu="4"}} {value}' for name, value in VALUES.items()]  # a GPU without a pod
     samples = {
         title: [
             {"labels": f'{{namespace="emoserve",pod="triton-{number}",gpu="{number}"}}', "value": value}

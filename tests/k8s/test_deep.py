@@ -1,10 +1,10 @@
-"""Images really built, the rendered `local` overlay really run as a pod: `make k8s-deep`, as root, with Debian's tools.
+"""Build the images and run the rendered overlay `local` as a pod: `make k8s-deep`, as root, with Debian's tools.
 
     apt-get install mmdebstrap buildah podman runc catatonit iptables
 
-podman stands in for the kubelet. It lacks fsGroup, memory-backed volumes and a pod's address as a variable, starts the
-init containers of a Deployment over and over, and opens a container's ports to everybody: what is changed for it is in
-`run_pod`. Where the package index needs files of this machine, name them for the build:
+podman replaces the kubelet. It lacks fsGroup, memory-backed volumes and a pod's address as a variable.
+It restarts the init containers of a Deployment without end, and opens a container's ports on all addresses.
+`run_pod` changes the pod for it. If the package index needs files of this machine, name them for the build:
 BUILD_VOLUMES="/etc/pip.conf /opt/index".
 """
 
@@ -27,10 +27,10 @@ from tests.k8s.test_manifests import of_kind
 ROOT = Path(__file__).parent.parent.parent
 OVERLAY = ROOT / "k8s" / "overlays" / "local"
 TOOLS = ("mmdebstrap", "buildah", "podman", "runc", "catatonit")
-BASE = "docker.io/library/debian:12-slim"  # made here, as no registry of images is needed
+BASE = "docker.io/library/debian:12-slim"  # built here, so that no image registry is needed
 CPU, MODELS = "localhost/emoserve-cpu:0.1.0", "localhost/emoserve-models:0.1.0"
-LARGEST = 1.2e9  # bytes of the image
-PORTS = 10_000  # what is added to a container's ports on this machine
+MAX_IMAGE_BYTES = 1.2e9
+PORT_OFFSET = 10_000  # from a container's port to its port on this machine
 DRAIN = 90  # s, the pod's grace period
 POD = "triton-0"
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.k8s_deep
 
 
 def tool(*command: str | Path, timeout: float = 600, **options: Any) -> str:
-    """Run one of the tools; what it prints."""
+    """Run one of the tools and return its output."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=timeout, check=False, **options
     )
@@ -52,7 +52,7 @@ def buildah(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """podman without systemd, and within the limits of this process."""
+    """Configure podman to run without systemd and within the limits of this process."""
     missing = [name for name in TOOLS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         pytest.fail(f"needs root and {', '.join(TOOLS)}; missing: {', '.join(missing) or 'root'}")
@@ -72,7 +72,7 @@ def podman(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def base(settings: None, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A minimal Debian under the name that the Dockerfiles ask for."""
+    """Build a minimal Debian image under the name that the Dockerfiles use."""
     archive = tmp_path_factory.mktemp("base") / "base.tar"
     sources = Path("/etc/apt/sources.list.d/debian.sources")
     command: list[str | Path] = ["mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", archive]
@@ -91,7 +91,7 @@ def build(file: str, tag: str, context: Path = ROOT, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def images(base: None, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The image of Triton, and one of the demo's models."""
+    """Build the image of Triton and an image of the demo models."""
     build("cpu.Dockerfile", CPU)
     context = tmp_path_factory.mktemp("models")
     shutil.copytree(repository, context / "build" / "model_repository")
@@ -99,17 +99,17 @@ def images(base: None, repository: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def run_pod(directory: Path) -> None:
-    """The pod of the rendered Deployment, changed for podman as the docstring above says."""
+    """Run the pod of the rendered Deployment, changed for podman as the module's docstring says."""
     (deployment,) = deepcopy(of_kind(OVERLAY, "Deployment"))
     (settings,) = of_kind(OVERLAY, "ConfigMap")
     template = deployment["spec"]["template"]
     spec = template["spec"] | {"restartPolicy": "OnFailure"}
     for port in spec["containers"][0]["ports"]:
-        port |= {"hostIP": "127.0.0.1", "hostPort": PORTS + port["containerPort"]}
+        port |= {"hostIP": "127.0.0.1", "hostPort": PORT_OFFSET + port["containerPort"]}
     for variable in spec["containers"][0]["env"]:
         if "fieldRef" in variable.get("valueFrom", {}):
             del variable["valueFrom"]
-            variable["value"] = "127.0.0.1"  # the pod has addresses of IPv4 alone
+            variable["value"] = "127.0.0.1"  # the pod has only IPv4 addresses
     shared = Path("/dev/shm") / f"emoserve-deep-{os.getpid()}"
     shared.mkdir(exist_ok=True)
     shared.chmod(0o1777)
@@ -125,7 +125,7 @@ def run_pod(directory: Path) -> None:
 
 
 def wait_ready(client: EmotionClient, seconds: float = 120) -> float:
-    """Seconds until it answers."""
+    """Wait until the server answers; return the seconds that it took."""
     start = time.monotonic()
     while True:
         try:
@@ -138,11 +138,11 @@ def wait_ready(client: EmotionClient, seconds: float = 120) -> float:
 
 @pytest.fixture(scope="module")
 def pod(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmotionClient]:
-    """A client of the running pod."""
+    """Yield a client of the running pod."""
     directory = tmp_path_factory.mktemp("pod")
     run_pod(directory)
     try:
-        with EmotionClient(f"127.0.0.1:{PORTS + 8001}", retries=False) as client:
+        with EmotionClient(f"127.0.0.1:{PORT_OFFSET + 8001}", retries=False) as client:
             print(f"\npod ready after {wait_ready(client):.1f} s")
             yield client
     finally:
@@ -150,13 +150,13 @@ def pod(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emot
         shutil.rmtree(Path("/dev/shm") / f"emoserve-deep-{os.getpid()}")
 
 
-def test_image_is_small(images: None) -> None:
+def test_image_size_is_below_the_limit(images: None) -> None:
     size = int(podman("image", "inspect", "--format", "{{.Size}}", CPU))
     print(f"\n{CPU}: {size / 1e6:.0f} MB")
-    assert size < LARGEST
+    assert size < MAX_IMAGE_BYTES
 
 
-def test_answers_are_those_of_the_server_on_this_machine(
+def test_pod_results_match_the_local_server(
     pod: EmotionClient, repository: Path, recordings: dict[str, bytes], transcripts: dict[str, str]
 ) -> None:
     with (
@@ -169,24 +169,24 @@ def test_answers_are_those_of_the_server_on_this_machine(
             assert there.probabilities == pytest.approx(here.probabilities, abs=1e-5)
 
 
-def test_it_runs_as_nobody_in_particular_and_can_write_nowhere_else(pod: EmotionClient) -> None:
+def test_container_runs_unprivileged_with_read_only_root(pod: EmotionClient) -> None:
     script = "id -u; grep -E 'CapEff|NoNewPrivs' /proc/1/status; touch /x 2>&1 || true"
     inside = podman("exec", f"{POD}-triton", "sh", "-c", script)
-    user, capabilities, no_new_privileges, refusal = inside.splitlines()
+    user, capabilities, no_new_privileges, error = inside.splitlines()
     assert user == "1000"
     assert int(capabilities.split()[1], 16) == 0
     assert no_new_privileges.split()[1] == "1"
-    assert "Read-only file system" in refusal
+    assert "Read-only file system" in error
 
 
-def test_it_stops_inside_its_grace_period(pod: EmotionClient) -> None:
+def test_pod_stops_within_its_grace_period(pod: EmotionClient) -> None:
     start = time.monotonic()
     podman("pod", "stop", "--time", str(DRAIN), POD)
     assert time.monotonic() - start < DRAIN
     assert podman("inspect", "--format", "{{.State.ExitCode}}", f"{POD}-triton") == "0"
 
 
-def test_a_pod_that_is_killed_is_replaced(pod: EmotionClient, tmp_path: Path) -> None:
+def test_killed_pod_is_replaced(pod: EmotionClient, tmp_path: Path) -> None:
     run_pod(tmp_path)
     wait_ready(pod)
     podman("pod", "kill", POD)

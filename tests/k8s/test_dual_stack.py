@@ -1,4 +1,4 @@
-"""Clusters whose pods and Services have IPv4 and IPv6 addresses, or IPv6 addresses alone."""
+"""Clusters whose pods and Services have IPv4 and IPv6 addresses, or only IPv6 addresses."""
 
 import ipaddress
 import os
@@ -17,7 +17,7 @@ def variables(container: Object) -> dict[str, Object]:
 
 
 @every_overlay
-def test_services_have_addresses_of_every_family_of_the_cluster(overlay: Path) -> None:
+def test_services_prefer_dual_stack(overlay: Path) -> None:
     for service in of_kind(overlay, "Service"):
         assert service["spec"]["ipFamilyPolicy"] == "PreferDualStack", service["metadata"]["name"]
         assert "ipFamilies" not in service["spec"]
@@ -25,7 +25,7 @@ def test_services_have_addresses_of_every_family_of_the_cluster(overlay: Path) -
 
 @every_overlay
 def test_servers_listen_on_all_addresses(overlay: Path) -> None:
-    """The gateway's server takes an empty host for both families; `::` would be IPv6 alone there."""
+    """The gateway listens on both families if its host is empty; with `::` it would listen on IPv6 only."""
     for container in containers(overlay):
         if container["name"] == "triton":
             found = variables(container)
@@ -36,11 +36,11 @@ def test_servers_listen_on_all_addresses(overlay: Path) -> None:
             assert variables(container)["EMOSERVE_HOST"]["value"] == ""
 
 
-def test_images_leave_the_address_to_the_manifests() -> None:
+def test_images_set_the_host_by_a_variable_that_manifests_can_change() -> None:
     for name in ("cpu", "gpu"):
         text = (ROOT / "docker" / f"{name}.Dockerfile").read_text()
         assert "EMOSERVE_TRITON_HOST=0.0.0.0" in text
-        assert "--host" not in text  # an option outweighs the variable
+        assert "--host" not in text  # an option overrides the variable
 
 
 @every_overlay
@@ -53,7 +53,7 @@ def test_network_policies_name_addresses_of_both_families(overlay: Path) -> None
                 assert versions in (set(), {4, 6}), policy["metadata"]["name"]
 
 
-def test_gateway_with_an_empty_host_is_reached_on_both_families() -> None:
+def test_gateway_with_empty_host_listens_on_both_families() -> None:
     ports = free_ports("127.0.0.1", {"page": 0, "metrics": 0})
     settings = os.environ | {"EMOSERVE_HOST": ""}
     settings |= {"EMOSERVE_PORT": str(ports["page"]), "EMOSERVE_METRICS_PORT": str(ports["metrics"])}
@@ -68,7 +68,7 @@ def test_gateway_with_an_empty_host_is_reached_on_both_families() -> None:
 
 
 def status(url: str, process: subprocess.Popen[bytes]) -> int:
-    """The status of an answer, once the server listens."""
+    """Wait until the server listens; return the HTTP status of its answer."""
     deadline = time.monotonic() + 60
     while True:
         try:

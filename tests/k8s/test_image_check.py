@@ -1,4 +1,4 @@
-"""What `make image-check` says of environments; one of them is made here, the others by the command itself."""
+"""Tests of `make image-check`; they create one environment, and only the command itself creates the others."""
 
 import os
 import sys
@@ -31,21 +31,21 @@ def test_stages_give_the_same_tensors_with_numpy_2(repository: Path) -> None:
     assert "results equal to this environment's" in done.stdout
 
 
-def test_python_that_is_missing_is_said_and_its_requirements_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_with_missing_python_reports_it_and_resolves_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_check, "find_python", lambda version: None)
-    said = image_check.check(STAGES, Path(), lambda serves: {})
-    assert said == f"its requirements can be satisfied; not run: there is no Python {STAGES.python} with venv here"
+    report = image_check.check(STAGES, Path(), lambda serves: {})
+    assert report == f"its requirements can be satisfied; not run: there is no Python {STAGES.python} with venv here"
 
 
-def test_requirement_that_no_wheel_satisfies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_with_unsatisfiable_requirement_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_check, "find_python", lambda version: None)
     impossible = Environment("stages", STAGES.python, ("numpy==0.0.1",), False, False)
     with pytest.raises(CheckError, match=r"requirements can't be satisfied: (.|\n)*numpy==0\.0\.1"):
         image_check.check(impossible, Path(), lambda serves: {})
 
 
-def test_python_is_found_by_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version manager's command for a version that is not active is no Python."""
+def test_find_python_ignores_commands_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version manager's command for an inactive version exists, but fails."""
     (tmp_path / "python3.99").write_text("#!/bin/sh\nexit 127\n")
     (tmp_path / "python3.99").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -66,13 +66,13 @@ def test_python_is_found_by_running_it(tmp_path: Path, monkeypatch: pytest.Monke
     ],
     ids=["missing", "different", "nan", "integers", "type"],
 )
-def test_difference_is_an_error(found: image_check.Results, message: str) -> None:
+def test_compare_with_different_results_raises(found: image_check.Results, message: str) -> None:
     wanted = {"ids": np.array([1, 2]), "patches": np.array([0.5, 0.75])}
     assert image_check.compare(wanted, wanted).startswith("2 results equal")
     with pytest.raises(CheckError, match=message):
         image_check.compare(found, wanted)
 
 
-def test_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
+def test_served_answers_of_server_that_does_not_start_raises(tmp_path: Path) -> None:
     with pytest.raises(CheckError, match=r"it does not serve: error: .* holds no models"):
         image_check.served_answers(Path(sys.executable), tmp_path)

@@ -1,4 +1,4 @@
-"""The Dockerfiles, as far as they can be checked without building them; `hadolint` is a linter for them."""
+"""Check the Dockerfiles as far as possible without building them; `hadolint` is a linter for Dockerfiles."""
 
 import re
 import shutil
@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent.parent
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 CAPTURED: dict[str, Any] = {"capture_output": True, "text": True}
 
-# Imports modules from two directories, prints where `emotion` is. What an editable installation finds is hidden: it is
-# this tree.
+# Imports modules from two directories and prints the path of `emotion`. Removes the finders of an editable
+# installation, because they would find this working tree.
 IMPORTER = """
 import importlib, sys, types
 sys.meta_path[:] = [one for one in sys.meta_path if "editable" not in repr(one)]
-sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")  # Triton brings its own
+sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")  # Triton provides it
 sys.path[:0] = sys.argv[1:3]
 for name in sys.argv[3:]:
     importlib.import_module(name)
@@ -48,7 +48,7 @@ def test_hadolint_finds_nothing(path: Path) -> None:
 
 
 @every_file
-def test_what_is_copied_is_there_and_not_ignored(path: Path) -> None:
+def test_copied_files_exist_and_are_not_ignored(path: Path) -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line[1:] for line in ignored if line.startswith("!")]
     for line in re.findall(r"^COPY (?!--from)(.*)$", path.read_text(), re.MULTILINE):
@@ -60,7 +60,7 @@ def test_what_is_copied_is_there_and_not_ignored(path: Path) -> None:
 
 
 @every_file
-def test_images_run_as_a_user_and_say_how_they_are(path: Path) -> None:
+def test_images_have_a_user_a_health_check_and_a_license(path: Path) -> None:
     last = path.read_text().rpartition("\nFROM ")[2]
     assert "\nUSER 1000\n" in last
     assert "\nHEALTHCHECK " in last
@@ -68,13 +68,13 @@ def test_images_run_as_a_user_and_say_how_they_are(path: Path) -> None:
 
 
 @every_file
-def test_bases_have_a_tag(path: Path) -> None:
+def test_base_images_have_a_fixed_tag(path: Path) -> None:
     for image in re.findall(r"^(?:FROM |ARG (?!REPOSITORY)\w+=)([\w./-]+/[\w./:-]+)", path.read_text(), re.MULTILINE):
         assert ":" in image and not image.endswith(":latest"), image
 
 
 @pytest.mark.parametrize("path", [path for path in DOCKERFILES if "COPY emotion" in path.read_text()], ids=file_name)
-def test_packages_copied_into_an_image_are_all_that_it_runs(path: Path, tmp_path: Path) -> None:
+def test_packages_copied_into_an_image_are_all_that_it_imports(path: Path, tmp_path: Path) -> None:
     dockerfile = path.read_text()
     for source in re.findall(r"^COPY ((?!clients|web/ui|examples)[\w/.]+) \1$", dockerfile, re.MULTILINE):
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
@@ -117,7 +117,7 @@ LDD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "stops"), LDD_LINES.items())
-def test_gpu_image_build_stops_at_missing_libraries_but_not_at_the_drivers(line: str, stops: bool) -> None:
+def test_gpu_image_build_fails_if_libraries_except_the_drivers_are_missing(line: str, stops: bool) -> None:
     [pattern] = re.findall(r'! grep --perl-regexp "(.*)"', (ROOT / "docker" / "gpu.Dockerfile").read_text())
     done = subprocess.run(["grep", "--perl-regexp", pattern], input=line, check=False, **CAPTURED)
     assert done.returncode == (0 if stops else 1), done.stderr

@@ -1,4 +1,4 @@
-"""The service under KServe: the same pod as that of the base, as far as KServe does not make it."""
+"""The service under KServe: its pod is that of the base, except for the parts that KServe creates."""
 
 import warnings
 from pathlib import Path
@@ -11,8 +11,8 @@ from tests.k8s.test_manifests import PORTS, ROOT, VERSION, Object, deployment, o
 
 KSERVE = ROOT / "k8s" / "kserve"
 CPU = ROOT / "k8s" / "overlays" / "cpu"
-MODELS = "/mnt/models"  # where KServe puts what storageUri names
-# fields of an InferenceService's predictor that are no pod's
+MODELS = "/mnt/models"  # where KServe stores the files of storageUri
+# fields of an InferenceService's predictor that a pod does not have
 OF_KSERVE = {"deploymentStrategy", "maxReplicas", "minReplicas", "model"}
 
 
@@ -35,7 +35,7 @@ def container() -> Any:
 
 
 def pod() -> Any:
-    """The base's."""
+    """Return the pod spec of the base."""
     return deployment(CPU, "triton")["spec"]["template"]["spec"]
 
 
@@ -50,7 +50,7 @@ def test_kserve_has_its_kinds_in_one_namespace() -> None:
     assert {one["metadata"]["namespace"] for one in rendered(KSERVE)} == {"emoserve"}
 
 
-def test_kserve_pod_and_policies_keep_the_schemas_of_kubernetes() -> None:
+def test_kserve_pod_and_policies_match_the_schemas_of_kubernetes() -> None:
     """KServe merges the runtime and the predictor into one pod; its own kinds have no schema here."""
     spec = {key: value for key, value in predictor().items() if key not in OF_KSERVE}
     spec |= {key: runtime()[key] for key in ("containers", "volumes")}
@@ -61,19 +61,19 @@ def test_kserve_pod_and_policies_keep_the_schemas_of_kubernetes() -> None:
             kubernetes_validate.validate(one, VERSION, strict=True)
 
 
-def test_service_names_the_runtime_and_what_it_supports() -> None:
+def test_inference_service_names_the_runtime_and_a_supported_format() -> None:
     model = predictor()["model"]
     assert model["runtime"] == the("ServingRuntime")["metadata"]["name"]
     (supported,) = runtime()["supportedModelFormats"]
-    assert supported.pop("autoSelect") is False  # or it would take other services of the namespace
+    assert supported.pop("autoSelect") is False  # else KServe uses it for other services of the namespace
     assert model["modelFormat"] == supported
     assert [model["protocolVersion"]] == runtime()["protocolVersions"] == ["grpc-v2"]
     (port,) = container()["ports"]
-    assert "h2c" in port["name"]  # KServe's Service has HTTP/2 by this name
+    assert "h2c" in port["name"]  # this name makes KServe's Service use HTTP/2
     assert port["containerPort"] == PORTS["grpc"]
 
 
-def test_container_is_the_one_of_the_base() -> None:
+def test_container_matches_the_base() -> None:
     ours, (base,) = container(), pod()["containers"]
     assert ours["name"] == "kserve-container"
     same = ["image", "securityContext", "resources", "startupProbe", "readinessProbe", "livenessProbe"]
@@ -88,7 +88,7 @@ def test_container_is_the_one_of_the_base() -> None:
     assert runtime()["volumes"] == [one for one in pod()["volumes"] if one["name"] != "models"]
 
 
-def test_pod_is_restricted_drained_and_replaced_as_in_the_base() -> None:
+def test_pod_security_drain_and_rollout_match_the_base() -> None:
     for key in (
         "automountServiceAccountToken",
         "enableServiceLinks",
@@ -101,7 +101,7 @@ def test_pod_is_restricted_drained_and_replaced_as_in_the_base() -> None:
     assert predictor()["deploymentStrategy"]["rollingUpdate"] == strategy
 
 
-def test_policies_are_those_of_the_base_for_the_pods_of_kserve() -> None:
+def test_network_policies_match_the_base_and_select_pods_of_kserve() -> None:
     name = the("InferenceService")["metadata"]["name"]
     base = {one["metadata"]["name"]: one["spec"] for one in of_kind(CPU, "NetworkPolicy")}
     for one in of_kind(KSERVE, "NetworkPolicy"):

@@ -1,6 +1,6 @@
-"""What kustomize makes of every overlay: schemas, and what they can't say, such as that selectors match something.
+"""Check what kustomize renders for every overlay: schemas, and agreement of objects, such as selectors and labels.
 
-Components are held to the same, by the overlays beside this file.
+The overlays beside this file apply the same checks to every component.
 """
 
 import ipaddress
@@ -25,14 +25,14 @@ KUBECTL = Path(sys.executable).parent / "kubectl"
 FOLDERS = (ROOT / "k8s" / "overlays", ROOT / "tests" / "k8s" / "overlays")
 OVERLAYS = sorted(path.parent for folder in FOLDERS for path in folder.glob("*/kustomization.yaml"))
 VERSION = "1.34"
-CUSTOM = {  # without a schema here
+CUSTOM = {  # kinds whose schema is not available here
     "azmonitoring.coreos.com/v1": {"PodMonitor"},
     "cert-manager.io/v1": {"Certificate", "Issuer"},
     "gateway.networking.k8s.io/v1": {"GRPCRoute", "HTTPRoute"},
     "keda.sh/v1alpha1": {"ScaledObject", "TriggerAuthentication"},
     "monitoring.coreos.com/v1": {"PodMonitor", "PrometheusRule", "ServiceMonitor"},
 }
-PORTS = {"grpc": 8001, "metrics": 8002}  # of python -m serving; HTTP listens on loopback alone
+PORTS = {"grpc": 8001, "metrics": 8002}  # of python -m serving; HTTP listens on loopback only
 PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|Ki|Mi|Gi|Ti)?")
 Object = dict[str, Any]
@@ -52,13 +52,13 @@ def of_kind(overlay: Path, kind: str) -> list[Object]:
 
 
 def pods(overlay: Path) -> Iterator[Object]:
-    """Pod templates."""
+    """Yield the pod templates of Deployments."""
     for one in of_kind(overlay, "Deployment"):
         yield one["spec"]["template"]
 
 
 def jobs(overlay: Path) -> Iterator[Object]:
-    """Pod templates of what runs by a schedule."""
+    """Yield the pod templates of CronJobs."""
     for one in of_kind(overlay, "CronJob"):
         yield one["spec"]["jobTemplate"]["spec"]["template"]
 
@@ -75,14 +75,14 @@ def deployment(overlay: Path, name: str) -> Object:
 
 
 def triton(overlay: Path) -> Object:
-    """The container of the stable Deployment."""
+    """Return Triton's container of the stable Deployment."""
     spec = deployment(overlay, "triton")["spec"]["template"]["spec"]
     (found,) = (one for one in spec["containers"] if one["name"] == "triton")
     return dict(found)
 
 
 def ports(pod: Object) -> dict[str, int]:
-    """Number by name."""
+    """Return the port numbers by name."""
     return {port["name"]: port["containerPort"] for one in pod["spec"]["containers"] for port in one.get("ports", [])}
 
 
@@ -91,14 +91,14 @@ def matches(selector: Object, labels: dict[str, str]) -> bool:
 
 
 def selected(overlay: Path, selector: Object) -> list[Object]:
-    """Pod templates; at least one."""
+    """Return the pod templates that a selector matches, at least one."""
     found = [pod for pod in [*pods(overlay), *jobs(overlay)] if matches(selector, pod["metadata"]["labels"])]
     assert found, f"no pod has {selector}"
     return found
 
 
 def components(overlay: Path) -> set[Path]:
-    """Their directories, with those that they, or overlays below this one, name themselves."""
+    """Return the directories of an overlay's components, including those that its components and bases use."""
     kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
     direct = {(overlay / one).resolve() for one in kustomization.get("components", [])}
     below = {overlay / one for one in kustomization.get("resources", []) if (overlay / one).is_dir()}
@@ -111,7 +111,7 @@ def test_every_component_is_in_an_overlay() -> None:
 
 
 @every_overlay
-def test_schemas_are_kept(overlay: Path) -> None:
+def test_objects_match_their_schemas(overlay: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for one in rendered(overlay):
@@ -126,7 +126,7 @@ def test_names_are_unique_and_everything_lies_in_one_namespace(overlay: Path) ->
     assert len(set(names)) == len(names)
     (namespace,) = of_kind(overlay, "Namespace")
     for one in objects:
-        if one["kind"] not in ("Namespace", "PriorityClass"):  # of the cluster
+        if one["kind"] not in ("Namespace", "PriorityClass"):  # cluster-scoped
             assert one["metadata"]["namespace"] == namespace["metadata"]["name"], one["metadata"]["name"]
 
 
@@ -151,7 +151,7 @@ def test_every_selector_matches_a_pod(overlay: Path) -> None:
 
 @every_overlay
 def test_ports_agree(overlay: Path) -> None:
-    """Of containers, probes, Services and NetworkPolicies, and of `python -m serving`."""
+    """Containers, probes, Services, NetworkPolicies and `python -m serving` use the same ports."""
     container = triton(overlay)
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == PORTS
     for pod in pods(overlay):
@@ -176,13 +176,13 @@ def test_ports_agree(overlay: Path) -> None:
                 assert {port["port"] for port in rule["ports"]} <= set(ports(pod)), policy["metadata"]["name"]
         for rule in policy["spec"].get("egress", []):
             for peer in rule.get("to", []):
-                if set(peer) == {"podSelector"}:  # of ours
+                if set(peer) == {"podSelector"}:  # our own pods
                     for pod in selected(overlay, peer["podSelector"]):
                         assert {port["port"] for port in rule["ports"]} <= set(ports(pod).values())
 
 
 @every_overlay
-def test_every_port_can_be_reached(overlay: Path) -> None:
+def test_network_policies_allow_every_port(overlay: Path) -> None:
     for pod in pods(overlay):
         allowed = {
             port["port"]
@@ -195,7 +195,7 @@ def test_every_port_can_be_reached(overlay: Path) -> None:
 
 
 @every_overlay
-def test_http_of_triton_is_reached_through_the_proxy_alone(overlay: Path) -> None:
+def test_triton_http_is_reachable_only_through_the_proxy(overlay: Path) -> None:
     """One HTTP request without a key can crash Triton 24.10 (CVE-2025-23310)."""
     assert "--expose-http" not in triton(overlay).get("args", [])
     for pod in pods(overlay):
@@ -203,8 +203,8 @@ def test_http_of_triton_is_reached_through_the_proxy_alone(overlay: Path) -> Non
 
 
 @every_overlay
-def test_probes_of_a_server_with_tls_do_without_it(overlay: Path) -> None:
-    """The kubelet's gRPC probes know no TLS."""
+def test_probes_of_a_server_with_tls_do_not_use_grpc(overlay: Path) -> None:
+    """The kubelet's gRPC probes do not support TLS."""
     container = triton(overlay)
     encrypted = "--grpc-use-ssl=1" in container.get("args", [])
     assert {
@@ -230,7 +230,7 @@ def test_routes_lead_to_services(overlay: Path) -> None:
 
 
 @every_overlay
-def test_methods_that_are_routed_change_nothing(overlay: Path) -> None:
+def test_grpc_route_has_no_administrative_method(overlay: Path) -> None:
     for route in of_kind(overlay, "GRPCRoute"):
         methods = [one["method"] for rule in route["spec"]["rules"] for one in rule["matches"]]
         assert {(one["service"].rpartition(".")[2], one["method"]) for one in methods} == {
@@ -244,8 +244,8 @@ def test_methods_that_are_routed_change_nothing(overlay: Path) -> None:
 
 
 @every_overlay
-def test_page_has_one_way_in(overlay: Path) -> None:
-    """An Ingress, or an HTTPRoute with the same paths."""
+def test_page_has_at_most_one_route(overlay: Path) -> None:
+    """The route is an Ingress, or an HTTPRoute with the same paths."""
     ways = [*of_kind(overlay, "Ingress"), *of_kind(overlay, "HTTPRoute")]
     assert len(ways) <= 1
     for route in of_kind(overlay, "HTTPRoute"):
@@ -255,7 +255,7 @@ def test_page_has_one_way_in(overlay: Path) -> None:
 
 @every_overlay
 def test_disk_limit_covers_the_volumes_that_count_against_it(overlay: Path) -> None:
-    """The kubelet evicts a pod whose volumes and containers hold more than its containers' limits together."""
+    """The kubelet evicts a pod whose volumes and containers use more disk than the sum of its containers' limits."""
     for pod in pods(overlay):
         volumes = [volume["emptyDir"] for volume in pod["spec"].get("volumes", []) if "emptyDir" in volume]
         needed = sum(size(volume["sizeLimit"]) for volume in volumes if volume.get("medium") != "Memory")
@@ -273,16 +273,16 @@ def size(quantity: str) -> int:
 def test_a_gpu_pod_fits_a_node_of_four_cores(overlay: Path) -> None:
     resources = triton(overlay)["resources"]
     if "nvidia.com/gpu" in str(resources["limits"]):
-        assert float(resources["requests"]["cpu"]) <= (6 if overlay.name == "aks" else 3)  # whose nodes have 8
+        assert float(resources["requests"]["cpu"]) <= (6 if overlay.name == "aks" else 3)  # nodes of AKS have 8 cores
 
 
 @every_overlay
-def test_pods_evict_nobody(overlay: Path) -> None:
+def test_priority_classes_never_preempt(overlay: Path) -> None:
     assert {one["preemptionPolicy"] for one in of_kind(overlay, "PriorityClass")} == {"Never"}
 
 
 @every_overlay
-def test_prometheus_of_a_default_kube_prometheus_stack_finds_what_is_monitored(overlay: Path) -> None:
+def test_monitors_have_the_label_that_kube_prometheus_stack_selects(overlay: Path) -> None:
     for kind in ("PodMonitor", "PrometheusRule"):
         for one in of_kind(overlay, kind):
             assert one["metadata"]["labels"]["release"] == "kube-prometheus-stack"
@@ -301,7 +301,7 @@ def test_prometheus_of_a_default_kube_prometheus_stack_finds_what_is_monitored(o
         ("OpenShift", ("openshift-dns", {"dns.operator.openshift.io/daemonset-dns": "default"}), 5353),
     ],
 )
-def test_the_gateway_can_ask_for_names(
+def test_gateway_egress_allows_dns(
     overlay: Path, where: str, peer: tuple[str, dict[str, str]] | str, port: int
 ) -> None:
     for policy in of_kind(overlay, "NetworkPolicy"):
@@ -318,7 +318,7 @@ def test_the_gateway_can_ask_for_names(
 
 
 def admits(rule: Object, peer: tuple[str, dict[str, str]] | str) -> bool:
-    """Whether an entry of a NetworkPolicy's `to` admits an address, or a pod: its namespace and its labels."""
+    """Return whether an entry of a NetworkPolicy's `to` admits an address, or a pod with a namespace and labels."""
     if isinstance(peer, str):
         return "ipBlock" in rule and ipaddress.ip_address(peer) in ipaddress.ip_network(rule["ipBlock"]["cidr"])
     namespace, labels = peer
@@ -330,7 +330,7 @@ def admits(rule: Object, peer: tuple[str, dict[str, str]] | str) -> bool:
 
 
 @every_overlay
-def test_what_scales_is_there_and_has_no_fixed_size(overlay: Path) -> None:
+def test_autoscaler_targets_exist_and_set_no_replicas(overlay: Path) -> None:
     deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(overlay, "Deployment")}
     targets = [
         one["spec"]["scaleTargetRef"]
@@ -344,7 +344,7 @@ def test_what_scales_is_there_and_has_no_fixed_size(overlay: Path) -> None:
 
 
 @every_overlay
-def test_secrets_of_certificates_are_those_that_are_mounted(overlay: Path) -> None:
+def test_secrets_of_certificates_are_mounted(overlay: Path) -> None:
     made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(overlay, "Certificate")}
     mounted = {
         volume["secret"]["secretName"]
@@ -358,7 +358,7 @@ def test_secrets_of_certificates_are_those_that_are_mounted(overlay: Path) -> No
 
 
 @every_overlay
-def test_everything_is_denied_that_is_not_allowed(overlay: Path) -> None:
+def test_network_policies_deny_by_default(overlay: Path) -> None:
     (deny,) = (one for one in of_kind(overlay, "NetworkPolicy") if one["metadata"]["name"] == "default-deny")
     assert deny["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert not deny["spec"].get("ingress") and not deny["spec"].get("egress")
@@ -375,14 +375,14 @@ def test_images_are_pinned(overlay: Path) -> None:
 
 
 @every_overlay
-def test_containers_may_do_nothing_that_they_need_not(overlay: Path) -> None:
+def test_pods_and_containers_have_minimal_privileges(overlay: Path) -> None:
     for pod in pods(overlay):
         assert pod["spec"]["automountServiceAccountToken"] is False
         classes = {one["metadata"]["name"] for one in of_kind(overlay, "PriorityClass")}
         assert pod["spec"]["priorityClassName"] in classes
     for pod in [*pods(overlay), *jobs(overlay)]:
         spec = pod["spec"]
-        assert spec["enableServiceLinks"] is False  # of `emoserve` they would be EMOSERVE_*, as our settings are
+        assert spec["enableServiceLinks"] is False  # links to `emoserve` would set EMOSERVE_*, as settings do
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in containers(overlay):
@@ -393,7 +393,7 @@ def test_containers_may_do_nothing_that_they_need_not(overlay: Path) -> None:
 
 
 @every_overlay
-def test_resources_are_asked_for_and_bounded(overlay: Path) -> None:
+def test_containers_have_resource_requests_and_limits(overlay: Path) -> None:
     for container in containers(overlay):
         resources = container["resources"]
         for amount in [*resources["requests"].values(), *resources["limits"].values()]:
@@ -401,7 +401,7 @@ def test_resources_are_asked_for_and_bounded(overlay: Path) -> None:
         assert "memory" in resources["limits"]
         assert set(resources["requests"]) >= {"cpu", "memory"}
     resources = triton(overlay)["resources"]
-    assert resources["requests"]["cpu"] == resources["limits"]["cpu"]  # threads are counted by the limit
+    assert resources["requests"]["cpu"] == resources["limits"]["cpu"]  # the limit sets the number of threads
 
 
 @every_overlay
@@ -417,23 +417,23 @@ def test_every_mount_has_its_volume(overlay: Path) -> None:
 
 
 @every_overlay
-def test_there_is_time_to_drain(overlay: Path) -> None:
-    """Waiting until nobody is connected any more, and then for Triton to end."""
+def test_grace_period_covers_the_drain(overlay: Path) -> None:
+    """A stop waits until no client is connected, and then until Triton exits."""
     pod = deployment(overlay, "triton")["spec"]["template"]
     (drain,) = {
         int(one["data"]["EMOSERVE_DRAIN"]) for one in of_kind(overlay, "ConfigMap") if "EMOSERVE_DRAIN" in one["data"]
     }
-    assert drain > 1.1 * MAX_CONNECTION_AGE_S + 30  # gRPC's clients then look a name up again
+    assert drain > 1.1 * MAX_CONNECTION_AGE_S + 30  # gRPC clients resolve the name again at this age
     pauses = {
         one.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         for one in pod["spec"]["containers"]
     }
-    assert len(pauses) == 1  # a proxy in the pod goes on as long as Triton does
+    assert len(pauses) == 1  # a proxy in the pod runs as long as Triton
     assert pod["spec"]["terminationGracePeriodSeconds"] >= pauses.pop() + drain + EXIT_TIMEOUT_S + 10
 
 
 @every_overlay
-def test_a_busy_server_is_not_killed(overlay: Path) -> None:
+def test_probes_tolerate_a_busy_server(overlay: Path) -> None:
     probe = triton(overlay)["livenessProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 60
     startup = triton(overlay)["startupProbe"]
@@ -441,7 +441,7 @@ def test_a_busy_server_is_not_killed(overlay: Path) -> None:
 
 
 @every_overlay
-def test_configuration_that_is_chosen_exists(overlay: Path) -> None:
+def test_selected_configuration_exists(overlay: Path) -> None:
     (reference,) = triton(overlay)["envFrom"]
     (settings,) = (
         one for one in of_kind(overlay, "ConfigMap") if one["metadata"]["name"] == reference["configMapRef"]["name"]

@@ -1,4 +1,4 @@
-"""Who reaches metrics of Triton and of the gateway: the namespace `monitoring`, and no route from outside."""
+"""Access to the metrics of Triton and the gateway: only from the namespace `monitoring`, and by no external route."""
 
 import os
 import re
@@ -24,17 +24,17 @@ from tests.k8s.test_manifests import (
     rendered,
 )
 
-AZURE = ("aks", "aks-cpu")  # whose collector is in another namespace
+AZURE = ("aks", "aks-cpu")  # their collector is in another namespace
 ASKED = [
     "/metrics",
     "/metrics/",
     "/Metrics",
     "/api/../metrics",
-]  # the last as a proxy normalizes it: /metrics
+]  # a proxy normalizes the last one to /metrics
 
 
 def admitted(overlay: Path, pod: Object, port: str) -> list[dict[str, str]]:
-    """Labels of the namespaces that policies admit to a port; {} is every pod of our own namespace."""
+    """Return labels of the namespaces that policies admit to a port; {} admits every pod of our own namespace."""
     found = []
     for policy in of_kind(overlay, "NetworkPolicy"):
         if matches(policy["spec"]["podSelector"], pod["metadata"]["labels"]):
@@ -45,14 +45,14 @@ def admitted(overlay: Path, pod: Object, port: str) -> list[dict[str, str]]:
 
 
 @every_overlay
-def test_network_policies_admit_the_collector_alone_to_metrics(overlay: Path) -> None:
+def test_network_policies_admit_only_the_collector_to_metrics(overlay: Path) -> None:
     collector = {"kubernetes.io/metadata.name": "kube-system" if overlay.name in AZURE else "monitoring"}
     for pod in pods(overlay):
         assert admitted(overlay, pod, "metrics") == [collector]
 
 
 def paths(directory: Path) -> Iterator[tuple[str, str]]:
-    """Type and value of every path that is routed to us from outside."""
+    """Yield type and value of every path that is routed to our Services from outside."""
     for ingress in of_kind(directory, "Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
@@ -88,7 +88,7 @@ def test_no_route_of_azure_leads_to_metrics_of_the_gateway(asked: str) -> None:
 
 @every_overlay
 def test_no_route_leads_to_metrics_of_triton(overlay: Path) -> None:
-    """Its port is in one Service, which has no address of its own and is no backend."""
+    """Only one Service has its port; that Service has no external address and is no backend of a route."""
     with_metrics = {
         one["metadata"]["name"]
         for one in of_kind(overlay, "Service")
@@ -115,8 +115,8 @@ def test_proxy_of_triton_passes_no_metrics() -> None:
     assert endpoint["endpoint"]["address"]["socket_address"]["port_value"] == 8000
 
 
-def test_metrics_of_a_gateway_with_a_key_and_a_limit_need_neither() -> None:
-    """Prometheus has no key; who reaches the port is the network's matter."""
+def test_gateway_metrics_ignore_api_key_and_rate_limit() -> None:
+    """Prometheus sends no key; NetworkPolicies limit who reaches the port."""
     ports = free_ports("127.0.0.1", {"page": 0, "metrics": 0})
     settings = {
         "EMOSERVE_PORT": str(ports["page"]),

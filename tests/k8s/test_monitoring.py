@@ -1,4 +1,4 @@
-"""Signals, alerts and dashboard: right by hand, alerts fire when they should, every series exists."""
+"""Recording rules, alerts and dashboard: results match hand-calculated values, and every series exists."""
 
 import json
 import os
@@ -34,7 +34,7 @@ OWN_QUEUES = ("preprocess", "queue")
 STAGES = re.findall(r'model_name: "(\w+)"', (ROOT / "model_repository" / "emotion" / "config.pbtxt").read_text())
 SPEECH_MODELS = {path.parent.name for path in (ROOT / "speech_repository").glob("*/config.pbtxt")}
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-ELSEWHERE = {  # series that no Triton on this machine has
+ELSEWHERE = {  # series that Triton on this machine does not export
     "emoserve_gateway_analyses_total": "the gateway's",
     "emoserve_gateway_in_flight": "the gateway's",
     "nv_gpu_utilization": "a GPU's",
@@ -64,7 +64,7 @@ def assert_accepted(*command: str | Path) -> None:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every query there is, with where it is."""
+    """Yield every query with its place."""
     for rule in RULES:
         yield rule.get("record") or rule["alert"], rule["expr"]
     for panel in PANELS:
@@ -89,7 +89,7 @@ def adapter() -> list[dict[str, Any]]:
     return list(yaml.safe_load(text)["rules"]["external"])
 
 
-def test_rules_give_what_was_calculated_by_hand(promtool: str, tmp_path: Path) -> None:
+def test_rules_match_results_calculated_by_hand(promtool: str, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(SPEC))
     (tmp_path / "test.yaml").write_text(TESTS.replace("RULES", str(tmp_path / "rules.yaml")))
     assert_accepted(promtool, "test", "rules", tmp_path / "test.yaml")
@@ -110,7 +110,7 @@ def test_every_signal_is_in_the_runbook(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_every_alert_has_its_place_in_the_runbook(name: str) -> None:
+def test_every_alert_is_in_the_runbook(name: str) -> None:
     assert f"\n### {name}\n" in RUNBOOK
     (rule,) = (rule for rule in RULES if rule.get("alert") == name)
     assert rule["labels"]["severity"] in ("critical", "warning")
@@ -124,7 +124,7 @@ def printed_by(server: Triton) -> str:
 
 
 def counters(server: Triton) -> dict[tuple[str, ...], float]:
-    """Value by (name of the series, model, and reason or outcome where there is one), over all processes."""
+    """Return values by (series, model, and reason or outcome if there is one), summed over all processes."""
     found: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for name, text, value in re.findall(r"(?m)^((?:nv_inference|emoserve_stage)_\w+){(.*)} (\S+)$", printed_by(server)):
         labels = dict(re.findall(r'(\w+)="([^"]*)"', text))
@@ -134,7 +134,7 @@ def counters(server: Triton) -> dict[tuple[str, ...], float]:
 
 
 def grown(server: Triton, work: Callable[[], None]) -> Counter[tuple[str, ...]]:
-    """By how much, when nothing is under way any more."""
+    """Return by how much the counters grow during the work, after all requests have ended."""
     before = counters(server)
     work()
     time.sleep(1)  # Triton counts a request after its answer has left
@@ -155,8 +155,8 @@ def ask(server: Triton, audio: bytes, **options: Any) -> str:
     return "OK"
 
 
-def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, bytes]) -> None:
-    """What requests wait in Triton's queues and in those of the stages is their duration less all computing."""
+def test_queue_time_is_request_duration_minus_compute_time(server: Triton, recordings: dict[str, bytes]) -> None:
+    """The waiting time in all queues of Triton and of the stages is the requests' duration minus the computing time."""
     speech = recordings["austen-0880.flac"]
 
     def work() -> None:
@@ -176,7 +176,7 @@ def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, 
     waited += (held_back := growth["emoserve_stage_wait_seconds_total", "queue", "answered"])
     waited += growth["emoserve_stage_wait_seconds_total", "preprocess", "answered"]
     assert held_back > 0.01 * waited
-    # the rest is how requests are handed from stage to stage, 48 of them at once
+    # the rest is the time to pass 48 concurrent requests from stage to stage
     assert waited + computing == pytest.approx(seconds["nv_inference_request_duration_us", "emotion"], rel=0.05)
     assert seconds["nv_inference_queue_duration_us", "emotion"] < 0.01 * waited
     assert {stage: growth["emoserve_stage_requests_total", stage, "answered"] for stage in OWN_QUEUES} == dict.fromkeys(
@@ -185,7 +185,7 @@ def test_waiting_is_what_the_rules_assume(server: Triton, recordings: dict[str, 
 
 
 def test_failures_are_counted_as_the_rules_assume(server: Triton, recordings: dict[str, bytes]) -> None:
-    """Twice by the ensemble, as OTHER, and once with its outcome by the stage that rejects."""
+    """The ensemble counts a failure twice, as OTHER; the stage that rejects counts it once, by outcome."""
 
     def failed(status: str, audio: bytes, **options: Any) -> dict[tuple[str, ...], float]:
         def work() -> None:
@@ -199,10 +199,10 @@ def test_failures_are_counted_as_the_rules_assume(server: Triton, recordings: di
     invalid = {("emotion", "OTHER"): 6, ("preprocess", "invalid"): 3}
     assert failed("INVALID_ARGUMENT", b"x") == invalid
     expired = {("emotion", "OTHER"): 6, ("preprocess", "expired"): 3}
-    assert failed("UNAVAILABLE", speech, timeout=1) == expired  # us that it may wait in a queue
+    assert failed("UNAVAILABLE", speech, timeout=1) == expired  # µs that the request may wait in a queue
 
 
-def test_1000_requests_of_a_stock_client_leave_no_failure_that_no_caller_saw(server: Triton) -> None:
+def test_1000_successful_requests_of_a_stock_client_count_no_failure(server: Triton) -> None:
     def work() -> None:
         with ThreadPoolExecutor(32) as pool:
             assert set(pool.map(lambda _: ask(server, b""), range(1000))) == {"OK"}
@@ -213,7 +213,7 @@ def test_1000_requests_of_a_stock_client_leave_no_failure_that_no_caller_saw(ser
 
 
 def queue_sizes() -> dict[str, int]:
-    """`max_queue_size` by model, of those that have a queue of their own."""
+    """Return `max_queue_size` by model, for models with their own queue."""
     found = {}
     for path in sorted(ROOT.glob("*_repository/*/config.pbtxt")):
         if sizes := re.findall(r'max_queue_size" value: { string_value: "(\d+)"', path.read_text()):
@@ -226,7 +226,7 @@ def expression_of(name: str) -> str:
     return str(rule["expr"])
 
 
-def test_rules_know_the_stages() -> None:
+def test_rules_select_all_stages() -> None:
     config = (ROOT / "model_repository" / "queue" / "config.pbtxt").read_text()
     (behind,) = re.findall(r'key: "models" value: { string_value: "([\w,]+)" }', config)
     models = behind.split(",")
@@ -243,20 +243,20 @@ def test_rules_know_the_stages() -> None:
     assert matched(expression_of("EmoserveStageStuck"), "nv_inference_pending_request_count") == set(models)
 
 
-def test_rules_know_which_queues_are_limited() -> None:
+def test_queue_full_alert_covers_all_limited_queues() -> None:
     sizes = queue_sizes()
     thresholds = re.findall(r'{model=~?"([^"]*)"}\) > 0\.9 \* (\d+)', expression_of("EmoserveQueueFull"))
     assert {model: int(size) for models, size in thresholds for model in models.split("|")} == sizes
 
 
 def matched(expression: str, series: str) -> set[str]:
-    """The models that an expression takes a series of."""
+    """Return the models for which an expression selects a series."""
     return {model for models in re.findall(rf'{series}{{model=~?"([^"]*)"', expression) for model in models.split("|")}
 
 
 @pytest.fixture(scope="module")
 def printed(server: Triton, recordings: dict[str, bytes]) -> str:
-    """All metrics of a Triton that has answered."""
+    """Return all metrics of a Triton that has answered a request."""
     assert ask(server, recordings["austen-0880.flac"]) == "OK"
     deadline = time.monotonic() + 10
     while "emoserve_model_instances" not in printed_by(server) and time.monotonic() < deadline:
@@ -265,7 +265,7 @@ def printed(server: Triton, recordings: dict[str, bytes]) -> str:
 
 
 def test_every_series_exists(printed: str) -> None:
-    """In what Triton prints, in what is recorded, or known to come from elsewhere."""
+    """Triton exports the series, a rule records it, or it is known to come from elsewhere."""
     known = {*re.findall(r"(?m)^(\w+)", printed), *RECORDED, *ELSEWHERE}
     for place, expression in expressions():
         bare = re.sub(r'"[^"]*"', '""', expression)
@@ -275,7 +275,7 @@ def test_every_series_exists(printed: str) -> None:
 
 
 def test_every_label_exists(printed: str) -> None:
-    """Series of Triton have what they are selected by; only models of speech recognition are not served here."""
+    """Triton's series have the label values that select them; models of speech recognition are not served here."""
     values: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for series, labels in re.findall(r"(?m)^(\w+){(.*)} ", printed):
         for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
@@ -292,7 +292,7 @@ def test_every_label_exists(printed: str) -> None:
     assert seen == {"model", "outcome", "quantile"}
 
 
-def test_every_query_is_one(promtool: str, tmp_path: Path) -> None:
+def test_every_query_is_valid(promtool: str, tmp_path: Path) -> None:
     rules = [{"record": f"query_{number}", "expr": expression} for number, (_, expression) in enumerate(expressions())]
     (tmp_path / "queries.yaml").write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
     assert_accepted(promtool, "check", "rules", "--lint=none", tmp_path / "queries.yaml")
@@ -305,7 +305,7 @@ def test_no_query_counts_a_request_once_for_every_stage() -> None:
             assert grouped or re.search(r'model="|model=~"emotion\|emotion_speech"', selector), place
 
 
-def test_panels_have_what_a_reader_needs() -> None:
+def test_panels_do_not_overlap_and_have_description_unit_and_source() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:

@@ -1,4 +1,4 @@
-"""The Node.js that builds the page: every place names a release line that is still maintained."""
+"""Versions of Node.js, which builds the page: every file names a release line that is still maintained."""
 
 import json
 import re

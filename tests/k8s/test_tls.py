@@ -1,4 +1,4 @@
-"""Triton and gateway with what the components `tls` and `tls-mutual` set: who gets an answer, and who is refused."""
+"""Triton and the gateway with the settings of `tls` and `tls-mutual`: which clients are accepted or rejected."""
 
 import os
 import re
@@ -29,7 +29,7 @@ MOUNTS = re.compile(r"(?<![^=])/(?=(tls|ca|client)/)")  # where the components m
 
 
 def openssl(name: Path, subject: str, *options: object) -> None:
-    """Makes NAME.crt and NAME.key."""
+    """Make NAME.crt and NAME.key."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-keyout", f"{name}.key"]
     command = ["openssl", "req", "-x509", "-days", "2", "-subj", f"/CN={subject}", *key, "-out", f"{name}.crt"]
     subprocess.run([*command, *map(str, options)], check=True, capture_output=True)
@@ -37,7 +37,7 @@ def openssl(name: Path, subject: str, *options: object) -> None:
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that stands for / of the containers, with the files of the Secrets."""
+    """Return a directory that replaces / of the containers, with the files of the Secrets."""
     root = tmp_path_factory.mktemp("secrets")
     for mount in ("tls", "ca", "client"):
         (root / mount).mkdir()
@@ -53,7 +53,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def served(overlay: str, secrets: Path, repository: Path) -> Iterator[str]:
-    """`python -m serving` with the arguments of the overlay's container: its gRPC as HOST:PORT."""
+    """Run `python -m serving` with the arguments of the overlay's container; yield its gRPC address as HOST:PORT."""
     container = triton(OVERLAYS / overlay)
     arguments = [MOUNTS.sub(f"{secrets}/", one) for one in container["args"]]
     with serving(repository, secrets / f"{overlay}.log", *arguments) as server:
@@ -77,24 +77,26 @@ def mutual_server(secrets: Path, repository: Path) -> Iterator[str]:
         yield endpoint
 
 
-def assert_refused(endpoint: str, tls: TLS | None, reason: str = "Socket closed") -> None:
+def assert_rejected(endpoint: str, tls: TLS | None, reason: str = "Socket closed") -> None:
     with EmotionClient(endpoint, tls=tls, retries=False) as client, pytest.raises(Unreachable, match=reason):
         client.analyze(text="hello")
 
 
-def test_who_trusts_the_authority_is_answered(server: str, secrets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_client_that_trusts_the_authority_gets_an_answer(
+    server: str, secrets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with EmotionClient(server, tls=TLS(secrets / "ca" / "ca.crt")) as client:
         assert client.analyze(text="hello").probabilities
     assert main(["--text", "hello", "--endpoint", server, "--ca", str(secrets / "ca" / "ca.crt")]) == 0
     assert "(text)" in capsys.readouterr().out
 
 
-def test_plaintext_and_another_authority_are_refused(server: str, secrets: Path) -> None:
-    assert_refused(server, None)
-    assert_refused(server, TLS(secrets / "ca" / "other.crt"), "unable to get local issuer certificate")
+def test_plaintext_and_another_authority_are_rejected(server: str, secrets: Path) -> None:
+    assert_rejected(server, None)
+    assert_rejected(server, TLS(secrets / "ca" / "other.crt"), "unable to get local issuer certificate")
 
 
-def test_mutual_tls_asks_for_a_certificate_of_the_authority(
+def test_mutual_tls_requires_a_certificate_of_the_authority(
     mutual_server: str, secrets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authority, client_files = secrets / "ca" / "ca.crt", secrets / "client" / "tls"
@@ -105,20 +107,20 @@ def test_mutual_tls_asks_for_a_certificate_of_the_authority(
     assert main(["--text", "hello", "--endpoint", mutual_server, *options]) == 0
     assert "(text)" in capsys.readouterr().out
 
-    assert_refused(mutual_server, None)
-    assert_refused(mutual_server, TLS(authority))
+    assert_rejected(mutual_server, None)
+    assert_rejected(mutual_server, TLS(authority))
     stranger = secrets / "ca" / "other"
-    assert_refused(mutual_server, TLS(authority, stranger.with_suffix(".key"), stranger.with_suffix(".crt")))
+    assert_rejected(mutual_server, TLS(authority, stranger.with_suffix(".key"), stranger.with_suffix(".crt")))
 
 
 def variables(overlay: Path) -> dict[str, str]:
-    """Of Triton's container."""
+    """Return the environment variables of Triton's container."""
     return {one["name"]: one.get("value", "") for one in triton(overlay)["env"]}
 
 
 @pytest.mark.parametrize("name", ["tls", "tls-mutual"])
-def test_a_renewal_is_taken_by_a_rolling_restart(name: str) -> None:
-    """Which starts a pod before it stops one; the pods restart by themselves only where the job failed twice."""
+def test_renewed_certificate_is_loaded_by_a_weekly_rolling_restart(name: str) -> None:
+    """A rollout starts a pod before it stops one; pods restart by themselves only if the job failed twice."""
     (job,) = of_kind(OVERLAYS / name, "CronJob")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     assert "/kubectl:" in container["image"]
@@ -132,7 +134,7 @@ def test_a_renewal_is_taken_by_a_rolling_restart(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tls", "tls-mutual"])
-def test_the_restart_job_may_change_deployments_and_nothing_else(name: str) -> None:
+def test_restart_job_can_change_only_deployments(name: str) -> None:
     (role,), (binding,) = of_kind(OVERLAYS / name, "Role"), of_kind(OVERLAYS / name, "RoleBinding")
     assert role["rules"] == [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get", "patch"]}]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
@@ -152,8 +154,8 @@ def test_the_restart_job_may_change_deployments_and_nothing_else(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["tls", "tls-mutual"])
-def test_readiness_ends_before_the_drain_and_liveness_does_not(name: str, tmp_path: Path) -> None:
-    """Long enough before for the probes to notice (READINESS_LAG_S)."""
+def test_not_ready_file_fails_readiness_before_the_drain_but_not_liveness(name: str, tmp_path: Path) -> None:
+    """The drain begins READINESS_LAG_S later, after the probe has failed often enough."""
     container, marker = triton(OVERLAYS / name), tmp_path / "not-ready"
     writable = [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
     assert str(Path(variables(OVERLAYS / name)["EMOSERVE_NOT_READY_FILE"]).parent) in writable
@@ -180,7 +182,7 @@ def test_readiness_ends_before_the_drain_and_liveness_does_not(name: str, tmp_pa
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """Triton's health endpoints."""
+    """A handler that answers 200, as Triton's health endpoints do."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -191,8 +193,8 @@ class Healthy(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("name", ["tls", "tls-mutual"])
-def test_a_renewal_reaches_every_pod_long_before_the_old_certificate_ends(name: str) -> None:
-    """The kubelet exchanges the files of a Secret that is mounted whole."""
+def test_renewed_certificate_reaches_every_pod_before_the_old_one_expires(name: str) -> None:
+    """The kubelet updates the files of a mounted Secret, but not those of a subPath mount."""
     made = {one["spec"]["secretName"]: one["spec"] for one in of_kind(OVERLAYS / name, "Certificate")}
     renewed = [spec for spec in made.values() if not spec.get("isCA")]
     assert renewed
@@ -206,13 +208,13 @@ def test_a_renewal_reaches_every_pod_long_before_the_old_certificate_ends(name: 
 
 
 def gateway_settings(mutual_server: str, secrets: Path) -> dict[str, str]:
-    """The gateway's variables, as the overlay has them."""
+    """Return the gateway's variables as the overlay sets them."""
     (container,) = (one for one in containers(OVERLAYS / "tls-mutual") if one["name"] == "web")
     variables = {one["name"]: MOUNTS.sub(f"{secrets}/", one["value"]) for one in container["env"] if "value" in one}
     return variables | {"EMOSERVE_ENDPOINTS": f'["{mutual_server}"]'}
 
 
-def test_the_gateway_gets_through_with_its_settings(mutual_server: str, secrets: Path) -> None:
+def test_gateway_with_overlay_settings_reaches_triton(mutual_server: str, secrets: Path) -> None:
     variables = gateway_settings(mutual_server, secrets)
     with gateway(variables) as health:
         assert health() == 200
@@ -221,7 +223,7 @@ def test_the_gateway_gets_through_with_its_settings(mutual_server: str, secrets:
         assert health() == 503
 
 
-def test_the_gateway_takes_a_renewed_certificate_while_it_runs(
+def test_gateway_reloads_a_renewed_certificate_without_restart(
     mutual_server: str, secrets: Path, tmp_path: Path
 ) -> None:
     own, stranger = tmp_path / "tls", secrets / "ca" / "other"
@@ -240,7 +242,7 @@ def test_the_gateway_takes_a_renewed_certificate_while_it_runs(
 
 @contextmanager
 def gateway(variables: dict[str, str]) -> Iterator[Callable[[], int]]:
-    """One with these variables: a function that asks it for the status of /api/health."""
+    """Run a gateway with these variables; yield a function that returns the status of its /api/health."""
     port = free_ports("127.0.0.1", {"page": 0})["page"]
     command = [sys.executable, "-m", "web.gateway", "--port", str(port), "--metrics-port", "0"]
 
@@ -249,8 +251,8 @@ def gateway(variables: dict[str, str]) -> Iterator[Callable[[], int]]:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=10) as answer:
                     return int(answer.status)
-            except urllib.error.HTTPError as refusal:
-                return refusal.code
+            except urllib.error.HTTPError as error:
+                return error.code
             except urllib.error.URLError:  # not listening yet
                 assert process.poll() is None
                 time.sleep(0.1)

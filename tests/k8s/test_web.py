@@ -1,4 +1,4 @@
-"""The component `web`, where it must agree with the gateway and the page."""
+"""Check that the component `web` agrees with the gateway and the page."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_variables_are_settings_of_the_gateway(overlay: Path) -> None:
 
 
 @every_overlay
-def test_the_endpoint_is_a_name_of_all_pods_that_the_certificate_carries(overlay: Path) -> None:
+def test_endpoint_is_a_headless_service_that_the_certificate_names(overlay: Path) -> None:
     (endpoints,) = (one["value"] for one in gateway(overlay)["env"] if one["name"] == "EMOSERVE_ENDPOINTS")
     (endpoint,) = json.loads(endpoints)
     host, port = endpoint.split(":")
@@ -53,19 +53,19 @@ def test_the_endpoint_is_a_name_of_all_pods_that_the_certificate_carries(overlay
 
 
 @every_overlay
-def test_neither_probe_depends_on_triton(overlay: Path) -> None:
+def test_probes_do_not_depend_on_triton(overlay: Path) -> None:
     for probe in ("readinessProbe", "livenessProbe"):
         assert gateway(overlay)[probe]["httpGet"]["path"] == "/"
 
 
 @every_overlay
-def test_an_analysis_is_finished_before_the_pod_ends(overlay: Path) -> None:
+def test_grace_period_covers_the_longest_analysis(overlay: Path) -> None:
     (_, pause) = gateway(overlay)["lifecycle"]["preStop"]["exec"]["command"]
     (pod,) = (pod for pod in pods(overlay) if pod["spec"]["containers"][0]["name"] == "web")
     assert pod["spec"]["terminationGracePeriodSeconds"] >= int(pause) + setting("deadline") + 10
 
 
-def test_the_page_is_routed_whole_and_metrics_are_not() -> None:
+def test_ingress_routes_the_whole_page_but_not_metrics() -> None:
     (ingress,) = of_kind(OVERLAYS / "web", "Ingress")
     (rule,) = ingress["spec"]["rules"]
 
@@ -80,13 +80,13 @@ def test_the_page_is_routed_whole_and_metrics_are_not() -> None:
     assert not routed("/metrics")
 
 
-def test_the_ingress_lets_the_largest_upload_in() -> None:
+def test_ingress_accepts_the_largest_upload() -> None:
     (ingress,) = of_kind(OVERLAYS / "web", "Ingress")
     size = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
     assert int(size.removesuffix("m")) << 20 >= setting("max_bytes") + FORM_OVERHEAD
 
 
-def test_the_overlay_of_the_docs_serves_the_page_with_speech(tmp_path: Path) -> None:
+def test_documented_overlay_serves_the_page_with_speech(tmp_path: Path) -> None:
     blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "components.md").read_text(), re.MULTILINE | re.DOTALL)
     overlay, speech = blocks[:2]
     here = os.path.relpath(ROOT / "k8s", tmp_path.resolve())

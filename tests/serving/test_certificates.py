@@ -14,7 +14,7 @@ from emotion_client import TLS, EmotionClient
 
 from serving.certificates import READINESS_LAG_S, CertificateWatcher
 from tests.conftest import errors, launched
-from tests.k8s.test_tls import assert_refused, openssl
+from tests.k8s.test_tls import assert_rejected, openssl
 
 
 class Secret:
@@ -111,15 +111,15 @@ def test_restart_after_a_renewal_serves_the_new_certificate(repository: Path, se
         """Check that only callers with valid credentials are answered, and return the server's certificate (PEM)."""
         with EmotionClient(endpoint, tls=trusting) as client:
             assert is_answered(client)
-        assert_refused(endpoint, None)
+        assert_rejected(endpoint, None)
         # with --grpc-root-cert Triton also sends the authority's certificate
         untrusted = (
             "self signed certificate in certificate chain" if mutual else "unable to get local issuer certificate"
         )
-        assert_refused(endpoint, TLS(f"{stranger}.crt"), untrusted)
+        assert_rejected(endpoint, TLS(f"{stranger}.crt"), untrusted)
         if mutual:
-            assert_refused(endpoint, TLS(authority))
-            assert_refused(endpoint, TLS(authority, f"{stranger}.key", f"{stranger}.crt"))
+            assert_rejected(endpoint, TLS(authority))
+            assert_rejected(endpoint, TLS(authority, f"{stranger}.key", f"{stranger}.crt"))
         return presented(endpoint)
 
     flags = secret.mutual_flags if mutual else secret.flags
