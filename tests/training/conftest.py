@@ -1,4 +1,4 @@
-"""Fixtures of the tests of training."""
+"""Fixtures for the tests of training."""
 
 from collections.abc import Iterator
 
@@ -17,5 +17,5 @@ def narrow() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def iemocap_release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    """A tiny IEMOCAP with speech. Tests leave it as it is."""
+    """Return a tiny synthetic IEMOCAP release, which tests must not change."""
     return make(tmp_path_factory.mktemp("iemocap"))

@@ -1,18 +1,18 @@
-"""A tiny IEMOCAP release with synthesised speech, in the layout and the file formats of the real one, traps included.
+"""A tiny IEMOCAP release with synthesised speech, in the layout and the file formats of the real one.
 
     python tests/training/iemocap_release.py DIRECTORY
 
-Emotion can be heard (rate, pitch, melody, loudness and vocal effort) and read (a vocabulary of its own, among words
-that all share), so that a model of either modality can learn it. It says nothing about how well a model does on people.
+Each modality carries the emotion, so that a model of either can learn it: the sound by rate, pitch, melody, loudness
+and vocal effort, the text by its vocabulary. Results on it say nothing about real speech.
 
-What a reader has to cope with, as in the real release:
+Irregularities that a reader has to handle, as in the real release:
 - ratings and comments between label lines; folders beside the label files that give the same utterances
   other labels;
-- emotions that are rare, unlabelled, or happiness, which some merge with excitement;
-- transcript lines of nobody (`M: ...`), of turns that were never segmented (XX), with further colons, CRLF line ends,
-  Windows-1252 quotes; lines repeated from session to session, because they are scripted;
-- what macOS leaves behind (`._*`, `.DS_Store`);
-- both actors in each dialogue, though its name holds one letter; dialogues with a suffix (impro05a, script01_1b);
+- rare emotions; utterances without a majority label (xxx); happiness, which some studies merge with excitement;
+- transcript lines without an utterance name (`M: ...`) or of turns that were never segmented (XX); further colons,
+  CRLF line ends and Windows-1252 quotes in transcripts; scripted lines that are repeated in every session;
+- files that macOS adds (`._*`, `.DS_Store`);
+- both actors in each dialogue, although its name has one letter; dialogues with a suffix (impro05a, script01_1b);
 - utterances shorter than VGGish's one patch (0.975 s), and one of about 10 s.
 """
 
@@ -37,7 +37,7 @@ VOICES = {  # one for each of the ten actors
     "F": ("en-us+f1", "en-us+f2", "en-us+f4", "en-us+f3", "en-us+f5"),
     "M": ("en-us+m1", "en-us+m2", "en-us+m3", "en-us+m4", "en-us+m6"),
 }
-EMOTIONS = {  # label in the release -> emotion; the five of these classes are spoken, happiness in excitement's place
+EMOTIONS = {  # label in the release -> emotion; happiness is merged into excitement
     "neu": "neutral",
     "fru": "frustration",
     "ang": "anger",
@@ -46,8 +46,8 @@ EMOTIONS = {  # label in the release -> emotion; the five of these classes are s
     "hap": "excitement",
 }
 CLASSES = ("neu", "fru", "ang", "sad", "exc")
-RARE = {1: "sur", 2: "fea", 3: "oth", 4: "dis", 5: "sur"}  # one in each session; besides, one xxx in each dialogue
-LABELS = {  # how annotators' forms name them
+RARE = {1: "sur", 2: "fea", 3: "oth", 4: "dis", 5: "sur"}  # one in each session; in addition, one xxx in each dialogue
+LABELS = {  # names in the annotators' forms
     "neu": "Neutral",
     "fru": "Frustration",
     "ang": "Anger",
@@ -60,12 +60,12 @@ LABELS = {  # how annotators' forms name them
     "dis": "Disgust",
     "xxx": "Neutral",
 }
-CRLF, WINDOWS_1252 = "Ses03F_impro01", "Ses02F_impro01"  # dialogues whose transcripts have these
+CRLF, WINDOWS_1252 = "Ses03F_impro01", "Ses02F_impro01"  # dialogues with such transcripts
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How an emotion sounds (units as in `synthesise`) and what it says."""
+    """The sound (units as in `synthesise`) and the sentences of an emotion."""
 
     rate: int
     pitch: int
@@ -75,7 +75,7 @@ class Manner:
     sentences: tuple[str, ...]
 
 
-MIDDLE_VOLUME = 80  # of the manners below
+MIDDLE_VOLUME = 80  # middle of the volumes below
 MANNERS = {
     "neu": Manner(
         *(165, 40, 40, 50),
@@ -184,12 +184,12 @@ TIMES = ("today", "this morning", "tonight", "on Monday", "this week", "after lu
 
 @dataclass(frozen=True)
 class Turn:
-    """One utterance as the release has it."""
+    """One utterance of the release."""
 
     id: str
     session: str  # "Session1"
     dialogue: str  # "Ses01F_impro01"
-    speaker: str  # "Ses01M": session and gender of who speaks
+    speaker: str  # "Ses01M": session and gender of the speaker
     style: str  # "improvised" or "scripted"
     label: str  # three letters, as published
     text: str
@@ -198,24 +198,24 @@ class Turn:
 
 @dataclass(frozen=True)
 class Release:
-    """Where a release is, and what is in it."""
+    """The directory and the utterances of a release."""
 
     root: Path  # the folder IEMOCAP_full_release
     turns: tuple[Turn, ...]
 
     @property
     def kept(self) -> tuple[Turn, ...]:
-        """Turns of the five classes, happiness merged into excitement."""
+        """Return the turns of the five classes, happiness merged into excitement."""
         return tuple(turn for turn in self.turns if turn.label in EMOTIONS)
 
     @property
     def emotions(self) -> dict[str, str]:
-        """Emotion by utterance, happiness merged into excitement."""
+        """Return the emotion by utterance id, happiness merged into excitement."""
         return {turn.id: EMOTIONS[turn.label] for turn in self.kept}
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Turns by label that are of none of the five classes."""
+        """Return the number of turns by label, for labels outside the five classes."""
         return dict(Counter(turn.label for turn in self.turns if turn.label not in EMOTIONS))
 
 
@@ -225,10 +225,10 @@ def make(root: Path, utterances_per_class_and_speaker: int = 4, seed: int = 0) -
     Args:
         root: the directory in which IEMOCAP_full_release is made.
         utterances_per_class_and_speaker: one in each dialogue for every four; there are five classes, ten speakers.
-        seed: of what is said in improvisations, of order and of pauses, and of how each utterance varies its manner.
+        seed: seed of improvised sentences, of order, of pauses, and of the variation of each utterance's sound.
 
     Raises:
-        FileExistsError: there is one already.
+        FileExistsError: the directory has a release already.
     """
     folder = root / FOLDER
     folder.mkdir(parents=True)
@@ -249,7 +249,7 @@ def make(root: Path, utterances_per_class_and_speaker: int = 4, seed: int = 0) -
 
 
 def _cast(number: int, index: int, share: range, random: Generator) -> list[tuple[str, str, str]]:
-    """(gender, label, sentence) of the turns of one dialogue, in order."""
+    """Return (gender, label, sentence) of each turn of one dialogue, in order."""
     scripted = "script" in DIALOGUES[index]
     cast = []
     for label in CLASSES:
@@ -264,7 +264,7 @@ def _cast(number: int, index: int, share: range, random: Generator) -> list[tupl
                 if turn == 0 and gender == "F" and label == CLASSES[number - 1]:
                     sentence = MANNERS[label].brief
                 cast.append((gender, "hap" if label == "exc" and turn == 0 else label, sentence))
-    if (number, index) == (1, 2):  # nothing else is as long
+    if (number, index) == (1, 2):  # the one long utterance
         lines = MANNERS["neu"].sentences[:4]
         cast.append(("M", "neu", " ".join(_fill(line, at, at) for at, line in enumerate(lines))))
     cast.append(("M", "xxx", _fill(UNSURE, number, index)))
@@ -324,7 +324,7 @@ def _speak(folder: Path, number: int, dialogue: str, cast: list[tuple[str, str, 
 
 
 def _write_labels(session: Path, dialogue: str, turns: list[Turn]) -> None:
-    """EmoEvaluation/<dialogue>.txt, and beside it three folders in which the same utterances have other labels."""
+    """Write EmoEvaluation/<dialogue>.txt, and three folders beside it that give the same utterances other labels."""
     evaluation = session / "dialog" / "EmoEvaluation"
     for name in ("Attribute", "Categorical", "Self-evaluation"):
         (evaluation / name).mkdir(parents=True, exist_ok=True)
@@ -337,7 +337,7 @@ def _write_labels(session: Path, dialogue: str, turns: list[Turn]) -> None:
     (evaluation / "Categorical" / f"{dialogue}_e2.cat").write_text(categories)
     (evaluation / "Categorical" / f"{dialogue}_e2_cat.txt").write_text(categories)
     (evaluation / "Self-evaluation" / f"{dialogue}_f1.atr").write_text(attributes)
-    # not a file of the real release: whoever reads the folders at all is to notice
+    # not a file of the real release: a reader that searches these folders gets wrong labels
     (evaluation / "Self-evaluation" / f"{dialogue}.txt").write_text(_labels(mistaken))
 
 
@@ -354,7 +354,7 @@ def _labels(turns: list[Turn]) -> str:
 
 
 def _write_transcript(session: Path, dialogue: str, turns: list[Turn]) -> None:
-    """transcriptions/<dialogue>.txt, with lines that belong to no utterance."""
+    """Write transcriptions/<dialogue>.txt, with lines that belong to no utterance."""
     lines = []
     for turn in turns:
         start, end = turn.seconds
@@ -371,7 +371,7 @@ def _write_transcript(session: Path, dialogue: str, turns: list[Turn]) -> None:
 
 
 def _write_leftovers(session: Path, dialogue: str) -> None:
-    """What macOS puts beside files: AppleDouble companions and the Finder's settings."""
+    """Write the files that macOS adds: AppleDouble files and the Finder's settings."""
     apple_double = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(range(256))
     for directory, name in (
         (session / "dialog" / "EmoEvaluation", f"{dialogue}.txt"),
@@ -383,7 +383,7 @@ def _write_leftovers(session: Path, dialogue: str) -> None:
 
 
 def main() -> None:
-    """Make a release where the user says."""
+    """Make a release in the directory given on the command line."""
     parser = argparse.ArgumentParser(description="Make a tiny IEMOCAP release with synthesised speech.")
     parser.add_argument("directory", type=Path, help=f"where {FOLDER} is made")
     parser.add_argument("--utterances", type=int, default=4, help="for each class and speaker (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Helpers for tests of training runs: small corpora, and the command as a user starts it."""
+"""Helpers for tests of training runs: small corpora, and functions that run `python -m training`."""
 
 import json
 import multiprocessing
@@ -21,8 +21,8 @@ from emotion.labels import EMOTIONS
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 400  # s
-THREADS = 2  # of torch: the same everywhere, so that runs can be the same to the last bit
-COLUMNS = "200"  # of the terminal
+THREADS = 2  # torch threads: the same in every run, so that results are equal bit for bit
+COLUMNS = "200"  # terminal width in characters
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.narrow", "training.__main__"])
 SENTENCES = {
@@ -36,21 +36,21 @@ WORDS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eig
 
 
 def tone(hertz: float, seconds: float, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A hum with a little noise, float32 [n] at 16 kHz."""
+    """Return a sine with a little noise, float32 [n] at 16 kHz."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     noise = np.random.default_rng(seed).standard_normal(time.size)
     return (0.3 * np.sin(2 * np.pi * hertz * time) + 0.01 * noise).astype(np.float32)
 
 
 def write_manifest(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
-    """A JSONL manifest."""
+    """Write a JSONL manifest and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def text_rows(per_class: int = 10) -> list[dict[str, str]]:
-    """Rows whose emotion can be read."""
+    """Return rows whose text determines the emotion."""
     return [
         {"id": f"{emotion}-{word}", "text": SENTENCES[emotion].format(word), "emotion": emotion}
         for emotion in EMOTIONS
@@ -59,7 +59,7 @@ def text_rows(per_class: int = 10) -> list[dict[str, str]]:
 
 
 def add_tones(rows: list[dict[str, str]], directory: Path, seconds: float = 1.0) -> list[dict[str, str]]:
-    """The same rows with audio: a pitch for each emotion."""
+    """Add a recording to each row, with one pitch for each emotion, and return the rows."""
     directory.mkdir(parents=True, exist_ok=True)
     for number, row in enumerate(rows):
         name = f"{row['id']}.wav"
@@ -70,10 +70,10 @@ def add_tones(rows: list[dict[str, str]], directory: Path, seconds: float = 1.0)
 
 
 def start(*arguments: str | Path, program: Sequence[str] = ("-m", "training")) -> "subprocess.Popen[str]":
-    """`python -m training ...` as a user starts it.
+    """Start `python -m training ...` as a user does.
 
     Args:
-        program: what Python runs: narrow_program("training") for a checkpoint with a narrow VGGish.
+        program: Python's first arguments; narrow_program("training") for a checkpoint with a narrow VGGish.
     """
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
@@ -86,7 +86,7 @@ def start(*arguments: str | Path, program: Sequence[str] = ("-m", "training")) -
 
 
 def train(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The same, to its end."""
+    """Run `python -m training ...` to its end, and return its exit status and output."""
     process = start(*arguments)
     try:
         output, errors = process.communicate(timeout=TIMEOUT)
@@ -100,10 +100,12 @@ def train(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 def forked(
     *arguments: str | Path, code: str | None = None, largest_file: int | None = None, narrow: bool = True
 ) -> "subprocess.CompletedProcess[str]":
-    """The same in a process that begins with everything imported, which otherwise takes most of a small run's time.
+    """Run `python -m training ...` in a forked process that has everything imported, and return its exit status.
+
+    Importing takes most of a small run's time.
 
     Args:
-        code: run before the command in its process, to bring a fault about at a chosen moment.
+        code: run before the command in its process, to cause a fault at a chosen moment.
         largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
         narrow: whether VGGish is narrow, as in `small_checkpoint`.
     """
@@ -125,8 +127,8 @@ def forked(
 def _run(
     arguments: list[str], code: str | None, largest_file: int | None, narrow: bool, output: Path, errors: Path
 ) -> None:
-    """In the process: be the command."""
-    import torch  # here, as the process has it already
+    """Run the command in the forked process."""
+    import torch  # not at the top: the forked process has it imported already
 
     from tests.narrow import narrow_vggish
     from training.__main__ import main
@@ -145,7 +147,7 @@ def _run(
 
 
 def error_of(done: "subprocess.CompletedProcess[str]") -> str:
-    """The one sentence of a command that failed, which is all that a user should see of it."""
+    """Return the message of a failed command, after checking that it prints one error line and no traceback."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

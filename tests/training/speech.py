@@ -23,11 +23,11 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, _Samples, ctypes.c_int, ctypes.c_void
 def synthesise(
     text: str, voice: str, rate: int, pitch: int, pitch_range: int, volume: int
 ) -> tuple[NDArray[np.float32], int]:
-    """Speak a text. The same arguments give the same samples, whatever was spoken before.
+    """Return the speech of a text. The same arguments always give the same samples.
 
     Args:
-        text: what is said.
-        voice: an eSpeak NG voice, with a variant perhaps: "en-us+f3".
+        text: the text to speak.
+        voice: an eSpeak NG voice, optionally with a variant: "en-us+f3".
         rate: words a minute, 80 to 450; 175 is usual.
         pitch: base pitch relative to the voice's own, 0 to 100; 50 is usual.
         pitch_range: how lively the melody is, 0 (monotone) to 100; 50 is usual.
@@ -37,21 +37,21 @@ def synthesise(
         The waveform, float32 [n] in [-1, 1], and its sample rate in Hz.
 
     Raises:
-        RuntimeError: eSpeak NG refuses, for instance a language that it lacks (an unknown variant it ignores).
+        RuntimeError: eSpeak NG fails, for example because it lacks the language. It ignores an unknown variant.
     """
     blocks: list[NDArray[np.int16]] = []
 
     def receive(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int) -> int:
         if samples and count:
-            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())  # the buffer is used again
-        return 0  # go on
+            blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())  # eSpeak NG reuses the buffer
+        return 0  # continue
 
     callback = _Callback(receive)  # held here: the library keeps no reference
     with _library() as espeak:
         sample_rate = espeak.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), DONT_EXIT)
         if sample_rate <= 0:
             raise RuntimeError("eSpeak NG did not start; is espeakng-loader installed whole?")
-        espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of breath and roughness; the clock's time otherwise
+        espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))  # seed of breath and roughness; by default the time
         espeak.espeak_SetSynthCallback(callback)
         if espeak.espeak_SetVoiceByName(voice.encode()):
             raise RuntimeError(f"eSpeak NG has no voice {voice!r}")
@@ -65,7 +65,7 @@ def synthesise(
 
 @contextmanager
 def _library() -> Iterator[ctypes.CDLL]:
-    """The library, loaded for one call: unloading clears the oscillators' state, which espeak_Terminate leaves."""
+    """Load the library for one call: unloading clears the oscillators' state, which espeak_Terminate keeps."""
     espeak = ctypes.CDLL(espeakng_loader.get_library_path())
     try:
         yield espeak

@@ -38,7 +38,7 @@ def pitch(waveform: np.ndarray) -> float:  # type: ignore[type-arg]
 
 
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the noise."""
+    """Make the added noise inaudible."""
     monkeypatch.setattr(augmentation, "SNR_RANGE", (200.0, 200.0))
 
 
@@ -133,15 +133,15 @@ def test_mask_patches_stays_within_its_sizes() -> None:
     bands = changed.all(axis=1).sum(axis=1)
     assert 0 < frames.max() <= MASKS_PER_AXIS * MAX_TIME_MASK and 0 < bands.max() <= MASKS_PER_AXIS * MAX_BAND_MASK
     assert frames.max() > MAX_TIME_MASK and bands.max() > MAX_BAND_MASK  # two of each
-    for patch in changed:  # nothing but whole frames and whole bands
+    for patch in changed:  # only whole frames and whole bands are masked
         rest = patch & ~patch.all(axis=1, keepdims=True) & ~patch.all(axis=0, keepdims=True)
         assert not rest.any()
-    assert len({tuple(row) for row in changed.all(axis=2)}) > 50  # other masks in each patch
+    assert len({tuple(row) for row in changed.all(axis=2)}) > 50  # masks differ between patches
 
 
 @pytest.mark.parametrize("factor", [0.82, 0.9, 1.1, 1.22])
 def test_scale_frequencies_equals_a_tone_of_another_pitch(factor: float) -> None:
-    """A tone at f then lies in the band of f / factor."""
+    """Scaling moves a tone from frequency f to the band of f / factor."""
     scaled = scale_frequencies(log_mel_patches(tone(1000, 2.0)), factor)
     expected = log_mel_patches(tone(1000 / factor, 2.0))
     assert scaled.shape == expected.shape and scaled.dtype == np.float32

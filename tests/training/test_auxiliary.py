@@ -85,13 +85,13 @@ def test_teacher_features_differ_by_sound_and_are_cached(tmp_path: Path) -> None
     np.testing.assert_allclose(standardised.std(axis=(0, 1))[found.std(axis=(0, 1)) > 1e-3], 1, atol=1e-2)
 
 
-def test_teacher_features_of_a_damaged_model_names_the_reason_in_one_line(tmp_path: Path) -> None:
+def test_teacher_features_of_a_damaged_model_are_rejected_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match=r"^--teacher .*: no Whisper model can be loaded \(.+\); give a dir.*$"):
         teacher.features(str(tmp_path), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
 
 
-def test_teacher_features_of_a_missing_directory_does_not_ask_the_hub(tmp_path: Path) -> None:
+def test_teacher_features_of_a_missing_directory_are_rejected_without_a_download(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^--teacher .*absent: there is no such directory; give a directory in "):
         teacher.features(str(tmp_path / "absent"), Recordings(np.empty(0, np.float32), {}), tmp_path / "cache")
 

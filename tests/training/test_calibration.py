@@ -1,3 +1,5 @@
+"""Test that calibration recovers known temperatures and confidence coefficients."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,7 +10,7 @@ from training.errors import TrainingError
 
 
 def drawn(temperature: float, n: int = 20_000) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits that are too sharp (or too flat) by a temperature, with truths drawn from the right probabilities."""
+    """Return logits scaled by a temperature, and truths drawn from the probabilities of the unscaled logits."""
     random = np.random.default_rng(1)
     right = random.normal(0, 2, (n, 5))
     cumulated = softmax(right, axis=1).cumsum(1)
@@ -49,7 +51,7 @@ def test_fit_confidence_recovers_the_true_coefficients(slope: float, offset: flo
     right = random.random(given.size) < expit(slope * logit(given) + offset)
     assert fit_confidence(given, right, np.ones(given.size)) == pytest.approx((slope, offset), abs=0.06)
     contradicted = np.arange(given.size) % 2 == 0
-    right[contradicted] = False  # counts for nothing at a weight of 0
+    right[contradicted] = False  # has no effect at weight 0
     assert fit_confidence(given, right, 1.0 - contradicted) == pytest.approx((slope, offset), abs=0.08)
 
 

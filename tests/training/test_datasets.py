@@ -1,4 +1,4 @@
-"""Test that examples equal served inputs, and depend on (seed, epoch, index) alone."""
+"""Test that training examples equal served inputs, and depend on (seed, epoch, index) alone."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def tokenizer() -> WordPiece:
 
 @pytest.fixture(scope="module")
 def utterances(tmp_path_factory: pytest.TempPathFactory, tokenizer: WordPiece) -> Utterances:
-    """Three with both, one with text alone, one with audio alone."""
+    """Return three utterances with both modalities, one with text alone and one with audio alone."""
     folder = tmp_path_factory.mktemp("data")
     rows = []
     for number, (name, seconds) in enumerate(LENGTHS.items()):
@@ -106,7 +106,7 @@ def test_segments_have_the_speed_that_they_report(utterances: Utterances, monkey
     speeds = set()
     for epoch in range(30):
         example = segments(utterances, epoch=epoch)[1]
-        if len(example.patches):  # or its audio was left out
+        if len(example.patches):
             expected = audio.sound_patches(change_speed(sound.waveform, SPEEDS[example.speed]))
             np.testing.assert_array_equal(example.patches, expected)
             speeds.add(example.speed)
@@ -126,11 +126,11 @@ def test_segments_without_augmentation_are_three_seconds_as_served(utterances: U
         patches = segments(utterances, epoch=epoch, augment=False)[0].patches
         assert patches.shape == (3, *PATCH_SHAPE)  # three seconds have 298 frames
         random = np.random.default_rng((1, epoch, 0))
-        random.random()  # whether a modality is dropped is drawn first
+        random.random()  # the first number decides on modality dropout
         start = int(random.integers(waveform.size - SEGMENT_SAMPLES + 1))
         np.testing.assert_array_equal(patches, audio.sound_patches(waveform[start : start + SEGMENT_SAMPLES]))
         starts.append(start)
-    assert max(starts) - min(starts) > waveform.size / 4  # from anywhere
+    assert max(starts) - min(starts) > waveform.size / 4  # starts are spread over the recording
 
 
 def test_segments_of_a_short_recording_lose_at_most_one_patch(utterances: Utterances) -> None:
@@ -166,7 +166,7 @@ def test_segments_in_a_pause_have_the_speed_that_they_report(
     changed = 0
     for epoch in range(10):
         example = segments(utterances, epoch=epoch)[1]
-        if len(example.patches):  # or its audio was left out
+        if len(example.patches):
             expected = audio.sound_patches(change_speed(sound.waveform, SPEEDS[example.speed]))
             np.testing.assert_array_equal(example.patches, expected)
             changed += example.speed != UNCHANGED_SPEED
@@ -211,7 +211,7 @@ def test_utterances_equal_the_served_inputs(utterances: Utterances, tokenizer: W
             served = audio.sound_patches(decoding.decode(utterance.audio.read_bytes()))
             np.testing.assert_array_equal(example.patches, served)
         np.testing.assert_array_equal(example.tokens, tokenizer.encode(clean(utterance.text or "")))
-        assert same(example, utterances[index])  # from memory
+        assert same(example, utterances[index])  # the second time from the cache
 
 
 def test_tokenise_of_a_text_that_serving_rejects_is_rejected(tokenizer: WordPiece) -> None:
@@ -250,7 +250,7 @@ def test_length_grouped_batches_contain_each_example_once_in_a_new_order() -> No
         batches = LengthGroupedBatches(lengths, 8, 1, epoch)
         made = list(batches)
         assert len(made) == len(batches) == 125
-        assert made == list(batches)  # however often they are asked for
+        assert made == list(batches)  # a second iteration is equal
         assert sorted(index for batch in made for index in batch) == list(range(1000))
         orders.append(made)
     assert orders[0] != orders[1] != orders[2]
@@ -276,7 +276,7 @@ def test_length_grouped_batches_are_not_sorted_by_length() -> None:
 
 
 def test_training_batches_do_not_use_torchs_random_generator(utterances: Utterances) -> None:
-    """Dropout masks must not depend on how many iterators were made, which a resumed run does otherwise."""
+    """Dropout masks must not depend on the number of iterators made, which differs in a resumed run."""
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)

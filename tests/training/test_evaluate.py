@@ -27,7 +27,7 @@ SPEECH = Path(__file__).parents[2] / "examples" / "speech"
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory, transcripts: dict[str, str]) -> Path:
-    """The recordings of examples/speech with their sentences, one without, and one sentence alone."""
+    """Return a manifest of examples/speech with transcripts, one recording without text, and one text alone."""
     rows = [
         {"id": name, "audio": str(SPEECH / name), "text": text, "emotion": EMOTIONS[number % 5]}
         for number, (name, text) in enumerate(transcripts.items())
@@ -45,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(
     checkpoint: Path, manifest: Path, output: Path, cache: Path, split: str = "all", endpoint: str | None = None
 ) -> str:
-    """What is printed."""
+    """Evaluate a checkpoint and return what is printed."""
     console = Console(file=io.StringIO(), width=200)
     settings = EvaluationSettings(checkpoint, "manifest", manifest, split=split, endpoint=endpoint)
     page = evaluate(settings, output, cache, console)
@@ -70,7 +70,7 @@ def test_evaluate_served_equals_offline(
         one, other = (each.probabilities[view] for each in answers)
         np.testing.assert_array_equal(one.any(axis=1), other.any(axis=1))
         np.testing.assert_allclose(other, one, atol=1e-4)
-        assert (one != other).any()  # two computations
+        assert (one != other).any()  # computed twice, not copied
     assert "served by Triton" in (tmp_path / "served" / "report.html").read_text()
 
 
@@ -117,7 +117,7 @@ def test_evaluate_with_an_unreachable_endpoint_names_it(
     small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and never listens
+        taken.bind(("127.0.0.1", 0))  # bound, but never listening
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(TrainingError, match=re.escape(endpoint)):
             ask(small_checkpoint, manifest, tmp_path / "out", cache, endpoint=endpoint)

@@ -35,7 +35,7 @@ def kill(*_, **__):
 
 
 def at_step(epoch: int, index: int, name: str = "SIGKILL") -> str:
-    """Code that sends the process a signal as it begins a training step; epochs from 0."""
+    """Return code that sends the process a signal when a training step begins; epochs count from 0."""
     return f"""
 import os, signal
 from training.learner import Learner
@@ -66,7 +66,10 @@ class Run:
 
 @pytest.fixture(scope="module")
 def fitted(iemocap_release: Release, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The made release, session 1 tested. VGGish is seeded and rests until the last epoch, as MiniLM does."""
+    """Run `fit` on the synthetic release with session 1 as test set.
+
+    VGGish has random weights; VGGish and MiniLM are frozen until the last epoch.
+    """
     folder = tmp_path_factory.mktemp("fit")
     command = ["fit", "--corpus", "iemocap", "--root", str(iemocap_release.root), "--fold", "1"]
     command += [
@@ -97,7 +100,7 @@ class TestFromReleaseToReport:
             right = answers.probabilities[view].argmax(1) == answers.truth
             recall[view] = np.mean([right[answers.truth == emotion].mean() for emotion in range(5)])
         assert recall["text"] > 0.8 and recall["fused"] > 0.8, recall
-        # from features that were drawn, after the two or three epochs in which the text is learnt; chance is 0.2
+        # VGGish has random weights, and the text is learned within two or three epochs; chance is 0.2
         assert recall["audio"] > 0.3, recall
 
     def test_fit_prints_kept_and_dropped_utterances(self, fitted: Run, iemocap_release: Release) -> None:
@@ -151,7 +154,7 @@ class TestFromReleaseToReport:
     def test_fit_writes_tensorboard_logs(self, fitted: Run) -> None:
         assert list((fitted.fold / "tensorboard").glob("events.out.tfevents.*"))
 
-    def test_fit_again_is_skipped_and_rejects_other_settings(self, fitted: Run) -> None:
+    def test_fit_again_skips_training_and_rejects_other_settings(self, fitted: Run) -> None:
         before = json.loads((fitted.output / "report.json").read_text())
         digest = checkpoints.digest(fitted.fold / "checkpoint")
         again = forked(*fitted.command, narrow=False)
@@ -170,12 +173,12 @@ class TestFromReleaseToReport:
 
 @pytest.fixture(scope="module")
 def sayings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of 50 sentences; training on it takes seconds."""
+    """Return a manifest of 50 sentences; training on it takes seconds."""
     return write_manifest(tmp_path_factory.mktemp("sayings") / "sayings.jsonl", text_rows())
 
 
 def quick(manifest: Path, checkpoint: Path, output: Path, *options: str) -> list[str | Path]:
-    """A small run of three epochs."""
+    """Return the command of a small run of three epochs."""
     command: list[str | Path] = ["fit", "--corpus", "manifest", "--root", manifest, "--fold", "1"]
     command += ["--start", checkpoint, "--output", output, "--cache", output.parent / "cache"]
     return [
@@ -195,7 +198,7 @@ def quick(manifest: Path, checkpoint: Path, output: Path, *options: str) -> list
 
 
 def same(one: Path, other: Path) -> None:
-    """Two runs have the same history, answers, temperatures and weights, to the last bit."""
+    """Assert that two runs have the same history, predictions, temperatures and weights, bit for bit."""
     results = [json.loads((run / "random-1" / "result.json").read_text()) for run in (one, other)]
     for result in results:
         del result["seconds"]
@@ -250,9 +253,8 @@ class TestKilled:
     ) -> None:
         command = quick(sayings, small_checkpoint, tmp_path / "run")
         last = tmp_path / "run" / "random-1" / "state" / "last.ckpt"
-        process = start(
-            *command, program=narrow_program("training")
-        )  # from outside, as soon as the first epoch is saved
+        # killed from outside, as soon as the first epoch is saved
+        process = start(*command, program=narrow_program("training"))
         try:
             while not last.exists():
                 assert process.poll() is None
@@ -289,7 +291,7 @@ class TestKilled:
     def test_fit_killed_after_early_stopping_stays_stopped(
         self, sayings: Path, small_checkpoint: Path, tmp_path: Path, averaging: str, chosen: int
     ) -> None:
-        """The best epoch is chosen, or the last one of averaged weights."""
+        """Without averaging the best epoch is chosen, with averaging the last one."""
         options = ["--patience", "1", "--epochs", "9", "--text-lr", "1e-9", "--head-lr", "1e-9"]  # learns nothing
         options += ["--averaging", averaging]
         command = quick(sayings, small_checkpoint, tmp_path / "run", *options)
@@ -322,7 +324,7 @@ def test_fit_interrupted_prints_how_to_resume(
 def test_fit_on_a_full_disk_keeps_the_last_whole_state(
     sayings: Path, small_checkpoint: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """First where the state does not fit, then where the state does but the finished checkpoint doesn't."""
+    """The disk is first too small for the training state, then for the finished checkpoint alone."""
     command = quick(sayings, small_checkpoint, tmp_path / "run")
     state = tmp_path / "run" / "random-1" / "state"
     killed(command, at_step(1, 2))
@@ -355,7 +357,7 @@ def test_fit_with_a_loss_that_is_not_finite_keeps_finished_epochs(
     command = quick(sayings, small_checkpoint, tmp_path / "run", *options)
     error = error_of(forked(*command))
     found = re.match(r"the loss became (nan|inf) in epoch (\d); the epochs before it are saved: lower", error)
-    assert found and found[2] == "2", error  # the first epoch has one step, taken on sound weights
+    assert found and found[2] == "2", error  # the first epoch has one step, computed with finite weights
     state = torch.load(tmp_path / "run" / "random-1" / "state" / "last.ckpt", weights_only=False)
     assert len(state["history"]) == 1
 
@@ -372,7 +374,7 @@ def test_fit_with_a_class_without_examples_warns_and_trains(small_checkpoint: Pa
     assert any("No training utterance is labelled sadness" in warning for warning in record["warnings"])
     assert "No training utterance is labelled sadness" in (tmp_path / "run" / "report.html").read_text()
     config = checkpoints.load(tmp_path / "run" / "random-1" / "checkpoint").config
-    assert config.untrained == ["vggish", "fusion"]  # nothing of theirs was in the corpus
+    assert config.untrained == ["vggish", "fusion"]  # the corpus has no audio
     assert config.temperatures["audio"] == config.temperatures["fused"] == 1.0
     assert config.confidence["audio"] == config.confidence["fused"] == [1.0, 0.0]
 

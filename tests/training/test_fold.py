@@ -19,7 +19,7 @@ NO_RECORDINGS = Recordings(np.empty(0, np.float32), {})
 
 
 def dataset(*audio: Path | None) -> Utterances:
-    """Utterances with these recordings, all with the same text."""
+    """Return utterances with these recordings, all with the same text."""
     rows = [Utterance(f"row-{number}", path, "Well.", "neutral") for number, path in enumerate(audio)]
     return Utterances(rows, NO_RECORDINGS, [np.array([101, 102])] * len(rows))
 

@@ -1,4 +1,4 @@
-"""Test the synthetic IEMOCAP release: speech, published formats, repeatable, and learnable."""
+"""Test the synthetic IEMOCAP release: its speech, file formats, repeatability and learnability."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def recordings(iemocap_release: Release) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def waveforms(iemocap_release: Release) -> list[NDArray[np.float32]]:
-    """Of the kept turns, in their order."""
+    """Return the waveforms of the kept turns, in the same order."""
     wav = [
         iemocap_release.root / turn.session / "sentences" / "wav" / turn.dialogue / f"{turn.id}.wav"
         for turn in iemocap_release.kept
@@ -41,7 +41,7 @@ def waveforms(iemocap_release: Release) -> list[NDArray[np.float32]]:
 # --- speech
 
 
-@pytest.mark.parametrize("voice", ["en-us+f3", "en-us+m7"])  # with breath, roughness and echo, and without
+@pytest.mark.parametrize("voice", ["en-us+f3", "en-us+m7"])  # the first has breath, roughness and echo
 def test_speech_does_not_depend_on_earlier_sentences(voice: str) -> None:
     first, rate = synthesise(TEXT, voice, **USUAL)
     synthesise("Something else!", "en-us+f1", rate=300, pitch=90, pitch_range=0, volume=40)
@@ -52,7 +52,7 @@ def test_speech_does_not_depend_on_earlier_sentences(voice: str) -> None:
 
 
 def test_speech_is_equal_in_every_process() -> None:
-    """eSpeak NG seeds its noise from the clock."""
+    """By default, eSpeak NG seeds its noise from the clock."""
     here, _ = synthesise(TEXT, "en-us+f3", **USUAL)
     code = f"from speech import synthesise\nprint(synthesise({TEXT!r}, 'en-us+f3', **{USUAL!r})[0].tobytes().hex())"
     done = subprocess.run(
@@ -74,7 +74,7 @@ def test_speech_changes_with_each_parameter() -> None:
 
 
 def _pitches(waveform: NDArray[np.float32], rate: int = 22050) -> NDArray[np.float64]:
-    """Fundamental frequency in Hz of the voiced frames of 60 ms: the best lag of their autocorrelation."""
+    """Return the fundamental frequency in Hz of each voiced frame of 60 ms: the best lag of its autocorrelation."""
     size, shortest, longest = rate * 60 // 1000, rate // 400, rate // 60
     frames = np.lib.stride_tricks.sliding_window_view(waveform, size)[:: size // 4] * np.hanning(size)
     frames = frames[np.abs(frames).max(axis=1) > 0.1]
@@ -140,9 +140,9 @@ def test_release_durations_are_mostly_one_to_three_seconds(waveforms: list[NDArr
 
 def test_release_speech_is_neither_silent_nor_clipped(waveforms: list[NDArray[np.float32]]) -> None:
     for waveform in waveforms:
-        assert np.abs(waveform).max() > 0.05  # the softest are sad
+        assert np.abs(waveform).max() > 0.05  # sad speech is the softest
         assert np.mean(np.abs(waveform) > 0.99) < 0.001
-        # energy of speech comes and goes with its syllables
+        # the energy of speech varies with its syllables
         frames = waveform[: waveform.size // 320 * 320].reshape(-1, 320)
         assert np.std(np.log(np.sqrt(np.mean(frames**2, axis=1)) + 1e-4)) > 0.5
 
@@ -171,7 +171,7 @@ def test_release_repeats_scripted_lines_alone(iemocap_release: Release) -> None:
     assert not set.intersection(*(set(session) for session in lines["improvised"]))
 
 
-# --- repeatable
+# --- repeatability
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_command_makes_the_same_release(small: Release, tmp_path: Path) -> None:
     assert "choose a directory that can be written" in again.stderr
 
 
-# --- something to learn, from either modality alone, on speakers that were not heard before
+# --- learnability: each modality alone predicts the emotions of unseen speakers
 
 
 def test_release_emotions_differ_in_sound(iemocap_release: Release, waveforms: list[NDArray[np.float32]]) -> None:
@@ -226,7 +226,7 @@ def _leave_one_session_out(
     classifier: LogisticRegression,
     tested: NDArray[np.bool_] | None = None,
 ) -> float:
-    """Unweighted average recall over the five sessions' predictions, on all utterances or those to be tested."""
+    """Return the unweighted average recall over all sessions, on all utterances or on the `tested` ones."""
     truth = np.array(list(release.emotions.values()))
     sessions = np.array([turn.session for turn in release.kept])
     predicted = truth.copy()

@@ -33,7 +33,7 @@ SETTINGS = {"corpus": "manifest", "root": "-", "batch_size": 4, "epochs": 2, "mo
 
 @pytest.fixture
 def model() -> EmotionModel:
-    """A narrow VGGish, and a tiny BERT with MiniLM's vocabulary."""
+    """Return a model of a narrow VGGish and a tiny BERT with MiniLM's vocabulary."""
     torch.manual_seed(1)
     bert = BertModel(
         BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32),
@@ -44,7 +44,7 @@ def model() -> EmotionModel:
 
 
 def utterances(kinds: str) -> Utterances:
-    """An utterance for each letter: a(udio), t(ext), b(oth); the emotions in turn."""
+    """Return an utterance for each letter: a(udio), t(ext) or b(oth); the emotions alternate."""
     tokenizer = WordPiece(load_minilm()[1])
     rows, waveforms, places, total = [], [], {}, 0
     for number, kind in enumerate(kinds):
@@ -66,7 +66,7 @@ def learner(model: EmotionModel, kinds: str, auxiliary: AuxiliaryHeads | None = 
 
 
 def fit(learner: Learner, *callbacks: lightning.Callback) -> Learner:
-    """As training.fit does, without its files."""
+    """Train as training.fit does, without writing files."""
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_epochs=learner.settings.epochs,
@@ -87,7 +87,7 @@ def copy_of(model: EmotionModel) -> dict[str, Tensor]:
 
 
 def moved(before: dict[str, Tensor], model: EmotionModel) -> set[str]:
-    """Modules any of whose numbers changed: vggish, text_encoder, head.audio_head, ..."""
+    """Return the modules whose weights changed: vggish, text_encoder, head.audio_head, ..."""
     names = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     return {".".join(name.split(".")[: 2 if name.startswith("head") else 1]) for name in names}
 
@@ -110,8 +110,8 @@ class TestClassWeights:
         assert class_weights(self.TARGETS, power)[self.TARGETS].mean().item() == pytest.approx(1.0)
 
 
-class Rates(lightning.Callback):
-    """Learning rates by step."""
+class RateRecorder(lightning.Callback):
+    """The learning rates of each step."""
 
     def __init__(self) -> None:
         self.seen: list[list[float]] = []
@@ -120,10 +120,10 @@ class Rates(lightning.Callback):
         self.seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
 
-def test_learning_rates_warm_up_fall_to_zero_and_wait_for_frozen_encoders(model: EmotionModel) -> None:
-    rates = Rates()
+def test_learning_rates_warm_up_after_frozen_epochs_and_fall_to_zero(model: EmotionModel) -> None:
+    rates = RateRecorder()
     teaching = learner(model, "bbbbbbbb", epochs=10, freeze_epochs=4, batch_size=1, text_lr=1e-5, head_lr=1e-3)
-    # the schedule alone: VGGish need not compute for it
+    # only the schedule is stepped; no training is needed
     optimisers: Any = teaching.configure_optimizers()
     optimizer, scheduler = optimisers["optimizer"], optimisers["lr_scheduler"]["scheduler"]
     steps = 80
@@ -147,8 +147,8 @@ def test_learning_rates_warm_up_fall_to_zero_and_wait_for_frozen_encoders(model:
     assert all(parameter.ndim == 1 for group in optimizer.param_groups[1::2] for parameter in group["params"])
 
 
-class Watch(lightning.Callback):
-    """Modules that moved in each epoch."""
+class ChangeRecorder(lightning.Callback):
+    """The modules whose weights changed in each epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[set[str]] = []
@@ -167,9 +167,9 @@ ENCODERS = {"vggish", "text_encoder"}
 
 
 def test_encoders_are_frozen_in_frozen_epochs_and_trained_afterwards(model: EmotionModel) -> None:
-    watch = Watch()
-    done = fit(learner(model, "bbbbb", epochs=3, freeze_epochs=2, batch_size=5), watch)
-    assert watch.epochs == [HEADS, HEADS, HEADS | ENCODERS]
+    changes = ChangeRecorder()
+    done = fit(learner(model, "bbbbb", epochs=3, freeze_epochs=2, batch_size=5), changes)
+    assert changes.epochs == [HEADS, HEADS, HEADS | ENCODERS]
     assert [each["epoch"] for each in done.history] == [1, 2, 3]
     assert all(math.isfinite(value) for each in done.history for value in each.values())
     assert all(MONITOR in each for each in done.history)
@@ -225,7 +225,7 @@ def test_loss_of_each_view_uses_utterances_with_its_modalities(model: EmotionMod
     torch.testing.assert_close(teaching._loss(logits, has_audio, neither, target), loss(audio, [0, 1]))
     alone = learner(model, "bbattbbttt", label_smoothing=0.1, only_fusion=True)
     torch.testing.assert_close(alone._loss(logits, has_audio, has_text, target), loss(fused, [0]))
-    # a batch in which no utterance counts still gives a loss with a gradient
+    # a batch without usable utterances still gives a loss with a gradient
     fused.requires_grad_()
     nothing = alone._loss(Logits(fused, audio, text), neither, neither, target)
     assert nothing.item() == 0 and nothing.requires_grad

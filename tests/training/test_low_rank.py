@@ -1,4 +1,4 @@
-"""Test that low-rank training ends in an ordinary model with low-rank changes."""
+"""Test that low-rank training gives an ordinary model with low-rank changes."""
 
 import pytest
 import torch
@@ -32,12 +32,12 @@ def answers(model: EmotionModel) -> Tensor:
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[dict[str, Tensor], EmotionModel, Tensor, Tensor, list[str]]:
-    """State before, the merged model, its answers before and after merging, and what was trainable."""
+    """Return the initial state, the merged model, its outputs before and after merging, and the trainable names."""
     model = build()
     names = [name for name, _ in model.named_modules()]
     start, state = answers(model), {name: value.clone() for name, value in model.state_dict().items()}
     low_rank.inject(model, RANK)
-    torch.testing.assert_close(answers(model), start)  # it begins as the model it was
+    torch.testing.assert_close(answers(model), start)  # injecting changes no output
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_inject_changes_large_matrices_by_the_rank(
     assert changed == expected | {"vggish.embeddings.0.weight", "vggish.embeddings.2.weight"}
     for name in changed:
         difference = (merged[name] - state[name]).double()
-        if name.startswith("vggish"):  # the range of a matrix of 12288 columns shows in a few rows
+        if name.startswith("vggish"):  # 64 rows are enough to measure the rank; the matrix has 12288 columns
             difference = difference[:64]
         values = torch.linalg.svdvals(difference)
         assert values[RANK - 1] > 1e-3 * values[0] and values[RANK] < 1e-3 * values[RANK - 1], name

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("narrow")
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The error of a command that fails, in this process."""
+    """Run a command that fails in this process, and return its error message."""
     code = main(list(map(str, arguments)))
     return error_of(subprocess.CompletedProcess([], code, *capsys.readouterr()))
 
@@ -49,7 +49,7 @@ def test_main_with_a_missing_fold_names_the_folds(
         (["--vggish", "absent.pth"], r"absent\.pth is missing"),
     ],
 )
-def test_main_with_impossible_settings_prints_one_error_line(
+def test_main_with_invalid_settings_prints_one_error_line(
     options: list[str],
     expected: str,
     small_checkpoint: Path,

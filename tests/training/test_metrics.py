@@ -1,3 +1,5 @@
+"""Test the metrics against hand-computed values and scikit-learn."""
+
 import json
 import time
 from dataclasses import replace
@@ -16,7 +18,7 @@ from training.predictions import Predictions
 
 
 def predictions(truth: list[int], probabilities: NDArray[np.float64]) -> Predictions:
-    """The same answers in every view."""
+    """Return predictions with the same probabilities in every view."""
     return Predictions(
         [f"u{place}" for place in range(len(truth))],
         np.array(truth),
@@ -26,7 +28,7 @@ def predictions(truth: list[int], probabilities: NDArray[np.float64]) -> Predict
 
 
 def confident(decided: list[int], confidence: float = 0.8) -> NDArray[np.float64]:
-    """Probabilities of which one is `confidence` and the others share the rest."""
+    """Return rows of probabilities: `confidence` for the decided class, the rest shared by the others."""
     rows = np.full((len(decided), 5), (1 - confidence) / 4)
     rows[np.arange(len(decided)), decided] = confidence
     return rows
@@ -176,4 +178,4 @@ def test_sure_answers_have_at_least_the_threshold() -> None:
     found = metrics.of_view(answers, "text")
     assert found is not None and found.sure == metrics.SureAnswers(0, 0.0, None)
     found = metrics.of_view(answers, "audio")
-    assert found is not None and found.sure is None  # not known
+    assert found is not None and found.sure is None  # no confidence is known for audio

@@ -33,7 +33,7 @@ TEMPERATURES = {"fused": 0.7, "audio": 2.5, "text": 1.6}
 
 @pytest.fixture(scope="module")
 def rows(transcripts: dict[str, str]) -> list[Utterance]:
-    """Three with both, one with audio alone, two with text alone."""
+    """Return three utterances with both modalities, one with audio alone and two with text alone."""
     names = list(transcripts)
     emotions = [*EMOTIONS, "anger"]
     both = [Utterance(name, SPEECH / name, transcripts[name], emotions[n]) for n, name in enumerate(names[:3])]
@@ -59,7 +59,7 @@ def predictions(rows: list[Utterance], checkpoint: Checkpoint) -> Predictions:
 
 
 def ask(model: EmotionModel, tokenizer: WordPiece, row: Utterance) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    """One utterance, as it is served."""
+    """Return the probabilities and the confidence of one utterance, computed as in serving."""
     patches = torch.zeros(0, 96, 64)
     if row.audio is not None:
         patches = torch.from_numpy(audio.sound_patches(decoding.decode(row.audio.read_bytes())))
@@ -132,7 +132,7 @@ def test_at_temperatures_with_the_inverse_restores_the_predictions(predictions: 
 
 
 def synthetic(n: int = 400) -> Predictions:
-    """Answers that are far too sure; the first half have both modalities, then audio alone, text alone."""
+    """Return overconfident predictions: half have both modalities, a quarter audio alone, a quarter text alone."""
     random = np.random.default_rng(1)
     truth = random.integers(0, 5, n)
     logits = {view: random.standard_normal((n, 5)) * scale for view, scale in zip(VIEWS, (4, 6, 8), strict=True)}
@@ -148,7 +148,7 @@ def synthetic(n: int = 400) -> Predictions:
 
 
 def answering(answers: Predictions) -> FusionHead:
-    """A head whose views have given logits at temperature 1; the fused ones are those of the others."""
+    """Return a head that gives the logits of these predictions at temperature 1, whatever the embeddings."""
     logits = {view: torch.from_numpy(np.log(np.maximum(answers.probabilities[view], 1e-30))) for view in VIEWS}
 
     class Head(FusionHead):
@@ -161,7 +161,7 @@ def answering(answers: Predictions) -> FusionHead:
 
 
 def embedded(answers: Predictions) -> EmbeddedUtterances:
-    """Utterances with the answers' truth, and such a head."""
+    """Return embedded utterances with the truth of these predictions, and a head that gives their logits."""
     has_audio, has_text = (torch.from_numpy(answers.probabilities[view].any(1)) for view in ("audio", "text"))
     embeddings = Embeddings(torch.zeros(0), has_audio, torch.zeros(0), has_text)
     rows = [Utterance(str(n), None, "text", EMOTIONS[truth]) for n, truth in enumerate(answers.truth)]
@@ -169,7 +169,7 @@ def embedded(answers: Predictions) -> EmbeddedUtterances:
 
 
 def calibrated(answers: Predictions, views: tuple[str, ...]) -> FusionHead:
-    """The head, calibrated on the truth of the answers."""
+    """Return the head, calibrated on the truth of the predictions."""
     chosen = embedded(answers)
     calibrate([chosen], views)
     return chosen.head
@@ -186,7 +186,8 @@ def test_calibrate_fits_each_view_on_the_utterances_that_it_decides() -> None:
     for view, pair in zip(VIEWS[1:], head.confidence.tolist()[1:], strict=True):
         chosen = cooled.probabilities[view][rows[view]]
         right = chosen.argmax(1) == answers.truth[rows[view]]
-        expected_pair = fit_confidence(chosen.max(1), right, np.ones(right.size))  # nothing contradicts one view
+        # weight 1: a single view is never contradicted
+        expected_pair = fit_confidence(chosen.max(1), right, np.ones(right.size))
         assert pair == pytest.approx(expected_pair, abs=1e-4)
 
 

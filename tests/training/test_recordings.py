@@ -18,15 +18,15 @@ from training.recordings import decode_all
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Two formats, two sample rates, one of them stereo."""
+    """Return two recordings of different formats and sample rates, one of them stereo."""
     mono, stereo = tmp_path / "mono.wav", tmp_path / "stereo.flac"
     soundfile.write(mono, tone(300, 1.5), SAMPLE_RATE)
     soundfile.write(stereo, np.stack([tone(500, 1.0), tone(700, 1.0)], axis=1), 44_100)
     return [stereo, mono]
 
 
-def counting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of what is decoded from now on."""
+def record_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the size in bytes of each file that is decoded from now on."""
     decoded: list[int] = []
     real = decoding.decode
 
@@ -49,7 +49,7 @@ def test_decode_all_equals_the_served_decoder(paths: list[Path], tmp_path: Path)
 
 
 def test_decode_all_again_reads_the_cache(paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = counting(monkeypatch)
+    decoded = record_decoded(monkeypatch)
     decode_all(paths, tmp_path / "cache")
     assert len(decoded) == 2
     decode_all(reversed(paths), tmp_path / "cache")
@@ -60,7 +60,7 @@ def test_decode_all_of_a_changed_recording_decodes_it_again(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode_all(paths, tmp_path / "cache")
-    decoded = counting(monkeypatch)
+    decoded = record_decoded(monkeypatch)
     soundfile.write(paths[1], -tone(300, 1.5), SAMPLE_RATE)  # of the same size
     os.utime(paths[1], ns=(0, 1))
     found, _ = decode_all(paths, tmp_path / "cache")
@@ -82,7 +82,7 @@ def test_decode_all_returns_the_reason_of_unreadable_recordings(paths: list[Path
     text.write_text("not a recording")
     empty.touch()
     soundfile.write(silent, np.zeros(SAMPLE_RATE), SAMPLE_RATE)
-    for _ in range(2):  # the cache remembers
+    for _ in range(2):  # the second time from the cache
         found, unreadable = decode_all([truncated, text, empty, silent, *paths], tmp_path / "cache")
         assert set(unreadable) == {truncated, text, empty, silent}
         assert unreadable[silent].startswith("has no sound above -60 dB")
@@ -98,7 +98,7 @@ def test_decode_all_without_recordings_is_empty(tmp_path: Path) -> None:
     assert unreadable == {}
 
 
-def test_decode_all_on_a_full_disk_is_rejected_and_leaves_nothing(paths: list[Path], tmp_path: Path) -> None:
+def test_decode_all_on_a_full_disk_fails_and_leaves_no_files(paths: list[Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     code = """
         import resource, sys
@@ -121,5 +121,5 @@ def test_decode_all_on_a_full_disk_is_rejected_and_leaves_nothing(paths: list[Pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{cache} can't take the decoded recordings (File too large)")
     assert "--cache" in done.stdout
-    found, _ = decode_all(paths, cache)  # made in the end, and whole
+    found, _ = decode_all(paths, cache)  # the second attempt wrote a complete cache
     np.testing.assert_array_equal(found[paths[0]], decoding.decode(paths[0].read_bytes()))

@@ -1,3 +1,5 @@
+"""Test the HTML report and its JSON record."""
+
 import dataclasses
 import io
 import json
@@ -29,7 +31,7 @@ VOID = {"meta", "path", "use", "br"}
 
 
 class Page(HTMLParser):
-    """A page's tags, ids, what it loads, and its text; fails where tags are not closed in order."""
+    """The tags, ids, loaded resources and text of a page. Parsing fails if tags are not closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Page(HTMLParser):
 
 
 def answers(n: int = 60, has: tuple[str, ...] = ("audio", "text"), prefix: str = "u", seed: int = 0) -> Predictions:
-    """Drawn answers, the fused ones the best."""
+    """Return random predictions; the fused view is the most accurate."""
     random = np.random.default_rng(seed)
     truth = np.arange(n) % 5
     probabilities = {}
@@ -111,7 +113,7 @@ def record(*folds: Fold, **changes: Any) -> RunRecord:
 
 
 def read(path: Path) -> tuple[Page, dict[str, Any]]:
-    """The page and the numbers; fails where the page needs anything beside itself or JSON has what it can't have."""
+    """Return the page and the numbers, after checking that the page is self-contained and the JSON is valid."""
     text = path.read_text()
     page = Page(text)
     links = {load for load in page.loads if not load.startswith("data:image/png;base64,")}
@@ -123,10 +125,10 @@ def read(path: Path) -> tuple[Page, dict[str, Any]]:
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", page.text)
     assert not list(path.parent.glob(".*"))
 
-    def refuse(constant: str) -> None:
+    def reject_constant(constant: str) -> None:
         raise AssertionError(constant)
 
-    return page, json.loads(path.with_name("report.json").read_text(), parse_constant=refuse)
+    return page, json.loads(path.with_name("report.json").read_text(), parse_constant=reject_constant)
 
 
 def test_write_with_known_confidence_shows_sure_answers(tmp_path: Path) -> None:
@@ -187,11 +189,11 @@ def test_write_of_an_evaluation_with_one_modality_leaves_out_the_rest(tmp_path: 
 
 
 @dataclasses.dataclass
-class Everything:
-    """What a report with every section was made of, and what it says."""
+class FullReport:
+    """The inputs of a report with every section, its page and its numbers."""
 
     predictions: Predictions
-    deprived: Predictions
+    without_audio: Predictions
     page: Page
     numbers: dict[str, Any]
 
@@ -202,9 +204,9 @@ class Everything:
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
-    """Ten of sixty utterances have no audio, every other one is improvised."""
-    predictions, deprived = answers(seed=1), answers(seed=5)
+def full_report(tmp_path_factory: pytest.TempPathFactory) -> FullReport:
+    """Write a report on sixty utterances: ten have no audio, every other one is improvised."""
+    predictions, without_audio = answers(seed=1), answers(seed=5)
     predictions.probabilities["audio"][:10] = 0
     predictions.styles[:] = ["improvised", "scripted"] * 30
     predictions.groups[:] = ["female", "male", None] * 20
@@ -213,56 +215,56 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Everything:
         record(fold("session-1", predictions), corpus="iemocap"),
         predictions,
         uncalibrated=answers(seed=2),
-        without_audio=deprived,
+        without_audio=without_audio,
         baselines=[("always neutral", metrics.of_decisions(predictions.truth, np.zeros(60, np.int64)))],
     )
-    return Everything(predictions, deprived, *read(path))
+    return FullReport(predictions, without_audio, *read(path))
 
 
-def test_write_for_iemocap_shows_the_reference(everything: Everything) -> None:
-    assert everything.numbers["reference"]["fused"] == {"accuracy": 0.766, "weighted_f1": 0.772}
-    assert "0.601" in everything.page.text
-    assert "random splits" in everything.page.text
+def test_write_for_iemocap_shows_the_reference(full_report: FullReport) -> None:
+    assert full_report.numbers["reference"]["fused"] == {"accuracy": 0.766, "weighted_f1": 0.772}
+    assert "0.601" in full_report.page.text
+    assert "random splits" in full_report.page.text
 
 
-def test_write_shows_improvised_utterances_separately(everything: Everything) -> None:
-    predictions = everything.predictions
+def test_write_shows_improvised_utterances_separately(full_report: FullReport) -> None:
+    predictions = full_report.predictions
     right = predictions.probabilities["text"][::2].argmax(1) == predictions.truth[::2]
-    assert everything.figures["improvised"]["text"]["n"] == 30
-    assert everything.figures["improvised"]["text"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert full_report.figures["improvised"]["text"]["n"] == 30
+    assert full_report.figures["improvised"]["text"]["accuracy"]["value"] == pytest.approx(right.mean())
 
 
-def test_write_shows_metrics_by_group_of_speakers(everything: Everything) -> None:
-    predictions = everything.predictions
+def test_write_shows_metrics_by_group_of_speakers(full_report: FullReport) -> None:
+    predictions = full_report.predictions
     right = predictions.probabilities["text"].argmax(1) == predictions.truth
-    assert set(everything.figures["groups"]) == {"female", "male"}
+    assert set(full_report.figures["groups"]) == {"female", "male"}
     for place, group in enumerate(("female", "male")):
-        found = everything.figures["groups"][group]["text"]
+        found = full_report.figures["groups"][group]["text"]
         assert found["n"] == 20
         assert found["accuracy"]["value"] == pytest.approx(right[place::3].mean())
-    assert "Female, text" in everything.page.text
+    assert "Female, text" in full_report.page.text
 
 
-def test_write_shows_calibration_before_and_after(everything: Everything) -> None:
-    errors = [everything.figures[key]["fused"]["calibration"]["error"] for key in ("uncalibrated", "views")]
+def test_write_shows_calibration_before_and_after(full_report: FullReport) -> None:
+    errors = [full_report.figures[key]["fused"]["calibration"]["error"] for key in ("uncalibrated", "views")]
     for when, error in zip(("before", "after"), errors, strict=True):
-        assert f"Fused, {when} temperature: ECE {error:.3f}" in everything.page.text
+        assert f"Fused, {when} temperature: ECE {error:.3f}" in full_report.page.text
     assert errors[0] != errors[1]
 
 
-def test_modality_ablation_uses_the_same_utterances_for_every_model(everything: Everything) -> None:
-    ablation = everything.figures["modality_ablation"]
+def test_modality_ablation_uses_the_same_utterances_for_every_model(full_report: FullReport) -> None:
+    ablation = full_report.figures["modality_ablation"]
     assert {name: found["n"] for name, found in ablation.items()} == dict.fromkeys(
         ("fused, both given", "fused, audio taken away", "text model", "audio model"), 50
     )
-    right = everything.deprived.probabilities["fused"][10:].argmax(1) == everything.deprived.truth[10:]
+    right = full_report.without_audio.probabilities["fused"][10:].argmax(1) == full_report.without_audio.truth[10:]
     assert ablation["fused, audio taken away"]["accuracy"]["value"] == pytest.approx(right.mean())
-    assert "When a modality is missing" in everything.page.text
+    assert "When a modality is missing" in full_report.page.text
 
 
-def test_write_shows_baselines(everything: Everything) -> None:
-    assert "always neutral" in everything.page.text
-    assert everything.figures["baselines"]["always neutral"]["uar"]["value"] == pytest.approx(0.2)
+def test_write_shows_baselines(full_report: FullReport) -> None:
+    assert "always neutral" in full_report.page.text
+    assert full_report.figures["baselines"]["always neutral"]["uar"]["value"] == pytest.approx(0.2)
 
 
 def test_write_shows_warnings(tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_write_of_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def recorded(folder: Path, lengths: Mapping[str, float]) -> tuple[list[Utterance], Recordings]:
-    """Tones as a corpus: id -> seconds; the id's beginning is the emotion."""
+    """Return a corpus of tones and its recordings; `lengths` gives seconds by id, and an id begins with its emotion."""
     utterances = []
     for id_, seconds in lengths.items():
         soundfile.write(folder / f"{id_}.wav", tone(300, seconds), SAMPLE_RATE)
@@ -320,7 +322,7 @@ def test_write_with_examples_shows_spectrograms(tmp_path: Path) -> None:
     page, _ = read(report.write(tmp_path, run, predictions, examples=examples))
     assert "Example recordings" in page.text and "anger: a, 9.0 s" in page.text and "sadness: <b>, 0.5 s" in page.text
     assert page.tags.count("svg") == 3 + 3 + 2 + 1 + 1
-    assert page.tags.count("image") == 2 + 1  # and the colour scale
+    assert page.tags.count("image") == 2 + 1  # two spectrograms and the colour scale
     assert plots.spectrograms(examples) == plots.spectrograms(examples)
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("narrow")
 
 @pytest.fixture
 def data(small_checkpoint: Path) -> TrainingData:
-    """Four sentences by each of three speakers."""
+    """Return a corpus of four sentences by each of three speakers."""
     rows = tuple(
         Utterance(f"{speaker}-{word}", None, f"The {word} of {speaker}.", EMOTIONS[(n + k) % 5], speaker=speaker)
         for n, speaker in enumerate(("ann", "ben", "cem"))
@@ -41,7 +41,7 @@ def data(small_checkpoint: Path) -> TrainingData:
 
 
 def trained(data: TrainingData, checkpoint: Path, run: Path) -> list[tuple[Split, Path]]:
-    """The directories of three folds, as training leaves them, each with a head of its own."""
+    """Return three folds with their directories as training writes them, each with a different head."""
     folds = []
     for number, split in enumerate(splits.make(data.corpus, "speaker", None, 1)):
         directory = run / split.name
@@ -127,7 +127,8 @@ def test_calibrate_folds_with_an_unknown_speaker_uses_its_own_fold_alone(
     )
     calibrate_folds(folds, replace(data, corpus=Corpus("three", rows, {})))
     calibrated = [json.loads((directory / "result.json").read_text())["calibrated_on"] for _, directory in folds]
-    # ann is tested in the first fold, which gets no help, and validates in the third, which gives none
+    # ann is a test speaker of the first fold, which then uses its own predictions alone,
+    # and a validation speaker of the third, which then helps no other fold
     assert calibrated == [["speaker ann"], ["speaker ben"], ["speaker ann", "speaker cem"]]
 
 

@@ -15,7 +15,7 @@ from training.splits import Split
 
 
 def corpus_of(speakers: int, each: int = 10, sessions: bool = True, name: str = "mine") -> Corpus:
-    """Speakers s00, s01, ... with `each` utterances over all emotions; two speakers make a session."""
+    """Return a corpus of speakers s00, s01, ... with `each` utterances; two speakers make a session."""
     rows = [
         Utterance(
             f"{speaker}-{number}",
@@ -31,8 +31,8 @@ def corpus_of(speakers: int, each: int = 10, sessions: bool = True, name: str = 
     return Corpus(name, tuple(rows), {})
 
 
-def made_up(seed: int) -> Corpus:
-    """A corpus with uneven speakers, sessions and emotions."""
+def random_corpus(seed: int) -> Corpus:
+    """Return a random corpus with uneven speakers, sessions and emotions."""
     chance = random.Random(seed)
     rows = []
     for session in range(chance.randint(3, 6)):
@@ -60,7 +60,7 @@ def parts(split: Split) -> tuple[tuple[str, ...], ...]:
 @pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("kind", ["session", "speaker", "grouped speakers", "random"])
 def test_make_gives_disjoint_and_complete_parts(kind: str, seed: int) -> None:
-    corpus = made_up(seed)
+    corpus = random_corpus(seed)
     speaker = {row.id: row.speaker for row in corpus.utterances}
     speakers = len(set(speaker.values()))
     if kind == "grouped speakers":
@@ -69,7 +69,7 @@ def test_make_gives_disjoint_and_complete_parts(kind: str, seed: int) -> None:
         folds = splits.make(corpus, kind, folds=3 if kind == "random" else None, seed=seed)
     for fold in folds:
         assert all(parts(fold))
-        assert sorted(sum(parts(fold), ())) == sorted(speaker)  # disjoint, and everyone somewhere
+        assert sorted(sum(parts(fold), ())) == sorted(speaker)  # disjoint and complete
         voices = [{speaker[name] for name in part} for part in parts(fold)]
         if kind == "random":
             assert fold.shares_speakers == bool(voices[2] & (voices[0] | voices[1]))
@@ -137,7 +137,7 @@ def test_make_published_without_validation_draws_it() -> None:
     (split,) = splits.make(corpus, "published")
     assert split.test == tuple(row.id for row in corpus.utterances if row.split == "test")
     assert (len(split.train), len(split.validation)) == (72, 8)
-    assert not split.shares_speakers  # those who are tested aren't heard before
+    assert not split.shares_speakers  # no test speaker is in training
     assert splits.make(corpus, "published") == [split]
     assert splits.make(corpus, "published", seed=1) != [split]
 
@@ -181,7 +181,7 @@ def test_make_session_with_shared_speakers_reports_them() -> None:
         (corpus_of(1, each=1), "random", 2, "too few"),
     ],
 )
-def test_make_of_an_impossible_split_is_rejected(corpus: Corpus, kind: str, folds: int | None, message: str) -> None:
+def test_make_of_an_unavailable_split_is_rejected(corpus: Corpus, kind: str, folds: int | None, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         splits.make(corpus, kind, folds)
 

@@ -56,7 +56,7 @@ def test_tune_killed_resumes_to_the_requested_number_of_trials(small_checkpoint:
     assert (settings.epochs, settings.lora_rank, settings.root) == (1, 2, str(manifest))
     assert "train with it: python -m training fit" in done.stdout
     assert f"{MONITOR} {best.value:.3f}" in done.stdout
-    assert not list(output.glob("trial-*"))  # nothing of the trials but their figures
+    assert not list(output.glob("trial-*"))  # trial directories are removed; results stay in the database
 
     again = forked(*command)
     assert again.returncode == 0 and len(trials(output)) == 4
@@ -85,7 +85,7 @@ def test_pruning_stops_trials_below_the_median_alone() -> None:
     module: Any = None
 
     def run(figures: list[float]) -> int:
-        """Epochs that a trial with these figures is given."""
+        """Return the number of epochs after which a trial with these scores stops."""
         trial = study.ask()
         pruning = Pruning(trial)
         for epoch, figure in enumerate(figures):

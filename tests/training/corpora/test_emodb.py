@@ -1,4 +1,4 @@
-"""Test the two layouts of EmoDB."""
+"""Test the reader of EmoDB's two layouts."""
 
 from pathlib import Path
 

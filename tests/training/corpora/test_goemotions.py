@@ -1,4 +1,4 @@
-"""Test the tables of GoEmotions."""
+"""Test the reader of GoEmotions."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ LABELS = [
     *("admiration", "anger", "annoyance", "joy", "excitement", "sadness"),
     *("grief", "disappointment", "disapproval", "neutral", "surprise"),
 ]
-ROWS = [  # text, labels, what becomes of it: an emotion or a reason
+ROWS = [  # text, labels, outcome: an emotion or the reason for dropping it
     ('He said "well.', "neutral", "neutral"),
     ("Oh no", "sadness grief", "sadness"),
     ("Yay\u2028!", "joy excitement", "excitement"),
@@ -60,7 +60,7 @@ def test_load_with_happiness_dropped_counts_joy(root: Path) -> None:
 
 
 def test_load_with_missing_files_names_them(root: Path) -> None:
-    (root / "emotions.txt").rename(root / "labels.txt")  # the other name in use
+    (root / "emotions.txt").rename(root / "labels.txt")  # the file's other common name
     assert load("goemotions", root)
     (root / "labels.txt").unlink()
     (root / "dev.tsv").unlink()

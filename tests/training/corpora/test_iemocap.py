@@ -57,7 +57,7 @@ def test_speaker_and_style_follow_the_name() -> None:
     assert style("Ses03M_script01_1b") == "scripted"
 
 
-# --- traps, on the made release. Where a reader could pass because a trap is not set, the test looks that it is
+# --- irregularities of the synthetic release; each test first checks that its irregularity is present
 
 
 @pytest.fixture(scope="module")
@@ -198,12 +198,12 @@ def test_load_from_the_cache_is_equal(iemocap_release: Release, corpus: Corpus, 
     assert load("iemocap", iemocap_release.root, cache=tmp_path) == corpus
 
 
-# --- releases that are not whole, and the cache, on a release without sound
+# --- incomplete releases and the cache, on a release with empty recordings
 
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    """Five sessions of one dialogue with two utterances; recordings are empty files, for nothing may open them."""
+    """Write five sessions of one dialogue with two utterances; the reader must not open the empty recordings."""
     root = tmp_path / "IEMOCAP_full_release"
     for number in range(1, 6):
         session, dialogue = root / f"Session{number}", f"Ses0{number}F_impro01"
@@ -327,7 +327,7 @@ def test_load_with_a_changed_file_ignores_the_cache(release: Path, tmp_path: Pat
     load("iemocap", release, cache=cache)
     file = release / "Session1" / part / "Ses01F_impro01.txt"
     status = file.stat()
-    file.write_text(file.read_text().replace("fru", "ang").replace("Well.", "Hmmm."))  # as many bytes as before
+    file.write_text(file.read_text().replace("fru", "ang").replace("Well.", "Hmmm."))  # the size is unchanged
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     changed = load("iemocap", release, cache=cache)
     assert changed == load("iemocap", release)

@@ -1,4 +1,4 @@
-"""Test manifests of users' own corpora."""
+"""Test the reader of manifests, which list users' own corpora."""
 
 from pathlib import Path
 

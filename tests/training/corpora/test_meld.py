@@ -1,4 +1,4 @@
-"""Test the tables and clips of MELD."""
+"""Test the reader of MELD's tables and clips."""
 
 from pathlib import Path
 

@@ -16,7 +16,7 @@ ANGRY = Utterance("a", None, "Go away!", "anger")
 
 
 def emodb(root: Path) -> Path:
-    """Three recordings' names; nothing may open them."""
+    """Write three empty recordings, which the reader must not open, and return their folder."""
     (root / "wav").mkdir(parents=True)
     for name in ("03a01Fa.wav", "03a01Nc.wav", "08a02Wb.wav"):
         (root / "wav" / name).touch()
@@ -122,7 +122,7 @@ def test_load_with_other_files_or_options_uses_another_cache(tmp_path: Path) -> 
     assert load("emodb", root, cache=cache).utterances[0].emotion == "neutral"
 
 
-def test_write_atomically_that_fails_is_rejected_and_leaves_nothing(tmp_path: Path) -> None:
+def test_write_atomically_that_fails_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TrainingError, match="can't be written"):
         write_atomically(tmp_path / "file" / "table.json", "{}")
