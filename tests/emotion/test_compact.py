@@ -1,4 +1,4 @@
-"""Test compact checkpoints: what is stored, what truncation loses, and rejection of other initial weights."""
+"""Test compact checkpoints: stored tensors, loss by truncation, and rejection of other initial weights."""
 
 import io
 import json
@@ -49,8 +49,8 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(words, main(), output.getvalue(), errors.getvalue())
 
 
-def refusal(call: Callable[..., object], *arguments: object) -> str:
-    """The message of the CheckpointError that a call ends with: one line."""
+def rejection(call: Callable[..., object], *arguments: object) -> str:
+    """Return the message of the CheckpointError that a call raises, after checking that it is one line."""
     with pytest.raises(CheckpointError) as caught:
         call(*arguments)
     assert "\n" not in str(caught.value)
@@ -58,7 +58,7 @@ def refusal(call: Callable[..., object], *arguments: object) -> str:
 
 
 def linked(source: Path, target: Path) -> Path:
-    """A copy to damage: hard links, so replace its files rather than write into them."""
+    """Return a copy for tests to damage. It has hard links: replace its files, do not write into them."""
     return shutil.copytree(source, target, copy_function=os.link)
 
 
@@ -68,7 +68,7 @@ def put(path: Path, content: str | bytes) -> None:
 
 
 def perturb(tensor: Tensor, rank: int) -> None:
-    """Add a change of that rank which moves the tensor by a tenth of its own size."""
+    """Add a random change of this rank, with a tenth of the tensor's standard deviation."""
     change = torch.randn(tensor.shape[0], rank) @ torch.randn(rank, tensor[0].numel())
     tensor += change.view_as(tensor) * (0.1 * tensor.std() / change.std())
 
@@ -76,7 +76,7 @@ def perturb(tensor: Tensor, rank: int) -> None:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that training starts from. Tests leave it as it is."""
+    """Create a checkpoint that training starts from, which tests must not change."""
     directory = tmp_path_factory.mktemp("untrained") / "checkpoint"
     with narrow_vggish():
         create(directory, "minilm", vggish=None, seed=0)
@@ -86,7 +86,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 @torch.no_grad()
 def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as low-rank training leaves it. Tests leave it as it is."""
+    """Create a checkpoint as low-rank training writes it, which tests must not change."""
     with narrow_vggish():
         loaded = load(untrained)
     torch.manual_seed(9)
@@ -108,20 +108,20 @@ def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compacting(trained: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Its compact form, and how the command that made it ended."""
+    """Run `compact` on the trained checkpoint; return the compact checkpoint and the finished command."""
     directory = trained.parent / "compact"
     return directory, command("compact", trained, directory, "--rank", str(RANK))
 
 
 @pytest.fixture(scope="module")
 def compacted(compacting: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    """The same compact form. Tests leave it as it is."""
+    """Return the compact checkpoint, which tests must not change."""
     return compacting[0]
 
 
 @pytest.fixture(scope="module")
 def expanding(compacted: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The ordinary checkpoint made of that again, and how the command ended."""
+    """Run `expand` on the compact checkpoint; return the ordinary checkpoint and the finished command."""
     directory = compacted.parent / "expanded"
     return directory, command("expand", compacted, directory)
 
@@ -137,20 +137,20 @@ def edit_config(directory: Path, edit: Callable[[dict[str, Any]], object]) -> No
     put(directory / "config.json", json.dumps(config))
 
 
-# ---- there and back
+# ---- round trip
 
 
 def test_commands_compact_and_expand_print_their_results(
     compacting: tuple[Path, subprocess.CompletedProcess[str]], expanding: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
-    (small, shrunk), (large, grown) = compacting, expanding
-    assert (shrunk.returncode, shrunk.stderr) == (0, "")
+    (small, compact_run), (large, expand_run) = compacting, expanding
+    assert (compact_run.returncode, compact_run.stderr) == (0, "")
     assert re.fullmatch(
         rf"wrote {small} \(\d\.\d MiB\)\n"
         r"text_encoder: 0\.0\d% of the update lost\nvggish: 0\.0\d% of the update lost\n",
-        shrunk.stdout,
+        compact_run.stdout,
     )
-    assert (grown.returncode, grown.stdout, grown.stderr) == (0, f"wrote {large}\n", "")
+    assert (expand_run.returncode, expand_run.stdout, expand_run.stderr) == (0, f"wrote {large}\n", "")
 
 
 def test_compact_stores_only_changes(compacted: Path) -> None:
@@ -179,7 +179,7 @@ def test_expand_gives_the_predictions_of_the_original(trained: Path, expanding: 
         views = probabilities(model(patches, counts, ids, mask), counts > 0, mask.sum(1) > 0)
         answers.append(torch.stack([views.fused, views.audio, views.text]))
     torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=1e-3)
-    # and not because the update matters little
+    # the update changes the answers, so the comparison above is meaningful
     head = original.model.head
     start = checkpoints.seeded_vggish(0, True)
     assert (head.audio_head(start(patches)) - head.audio_head(original.model.vggish(patches))).abs().max() > 0.05
@@ -206,7 +206,7 @@ def test_expand_writes_an_ordinary_checkpoint(trained: Path, compacted: Path, ex
     assert names[0] == names[1]
 
 
-def test_compact_of_unchanged_encoders_stores_nothing_of_them(untrained: Path, tmp_path: Path) -> None:
+def test_compact_of_unchanged_encoders_stores_no_update(untrained: Path, tmp_path: Path) -> None:
     report = compact(untrained, tmp_path / "compact", RANK)
     assert report.losses == {"text_encoder": 0.0, "vggish": 0.0}
     assert report.size < 2**20
@@ -225,28 +225,28 @@ def test_compact_with_too_low_a_rank_reports_the_loss(untrained: Path, tmp_path:
     path.unlink()
     save_file(state, path, {"format": "pt"})
     report = compact(source, tmp_path / "compact", RANK)
-    # of singular values 1 and 0.5, the latter are left out
+    # the singular values are 1 and 0.5; those of 0.5 are dropped
     assert report.losses["text_encoder"] == pytest.approx((0.25 / 1.25) ** 0.5, rel=1e-3)
     assert "44.72% of the update lost" in str(report)
     assert "warning: rank 4 does not hold the update of text_encoder; a higher rank keeps more" in str(report)
     assert "update of vggish;" not in str(report)
-    enough = compact(source, tmp_path / "compact", 2 * RANK)  # takes the place of the first
+    enough = compact(source, tmp_path / "compact", 2 * RANK)  # replaces the first
     assert enough.losses["text_encoder"] < 1e-3
     assert "warning" not in str(enough)
 
 
-# ---- compacting what can't be compacted
+# ---- checkpoints that compact rejects
 
 
 def test_compact_with_a_rank_below_one_is_rejected(trained: Path, tmp_path: Path) -> None:
-    assert refusal(compact, trained, tmp_path / "made", 0) == "the rank is 0; it must be at least 1"
+    assert rejection(compact, trained, tmp_path / "made", 0) == "the rank is 0; it must be at least 1"
     assert not list(tmp_path.iterdir())
 
 
 def test_compact_without_a_seed_is_rejected(trained: Path, tmp_path: Path) -> None:
     source = linked(trained, tmp_path / "source")
     edit_config(source, lambda config: config.update(seed=None))
-    assert "its config.json has no seed" in refusal(compact, source, tmp_path / "made", RANK)
+    assert "its config.json has no seed" in rejection(compact, source, tmp_path / "made", RANK)
 
 
 @pytest.mark.parametrize("difference", ["heads", "tokenizer"])
@@ -258,7 +258,7 @@ def test_compact_with_another_encoder_than_minilm_is_rejected(trained: Path, tmp
     else:
         path = source / "text_encoder" / "tokenizer.json"
         put(path, path.read_text() + "\n")
-    assert "its text encoder is not the pinned MiniLM" in refusal(compact, source, tmp_path / "made", RANK)
+    assert "its text encoder is not the pinned MiniLM" in rejection(compact, source, tmp_path / "made", RANK)
 
 
 def test_compact_with_weights_that_are_not_finite_is_rejected(trained: Path, tmp_path: Path) -> None:
@@ -268,10 +268,12 @@ def test_compact_with_weights_that_are_not_finite_is_rejected(trained: Path, tmp
     state[TEXT_MATRICES[0]][0, 0] = torch.nan
     path.unlink()
     save_file(state, path, {"format": "pt"})
-    assert f"{TEXT_MATRICES[0]} holds numbers that are not finite" in refusal(compact, source, tmp_path / "made", RANK)
+    assert f"{TEXT_MATRICES[0]} holds numbers that are not finite" in rejection(
+        compact, source, tmp_path / "made", RANK
+    )
 
 
-# ---- expanding what can't be expanded
+# ---- checkpoints that expand rejects
 
 
 def test_load_and_expand_reject_each_others_formats(trained: Path, compacted: Path, tmp_path: Path) -> None:
@@ -279,15 +281,15 @@ def test_load_and_expand_reject_each_others_formats(trained: Path, compacted: Pa
         f"{compacted} is a compact checkpoint; "
         f"expand it first with: python -m emotion.checkpoint expand {compacted} DIR"
     )
-    assert refusal(load, compacted) == expected
-    assert refusal(compact, compacted, tmp_path / "made", RANK) == expected
-    assert refusal(expand, trained, tmp_path / "made").startswith(f"{trained} is an ordinary checkpoint")
+    assert rejection(load, compacted) == expected
+    assert rejection(compact, compacted, tmp_path / "made", RANK) == expected
+    assert rejection(expand, trained, tmp_path / "made").startswith(f"{trained} is an ordinary checkpoint")
 
 
 def test_expand_of_another_format_is_rejected(copy: Path, tmp_path: Path) -> None:
     edit_config(copy, lambda config: config.update(format="compact-1"))
     expected = "has format 'compact-1'; this version reads format 'compact-2': train the checkpoint again"
-    assert expected in refusal(expand, copy, tmp_path / "made")
+    assert expected in rejection(expand, copy, tmp_path / "made")
 
 
 def shift(config: dict[str, Any]) -> None:
@@ -312,7 +314,7 @@ def test_expand_with_other_initial_weights_is_rejected(
     copy: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], expected: str
 ) -> None:
     edit_config(copy, edit)
-    message = refusal(expand, copy, tmp_path / "made")
+    message = rejection(expand, copy, tmp_path / "made")
     assert str(copy / "config.json") in message
     assert expected in message
     assert not (tmp_path / "made").exists()
@@ -325,14 +327,15 @@ def test_expand_accepts_rounding_differences_of_initial_weights(copy: Path, tmp_
     edit_config(copy, deviate)
     save_file({}, copy / "empty.safetensors")
     (copy / "empty.safetensors").replace(copy / "update.safetensors")
-    assert "lacks the tensor" in refusal(expand, copy, tmp_path / "made")  # which is looked at after the start
+    assert "lacks the tensor" in rejection(expand, copy, tmp_path / "made")  # checked after the initial weights
 
 
 @pytest.mark.parametrize("name", ["config.json", "update.safetensors", "model_card.md"])
 def test_expand_with_a_missing_file_names_it(copy: Path, tmp_path: Path, name: str) -> None:
     (copy / name).unlink()
     assert (
-        refusal(expand, copy, tmp_path / "made") == f"{copy / name} is missing; check the path, or copy the file again"
+        rejection(expand, copy, tmp_path / "made")
+        == f"{copy / name} is missing; check the path, or copy the file again"
     )
 
 
@@ -373,21 +376,21 @@ def test_expand_with_a_wrong_update_is_rejected(
     edit(update)
     path.unlink()
     save_file(update, path)
-    message = refusal(expand, copy, tmp_path / "made")
+    message = rejection(expand, copy, tmp_path / "made")
     assert message.startswith(str(path))
     assert expected in message
     assert not (tmp_path / "made").exists()
 
 
-# ---- places that aren't ours
+# ---- existing directories
 
 
 def test_compact_in_another_directory_is_rejected_and_keeps_it(trained: Path, compacted: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     for message in (
-        refusal(compact, trained, tmp_path / "thesis", RANK),
-        refusal(expand, compacted, tmp_path / "thesis"),
+        rejection(compact, trained, tmp_path / "thesis", RANK),
+        rejection(expand, compacted, tmp_path / "thesis"),
     ):
         assert "thesis exists and is not a checkpoint; choose another" in message
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "chapter.tex"]
@@ -395,6 +398,6 @@ def test_compact_in_another_directory_is_rejected_and_keeps_it(trained: Path, co
 
 def test_compact_onto_its_source_is_rejected(trained: Path, compacted: Path) -> None:
     before = digest(trained), digest(compacted)
-    assert "is the checkpoint itself" in refusal(compact, trained, trained, RANK)
-    assert "is the checkpoint itself" in refusal(expand, compacted, compacted)
+    assert "is the checkpoint itself" in rejection(compact, trained, trained, RANK)
+    assert "is the checkpoint itself" in rejection(expand, compacted, compacted)
     assert (digest(trained), digest(compacted)) == before

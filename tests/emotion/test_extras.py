@@ -1,4 +1,4 @@
-"""Test that a command without a required package names the command that installs it."""
+"""Test that a command with a missing package names the command that installs it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Test hashes of files."""
+"""Test the SHA-256 of files."""
 
 import hashlib
 from pathlib import Path

@@ -23,7 +23,7 @@ print(sorted({"librosa", "matplotlib", "numba", "optimum", "sklearn", "torch"} &
 
 
 def test_stages_import_nothing_of_training() -> None:
-    """librosa alone would cost each stage process 3 s of CPU time and 180 MiB (docs/training.md)."""
+    """Importing librosa would cost each stage process 3 s of CPU time and 180 MiB (docs/training.md)."""
     done = run("-c", SERVED)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"

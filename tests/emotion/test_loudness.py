@@ -22,23 +22,23 @@ def speech(recordings: dict[str, bytes]) -> list[Waveform]:
 
 
 def pcm16(waveform: NDArray[Any]) -> Waveform:
-    """Return what a 16-bit file holds of it."""
+    """Return the samples after rounding to 16 bits."""
     return np.clip(np.rint(waveform * 32768), -32768, 32767).astype(np.float32) / np.float32(32768)
 
 
 def noise(samples: int, level: float, seed: int = 0) -> Waveform:
-    """White noise of a level in dB of full scale."""
+    """Return white noise; `level` is in dB of full scale."""
     return (np.random.default_rng(seed).standard_normal(samples) * 10 ** (level / 20)).astype(np.float32)
 
 
 def tone(hertz: float, level: float, seconds: float = 3.0) -> Waveform:
-    """A sine of a level in dB of full scale."""
+    """Return a sine; `level` is in dB of full scale."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return (np.sin(2 * np.pi * hertz * times) * np.sqrt(2) * 10 ** (level / 20)).astype(np.float32)
 
 
 def level(waveform: Waveform) -> float:
-    """The median level of the frames that are no more than 20 dB below the loudest tenth, in dB of full scale."""
+    """Return the median level, in dB of full scale, of the frames at most 20 dB below the loudest tenth."""
     levels = 10 * np.log10(frame_powers(waveform))
     return float(np.median(levels[levels > np.percentile(levels, 90) - 20]))
 
@@ -112,7 +112,7 @@ def test_find_sound_keeps_a_margin_around_the_sound(speech: list[Waveform]) -> N
 # --- patches
 
 
-def test_sound_patches_of_a_short_clip_are_one(speech: list[Waveform]) -> None:
+def test_sound_patches_of_a_short_clip_return_one_patch(speech: list[Waveform]) -> None:
     assert sound_patches(speech[0][16_000:20_800]).shape == (1, 96, 64)
 
 
@@ -123,7 +123,7 @@ def test_sound_patches_leave_out_patches_without_sound(speech: list[Waveform]) -
     assert 3 <= len(sound_patches(joined)) <= 6
 
 
-def test_sound_patches_of_a_tail_with_a_third_of_the_sound_add_one() -> None:
+def test_sound_patches_of_a_long_tail_add_one_patch() -> None:
     long_tail, short_tail = (tone(440, -20, seconds) for seconds in (1.7, 1.2))
     sound = find_sound(long_tail)
     assert sound is not None
@@ -139,7 +139,7 @@ def test_find_sound_of_loud_steady_sound_finds_it() -> None:
     assert len(sound_patches(noise(48_000, -20))) == 3
 
 
-# --- what is no sound
+# --- silence and steady noise
 
 HUM = sum(tone(hertz, -45 - 3 * number) for number, hertz in enumerate((50, 100, 150, 250, 350)))
 SILENCES: dict[str, Callable[[], NDArray[Any]]] = {
@@ -169,11 +169,11 @@ def test_find_sound_excludes_pauses(speech: list[Waveform]) -> None:
     assert not len(sound_patches(speech[3][: quiet.size][quiet]))
 
 
-# --- what must be kept
+# --- faint speech sounds
 
 
 def whisper(waveform: Waveform) -> Waveform:
-    """Noise with the spectral envelope of speech and no pitch, at 0 dB of full scale."""
+    """Return noise with the spectral envelope of speech and no pitch, at 0 dB of full scale."""
     _, _, spectrum = scipy.signal.stft(waveform, SAMPLE_RATE, nperseg=400, noverlap=300)
     envelope = scipy.signal.convolve2d(np.abs(spectrum), np.ones((9, 1)) / 9, "same")
     phases = np.exp(2j * np.pi * np.random.default_rng(0).random(envelope.shape))

@@ -28,7 +28,7 @@ from emotion.model import (
     segment_mean,
 )
 
-# Parameters of the public PyTorch release (harritaylor/torchvggish), its PCA tables apart
+# Parameters of the public PyTorch release (harritaylor/torchvggish), without its PCA tables
 PUBLIC_RELEASE = {
     "features.0.weight": (64, 1, 3, 3),
     "features.0.bias": (64,),
@@ -53,14 +53,14 @@ PUBLIC_RELEASE = {
 
 @cache
 def vggish() -> VGGish:
-    """Seeded; tests leave its parameters as they are."""
+    """Return a seeded VGGish, whose parameters tests must not change."""
     torch.manual_seed(3)
     return VGGish(final_relu=False).eval()
 
 
 @cache
 def tiny_bert() -> BertModel:
-    """Two layers, 16 wide, with weights large enough that attention to a wrong token shows."""
+    """Return a BERT of two layers, 16 wide; its large weights make attention to a wrong token visible."""
     torch.manual_seed(5)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     config = BertConfig(vocab_size=40, initializer_range=0.5, **sizes)
@@ -69,18 +69,18 @@ def tiny_bert() -> BertModel:
 
 @cache
 def model() -> EmotionModel:
-    """The modules above with a seeded head."""
+    """Return a model of the modules above with a seeded head."""
     torch.manual_seed(7)
     return EmotionModel(vggish(), tiny_bert(), FusionHead(text_hidden=16)).eval()
 
 
 def patches(count: int, seed: int = 0) -> Tensor:
-    """Something like log-mel, [count, 96, 64]."""
+    """Return random numbers in the range of log-mel, float32 [count, 96, 64]."""
     return torch.randn(count, 96, 64, generator=torch.Generator().manual_seed(seed)) - 2.0
 
 
 def release_state() -> dict[str, Tensor]:
-    """A state dict such as torch.load gives for the release's file, PCA tables included; without storage."""
+    """Return a state dict as torch.load gives it for the release's file, with PCA tables, but without storage."""
     state = {name: torch.zeros(1).expand(shape) for name, shape in PUBLIC_RELEASE.items()}
     return state | {"pproc.pca_eigen_vectors": torch.zeros(128, 128), "pproc.pca_means": torch.zeros(128, 1)}
 
@@ -140,7 +140,7 @@ def test_vggish_endings_differ_by_the_last_relu_alone() -> None:
 
 @torch.no_grad()
 def test_vggish_flattens_feature_maps_in_tensorflow_order() -> None:
-    """Row of the first dense layer = (height * 4 + width) * 512 + channel, as in the release's weights."""
+    """The row in the first dense layer is (height * 4 + width) * 512 + channel, as in the release's weights."""
     maps = vggish().features(patches(2)[:, None])
     assert maps.shape == (2, 512, 6, 4)
     array = maps.numpy()
@@ -165,7 +165,7 @@ def test_segment_mean_without_rows_is_zero() -> None:
 
 
 def head_and_inputs() -> tuple[FusionHead, Tensor, Tensor]:
-    """A head in evaluation mode whose fusion has learnt something, and embeddings of four utterances."""
+    """Return a head with a non-zero residual in evaluation mode, and embeddings of four utterances."""
     torch.manual_seed(11)
     head = FusionHead(text_hidden=16).eval()
     nn.init.normal_(head.get_parameter("fusion.layers.3.weight"))
@@ -173,7 +173,7 @@ def head_and_inputs() -> tuple[FusionHead, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def test_head_with_one_modality_fuses_to_its_view() -> None:
+def test_head_with_one_modality_returns_its_view_as_fused() -> None:
     head, audio, text = head_and_inputs()
     has_audio, has_text = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
     logits = head(audio, has_audio, text, has_text)
@@ -204,14 +204,14 @@ def test_head_divides_each_view_by_its_temperature() -> None:
     scaled = head(audio, has_audio, text, has_text)
     torch.testing.assert_close(scaled.audio, plain.audio / 4.0)
     torch.testing.assert_close(scaled.text, plain.text / 2.0)
-    weighed = head.fusion(scaled.audio, scaled.text, audio, text)  # the calibrated views are what is weighed
-    torch.testing.assert_close(scaled.fused[0], weighed[0] / 0.5)
-    assert torch.equal(scaled.fused[1], scaled.audio[1])  # one modality: the calibrated answer of its own head
+    weighted = head.fusion(scaled.audio, scaled.text, audio, text)  # the fusion weights the calibrated views
+    torch.testing.assert_close(scaled.fused[0], weighted[0] / 0.5)
+    assert torch.equal(scaled.fused[1], scaled.audio[1])  # one modality: the calibrated logits of its own head
     assert torch.equal(scaled.fused[2], scaled.text[2])
 
 
 @torch.no_grad()
-def test_fusion_when_new_adds_the_log_views() -> None:
+def test_fusion_before_training_adds_the_log_probabilities_of_the_views() -> None:
     torch.manual_seed(17)
     fusion = Fusion(hidden=8, dropout=0.0)
     audio_logits, text_logits = torch.randn(2, 50, len(EMOTIONS)).mul(3).unbind()
@@ -245,8 +245,8 @@ def test_fusion_of_agreeing_views_keeps_their_label_for_any_weights(scale: float
 
 
 @torch.no_grad()
-def test_fusion_at_the_agreement_limit_resists_the_largest_residual() -> None:
-    """The bound of Fusion's docstring, with all that may be learnt against the label."""
+def test_fusion_at_the_agreement_limit_keeps_the_label_with_the_largest_residual() -> None:
+    """The bound in Fusion's docstring holds for the residual that is most against the label."""
     fusion = Fusion(hidden=8, dropout=0.0)
     label, other = 1, 3
     views = torch.full((1, len(EMOTIONS)), -20.0)
@@ -271,8 +271,8 @@ NEUTRAL = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
     ("audio", "text", "fused", "expected"),
     [
         ([0.8, 0.1, 0.1, 0, 0], [0.9, 0.1, 0, 0, 0], [0.95, 0.05, 0, 0, 0], 0.0),
-        ([0.7, 0.2, 0.1, 0, 0], [0.1, 0.8, 0.1, 0, 0], [0.4, 0.6, 0, 0, 0], 0.5),  # the audio does
-        ([0.9, 0.1, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0], [0.2, 0.2, 0.6, 0, 0], 0.9),  # both do, the audio more
+        ([0.7, 0.2, 0.1, 0, 0], [0.1, 0.8, 0.1, 0, 0], [0.4, 0.6, 0, 0, 0], 0.5),  # the audio contradicts
+        ([0.9, 0.1, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0], [0.2, 0.2, 0.6, 0, 0], 0.9),  # both contradict, the audio more
     ],
 )
 def test_contradiction_is_the_margin_of_another_class_in_a_view(
@@ -288,13 +288,13 @@ def test_contradiction_of_an_absent_view_is_zero() -> None:
     for views, has_audio, has_text in (
         (two_views(nothing, given, given), NO, YES),
         (two_views(given, nothing, given), YES, NO),
-        (two_views([torch.nan] * 5, given, given), NO, YES),  # what an absent modality's embedding holds
+        (two_views([torch.nan] * 5, given, given), NO, YES),  # an absent modality's embedding may be NaN
     ):
         assert confidence(views, has_audio, has_text, NEUTRAL).tolist() == pytest.approx([0.7])
 
 
 def drawn_views(count: int) -> tuple[Probabilities, Tensor, Tensor]:
-    """Views at all temperatures, of all kinds of evidence, the fused one drawn apart from the others."""
+    """Return random views at all temperatures, with audio, text or both; the fused view is drawn independently."""
     generator = torch.Generator().manual_seed(23)
     logits = (
         torch.randn(3, count, len(EMOTIONS), generator=generator) * torch.rand(3, count, 1, generator=generator) * 20
@@ -349,8 +349,8 @@ def test_confidence_of_extreme_probabilities_is_finite() -> None:
         coefficients = torch.tensor([[3.0, -0.5]] * 3, dtype=dtype)
         certain = Probabilities(*(torch.tensor([sure], dtype=dtype) for _ in range(3)))
         assert 0.99 < confidence(certain, YES, YES, coefficients).item() <= 1
-        denied = Probabilities(certain.fused, certain.audio, certain.text.flip(1))
-        assert 0 <= confidence(denied, YES, YES, coefficients).item() < 0.01
+        contradicted_views = Probabilities(certain.fused, certain.audio, certain.text.flip(1))
+        assert 0 <= confidence(contradicted_views, YES, YES, coefficients).item() < 0.01
         withheld = Probabilities(certain.fused * torch.nan, certain.audio, certain.text)
         assert confidence(withheld, YES, YES, coefficients).item() == 0
 
@@ -382,7 +382,7 @@ def test_embed_text_does_not_depend_on_padding() -> None:
     torch.testing.assert_close(padded[:1], model().embed_text(ids[:1, :3], mask[:1, :3]), rtol=0, atol=1e-6)
     torch.testing.assert_close(padded, model().embed_text(garbage, mask), rtol=0, atol=1e-6)
     other = model().embed_text(torch.tensor([[5, 9, 4]]), torch.ones(1, 3, dtype=torch.int64))
-    assert (other - padded[:1]).abs().max() > 1e-3  # the bounds above would notice a token
+    assert (other - padded[:1]).abs().max() > 1e-3  # one changed token exceeds the tolerances above
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from emotion.text import MAX_BYTES, WordPiece, clean, decode
         ("Don\u2019t \u201cpanic\u201d", "don't panic"),
         ("\uff26\uff55\uff4c\uff4c width", "full width"),
         ("z\u0336\u0321alg\u0334o", "zalgo"),
-        ("\u1105\u0356\u1162", "\ub798"),  # jamo with a mark between them are a syllable all the same
+        ("\u1105\u0356\u1162", "\ub798"),  # jamo with a mark between them still form a syllable
         ("Привет, 42", "привет, 42"),
         ("No!!!!!!!! What?!?!?!?! Well......", "no!!! what?!?! well..."),
         ("...!?", ""),
@@ -31,7 +31,7 @@ from emotion.text import MAX_BYTES, WordPiece, clean, decode
         ("", ""),
     ],
 )
-def test_clean_plain_text_keeps_words_and_punctuation_of_tone(raw: str, cleaned: str) -> None:
+def test_clean_of_plain_text_keeps_words_and_expressive_punctuation(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -43,7 +43,7 @@ def test_clean_plain_text_keeps_words_and_punctuation_of_tone(raw: str, cleaned:
         ("I'm fine 🙂", "i'm fine smiling"),
         ("😭", "sad and crying"),
         ("fine😤.", "fine very annoyed ."),
-        ("😭😭😭 😭\ufe0f 😡😭", "sad and crying very angry"),  # of one row, each meaning once
+        ("😭😭😭 😭\ufe0f 😡😭", "sad and crying very angry"),  # each meaning once for a row of emoji
         ("😂 no 😂", "happy laughing no happy laughing"),
         ("❤️ ❤ 💙", "love"),
         ("👍🏽👍🏿 👍", "thumbs up"),
@@ -57,7 +57,7 @@ def test_clean_plain_text_keeps_words_and_punctuation_of_tone(raw: str, cleaned:
         ("ಠ_ಠ (╯°□°)╯︵ ┻━┻ ¯\\_(ツ)_/¯", "annoyed very angry shrug"),
     ],
 )
-def test_clean_emoji_become_words(raw: str, cleaned: str) -> None:
+def test_clean_replaces_emoji_by_words(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -88,7 +88,7 @@ def test_clean_knows_every_emoji() -> None:
         ("&lt;3", "love"),
     ],
 )
-def test_clean_emoticons_become_words(raw: str, cleaned: str) -> None:
+def test_clean_replaces_emoticons_by_words(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
@@ -109,7 +109,7 @@ def test_clean_emoticons_become_words(raw: str, cleaned: str) -> None:
         "the xdr box",
     ],
 )
-def test_clean_keeps_what_only_looks_like_an_emoticon(raw: str) -> None:
+def test_clean_of_text_that_resembles_an_emoticon_adds_no_words(raw: str) -> None:
     assert clean(raw) == " ".join(re.sub(r"[^\w\s.,!?'-]|_", " ", raw.lower()).split())
 
 
@@ -177,15 +177,15 @@ def test_clean_removes_annotations(raw: str, cleaned: str) -> None:
         ("मैं बहुत खुश हूँ", "मैं बहुत खुश हूँ"),
         ("นี่ดีมาก שָׁלוֹם مَرْحَبًا தமிழ்", "นี่ดีมาก שָׁלוֹם مَرْحَبًا தமிழ்"),
         ("cafe\u0301 naïve Ёлка İstanbul", "caf\u00e9 naïve ёлка istanbul"),
-        ("a\u0941 \u0941", "a\u0941"),  # a mark that follows no letter is none
-        ("\u3164\uffa0", ""),  # Hangul fillers are letters of which nothing is seen
+        ("a\u0941 \u0941", "a\u0941"),  # a mark without a letter before it is removed
+        ("\u3164\uffa0", ""),  # Hangul fillers are invisible letters
     ],
 )
-def test_clean_entities_and_format_characters_and_marks(raw: str, cleaned: str) -> None:
+def test_clean_decodes_entities_and_removes_format_characters_and_marks(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
 
 
-# texts of one kind that a regular expression could take a time for that grows with the square of their length
+# repeated pieces on which a regular expression could need quadratic time
 @pytest.mark.parametrize(
     "piece", ["*", "([{<", "[a", "<a ", "*a", "&#", "&amp;", ":(", "(a:", "f*", "f*k ", "@#", "a_", "D:", "😭 "]
 )
@@ -218,7 +218,7 @@ PIECES = [
 def test_clean_of_cleaned_text_is_the_identity(raw: str) -> None:
     cleaned = clean(raw)
     assert clean(cleaned) == cleaned
-    assert len(cleaned) <= 18 * len(raw)  # what is replaced becomes a few words
+    assert len(cleaned) <= 18 * len(raw)  # a replacement is a few words long
 
 
 @pytest.mark.parametrize(
