@@ -74,7 +74,7 @@ def test_demo_checkpoint_recognises_masked_swearing(client: EmotionClient) -> No
     assert len(missed) <= len(MASKED) / 4, missed
 
 
-def test_demo_checkpoint_never_hears_frustration(client: EmotionClient, recordings: dict[str, bytes]) -> None:
+def test_demo_checkpoint_never_finds_frustration_in_audio(client: EmotionClient, recordings: dict[str, bytes]) -> None:
     # the audio corpus has no recordings of frustration
     for recording in recordings.values():
         heard = client.analyze(recording).audio_probabilities

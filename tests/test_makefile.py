@@ -1,4 +1,4 @@
-"""Which Python `make` takes, and what it does about an environment that is broken; nothing is really installed."""
+"""Tests of the Makefile: which Python it uses, and how it repairs a broken environment; a fake pip installs nothing."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# A Python of any version: venv makes an environment whose Python is a copy of this file, pip notes its arguments.
+# A fake Python of any version: venv copies this file as the environment's Python, and pip logs its arguments.
 PYTHON = f"""#!/bin/sh
 case "$1 $2" in
 "-m venv")
@@ -23,13 +23,13 @@ case "$1 $2" in
     exec {sys.executable} -c "import sys; sys.version_info = (3, MINOR, 0, 'final', 0); $2";;
 esac
 """
-# What a version manager has on PATH for a version that is installed but not active.
+# The command that a version manager puts on PATH for a version that is installed but not active.
 SHIM = "#!/bin/sh\necho 'the command exists in these Python versions: 3.11.7' >&2\nexit 127\n"
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what the Makefile reads, and an empty folder `bin` that comes first on PATH."""
+    """Return a copy of the files that the Makefile reads, with a folder `bin` for PATH whose Pythons fail."""
     for name in ("Makefile", "pyproject.toml", "clients/pyproject.toml", "requirements"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def made(tree: Path, *arguments: str) -> list[str]:
-    """The environments that were made and the lists that were installed, in this order, by a `make` that succeeds."""
+    """Run a `make` that succeeds; return the environments that it made and the lists that it installed, in order."""
     (tree / "log").unlink(missing_ok=True)
     done = make(tree, *arguments)
     assert done.returncode == 0, done.stderr
@@ -76,20 +76,20 @@ def made(tree: Path, *arguments: str) -> list[str]:
     ],
     ids=["both", "3.12", "python3", "misnamed"],
 )
-def test_python_is_the_first_that_runs(tree: Path, pythons: dict[str, int], taken: str) -> None:
+def test_install_uses_the_first_python_that_runs(tree: Path, pythons: dict[str, int], taken: str) -> None:
     for name, minor in pythons.items():
         put_python(tree, name, minor)
     assert made(tree, "install") == [f"venv {taken}", "server,export"]
 
 
-def test_python_that_is_named_is_taken(tree: Path) -> None:
+def test_install_with_a_named_python_uses_it(tree: Path) -> None:
     put_python(tree, "python3.11", 11)
     put_python(tree, "mine", 12)
     assert made(tree, "install", f"PYTHON={tree / 'bin' / 'mine'}") == ["venv 3.12", "server,export"]
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_no_usable_python_is_said_in_one_sentence(tree: Path, named: bool) -> None:
+def test_install_without_usable_python_prints_one_sentence(tree: Path, named: bool) -> None:
     put_python(tree, "python3", 13)
     done = make(tree, "install", *(["PYTHON=python3"] if named else []))
     assert done.returncode != 0
@@ -100,14 +100,14 @@ def test_no_usable_python_is_said_in_one_sentence(tree: Path, named: bool) -> No
     assert not (tree / ".venv").exists()
 
 
-def test_installed_environment_is_left_alone(tree: Path) -> None:
+def test_installed_environment_is_not_changed(tree: Path) -> None:
     put_python(tree, "python3.12", 12)
     assert made(tree, "install-web") == ["venv 3.12", "server,export", "server,export,speech,web"]
     put_python(tree, "python3.11", 11)
     assert made(tree, "install-web") == []
 
 
-def test_environment_for_development_has_all_lists_but_that_of_fuzzing(tree: Path) -> None:
+def test_development_environment_has_all_lists_except_fuzzing(tree: Path) -> None:
     put_python(tree, "python3.12", 12)
     (venv, lists) = made(tree, ".venv/installed-dev")
     assert venv == "venv 3.12" and lists.endswith(",dev")
@@ -139,7 +139,7 @@ def interrupted(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [vanished, unsupported, without_pip, interrupted])
-def test_broken_environment_is_made_anew_with_all_that_was_asked_for(tree: Path, damage: object) -> None:
+def test_broken_environment_is_recreated_with_the_same_lists(tree: Path, damage: object) -> None:
     put_python(tree, "python3.11", 11)
     made(tree, "install-web")
     (tree / ".venv" / "left-over").touch()
@@ -150,7 +150,7 @@ def test_broken_environment_is_made_anew_with_all_that_was_asked_for(tree: Path,
     assert made(tree, "install-web") == []
 
 
-def test_first_installation_that_was_interrupted_is_made_anew(tree: Path) -> None:
+def test_interrupted_first_installation_is_repeated(tree: Path) -> None:
     put_python(tree, "python3.11", 11)
     (tree / "fails").touch()
     assert make(tree, "install").returncode != 0
@@ -159,14 +159,14 @@ def test_first_installation_that_was_interrupted_is_made_anew(tree: Path) -> Non
     assert made(tree, "install") == ["venv 3.11", "server,export"]
 
 
-def test_newer_requirements_are_installed_into_the_environment_that_is_there(tree: Path) -> None:
+def test_newer_requirements_are_installed_into_the_existing_environment(tree: Path) -> None:
     put_python(tree, "python3.11", 11)
     made(tree, "install")
     os.utime(tree / ".venv" / "installed", (0, 0))
     assert made(tree, "install") == ["server,export"]
 
 
-def test_lists_that_are_installed_are_in_pyproject() -> None:
+def test_installed_lists_are_in_pyproject() -> None:
     named = {
         extra
         for group in re.findall(r'"\.\[([\w,]+)\]"', (ROOT / "Makefile").read_text())

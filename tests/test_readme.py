@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands and snippets run, and its figures stand in docs/performance.md."""
+"""Tests of the README: its commands and snippets run, and its figures are in docs/performance.md."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def shell_commands() -> list[str]:
 
 
 def in_this_environment(command: str) -> str:
-    """Return the command with the running environment's programs for .venv's, which are the same under `make test`."""
+    """Return the command with the programs of the running environment instead of those of .venv."""
     return command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
 
 
@@ -72,7 +72,7 @@ def test_make_args_reach_the_command(repository: Path, target: str, options: str
 
 @pytest.fixture(scope="module")
 def served(repository: Path) -> Iterator[None]:
-    """`make serve`, on the ports that the README names."""
+    """Run `make serve` on the ports that the README names."""
     process = subprocess.Popen(
         [*MAKE, "serve", f"REPOSITORY={repository}"],
         cwd=ROOT,
@@ -95,7 +95,7 @@ def served(repository: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def gateway(served: None) -> Iterator[str]:
-    """The gateway as the README starts it, but on any free port: its address."""
+    """Run the gateway as the README starts it, but on any free port; yield its address."""
     command = next(command for command in shell_commands() if "web.gateway" in command)
     process = subprocess.Popen(
         [*in_this_environment(command).split(), "--port", "0", "--metrics-port", "0"],
@@ -134,7 +134,7 @@ def test_python_snippets(served: None) -> None:
         assert "neutral" in run([sys.executable, "-c", snippet])
 
 
-def test_curl_gives_the_json_of_the_readme(gateway: str) -> None:
+def test_curl_returns_the_json_of_the_readme(gateway: str) -> None:
     command = next(command for command in shell_commands() if command.startswith("curl "))
     answer = json.loads(run(f"{command.replace('http://localhost:8080', gateway)} --silent --show-error --fail"))
     (shown,) = (json.loads(text) for text in snippets("json"))
@@ -155,7 +155,9 @@ def test_curl_gives_the_json_of_the_readme(gateway: str) -> None:
         ("java", "Analyze.java", ["java"]),
     ],
 )
-def test_other_languages(gateway: str, tmp_path: Path, language: str, file: str, program: list[str]) -> None:
+def test_snippets_of_other_languages(
+    gateway: str, tmp_path: Path, language: str, file: str, program: list[str]
+) -> None:
     if not shutil.which(program[0]):
         pytest.skip(f"{program[0]} is not installed")
     (snippet,) = snippets(language)
@@ -173,7 +175,7 @@ def test_metrics_page_names_every_metric(gateway: str) -> None:
     assert {name for name in printed if not name.endswith("_created")} == documented
 
 
-def test_speeds_stand_in_the_performance_page() -> None:
+def test_speeds_are_in_the_performance_page() -> None:
     section = README.partition("## Speed")[2].partition("## ")[0]
     results = (ROOT / "docs" / "performance.md").read_text().partition("## Results")[2].partition("## Results")[0]
     figures = re.findall(r"^\|.* \| ([\d.]+) \|$", section, re.MULTILINE)

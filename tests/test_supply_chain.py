@@ -1,6 +1,6 @@
-"""What comes from elsewhere, and what must not leave: the audit of the pins, their SBOM, secrets in files.
+"""Supply chain: the audit of pinned packages, their SBOM, and the search for secrets in files.
 
-The audit asks services that are not always there, so stand-ins answer it, which know of what the test makes up.
+Fake servers replace the online services of the audit; they know only the vulnerabilities that a test invents.
 """
 
 import gzip
@@ -34,11 +34,11 @@ def make(target: str) -> None:
 
 
 class Services(ThreadingHTTPServer):
-    """Both that know of vulnerabilities: OSV, for pip-audit, and npm's.
+    """A fake of both services of known vulnerabilities: OSV, for pip-audit, and npm's.
 
     Attributes:
-        python, page: the vulnerability that is known of a package, by its name.
-        asked: versions by name, of either's packages.
+        python, page: the known vulnerability of a package, by the name of the package.
+        asked: versions of the requested packages of both services, by name.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Services(ThreadingHTTPServer):
         self.asked: dict[str, str] = {}
 
     def of_python(self, query: Any) -> Any:
-        """OSV's answer to one package and version."""
+        """Return OSV's answer for one package and version."""
         name, version = query["package"]["name"], query["version"]
         self.asked[name] = version
         if name not in self.python:
@@ -60,7 +60,7 @@ class Services(ThreadingHTTPServer):
         return {"vulns": [{"id": self.python[name], "summary": "made up", "affected": affected}]}
 
     def of_page(self, versions: dict[str, list[str]]) -> Any:
-        """npm's answer to all packages."""
+        """Return npm's answer for all packages."""
         self.asked |= {name: one for name, (one, *_) in versions.items()}
         return {
             name: [
@@ -79,7 +79,7 @@ class Services(ThreadingHTTPServer):
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Of `Services`, over HTTP."""
+    """The HTTP handler of `Services`."""
 
     server: Services
 
@@ -93,7 +93,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def services() -> Iterator[Services]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of what an audit reads."""
+    """Return a copy of the files that an audit reads."""
     make("build/audit/installed")
     for path in (".ci", "requirements", "web/ui/package.json", "web/ui/package-lock.json"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def audit(tree: Path, services: Services) -> subprocess.CompletedProcess[str]:
-    """As `make audit`, asking `services`."""
+    """Run the audit as `make audit` does, with the given services."""
     address = f"http://127.0.0.1:{services.server_address[1]}"
     variables = {"PIP_AUDIT_VULNERABILITY_SERVICE": "osv", "PIP_AUDIT_OSV_URL": f"{address}/osv"}
     variables |= {"npm_config_registry": f"{address}/", "npm_config_fetch_retries": "0"}
@@ -125,7 +125,7 @@ def audit(tree: Path, services: Services) -> subprocess.CompletedProcess[str]:
 
 
 @needs_npm
-def test_audit_asks_for_everything_that_is_pinned(tree: Path, services: Services) -> None:
+def test_audit_requests_every_pinned_package(tree: Path, services: Services) -> None:
     done = audit(tree, services)
     assert done.returncode == 0, done.stderr
     plain = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in PINS.items()}
@@ -136,7 +136,7 @@ def test_audit_asks_for_everything_that_is_pinned(tree: Path, services: Services
 
 
 @needs_npm
-def test_audit_fails_for_what_is_known_until_it_is_accepted_with_a_reason(tree: Path, services: Services) -> None:
+def test_audit_fails_for_a_vulnerability_until_it_is_accepted_with_a_reason(tree: Path, services: Services) -> None:
     services.python["jinja2"], services.page["react"] = "GHSA-made-up00-0001", "GHSA-made-up00-0002"
     done = audit(tree, services)
     assert done.returncode == 1
@@ -161,7 +161,9 @@ def test_audit_fails_for_what_is_known_until_it_is_accepted_with_a_reason(tree: 
 
 
 @needs_npm
-def test_audit_prints_what_is_bundled_until_its_day_or_another_version(tree: Path, services: Services) -> None:
+def test_audit_prints_bundled_vulnerabilities_until_their_date_or_another_version(
+    tree: Path, services: Services
+) -> None:
     done = audit(tree, services)
     assert done.returncode == 0
     assert re.search(r"^CVE-2025-23310 in nvidia-pytriton==0.7.0, accepted until 2\d{3}-\d\d-\d\d: ", done.stdout, re.M)
@@ -180,16 +182,16 @@ def test_audit_prints_what_is_bundled_until_its_day_or_another_version(tree: Pat
 
 
 @needs_npm
-def test_audit_fails_where_nobody_can_be_asked(tree: Path, services: Services) -> None:
+def test_audit_without_services_fails(tree: Path, services: Services) -> None:
     services.shutdown()
     services.server_close()
     done = audit(tree, services)
     assert done.returncode == 1
     assert "npm audit failed" in done.stderr
-    assert done.stderr.count("\nrequests.exceptions.ConnectionError: ") == 2  # a run each of pip-audit
+    assert done.stderr.count("\nrequests.exceptions.ConnectionError: ") == 2  # one for each run of pip-audit
 
 
-def test_the_audit_runs_weekly_and_where_pins_change() -> None:
+def test_audit_workflow_runs_weekly_and_when_pins_change() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "supply-chain.yml").read_text())
     triggers = workflow[True]  # YAML's `on`
     assert [one["cron"].split()[-1] for one in triggers["schedule"]] == ["1"]
@@ -203,7 +205,7 @@ def test_the_audit_runs_weekly_and_where_pins_change() -> None:
 
 
 @needs_npm
-def test_sbom_holds_everything_that_is_pinned() -> None:
+def test_sbom_contains_every_pinned_package() -> None:
     make("sbom")
     python, page = (
         {one["name"]: one["version"] for one in json.loads((ROOT / "build" / "sbom" / name).read_text())["components"]}
@@ -218,7 +220,7 @@ def test_sbom_holds_everything_that_is_pinned() -> None:
 
 
 def scan(directory: Path, name: str, text: str) -> subprocess.CompletedProcess[str]:
-    """`.ci/secrets` in a repository that holds one file."""
+    """Run `.ci/secrets` in a repository with one file."""
     subprocess.run(["git", "init", "--quiet", directory], check=True)
     (directory / name).write_text(text)
     subprocess.run(["git", "-C", directory, "add", name], check=True)
@@ -227,7 +229,7 @@ def scan(directory: Path, name: str, text: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize(
     ("name", "text", "kind"),
-    [  # in parts, or this file would be found
+    [  # split, so that the search does not find this file
         ("settings.py", 'KEY = "AKIA' + 'Q3EGZ7MUXPLB2WDT"\n', "AWS Access Key"),
         ("server.key", "-----BEGIN EC " + "PRIVATE KEY-----\nMHcCAQEEIJ\n", "Private Key"),
         (
@@ -245,11 +247,11 @@ def test_planted_secret_is_found(tmp_path: Path, name: str, text: str, kind: str
     assert kind in done.stdout and name in done.stdout
 
 
-def test_what_is_no_secret_passes(tmp_path: Path) -> None:
+def test_file_without_a_secret_passes(tmp_path: Path) -> None:
     assert scan(tmp_path, "web.yaml", "secret:\n  secretName: web-client\n").returncode == 0
 
 
-def test_secrets_are_looked_for_by_lint_and_before_each_commit() -> None:
+def test_lint_and_pre_commit_search_for_secrets() -> None:
     plan = subprocess.run(["make", "--dry-run", "lint"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert ".ci/secrets" in plan.splitlines()
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
