@@ -1,6 +1,6 @@
-"""Every command of the documentation is run by a test, or is checked as far as this machine allows and says why.
+"""Every command of the documentation is run by a test, or has a reason why not and is checked as far as possible.
 
-Commands of emoserve are parsed with their real options; what starts other programs must name files that exist.
+Options of emoserve's commands are parsed by the real parsers; files that commands name must exist.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.docs.pages import SHELL, blocks, commands, pages
 
-# what runs a command as it stands; the key begins it
+# the test that runs a command as documented, by the beginning of the command
 RUN = {
     "make demo": "tests/test_readme.py",
     "make serve": "tests/test_readme.py",
@@ -76,7 +76,7 @@ def ids(pair: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize("pair", DOCUMENTED, ids=ids)
-def test_command_is_run_or_says_why_not(pair: tuple[str, str]) -> None:
+def test_command_is_run_by_a_test_or_has_a_reason(pair: tuple[str, str]) -> None:
     page, command = pair
     bare = without_variables(command)
     if any(bare.startswith(begin) for begin in RUN):
@@ -156,6 +156,6 @@ def test_options_are_accepted(module: str, arguments: tuple[str, ...]) -> None:
     parse(module, list(arguments))
 
 
-def test_option_that_does_not_exist_is_found() -> None:
+def test_parse_with_an_unknown_option_fails() -> None:
     with pytest.raises(SystemExit):
         parse("serving", ["--weather"])

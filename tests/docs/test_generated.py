@@ -1,4 +1,4 @@
-"""What the code owns stands in the documentation as the code has it."""
+"""Generated parts of the documentation match the code."""
 
 import importlib.util
 from types import ModuleType
@@ -22,7 +22,7 @@ def test_generated_parts_are_up_to_date(generate: ModuleType) -> None:
     assert not old, f"run: .venv/bin/python docs/generate.py    (out of date: {', '.join(old)})"
 
 
-def test_part_that_differs_is_found_and_written_anew(generate: ModuleType) -> None:
+def test_generated_replaces_a_part_that_differs(generate: ModuleType) -> None:
     page = "# Page\n\n<!-- generated: tensors emotion -->\nold\n<!-- end -->\n"
     new = generate.generated(page)
     assert "| `PROBABILITIES` | out | FP32 | [n, 5] |" in new

@@ -1,4 +1,4 @@
-"""What CI, `make lint` and pre-commit run is the same, and workflows are valid."""
+"""CI, `make lint` and pre-commit run the same commands, and workflows are valid."""
 
 import os
 import shutil

@@ -53,7 +53,7 @@ def test_source_line_holds_one_sentence(page: Path) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads mkdocs.yml without MkDocs: its tags stand for nothing here."""
+    """A loader for mkdocs.yml that ignores the tags of MkDocs."""
 
 
 _Loader.add_multi_constructor("", lambda loader, suffix, node: None)
@@ -74,8 +74,8 @@ def test_site_lists_every_page_once() -> None:
     assert sorted(navigation) == written
 
 
-def test_example_sentence_is_what_is_said() -> None:
-    """Whoever compares the words with the recording must find them."""
+def test_example_text_is_the_transcript_of_its_recording() -> None:
+    """The text of an example command is the transcript of the recording in that command."""
     said = dict(line.split("\t") for line in (ROOT / "examples/speech/transcripts.tsv").read_text().splitlines())
     for page in pages():
         for file, text in re.findall(

@@ -19,7 +19,7 @@ def version(file: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The client's wheel, built as CONTRIBUTING.md says."""
+    """Return the client's wheel, built as CONTRIBUTING.md says."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "./clients"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
