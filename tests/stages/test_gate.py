@@ -114,7 +114,7 @@ def test_gate_pauses_for_a_share_of_the_last_closed_period() -> None:
     assert clock.pauses == [min(PAUSE_SHARE * closed_s, MAX_PAUSE_S)] * 2
 
 
-def test_pause_s_of_an_open_gate_takes_no_room() -> None:
+def test_pause_s_of_an_open_gate_does_not_count_the_request() -> None:
     metrics = Metrics((7, 0))
     gate = Gate(metrics, MODELS, 8)
     assert [gate.pause_s(inputs(3)) for _ in range(3)] == [0.0] * 3

@@ -30,7 +30,7 @@ class Stage:
         self.sent: list[Sent] = []
         self.now = 1000.0
         self.open = False
-        self.errors: list[Exception] = []  # that the gate raises, one a call
+        self.errors: list[Exception] = []  # raised by the gate, one per call
         self.passed_count = 0
         self.canceled: set[str] = set()
         self._utilities = run_stages
@@ -167,7 +167,7 @@ def test_error_of_one_request_fails_only_that_request(stage: Stage) -> None:
     assert found["good"] == (-1, "")
 
 
-def test_queue_after_an_error_of_its_gate_answers_what_waits(stage: Stage) -> None:
+def test_queue_after_an_error_of_its_gate_answers_waiting_requests(stage: Stage) -> None:
     stage.errors = [ValueError("metrics of another kind"), OSError("no metrics")]
     stage.put("waits")
     stage.open = True
