@@ -122,7 +122,7 @@ def test_grpc_health_check_of_a_kubernetes_probe_returns_serving(server: Triton)
 
 
 def test_server_by_default_listens_on_loopback_only(server: Triton) -> None:
-    """No address was given."""
+    """The server was started without an address."""
     sockets = psutil.Process(server.pid).net_connections("inet")
     # gRPC binds IPv4 addresses as mapped IPv6 addresses
     listening = [one.laddr.ip.removeprefix("::ffff:") for one in sockets if one.status == psutil.CONN_LISTEN]

@@ -115,7 +115,7 @@ def test_launch_on_ipv6_reaches_metrics_and_instances(launched: Launched) -> Non
     (triton,) = launched.process.children()
     assert "nv_inference_pending_request_count" in get(triton.children()[0].environ()[METRICS_URL], timeout=5)
     deadline = time.monotonic() + 10
-    while not launched.metric("emoserve_model_instances"):  # which `queue` reads over HTTP
+    while not launched.metric("emoserve_model_instances"):  # the stage `queue` reads them over HTTP
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

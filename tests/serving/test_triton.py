@@ -141,9 +141,9 @@ def test_command_prints_no_log_and_stops_on_sigterm(repository: Path, tmp_path: 
         pattern = r"ready: gRPC 127\.0\.0\.1:\d+, HTTP 127\.0\.0\.1:\d+, metrics http://127\.0\.0\.1:\d+/metrics\n"
         assert re.fullmatch(pattern, served.ready)
         assert served.process.stdout is not None
-        said = served.process.stdout.readline()
+        line = served.process.stdout.readline()
         checkpoint = json.loads((repository / "export.json").read_text())["checkpoint"]
-        assert said == f"checkpoint {checkpoint[:12]}, untrained: nothing\n"
+        assert line == f"checkpoint {checkpoint[:12]}, untrained: nothing\n"
         assert_ends_cleanly(served, signal.SIGTERM, scratch)
         if not HAS_GPU:
             # on a slow machine a start of 10 s or more reports its progress
