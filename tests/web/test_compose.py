@@ -31,7 +31,7 @@ RULES = ROOT / "k8s" / "components" / "monitoring" / "rules.yaml"
 
 @pytest.fixture(scope="module", params=[FILES[:1], FILES], ids=["cpu", "gpu"])
 def compose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the configuration as podman-compose parses it; a stub of `podman` answers its question for the version."""
+    """Return the configuration as podman-compose parses it; a stub of `podman` only prints a version."""
     programs = tmp_path_factory.mktemp("bin")
     podman = programs / "podman"
     podman.write_text("#!/bin/sh\necho podman version 5.2.0\n")

@@ -23,7 +23,7 @@ def test_try_acquire_after_a_burst_returns_the_wait_for_the_next_token(per_minut
     assert [limit.try_acquire("a") for _ in range(burst)] == [0] * burst
     wait = limit.try_acquire("a")
     assert wait == max(1, 60 / per_minute)
-    assert limit.try_acquire("b") == 0  # another caller has a bucket of its own
+    assert limit.try_acquire("b") == 0  # each caller has its own bucket
     clock.now += wait
     assert limit.try_acquire("a") == 0
 
@@ -56,5 +56,5 @@ def test_rate_limit_keeps_a_bounded_number_of_buckets(monkeypatch: pytest.Monkey
     for name in "abcd":
         assert limit.try_acquire(name) == 0
     assert limit.try_acquire("d") > 0
-    assert limit.try_acquire("a") == 0  # forgotten
+    assert limit.try_acquire("a") == 0  # its bucket was dropped
     assert len(limit._buckets) == 3
