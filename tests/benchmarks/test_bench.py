@@ -1,4 +1,4 @@
-"""The benchmark run as a whole, on the small model and with little of everything."""
+"""Test a complete benchmark run with the small model and few requests."""
 
 import json
 import math
@@ -18,15 +18,15 @@ from benchmarks.speed.flops import Flops
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_flops_of_known_models_are_the_published_ones(tmp_path: Path) -> None:
+def test_flops_of_known_models_equal_the_published_values(tmp_path: Path) -> None:
     (tmp_path / "text_encoder").mkdir()
     sizes = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(sizes))
     flops = Flops.of(tmp_path)
     assert flops.patch == pytest.approx(1.73e9, rel=0.01)
     assert flops.token == pytest.approx(0.17e9, rel=0.01)
-    # the first layers of the two views take one embedding each, that of the fused view both; the second layers give
-    # five labels each, and the fused view two weights more
+    # first layers: one embedding for the audio and text views each, both for the fused view; second layers: five
+    # labels each, and two weights more for the fused view
     assert flops.head == 2 * 2 * (128 + 256) * 128 + 2 * 128 * (5 + 5 + 7)
     short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
     assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
@@ -38,17 +38,17 @@ def test_flops_of_known_models_are_the_published_ones(tmp_path: Path) -> None:
     assert flops.needed([Utterance(b"RIFF", "", 1.0, 0, 1)]) == flops.patch + flops.text + flops.head
 
 
-def test_quick_run_measures_everything_of_its_plan(
+def test_quick_run_measures_its_whole_plan(
     demo_checkpoint: Path,
     repository: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What `make bench-quick` runs, with less of everything."""
+    """Run what `make bench-quick` runs, with fewer requests and smaller matrices."""
     plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, single=3)
     monkeypatch.setattr(bench, "QUICK", plan)
-    monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # which a quick run leaves out
+    monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # not measured in a quick run without this change
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
     monkeypatch.setattr(roofline, "MATRIX", 512)
     options = ["--quick", "--checkpoint", str(demo_checkpoint), "--repository", str(repository)]

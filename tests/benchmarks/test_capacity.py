@@ -1,4 +1,4 @@
-"""The number of pods for a load: the arithmetic, and the command."""
+"""Test the number of pods for a load: the calculation, and the command."""
 
 import math
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Faults: two of them with real replicas, and the verdict."""
+"""Test the fault benchmark: two faults with real replicas, and the verdict."""
 
 import math
 import re
@@ -29,7 +29,7 @@ def test_faults_run_with_two_faults_prints_a_row_for_each(
     status = main()
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line for line in lines if line.strip().startswith(only)}
-    for row in rows.values():  # the times depend on other work of the machine
+    for row in rows.values():  # times vary on a busy machine
         assert re.search(r" [1-9]\d* +0 +(never away|\d+\.\d s) +\d+ ms", row), lines
     assert list(rows) == list(only)
     assert "never away" in rows["damaged-while-serving"]
@@ -39,7 +39,7 @@ def test_faults_run_with_two_faults_prints_a_row_for_each(
 
 @pytest.fixture
 def replica(tmp_path: Path) -> Replica:
-    """A replica that is not started."""
+    """Return a replica that is not started."""
     return Replica(tmp_path, tmp_path / "replica")
 
 
@@ -75,7 +75,7 @@ def test_inject_with_a_promise_that_is_not_kept_names_it(replica: Replica, monke
 
 
 def test_serving_code_does_not_wait_by_the_wall_clock() -> None:
-    """The wall clock can jump, so nothing that serves or calls may wait by it."""
+    """The wall clock can jump, so servers and clients must not use it for waiting."""
     rooms = ("serving", "stages", "clients", "model_repository")
     files = [file for room in rooms for file in (ROOT / room).rglob("*.py")]
     assert len(files) > 15

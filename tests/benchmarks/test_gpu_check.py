@@ -1,4 +1,4 @@
-"""The GPU check as far as it runs without a GPU: the lines of nvidia-smi, the CPU's half, and the table.
+"""Test the parts of the GPU check that run without a GPU: nvidia-smi's output, the measurement on the CPU, the table.
 
 The lines follow NVIDIA's description of `--format=csv,noheader,nounits`; none was recorded on a GPU.
 """
@@ -39,7 +39,7 @@ def path_with_nvidia_smi(directory: Path, commands: str) -> str:
     return f"{directory}{os.pathsep}{os.environ['PATH']}"
 
 
-def test_find_gpus_with_cuda_visible_devices_asks_for_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_gpus_with_cuda_visible_devices_queries_these(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", path_with_nvidia_smi(tmp_path, 'echo "NVIDIA T4"; echo "$@" > "$(dirname "$0")/asked"'))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert gpu_check.find_gpus() == ["NVIDIA T4"]

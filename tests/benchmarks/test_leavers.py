@@ -1,4 +1,4 @@
-"""Callers who leave: the figures, and a small run."""
+"""Test the benchmark of callers that abandon their requests: its calculation, and a small run."""
 
 import argparse
 import re
@@ -14,7 +14,9 @@ from benchmarks.resilience.leavers import Outcome
 @pytest.mark.parametrize(
     ("answered", "computed", "wasted"), [(50, 100, 0.5), (100, 100, 0.0), (0, 100, 1.0), (0, 0, 0.0), (3, 2, 0.0)]
 )
-def test_wasted_with_left_callers_is_their_share_of_the_computed(answered: int, computed: int, wasted: float) -> None:
+def test_wasted_is_the_share_of_computed_utterances_without_an_answer(
+    answered: int, computed: int, wasted: float
+) -> None:
     assert Outcome(200, answered, 0, computed).wasted == wasted
 
 
@@ -42,5 +44,5 @@ def test_leavers_run_answers_callers_who_wait_and_counts_those_who_leave(
             assert int(sent) > 0 and int(rejected) == 0
             if patient:
                 assert (answered, wasted) == (sent, "0.0%")
-            else:  # the first of them may be answered before they leave
+            else:  # some requests may be answered before their callers leave
                 assert int(answered) < int(sent)

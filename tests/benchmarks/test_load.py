@@ -1,4 +1,4 @@
-"""The load: every utterance is sent and accounted for, and an open loop shows the queue of a slow server."""
+"""Test the load generator: closed and open loops, slow and late servers, and errors."""
 
 import contextlib
 import json
@@ -30,14 +30,14 @@ def tokenizer(repository: Path) -> Path:
 
 
 class FiftyPerSecond(HTTPServer):
-    """Speaks the peers' contract, one request at a time, 20 ms each; fails every tenth."""
+    """Server with the peers' API that needs 20 ms for each request, one at a time, and fails every tenth."""
 
     request_queue_size = 256
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked = 0
-        self.answered_at: list[float] = []  # s of the epoch, of each 200
+        self.answered_at: list[float] = []  # time of each answer with status 200, in s since the epoch
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -78,7 +78,7 @@ def test_run_closed_loop_sends_each_utterance_once(server: Triton, tokenizer: Pa
     assert abs(time.time() - run.start[-1]) < 60
     ends = np.sort(run.start + run.latency / 1e3)
     assert run.throughput == pytest.approx(20 / (ends[-1] - run.start[0]))
-    # all users start at once, and each goes on as soon as it has its answer: eight are under way until work runs out
+    # all users start at once and continue after each answer: eight requests are in flight until none is left to send
     assert run.start[7] < ends[0]
     assert (run.start[8:] - ends[:12] < 0.1).all() and (run.start[8:] > ends[:12]).all()
 
@@ -87,13 +87,13 @@ def test_run_open_loop_shows_the_queue_of_a_slow_server(slow_server: FiftyPerSec
     url = f"http://127.0.0.1:{slow_server.server_port}"
     run = load.run(url, tokenizer, rate=100, seconds=1, arrivals="constant", uniform=(0.0, 12))
     assert run.offered == 100 and 100 <= len(run.start) <= 101
-    assert np.diff(run.start) == pytest.approx(0.01, abs=1e-6)  # when each was due, however late the answers are
+    assert np.diff(run.start) == pytest.approx(0.01, abs=1e-6)  # the due times, which late answers do not change
     assert run.failures == {"LocustBadStatusCode": 10}
-    # each waits for those before it: 20 ms of work, or more on a busy machine, every 10 ms
+    # the queue grows: every 10 ms comes a request that takes 20 ms, or more on a busy machine
     waited = run.latency[20:] - run.latency[:-20]
     assert np.median(waited) > 100
     assert run.percentile(100) > 900
-    # the server's own clock: what it answered, until its last answer
+    # the throughput by the server's clock, until its last answer
     seconds = max(slow_server.answered_at) - run.start[0]
     assert run.throughput == pytest.approx(len(slow_server.answered_at) / seconds, rel=0.05)
     assert run.throughput < 50
@@ -118,7 +118,7 @@ def test_run_rounds_seconds_up(server: Triton, repository: Path) -> None:
 
 
 class DelayingProxy(socketserver.ThreadingTCPServer):
-    """Forwards connections to a port of this machine, but keeps what was sent on each back for two seconds."""
+    """Proxy to a local port that forwards the data of each connection two seconds late."""
 
     daemon_threads = True
 
@@ -157,7 +157,7 @@ def test_run_without_a_due_request_raises(server: Triton, tokenizer: Path) -> No
 
 
 def test_run_with_rejections_reads_them_at_once(repository: Path, tokenizer: Path, tmp_path: Path) -> None:
-    """gRPC under gevent must wait for more calls at once than there are before the rejected one."""
+    """gRPC under gevent waits for each call in a thread; too few threads would delay the rejections."""
     short = {
         path.parent.name: path.read_text().replace('string_value: "320"', 'string_value: "33"')
         for path in repository.glob("*/config.pbtxt")

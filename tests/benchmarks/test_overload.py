@@ -1,4 +1,4 @@
-"""The figures of an overload, and a small run."""
+"""Test the calculations of the overload benchmark, and a small run."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -12,15 +12,15 @@ from benchmarks.load.runner import Load
 from benchmarks.load.sampling import ModelStatistics, Sampler
 from benchmarks.resilience import overload
 
-KINDS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # ms that each takes
+LATENCY_MS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # by outcome; "" is an answer
 
 
-def found(*failures: str) -> Load:
-    """Ten requests a second with these outcomes, in turns, for 20 s."""
+def load_with(*failures: str) -> Load:
+    """Return a load of ten requests a second for 20 s, which have these outcomes in turn."""
     outcomes = [failures[number % len(failures)] for number in range(200)]
     return Load(
         start=1e9 + 0.1 * np.arange(200),
-        latency=np.array([KINDS[outcome] for outcome in outcomes]),
+        latency=np.array([LATENCY_MS[outcome] for outcome in outcomes]),
         kind=["both"] * 200,
         failure=outcomes,
         offered=10.0,
@@ -28,7 +28,7 @@ def found(*failures: str) -> Load:
 
 
 def server(computed: int, cpu: float) -> Sampler:
-    """Return a server whose first model computed a number of utterances in a number of CPU seconds."""
+    """Return a sampler of a server whose first model computed some utterances in `cpu` CPU seconds."""
     sampler = Sampler(Namespace(metrics_url="127.0.0.1:1", pid=0))
     sampler.models = {"vggish": ModelStatistics(computed, 1, 0.0, 0.0)}
     sampler.cpu_seconds = {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4}
@@ -36,24 +36,26 @@ def server(computed: int, cpu: float) -> Sampler:
 
 
 def test_judge_level_counts_outcomes_after_the_first_fifth() -> None:
-    outcomes = found("", "Unavailable", "Unavailable", "DeadlineExceeded")
+    outcomes = load_with("", "Unavailable", "Unavailable", "DeadlineExceeded")
     level = overload.judge_level(5.0, outcomes, server(computed=100, cpu=20), seconds=20)
     assert level.goodput == pytest.approx(2.5, abs=0.1)
     assert (level.p50, level.p99, level.rejection) == (300, 300, 20)
     assert (level.rejected, level.late) == pytest.approx((0.5, 0.25), abs=0.01)
-    assert level.wasted == 0.5  # 50 of the 200 were answered
+    assert level.wasted == 0.5  # 100 utterances were computed and 50 requests answered
     assert level.per_core == 2.5
 
 
 def test_judge_level_without_rejections_has_no_rejection_time() -> None:
-    level = overload.judge_level(1.0, found(""), server(computed=200, cpu=30), seconds=20)
+    level = overload.judge_level(1.0, load_with(""), server(computed=200, cpu=30), seconds=20)
     assert level.goodput == pytest.approx(10, abs=0.3)
     assert level.rejected == level.late == level.wasted == 0
     assert np.isnan(level.rejection)
 
 
 def test_median_level_leaves_out_missing_figures() -> None:
-    levels = [overload.judge_level(5.0, found(""), server(computed=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)]
+    levels = [
+        overload.judge_level(5.0, load_with(""), server(computed=200, cpu=cpu), seconds=20) for cpu in (20, 40, 25)
+    ]
     median = overload.median_level(levels)
     assert (median.factor, median.per_core) == (5, 8)
     assert np.isnan(median.rejection)
@@ -61,7 +63,7 @@ def test_median_level_leaves_out_missing_figures() -> None:
 
 
 def test_judge_flood_counts_recovery_from_the_end_of_the_flood() -> None:
-    """Of 60 s, the flood takes those from 20 to 40, and latency is what it was 5 s later."""
+    """The flood lasts from second 20 to 40 of 60, and the latency is back to normal 5 s after its end."""
     start = 1e9 + 0.1 * np.arange(600)
     seconds = start - start[0]
     latency = np.where((seconds > 20) & (seconds < 45), 2000.0, 200.0)

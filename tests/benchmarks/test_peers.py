@@ -1,4 +1,4 @@
-"""Every peer answers as emoserve does."""
+"""Test that every peer gives the same answers as emoserve."""
 
 import base64
 import json
@@ -23,25 +23,25 @@ Utterances = list[tuple[bytes, str]]
 
 @pytest.fixture(scope="module")
 def utterances(recordings: dict[str, bytes]) -> Utterances:
-    """Both modalities, audio alone, text alone."""
+    """Return an utterance with both modalities, one with audio alone and one with text alone."""
     first, second = list(recordings.values())[:2]
     return [(first, SENTENCE), (second, ""), (b"", SENTENCE)]
 
 
 @pytest.fixture(scope="module")
 def expected(server: Triton, utterances: Utterances) -> NDArray[np.float64]:
-    """emoserve's own answers, [utterance, view, emotion]."""
+    """Return emoserve's answers, float64 [utterance, view, emotion]."""
     return grpc(server.grpc_url, utterances)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first peer's start exports, and the others find it."""
+    """Return the directory of the exported models; the first peer exports them for all."""
     return tmp_path_factory.mktemp("peers")
 
 
 def grpc(url: str, utterances: Utterances) -> NDArray[np.float64]:
-    """Answers over gRPC; zeros for an absent modality."""
+    """Return the answers over gRPC, with zeros for an absent modality."""
 
     def views(emotion: EmotionResult) -> list[list[float]]:
         found = (emotion.probabilities, emotion.audio_probabilities, emotion.text_probabilities)
@@ -52,7 +52,7 @@ def grpc(url: str, utterances: Utterances) -> NDArray[np.float64]:
 
 
 def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
-    """Answers of POST /analyze."""
+    """Return the answers of POST /analyze."""
 
     def views(audio: bytes, text: str) -> list[list[float]]:
         body = json.dumps({"audio": base64.b64encode(audio).decode(), "text": text}).encode()

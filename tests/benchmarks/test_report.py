@@ -1,4 +1,4 @@
-"""The results of a run, their summary, report and comparison."""
+"""Test the results of a benchmark run: their summary, report and comparison."""
 
 import math
 import platform
@@ -42,7 +42,7 @@ def full() -> Results:
         # the machine was slower in the second round, for all systems
         throughput = [factor * speed for speed in (10.0, 5.0, 10.2, 9.9, 10.1)]
         latency = [3000 / rate for rate in throughput]
-        cpu = [1900 / rate for rate in throughput]  # ms, of two cores that are nearly busy
+        cpu = [1900 / rate for rate in throughput]  # ms, of two cores that are nearly fully used
         return System(title, throughput, latency, [1.5 * ms for ms in latency], [2 * ms for ms in latency], cpu)
 
     def sweep(factor: float) -> list[SweepPoint]:
@@ -156,7 +156,7 @@ def test_summarise_gives_the_cost_of_a_core() -> None:
     assert summary["cost_per_million"] == pytest.approx(0.04 * 1e6 / (5.5 * 3600))
 
 
-def test_summary_rows_say_whether_goals_hold(run: Results) -> None:
+def test_summary_rows_show_whether_goals_are_reached(run: Results) -> None:
     assert Goal("≥", 3.5).holds(3.5) and not Goal("≥", 3.5).holds(3.49)
     assert Goal("≤", 2).holds(2.0) and not Goal("≤", 2).holds(2.01)
     rows = {title: others for title, *others in results.summary_rows(run)}
@@ -239,7 +239,7 @@ def test_save_writes_svg_with_text_and_png(run: Results, tmp_path: Path) -> None
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_compare_tells_noise_from_difference(run: Results) -> None:
+def test_compare_distinguishes_noise_from_differences(run: Results) -> None:
     faster = replace(run.systems["served"], throughput=[15.0, 14.8, 15.1, 15.2, 14.9])
     similar = replace(
         run.systems["roofline"], throughput=[speed * 1.01 for speed in run.systems["roofline"].throughput]

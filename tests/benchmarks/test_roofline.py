@@ -1,4 +1,4 @@
-"""The ways to run the models in one process, and the machine's peak."""
+"""Test the strategies to run the models in one process, and the machine's peak."""
 
 import json
 import os
@@ -25,7 +25,7 @@ COUNT = 11
 
 
 class Recorder:
-    """In place of a model: what it was asked."""
+    """Stub of a model that records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -36,7 +36,7 @@ class Recorder:
 
 @pytest.fixture
 def tokenizer(repository: Path) -> Path:
-    """Of the demo's repository."""
+    """Return the path of the tokenizer in the demo's repository."""
     return repository / "preprocess" / "1" / "tokenizer.json"
 
 
@@ -85,8 +85,8 @@ def test_cost_counts_the_cpu_time_of_all_threads_without_waiting(tokenizer: Path
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names a kernel for x86-64")
-def test_peak_gflops_with_a_slow_blas_kernel_has_a_faster_library() -> None:
-    """Where the environment names a kernel of OpenBLAS for an old CPU, numpy is slow and ONNX Runtime is not."""
+def test_peak_gflops_with_a_slow_blas_kernel_measures_a_faster_library() -> None:
+    """With OpenBLAS's kernel for an old CPU, numpy is slow, but ONNX Runtime is not."""
     code = "import json; from benchmarks.speed import machine, roofline; roofline.PRODUCTS = 1; "
     code += "print(json.dumps([roofline.peak_gflops(), machine.kernels()]))"
     environment = os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}

@@ -1,4 +1,4 @@
-"""What the sampler counts against the requests that were sent."""
+"""Test that the sampler's counts equal the requests that were sent."""
 
 import os
 
@@ -15,13 +15,13 @@ MODELS = {"preprocess", "queue", "vggish", "bert", "fusion"}
 
 
 def test_sampler_counts_the_requests_sent(server: Triton, recordings: dict[str, bytes]) -> None:
-    utterances = [Utterance(text=f"utterance number {number}") for number in range(300)]  # for some seconds
+    utterances = [Utterance(text=f"utterance number {number}") for number in range(300)]  # a load of some seconds
     utterances += [Utterance(audio=data) for data in recordings.values()]
     with EmotionClient(server.grpc_url) as client:
         client.analyze(text="this one comes before")
         before = sum(cpu_seconds(server.pid).values())
         with Sampler(server) as result:
-            client.analyze_many(utterances, concurrency=48)  # more than a batch holds: some wait
+            client.analyze_many(utterances, concurrency=48)  # more than a batch, so that some wait in the queue
         used = sum(cpu_seconds(server.pid).values()) - before
     assert set(result.models) == MODELS | {"emotion"}
     for name, model in result.models.items():
@@ -37,7 +37,7 @@ def test_sampler_counts_the_requests_sent(server: Triton, recordings: dict[str, 
     assert sum(result.cpu_seconds.values()) == pytest.approx(used, rel=0.1)
 
 
-class Nowhere:
+class UnreachableServer:
     metrics_url = f"127.0.0.1:{free_ports('127.0.0.1', {'HTTP': 0})['HTTP']}"
     pid = os.getpid()
 
@@ -45,6 +45,6 @@ class Nowhere:
 def test_sampler_without_a_server_names_it() -> None:
     with (
         pytest.raises(BenchmarkError, match=r"no metrics from the server at .*: is it still running"),
-        Sampler(Nowhere()),
+        Sampler(UnreachableServer()),
     ):
         pass

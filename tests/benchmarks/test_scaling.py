@@ -1,4 +1,4 @@
-"""What an autoscaler sees, through a real Prometheus."""
+"""Test the metrics for an autoscaler with a real Prometheus."""
 
 import math
 import os
@@ -28,8 +28,8 @@ def test_read_probes_and_target_reads_the_manifests() -> None:
 def test_probe_counts_failures_in_a_row(server: Triton) -> None:
     probe = Probe(0.05, 1.0, 3)
     ended = threading.Event()
-    nobody = f"127.0.0.1:{free_ports('127.0.0.1', {'gRPC': 0})['gRPC']}"
-    for url, asked in ((server.grpc_url, 3), (nobody, 5), (server.grpc_url, 3)):
+    unreachable = f"127.0.0.1:{free_ports('127.0.0.1', {'gRPC': 0})['gRPC']}"
+    for url, asked in ((server.grpc_url, 3), (unreachable, 5), (server.grpc_url, 3)):
         ended.clear()
         thread = threading.Thread(target=probe.ask, args=(url, ended))
         before = probe.asked

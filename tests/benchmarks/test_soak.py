@@ -1,4 +1,4 @@
-"""The soak finds leaks and ends with a verdict."""
+"""Test that the soak finds leaks and ends with a verdict."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from benchmarks.load.runner import Load
 from benchmarks.load.sampling import ResourceUsage, resource_usage
 from benchmarks.resilience import soak
 
-# holds some of everything, then twenty times a second some more of what its argument names
+# allocates each resource, then, twenty times a second, more of the one named by its first argument
 LEAKING = """
 import mmap, sys, threading, time
 what = sys.argv[1]
@@ -45,7 +45,7 @@ while True:
 
 @pytest.fixture
 def leaking(request: pytest.FixtureRequest) -> Iterator[int]:
-    """A process that leads a group and leaks."""
+    """Run a process that leads a process group and leaks a resource, and yield its id."""
     name = str(os.getpid())
     command = [sys.executable, "-c", LEAKING, request.param, name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
@@ -56,7 +56,7 @@ def leaking(request: pytest.FixtureRequest) -> Iterator[int]:
     Path(f"/dev/shm/emoserve-test-{name}").unlink()
 
 
-def watch(leader: int, seconds: float) -> list[ResourceUsage]:
+def record_usage(leader: int, seconds: float) -> list[ResourceUsage]:
     end = time.monotonic() + seconds
     held = []
     while time.monotonic() < end:
@@ -66,22 +66,22 @@ def watch(leader: int, seconds: float) -> list[ResourceUsage]:
 
 
 @pytest.mark.parametrize("leaking", ["nothing", "memory", "descriptors", "threads", "shared memory"], indirect=True)
-def test_compare_with_a_leak_finds_it_and_nothing_else(leaking: int, request: pytest.FixtureRequest) -> None:
-    held = watch(leaking, 2.0)
-    while len(held) < 12:  # a busy machine
-        held += watch(leaking, 1.0)
+def test_compare_with_a_leak_finds_only_this_leak(leaking: int, request: pytest.FixtureRequest) -> None:
+    held = record_usage(leaking, 2.0)
+    while len(held) < 12:  # on a busy machine, 2 s give too few measurements
+        held += record_usage(leaking, 1.0)
     figures = soak.compare(held, None, held[0].time, held[-1].time)
     wanted = request.node.callspec.params["leaking"]
     found = {figure.name.partition(",")[0].removesuffix(" (USS)") for figure in figures if figure.violated}
     assert found - {"memory"} == {wanted} - {"memory", "nothing"}, [str(figure) for figure in figures]
-    # each thread has a stack
+    # threads need memory for their stacks
     assert ("memory" in found) == (wanted == "memory") or wanted == "threads"
     said = soak.violations(figures, None)
     assert len(said) == len(found)
 
 
 def answers(latency: np.ndarray[tuple[int], np.dtype[np.float64]], failure: str = "") -> Load:
-    """A load whose second but one request may have failed."""
+    """Return a load whose last but one request has this failure, if any."""
     failures = [""] * len(latency)
     failures[-2] = failure
     return Load(np.arange(len(latency), dtype=float), latency, ["both"] * len(latency), failures, 1.0)
@@ -100,7 +100,7 @@ def test_violations_name_failed_requests_and_slower_answers() -> None:
     rising = latency * np.linspace(1, 3, 300)
     (said,) = violations(answers(rising))
     assert said.startswith("latency, median, ms: ")
-    # latency while settling does not count, and one outlier does not move a median
+    # latency in the settling time does not count, and one outlier does not move a median
     early = latency.copy()
     early[:60] *= 10
     early[-10] = 1e5
@@ -111,7 +111,7 @@ def test_violations_name_failed_requests_and_slower_answers() -> None:
 
 @pytest.fixture
 def short(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A command for a few seconds, and a smaller beginning."""
+    """Return the command of a soak with a short preparation, which may run for a few seconds."""
     monkeypatch.setattr(soak, "MIN_MINUTES", 0.0)
     monkeypatch.setattr(soak, "INTERVAL_S", 0.2)
     monkeypatch.setattr(runner, "CAPACITY_REQUESTS", 16)
@@ -130,7 +130,7 @@ def test_soak_run_ends_with_a_verdict(
     shown = capsys.readouterr().out
     last = shown.splitlines()[-1]
     assert "failed" not in shown
-    # so short a run may find that memory grew
+    # such a short run may report growing memory
     assert (status, last.partition(":")[0]) in {(0, "PASS"), (1, "FAIL")}, shown
     figures = dict(re.findall(r"(?m)^(.+?)  +(\d+\.\d) ", shown))
     assert list(figures) == [
@@ -151,19 +151,19 @@ def test_soak_run_ends_with_a_verdict(
 def test_soak_run_when_interrupted_judges_what_was_measured_and_leaves_no_process(
     short: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looks = 0
+    calls = 0
 
-    def look(leader: int) -> ResourceUsage:
-        nonlocal looks
-        looks += 1
-        if looks == 20:
+    def interrupt_at_call_20(leader: int) -> ResourceUsage:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
             os.kill(os.getpid(), signal.SIGINT)
         return resource_usage(leader)
 
-    monkeypatch.setattr(soak, "resource_usage", look)
+    monkeypatch.setattr(soak, "resource_usage", interrupt_at_call_20)
     monkeypatch.setattr(sys, "argv", [*short, "--minutes", "2"])
     before = set(psutil.Process().children(recursive=True))
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background may ignore it
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore SIGINT
     try:
         assert main() == 130
     finally:

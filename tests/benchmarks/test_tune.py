@@ -1,4 +1,4 @@
-"""Tuning: edited configurations, the search space, the choice among noisy measurements, and a search with Triton."""
+"""Test tuning: edited configurations, search space, choice among noisy measurements, and a search with Triton."""
 
 import argparse
 import json
@@ -37,7 +37,7 @@ def other_settings(model: str) -> list[StageSettings]:
 
 
 def without_tuned(config: Any) -> Any:
-    """Return a configuration without what tuning may change."""
+    """Return a configuration without the fields that tuning may change."""
     config.max_batch_size = 0
     config.instance_group[0].count = 0
     config.instance_group[0].ClearField("rate_limiter")
@@ -49,7 +49,7 @@ def without_tuned(config: Any) -> Any:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Base:
-    """The template's configurations beside small files in place of weights."""
+    """Return the template's configurations, with small files in place of weights."""
     repository = tmp_path / "model_repository"
     shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("*.onnx", "export.json", "tuned.pbtxt"))
     for model in ONNX_MODELS:
@@ -144,7 +144,7 @@ def test_write_of_another_precision_writes_its_configurations(base: Base) -> Non
     assert written.read_text().endswith(int8)
 
 
-# --- the space
+# --- the search space
 
 
 @pytest.mark.parametrize(("cores", "users"), [(1, 1), (2, 32), (6, 64), (64, 256)])
@@ -172,10 +172,10 @@ def test_space_has_sensible_choices_and_the_current_one_first(base: Base, cores:
             assert configurations.settings(configurations.edit(text(model), stage, ENSEMBLE_BATCH)) == stage
 
 
-# --- the choice
+# --- the choice among measurements
 
 
-def test_measure_again_takes_turns_and_forgets_the_first_measurement(base: Base) -> None:
+def test_measure_again_alternates_candidates_and_drops_the_first_measurement(base: Base) -> None:
     space = Space(base, cores=2, users=128)
     lucky, good = (space.current | {"queue max_waiting": label} for label in space.choices["queue max_waiting"][1:3])
     order = []
@@ -209,7 +209,7 @@ def test_choose_among_equally_fast_takes_the_fewest_instances(base: Base) -> Non
     assert tune.choose(ranked[2:], space.stages).parameters == slow
 
 
-def test_candidate_that_failed_once_never_holds(base: Base) -> None:
+def test_candidate_that_failed_once_is_never_ranked(base: Base) -> None:
     runs = [Measurement(10, 1, 1)] * 3
     assert Candidate({}, [*runs, FAILED]).result == FAILED
     assert not tune.ranking([Candidate({}, [*runs, FAILED])], p99_ms=1e9)
@@ -217,7 +217,7 @@ def test_candidate_that_failed_once_never_holds(base: Base) -> None:
     assert math.isinf(FAILED.p99)
 
 
-def test_run_without_settings_that_hold_says_so_and_writes_nothing(
+def test_run_without_settings_within_the_objective_writes_nothing(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tune, "STATE", tmp_path / "state")
@@ -227,10 +227,10 @@ def test_run_without_settings_that_hold_says_so_and_writes_nothing(
     assert not list(base.repository.glob("*/configs/tuned.pbtxt"))
 
 
-# --- going on
+# --- resuming a search
 
 
-def test_open_study_of_another_question_is_another_study(base: Base, tmp_path: Path) -> None:
+def test_open_study_with_other_settings_opens_another_study(base: Base, tmp_path: Path) -> None:
     here, path = machine.describe(), tmp_path / "search.db"
     given = arguments(base.repository)
     study = tune.open_study(path, base, here, given)
@@ -250,8 +250,8 @@ def test_run_does_not_overwrite_hand_written_configurations(base: Base) -> None:
 def test_run_after_an_interruption_continues(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two trials with a real Triton under load, Ctrl-C between them."""
-    tuned = tmp_path / "model_repository"  # configurations of its own: tests leave the shared repository as it is
+    """Run two trials with a real Triton under load, and interrupt the search between them."""
+    tuned = tmp_path / "model_repository"  # a copy, because tests must not change the shared repository
     copy_repository(repository, tuned)
     monkeypatch.setattr(tune, "STATE", tmp_path / "state")
     for name, value in {"MIN_REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 1}.items():

@@ -1,4 +1,4 @@
-"""The workload: lengths, content and seeds of the utterances."""
+"""Test the lengths, contents and seeds of the workload's utterances."""
 
 import io
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_uniform_utterances_have_one_length(tokenizer: Path, seconds: float, tok
 
 
 @pytest.mark.parametrize(("seconds", "tokens"), [(0.0, 0), (-1.0, 5), (3.0, 2)])
-def test_uniform_with_impossible_lengths_raises(tokenizer: Path, seconds: float, tokens: int) -> None:
+def test_uniform_with_invalid_lengths_raises(tokenizer: Path, seconds: float, tokens: int) -> None:
     with pytest.raises(BenchmarkError, match="give at least"):
         uniform(1, tokenizer, seconds, tokens)
 
