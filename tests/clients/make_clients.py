@@ -1,6 +1,6 @@
 """Create and close 10,000 clients of the server at argv[1], of the kind argv[2]: `sync` or `asyncio`.
 
-Prints, as JSON, the resources of this process after the first thousand clients and at the end.
+It prints the resources of this process after the first thousand clients and at the end, as JSON.
 """
 
 import asyncio

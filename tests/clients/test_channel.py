@@ -70,12 +70,12 @@ def test_call_during_a_restart_is_answered(link: Callable[..., Any]) -> None:
 
 
 def test_call_on_a_broken_connection_is_retried_on_another_server(link: Callable[..., Any]) -> None:
-    doomed, healthy = link(), link()
-    with EmotionClient([doomed.url, healthy.url]) as client:
+    broken, healthy = link(), link()
+    with EmotionClient([broken.url, healthy.url]) as client:
         client.analyze(text="hello")
         time.sleep(0.5)
-        doomed.stall()
-        threading.Timer(1.0, doomed.stop).start()
+        broken.stall()
+        threading.Timer(1.0, broken.stop).start()
         for _ in range(4):  # round-robin: at least one call hangs in the stalled link
             assert isinstance(client.analyze(NOISE, rate=16_000), EmotionResult)
 

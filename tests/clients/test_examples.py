@@ -1,4 +1,4 @@
-"""Run the examples unchanged."""
+"""Test the example programs by running them unchanged."""
 
 import base64
 import json
@@ -64,10 +64,10 @@ def test_perf_analyzer_input_has_length_prefixes(clips: dict[Path, str]) -> None
 def test_snippets_of_the_architecture_page_print_the_documented_output(server: Any) -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     snippets = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    said = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    documented = re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     program = "".join(snippets).replace("localhost:8001", server.grpc_url)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "".join(said)
+    assert done.stdout == "".join(documented)
 
 
 def test_async_example_answers_every_file(server: Any, clips: dict[Path, str]) -> None:

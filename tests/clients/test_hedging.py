@@ -62,7 +62,7 @@ def test_hedge_cancels_the_slower_call(serve: Callable[..., str], server: Any) -
     hanging = HangingHandler()
     with EmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while True:
-            with contextlib.suppress(DeadlineExceeded):  # both went there before the other was connected
+            with contextlib.suppress(DeadlineExceeded):  # both attempts may use the hanging server at first
                 client.analyze(text="hello", deadline=10)
                 if hanging.calls:
                     break
@@ -73,7 +73,7 @@ async def test_async_hedge_cancels_the_slower_call(serve: Callable[..., str], se
     hanging = HangingHandler()
     async with AsyncEmotionClient([serve(hanging), server.grpc_url], deadline=60, hedge_after=2) as client:
         while True:
-            with contextlib.suppress(DeadlineExceeded):  # both went there before the other was connected
+            with contextlib.suppress(DeadlineExceeded):  # both attempts may use the hanging server at first
                 await client.analyze(text="hello", deadline=10)
                 if hanging.calls:
                     break

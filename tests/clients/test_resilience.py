@@ -99,10 +99,10 @@ def test_calls_are_answered_when_the_only_server_restarts(repository: Path, clip
     with ExitStack() as servers:
         launcher, ready = servers.enter_context(launched(repository, "serving", *ports))
         with callers([endpoint_of(ready)], clip) as (_, failures):
-            family = [launcher, *launcher.children(recursive=True)]
-            shared = {region.path for region in family[1].memory_maps() if region.path.startswith("/dev/shm/triton")}
+            processes = [launcher, *launcher.children(recursive=True)]
+            shared = {region.path for region in processes[1].memory_maps() if region.path.startswith("/dev/shm/triton")}
             killed = time.monotonic()
-            for process in family:
+            for process in processes:
                 process.kill()
             launcher.wait()
             for region in shared:  # the killed processes cannot remove them
