@@ -1,4 +1,4 @@
-"""Model configurations: Triton's format, agreement with the ONNX files, and the tensors of the ensemble."""
+"""Test the model configurations: Triton's format, agreement with the ONNX files, and the ensemble's tensors."""
 
 from functools import cache
 from pathlib import Path
@@ -133,7 +133,7 @@ def test_config_has_no_queue_delay(path: Path) -> None:
 
 
 @every_queue_config
-def test_queue_config_lets_the_next_batches_wait_for_the_first_model(path: Path) -> None:
+def test_queue_config_lets_one_batch_wait_for_each_instance_of_the_first_model(path: Path) -> None:
     parameters = {key: value.string_value for key, value in parse(path).parameters.items()}
     assert parameters["models"].split(",") == list(ONNX_MODELS)
     vggish = parse(TEMPLATE / "vggish" / path.relative_to(TEMPLATE / "queue"))
@@ -142,12 +142,12 @@ def test_queue_config_lets_the_next_batches_wait_for_the_first_model(path: Path)
 
 
 @every_encoder_config
-def test_encoder_config_on_a_cpu_takes_turns_if_one_instance_uses_all_cores(path: Path) -> None:
+def test_encoder_config_on_a_cpu_has_a_rate_limiter_if_one_instance_uses_all_cores(path: Path) -> None:
     [group] = parse(path).instance_group
-    turns = [(each.name, getattr(each, "global"), each.count) for each in group.rate_limiter.resources]
-    assert group.rate_limiter.priority == (1_000_000 if turns else 0)  # the lowest priority
+    resources = [(each.name, getattr(each, "global"), each.count) for each in group.rate_limiter.resources]
+    assert group.rate_limiter.priority == (1_000_000 if resources else 0)  # the lowest priority
     on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
-    assert turns == ([("cores", True, 1)] if on_cpu and group.count == 1 else [])
+    assert resources == ([("cores", True, 1)] if on_cpu and group.count == 1 else [])
 
 
 @every_encoder_config

@@ -1,4 +1,4 @@
-"""The outputs of the Python stages in a real Triton."""
+"""Test the outputs of the Python stages in a real Triton."""
 
 from typing import Any
 
