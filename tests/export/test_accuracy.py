@@ -1,4 +1,4 @@
-"""The accuracy gate of fp16 and int8 exports: its calculations, and labelled utterances."""
+"""Test the accuracy gate of fp16 and int8 exports: its calculations, and labelled utterances."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Exports: the files in the repository, atomic replacement, and the parity gate."""
+"""Test exports: the files in the repository, atomic replacement, and the parity gate."""
 
 import copy
 import hashlib
@@ -244,7 +244,7 @@ def test_export_in_int8_quantises_the_encoders_and_keeps_their_interface(
 def test_vggish_loops_over_patches_with_unchanged_answers(
     narrow_repository: Callable[[str], Path], precision: str
 ) -> None:
-    """Any number of patches, in particular around that of a turn, gives the answers of single patches."""
+    """Any number of patches gives the answers of single patches, also around the number of one loop turn."""
     repository = narrow_repository(precision)
     every_graph = list(graphs(onnx_file(model_file(repository, "vggish", precision)).graph))
     [loop] = [node for graph in every_graph for node in graph.node if node.op_type == "Loop"]

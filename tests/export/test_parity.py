@@ -1,4 +1,4 @@
-"""The parts of the parity gate: its utterances, its calculations, and the ONNX and PyTorch models."""
+"""Test the parity gate: its utterances, its calculations, and the ONNX and PyTorch models."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The exported files on each ONNX Runtime version of Triton; each version is installed once, below build/."""
+"""Test the exported files on each ONNX Runtime version of Triton; each version is installed once, below build/."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""VGGish's convolutions by Winograd's minimal filtering, beside the direct ones."""
+"""Test that Winograd's minimal filtering gives the results of VGGish's direct convolutions."""
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,7 @@ def test_matrices_give_the_outputs_of_a_filter() -> None:
 @pytest.mark.parametrize("pooled", [False, True])
 @torch.no_grad()
 def test_convolution_equals_the_direct_one(pooled: bool) -> None:
-    """The pixels of the input are in an arbitrary order."""
+    """The convolution accepts the pixels of its input in any order."""
     torch.manual_seed(0)
     direct = nn.Conv2d(8, 6, 3, padding=1)
     images = torch.randn(3, 8, 12, 16)
