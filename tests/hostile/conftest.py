@@ -1,4 +1,4 @@
-"""Fixtures of the hostile tests: their own server, and a gateway in front of it."""
+"""Fixtures for the hostile tests: a separate server, and a gateway in front of it."""
 
 import subprocess
 import sys

@@ -45,7 +45,7 @@ FORMATS = {  # file name ending: format and subtype of libsndfile
 UNCOMPRESSED = ("wav", "float.wav", "wavex", "rf64", "w64", "aiff", "au")  # the last 50 ms may be missing
 ACCEPTED = (*FORMATS, *CONTAINERS)
 # formats of libsndfile in which truncation can't be detected
-UNWANTED = {
+UNSUPPORTED = {
     "avr": ("AVR", "PCM_16"),
     "caf": ("CAF", "PCM_16"),
     "alac.caf": ("CAF", "ALAC_16"),
@@ -96,7 +96,9 @@ def voice(seconds: float = 1.0, rate: int = SAMPLE_RATE) -> NDArray[np.float32]:
 def file(ending: str) -> bytes:
     """Return a valid file of one second."""
     return (
-        encode_with_ffmpeg(voice(), ending) if ending in CONTAINERS else encode(voice(), *(FORMATS | UNWANTED)[ending])
+        encode_with_ffmpeg(voice(), ending)
+        if ending in CONTAINERS
+        else encode(voice(), *(FORMATS | UNSUPPORTED)[ending])
     )
 
 
@@ -112,20 +114,20 @@ def silence(seconds: int, kind: str, subtype: str, rate: int, channels: int) -> 
 
 def patched(data: bytes, at: int, layout: str, *values: int) -> bytes:
     """Return the file with overwritten header fields."""
-    lie = bytearray(data)
-    struct.pack_into(layout, lie, at, *values)
-    return bytes(lie)
+    changed = bytearray(data)
+    struct.pack_into(layout, changed, at, *values)
+    return bytes(changed)
 
 
 def utterances() -> Iterator[Case]:
     """Yield the cases of all groups."""
     for group in (
-        good,
+        valid,
         truncated,
-        unwanted_formats,
+        unsupported_formats,
         damaged,
-        wav_lies,
-        other_lies,
+        invalid_wav_headers,
+        invalid_other_headers,
         bombs,
         numbers,
         rates,
@@ -137,10 +139,10 @@ def utterances() -> Iterator[Case]:
         yield from group()
 
 
-def good() -> Iterator[Case]:
+def valid() -> Iterator[Case]:
     """Yield a valid file of every accepted format, as a control."""
     for ending in ACCEPTED:
-        yield Case("good", ending, file(ending), b"he was not an ill-disposed young man", "answered")
+        yield Case("valid", ending, file(ending), b"he was not an ill-disposed young man", "answered")
 
 
 def truncated() -> Iterator[Case]:
@@ -164,12 +166,12 @@ def truncated() -> Iterator[Case]:
             yield Case("truncated", f"{ending} at {cut} of {len(data)}", data[:cut], b"hello", "rejected", "send")
 
 
-def unwanted_formats() -> Iterator[Case]:
+def unsupported_formats() -> Iterator[Case]:
     """Yield complete and truncated files of unsupported formats."""
-    for ending in UNWANTED:
+    for ending in UNSUPPORTED:
         data = file(ending)
         for name, part in ((ending, data), (f"half of {ending}", data[: len(data) // 2])):
-            yield Case("unwanted formats", name, part, b"hello", "rejected", "send")
+            yield Case("unsupported formats", name, part, b"hello", "rejected", "send")
 
 
 def damaged() -> Iterator[Case]:
@@ -192,7 +194,7 @@ def damaged() -> Iterator[Case]:
             yield Case("damaged", f"{ending}, variant {number}", bytes(data), b"", "either")
 
 
-def wav_lies() -> Iterator[Case]:
+def invalid_wav_headers() -> Iterator[Case]:
     """Yield WAV files with invalid values in every field of the header."""
     data = file("wav")  # RIFF size at 4; fmt: tag 20, channels 22, rate 24, bytes/s 28, block 32, bits 34; data size 40
     largest = 0xFFFFFFFF
@@ -206,13 +208,13 @@ def wav_lies() -> Iterator[Case]:
         ("bits", 34, "<H", (0, 1, 7, 33, 64, 0xFFFF)),
     ):
         for value in values:
-            yield Case("WAV header lies", f"{name} {value}", patched(data, at, layout, value), b"", "either")
+            yield Case("invalid WAV headers", f"{name} {value}", patched(data, at, layout, value), b"", "either")
     for value in (len(data) + 2000, 10_000_000, 0x40000000):  # more than the file has
-        lie = patched(data, 40, "<I", value)
-        yield Case("WAV header lies", f"data size {value}", lie, b"hello", "rejected", "truncated WAV")
-    for value in (0, len(data), 2_000_000_000, 0x7FFFF000, 0x7FFFFFFF, largest):  # recorders leave them
-        yield Case("WAV header lies", f"data size {value}", patched(data, 40, "<I", value), b"hello", "answered")
-    for name, lie in (
+        changed = patched(data, 40, "<I", value)
+        yield Case("invalid WAV headers", f"data size {value}", changed, b"hello", "rejected", "truncated WAV")
+    for value in (0, len(data), 2_000_000_000, 0x7FFFF000, 0x7FFFFFFF, largest):  # placeholders that recorders leave
+        yield Case("invalid WAV headers", f"data size {value}", patched(data, 40, "<I", value), b"hello", "answered")
+    for name, changed in (
         ("no fmt chunk", data[:12] + data[36:]),
         ("no data chunk", data[:36]),
         ("data before fmt", data[:12] + data[36:] + data[12:36]),
@@ -223,18 +225,20 @@ def wav_lies() -> Iterator[Case]:
         ("a chunk of negative size", data[:36] + b"bext\x00\x00\x00\x80" + data[36:]),
         ("RIFF in RIFF in RIFF", data[:12] * 1000 + data[12:]),
     ):
-        yield Case("WAV header lies", name, lie, b"", "either")
+        yield Case("invalid WAV headers", name, changed, b"", "either")
 
 
-def other_lies() -> Iterator[Case]:
+def invalid_other_headers() -> Iterator[Case]:
     """Yield invalid lengths, rates and counts in the other containers."""
     aiff, au, flac = file("aiff"), file("au"), file("flac")
     common = aiff.index(b"COMM")
     for value in (0, 1, 17_000, 0x7FFFFFFF, 0xFFFFFFFF):
-        yield Case("other header lies", f"AIFF frames {value}", patched(aiff, common + 10, ">I", value), b"", "either")
-        yield Case("other header lies", f"AU data offset {value}", patched(au, 4, ">I", value), b"", "either")
-        yield Case("other header lies", f"AU channels {value}", patched(au, 20, ">I", value), b"", "either")
-        yield Case("other header lies", f"AU encoding {value}", patched(au, 12, ">I", value), b"", "either")
+        yield Case(
+            "other invalid headers", f"AIFF frames {value}", patched(aiff, common + 10, ">I", value), b"", "either"
+        )
+        yield Case("other invalid headers", f"AU data offset {value}", patched(au, 4, ">I", value), b"", "either")
+        yield Case("other invalid headers", f"AU channels {value}", patched(au, 20, ">I", value), b"", "either")
+        yield Case("other invalid headers", f"AU encoding {value}", patched(au, 12, ">I", value), b"", "either")
     for name, exponent, mantissa in (
         ("NaN", 0x7FFF, 2**64 - 1),
         ("infinite", 0x7FFF, 0),
@@ -242,8 +246,8 @@ def other_lies() -> Iterator[Case]:
         ("2 to the 16383", 0x7FFE, 1 << 63),
         ("denormal", 0, 1),
     ):
-        lie = patched(aiff, common + 16, ">HQ", exponent, mantissa)
-        yield Case("other header lies", f"AIFF rate {name}", lie, b"", "rejected", "AUDIO")
+        changed = patched(aiff, common + 16, ">HQ", exponent, mantissa)
+        yield Case("other invalid headers", f"AIFF rate {name}", changed, b"", "rejected", "AUDIO")
     # STREAMINFO: 20 bits of rate, 3 of channels, 5 of bits, 36 of samples, at 18
     for name, bits in (
         ("2^36 - 1 samples", 16_000 << 44 | 15 << 36 | (1 << 36) - 1),
@@ -254,14 +258,14 @@ def other_lies() -> Iterator[Case]:
         ("32 bits", 16_000 << 44 | 31 << 36 | 16_000),
         ("1 bit", 16_000 << 44 | 16_000),
     ):
-        yield Case("other header lies", f"FLAC of {name}", patched(flac, 18, ">Q", bits), b"", "either")
+        yield Case("other invalid headers", f"FLAC of {name}", patched(flac, 18, ">Q", bits), b"", "either")
     for smallest, largest in ((0, 0), (1, 1), (0xFFFF, 0xFFFF), (0xFFFF, 16)):
-        lie = patched(flac, 8, ">HH", smallest, largest)
-        yield Case("other header lies", f"FLAC blocks of {smallest} to {largest}", lie, b"", "either")
+        changed = patched(flac, 8, ">HH", smallest, largest)
+        yield Case("other invalid headers", f"FLAC blocks of {smallest} to {largest}", changed, b"", "either")
     for ending in ("vorbis.ogg", "opus.ogg"):
         ogg = file(ending)
         last, second = ogg.rindex(b"OggS"), ogg.index(b"OggS", 4)
-        for name, lie in (
+        for name, changed in (
             ("last granule is negative", patched(ogg, last + 6, "<q", -1)),
             ("last granule is huge", patched(ogg, last + 6, "<Q", 2**62)),
             ("last granule is 1", patched(ogg, last + 6, "<Q", 1)),
@@ -272,23 +276,25 @@ def other_lies() -> Iterator[Case]:
             ("its first page only", ogg[:second]),
             ("its first page a thousand times", ogg[:second] * 1000 + ogg[second:]),
         ):
-            yield Case("other header lies", f"{ending}: {name}", lie, b"", "either")
+            yield Case("other invalid headers", f"{ending}: {name}", changed, b"", "either")
     mp3 = file("mp3")
-    for name, lie in (
-        ("Xing counts 2^32 - 1", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0xFFFFFFFF)),
-        ("Xing counts 0", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0)),
+    for name, changed in (
+        ("Xing count 2^32 - 1", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0xFFFFFFFF)),
+        ("Xing count 0", patched(mp3, max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8, ">I", 0)),
         ("ID3 of 256 MB", b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + mp3),
         ("ID3 of 64 KB of zeros", b"ID3\x04\0\0\0\x04\0\0" + bytes(1 << 16) + mp3),
         ("a megabyte of sync bytes", b"\xff" * (1 << 20)),
         ("200,000 headers without frames", mp3[:4] * 200_000),
         ("junk between frames", mp3[:1000] + b"\xff\xfb" * 500 + mp3[1000:]),
     ):
-        yield Case("other header lies", f"MP3: {name}", lie, b"", "either")
+        yield Case("other invalid headers", f"MP3: {name}", changed, b"", "either")
     w64, rf64 = file("w64"), file("rf64")
     for value in (0, 23, 2**31, 2**63 - 1, 2**64 - 1):
-        yield Case("other header lies", f"W64 size {value}", patched(w64, 16, "<Q", value), b"", "either")
-        yield Case("other header lies", f"W64 fmt size {value}", patched(w64, 56, "<Q", value), b"", "either")
-        yield Case("other header lies", f"RF64 sizes {value}", patched(rf64, 20, "<QQ", value, value), b"", "either")
+        yield Case("other invalid headers", f"W64 size {value}", patched(w64, 16, "<Q", value), b"", "either")
+        yield Case("other invalid headers", f"W64 fmt size {value}", patched(w64, 56, "<Q", value), b"", "either")
+        yield Case(
+            "other invalid headers", f"RF64 sizes {value}", patched(rf64, 20, "<QQ", value, value), b"", "either"
+        )
 
 
 def bombs() -> Iterator[Case]:
@@ -311,17 +317,17 @@ def bombs() -> Iterator[Case]:
         name = f"{count} codebooks of 2^{bits} entries"
         yield Case("bombs", name, vorbis.codebooks(count, bits), b"", "rejected", "codebooks")
         tagged = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + vorbis.codebooks(count, bits)
-        yield Case("bombs", f"{name} behind an ID3 tag", tagged, b"", "rejected", "codebooks")
+        yield Case("bombs", f"{name} after an ID3 tag", tagged, b"", "rejected", "codebooks")
         chained = file("vorbis.ogg") + vorbis.codebooks(count, bits)
-        yield Case("bombs", f"{name} behind another stream", chained, b"", "either")
+        yield Case("bombs", f"{name} after another stream", chained, b"", "either")
     mp3 = silence(90, "MP3", "MPEG_LAYER_III", 16_000, 1)
     without_count = mp3[mp3.index(mp3[:2], 4) :]
-    yield Case("bombs", "90 s of MP3 that does not say its length", without_count, b"", "rejected", too_long)
+    yield Case("bombs", "90 s of MP3 without a declared length", without_count, b"", "rejected", too_long)
     flac = silence(90, "FLAC", "PCM_16", 16_000, 1)
     unknown = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36)
-    yield Case("bombs", "90 s of FLAC that does not say its length", unknown, b"", "rejected", too_long)
+    yield Case("bombs", "90 s of FLAC without a declared length", unknown, b"", "rejected", too_long)
     short = patched(flac, 18, ">Q", 16_000 << 44 | 15 << 36 | 16_000)
-    yield Case("bombs", "90 s of FLAC that says 1 s", short, b"", "either")
+    yield Case("bombs", "90 s of FLAC with a declared length of 1 s", short, b"", "either")
     largest = silence(60, "FLAC", "PCM_16", 384_000, 1)
     yield Case("bombs", LONGEST, largest, b"hello", "answered")
     yield Case("bombs", "16 MB of zeros", bytes(16 << 20), b"", "rejected", "not an audio file")
@@ -402,52 +408,56 @@ def not_audio() -> Iterator[Case]:
         "JSON": b'{"audio": "UklGRg=="}',
         "base64 of a WAV": b"UklGRiQAAABXQVZFZm10IBAAAAABAAEA",
         "a path": b"/etc/passwd",
-        "an address": b"http://169.254.169.254/latest/meta-data/",
+        "a URL": b"http://169.254.169.254/latest/meta-data/",
         "a pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x07builtins\x94.",
         "RIFF alone": b"RIFF",
         "an AVI": b"RIFF\xff\0\0\0AVI LIST" + bytes(200),
         "MIDI": b"MThd\0\0\0\x06\0\x01\0\x01\0\x60MTrk\0\0\0\0",
         "a playlist": b"#EXTM3U\nhttp://localhost:8000/v2\n",
-        "bare 16-bit samples": (voice() * 32767).astype(np.int16).tobytes(),
+        "16-bit samples without a header": (voice() * 32767).astype(np.int16).tobytes(),
         **{f"{size} bytes of noise": chance.randbytes(size) for size in (10, 100, 1000, 10_000, 100_000)},
     }.items():
         yield Case("not audio", name, data, b"hello", "rejected", "send")
     zero = encode(voice()[:0])
     yield Case("not audio", "a WAV of zero samples", zero, b"hello", "rejected", "zero samples")
-    yield Case("not audio", "nothing, and no text", b"", b"", "rejected", "both empty")
+    yield Case("not audio", "no audio and no text", b"", b"", "rejected", "both empty")
 
 
 def unicode_text() -> Iterator[Case]:
     """Yield valid UTF-8 that is difficult for tokenizers."""
     nothing, many = "no letter or digit", "tokens; at most 512"
     texts: dict[str, tuple[str, Outcome, str]] = {
-        "a combining storm": ("Z" + "\u0300\u0489\u20dd" * 300 + "algo", "answered", ""),
-        "a storm on every letter": ("".join(c + "\u0336\u0321\u0334" * 20 for c in "he was not well"), "answered", ""),
+        "900 combining marks on one letter": ("Z" + "\u0300\u0489\u20dd" * 300 + "algo", "answered", ""),
+        "60 combining marks on every letter": (
+            "".join(c + "\u0336\u0321\u0334" * 20 for c in "he was not well"),
+            "answered",
+            "",
+        ),
         "combining marks alone": ("\u0301" * 2000, "rejected", nothing),
-        "a family of a thousand, joined": ("\U0001f468\u200d" * 1000, "answered", ""),
-        "emoji flood": ("\U0001f600" * 4000, "answered", ""),
+        "1,000 emoji with joiners": ("\U0001f468\u200d" * 1000, "answered", ""),
+        "4,000 times the same emoji": ("\U0001f600" * 4000, "answered", ""),
         "different emoji": ("".join(map(chr, range(0x1F400, 0x1F640))), "rejected", many),
         "emoji between letters": ("a\U0001f600" * 1000, "rejected", many),
         "flags": ("\U0001f1e9\U0001f1ea" * 500, "answered", ""),
-        "tones of skin alone": ("\U0001f3fd" * 1000, "rejected", nothing),
+        "skin tones alone": ("\U0001f3fd" * 1000, "rejected", nothing),
         "emoticons": (":( <3 :D " * 20, "answered", ""),
-        "stars": ("*" * MAX_BYTES, "rejected", nothing),
-        "masks": ("f*ck " * 200, "answered", ""),
+        "asterisks": ("*" * MAX_BYTES, "rejected", nothing),
+        "masked words": ("f*ck " * 200, "answered", ""),
         "opening brackets": ("([{<" * 4000, "rejected", nothing),
-        "tags that never close": ("<a " * 5000, "rejected", many),
+        "tags without an end": ("<a " * 5000, "rejected", many),
         "annotations alone": ("[LAUGHTER] (sighs) <noise>" * 100, "rejected", nothing),
         "entities": ("&amp;" * 3000, "rejected", nothing),
         "an entity of 4,000 digits": ("hello &#" + "9" * 4000 + ";", "answered", ""),
         "keycaps": ("1\ufe0f\u20e3" * 100, "answered", ""),
         "bidi overrides": ("\u202eevil\u202c \u2066isolated\u2069 \u200fright\u200e", "answered", ""),
         "bidi controls alone": ("\u202a\u202b\u202d\u202e\u2066\u2067\u2068" * 100, "rejected", nothing),
-        "bidi never closed": ("\u202e" * 1000 + "hello", "answered", ""),
-        "zero-width letters between": ("h\u200be\u200cl\u200dl\u2060o\ufeff", "answered", ""),
+        "bidi overrides without an end": ("\u202e" * 1000 + "hello", "answered", ""),
+        "zero-width characters between letters": ("h\u200be\u200cl\u200dl\u2060o\ufeff", "answered", ""),
         "a byte-order mark": ("\ufeffhello", "answered", ""),
         "variation selectors": ("hello" + "\ufe0f\U000e0100" * 400, "answered", ""),
         "tags": ("hello" + "".join(chr(0xE0000 + 0x20 + i % 90) for i in range(600)), "answered", ""),
-        "ligature that grows eighteen-fold": ("\ufdfa" * 20, "answered", ""),
-        "five thousand of it": ("\ufdfa" * 5000, "rejected", "either"),
+        "ligatures that NFKC expands to 18 characters": ("\ufdfa" * 20, "answered", ""),
+        "5,000 ligatures that NFKC expands": ("\ufdfa" * 5000, "rejected", "either"),
         "Hangul jamo": ("\u1112\u1161\u11ab" * 100, "either", ""),
         "Hangul fillers": ("\u3164\uffa0\u115f" * 100, "either", ""),
         "mathematical letters": ("\U0001d4d7\U0001d4ee\U0001d4ee\U0001d4ee\U0001d4ee hi", "answered", ""),
@@ -468,10 +478,10 @@ def unicode_text() -> Iterator[Case]:
         "HTML": ("<script>alert('x')</script>", "answered", ""),
         "special tokens of BERT": ("[CLS] [SEP] [MASK] [PAD] [UNK]" * 20, "rejected", nothing),
         "a word of 5,000 letters": ("a" * 5000, "answered", ""),
-        "a word of as many bytes as are accepted": ("a" * MAX_BYTES, "answered", ""),
+        "a word of the maximum length": ("a" * MAX_BYTES, "answered", ""),
         "dots": ("." * 5000, "rejected", nothing),
         "apostrophes in words": ("'" * 400 + "a", "answered", ""),
-        "five hundred words more than fit": ("word " * 1010, "rejected", many),
+        "500 words too many": ("word " * 1010, "rejected", many),
         "Chinese": ("\u4f60\u597d" * 100, "answered", ""),
         "too much Chinese": ("\u4f60\u597d" * 300, "rejected", many),
         "Arabic": ("\u0645\u0631\u062d\u0628\u0627 " * 20, "answered", ""),
@@ -490,7 +500,7 @@ def unicode_text() -> Iterator[Case]:
         yield Case("Unicode", name, b"", text.encode(), outcome, says if rejected and says != "either" else "")
     for block in range(0x80, 0x3000, 0x100):  # blocks of 256 code points of the scripts in use
         characters = "".join(chr(block + i) for i in range(256) if unicodedata.category(chr(block + i)) != "Cs")
-        yield Case("Unicode", f"U+{block:04X} and what follows", b"", characters.encode(), "either")
+        yield Case("Unicode", f"U+{block:04X} to U+{block + 255:04X}", b"", characters.encode(), "either")
     chance = random.Random(SEED)
     for number in range(20):
         points = [chance.choice((chance.randrange(1, 0xD800), chance.randrange(0xE000, 0x110000))) for _ in range(300)]
@@ -501,16 +511,16 @@ def raw_text() -> Iterator[Case]:
     """Yield bytes that are not valid text, and too long texts."""
     for name, data in {
         "Latin-1": b"caf\xe9",
-        "a lone continuation": b"hello \x80",
+        "a lone continuation byte": b"hello \x80",
         "a lone high surrogate": b"\xed\xa0\x80",
         "a lone low surrogate": b"hello\xed\xbf\xbf",
         "a pair of surrogates (CESU-8)": b"\xed\xa0\xbd\xed\xb8\x80",
         "an overlong slash": b"\xc0\xaf",
         "an overlong NUL": b"hello\xc0\x80",
         "beyond U+10FFFF": b"\xf4\x90\x80\x80",
-        "five bytes": b"\xf8\x88\x80\x80\x80",
+        "a sequence of five bytes": b"\xf8\x88\x80\x80\x80",
         "0xFE and 0xFF": b"\xfe\xff\xff\xfe",
-        "a cut character": "hello \U0001f642".encode()[:-1],
+        "a truncated character": "hello \U0001f642".encode()[:-1],
         "UTF-16": "hello".encode("utf-16"),
         "noise": random.Random(SEED).randbytes(1000),
     }.items():
@@ -529,7 +539,7 @@ def raw_text() -> Iterator[Case]:
         "1 MB of spaces": b" " * 1_000_000,
         "1 MB of NULs": bytes(1_000_000),
         "1 MB of emoji": "\U0001f642".encode() * 250_000,
-        "1 MB of continuations": b"\x80" * 1_000_000,
+        "1 MB of continuation bytes": b"\x80" * 1_000_000,
         "1 MB of combining marks": b"a" + "\u0301".encode() * 500_000,
         "8 MB": b"word " * 1_600_000,
     }.items():

@@ -97,11 +97,11 @@ NUMBERS = (math.nan, math.inf, -math.inf, 3e38, -3e38)
 def tensors_for_models() -> Iterator[GrpcCase]:
     """Yield requests to single models of the ensemble, with tensors that no stage has checked."""
     for count in (LEAST, -1, 0, 3, 4000, MOST):
-        yield _for_vggish(f"{count} of two patches", SILENCE, count)
-        yield _for_bert(f"{count} of four tokens", WORDS, count)
-        yield _for_fusion(f"{count} patches", 0.0, count)
+        yield _for_vggish(f"count {count} for two patches", SILENCE, count)
+        yield _for_bert(f"count {count} for four tokens", WORDS, count)
+        yield _for_fusion(f"count {count} of patches", 0.0, count)
     for token in (-(2**63), -1, 10**9, 2**63 - 1):
-        yield _for_bert(f"a token {token}", [token] * 4, 4)
+        yield _for_bert(f"token {token}", [token] * 4, 4)
     yield _for_bert("a text of 5,000 tokens", [5] * 5000, 5000)
     for number in NUMBERS:
         yield _for_vggish(f"patches of {number}", SILENCE + np.float32(number), 2)
@@ -117,8 +117,10 @@ def tensors_for_models() -> Iterator[GrpcCase]:
 def zero_elements() -> Iterator[GrpcCase]:
     """Yield requests with empty tensors to the ONNX models; NVIDIA's native backend copies no request behind them."""
     for count in (LEAST, 0, 1, MOST):
-        yield replace(_for_vggish(f"{count} of no patches", SILENCE[:0], count), statuses=("INVALID_ARGUMENT",))
-        yield replace(_for_bert(f"{count} of no tokens", [], count), statuses=("INVALID_ARGUMENT",))
+        yield replace(
+            _for_vggish(f"count {count} for zero patches", SILENCE[:0], count), statuses=("INVALID_ARGUMENT",)
+        )
+        yield replace(_for_bert(f"count {count} for zero tokens", [], count), statuses=("INVALID_ARGUMENT",))
 
 
 def _for_vggish(name: str, patches: NDArray[np.float32], count: int) -> GrpcCase:
@@ -158,7 +160,7 @@ def _for_fusion(name: str, number: float, used: int) -> GrpcCase:
 
 def grpc_cases() -> Iterator[GrpcCase]:
     """Yield requests with invalid tensors and invalid messages."""
-    yield GrpcCase("a good one", request(), ("OK",))
+    yield GrpcCase("a valid request", request(), ("OK",))
     yield from _shapes()
     yield from _contents()
     yield from _names()
@@ -197,11 +199,11 @@ def _shapes() -> Iterator[GrpcCase]:
             statuses = ("OK",) if as_one else ("INVALID_ARGUMENT",)
             yield GrpcCase(f"{name} of shape {str(shape)[:40]}", request(*pair), statuses)
     nothing = request(tensor("AUDIO"), tensor("TEXT", (0, 1)), raw=(elements(file("wav")), b""))
-    yield GrpcCase("TEXT of no rows beside AUDIO of one", nothing)
+    yield GrpcCase("TEXT of zero rows with AUDIO of one row", nothing)
     both = (tensor("AUDIO", (33, 1)), tensor("TEXT", (33, 1)))
     yield GrpcCase("33 rows", request(*both, raw=(elements(*[b""] * 33), elements(*[TEXT] * 33))), says="<= 32")
     both = (tensor("AUDIO", (0, 1)), tensor("TEXT", (0, 1)))
-    yield GrpcCase("no rows", request(*both, raw=(b"", b"")))
+    yield GrpcCase("zero rows", request(*both, raw=(b"", b"")))
     types = ["BOOL", "UINT8", "UINT64", "INT8", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16", "STRING", "bytes"]
     for data_type in (*types, "", "x" * 5000):
         yield GrpcCase(f"AUDIO of type {data_type[:20]!r}", request(tensor("AUDIO", (1, 1), data_type), tensor("TEXT")))
@@ -210,21 +212,21 @@ def _shapes() -> Iterator[GrpcCase]:
 def _contents() -> Iterator[GrpcCase]:
     good = elements(TEXT)
     for name, raw in {
-        "length is one more than there is": struct.pack("<I", len(TEXT) + 1) + TEXT,
-        "length is one less": struct.pack("<I", len(TEXT) - 1) + TEXT,
+        "length is one too large": struct.pack("<I", len(TEXT) + 1) + TEXT,
+        "length is one too small": struct.pack("<I", len(TEXT) - 1) + TEXT,
         "length is 2^32 - 1": b"\xff\xff\xff\xff" + TEXT,
         "length is 2^31": b"\0\0\0\x80" + TEXT,
-        "nothing at all": b"",
+        "zero bytes": b"",
         "three bytes of a length": b"\0\0\0",
-        "two elements where one is meant": good * 2,
-        "a thousand elements where one is meant": good * 1000,
+        "two elements instead of one": good * 2,
+        "1,000 elements instead of one": good * 1000,
         "trailing bytes": good + b"x",
     }.items():
         yield GrpcCase(f"TEXT: {name}", request(raw=(elements(b""), raw)))
         yield GrpcCase(f"AUDIO: {name}", request(raw=(raw, good)))
     yield GrpcCase("no contents", request(raw=()))
-    yield GrpcCase("contents of one of two", request(raw=(good,)))
-    yield GrpcCase("contents of three for two", request(raw=(good, good, good)))
+    yield GrpcCase("contents of one input of two", request(raw=(good,)))
+    yield GrpcCase("contents of three inputs for two", request(raw=(good, good, good)))
     typed = tensor("TEXT")
     typed.contents.bytes_contents.append(TEXT)
     audio = tensor("AUDIO")
@@ -236,19 +238,23 @@ def _contents() -> Iterator[GrpcCase]:
     yield GrpcCase("typed contents of another type", request(audio, typed, raw=()))
     typed = tensor("TEXT")
     typed.contents.bytes_contents.extend([TEXT] * 5000)
-    yield GrpcCase("5,000 typed contents for one", request(audio, typed, raw=()))
+    yield GrpcCase("5,000 typed elements for one", request(audio, typed, raw=()))
     bad_row = elements(TEXT, b"\xff", TEXT)
     three = (tensor("AUDIO", (3, 1)), tensor("TEXT", (3, 1)))
-    yield GrpcCase("a bad row among good ones", request(*three, raw=(elements(b"", b"", b""), bad_row)), says="UTF-8")
+    yield GrpcCase(
+        "an invalid row among valid ones", request(*three, raw=(elements(b"", b"", b""), bad_row)), says="UTF-8"
+    )
     cut = elements(b"", file("flac")[:5000], b"")
-    yield GrpcCase("a cut file among good rows", request(*three, raw=(cut, elements(TEXT, TEXT, TEXT))), says="FLAC")
+    yield GrpcCase(
+        "a truncated file among valid rows", request(*three, raw=(cut, elements(TEXT, TEXT, TEXT))), says="FLAC"
+    )
 
 
 def _names() -> Iterator[GrpcCase]:
     audio, text = tensor("AUDIO"), tensor("TEXT")
     none, good = elements(b""), elements(TEXT)
     for name in ("", "audio", "AUDIO ", "AUDI\u041e", "PATCHES", "TOKEN_COUNT", "../AUDIO", "A" * 5000):
-        yield GrpcCase(f"an input called {name[:20]!r}", request(tensor(name), text))
+        yield GrpcCase(f"an input named {name[:20]!r}", request(tensor(name), text))
     yield GrpcCase("AUDIO alone", request(audio, raw=(none,)), says="expected 2 inputs")
     yield GrpcCase("TEXT alone", request(text, raw=(good,)), says="expected 2 inputs")
     yield GrpcCase("three inputs", request(audio, text, tensor("MORE"), raw=(none, good, good)))
@@ -313,7 +319,7 @@ def _shared_memory() -> Iterator[GrpcCase]:
     output = pb.ModelInferRequest.InferRequestedOutputTensor(name="PROBABILITIES")
     output.parameters["shared_memory_region"].string_param = "nobody's"
     output.parameters["shared_memory_byte_size"].int64_param = 20
-    yield GrpcCase("an output to a region", request(outputs=[output]), ("INVALID_ARGUMENT", "NOT_FOUND"))
+    yield GrpcCase("an output in a region", request(outputs=[output]), ("INVALID_ARGUMENT", "NOT_FOUND"))
     for method, message in {
         "SystemSharedMemoryRegister": pb.SystemSharedMemoryRegisterRequest(name="r", key="/etc/passwd", byte_size=8),
         "SystemSharedMemoryUnregister": pb.SystemSharedMemoryUnregisterRequest(),
@@ -332,38 +338,38 @@ def _messages() -> Iterator[GrpcCase]:
     good = request(raw=(elements(file("wav")), elements(TEXT)))
     wrong = ("INTERNAL", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED")
     for name, message in {
-        "nothing": b"",
+        "zero bytes": b"",
         "text": b"this is not protobuf",
-        "half of a good one": good[: len(good) // 2],
-        "all but a byte": good[:-1],
-        "ones": b"\xff" * 1000,
-        "zeros": bytes(1000),
-        "an endless varint": b"\x08" + b"\x80" * 1000,
+        "half of a valid message": good[: len(good) // 2],
+        "a valid message without its last byte": good[:-1],
+        "0xFF bytes": b"\xff" * 1000,
+        "zero-valued bytes": bytes(1000),
+        "a varint without an end": b"\x08" + b"\x80" * 1000,
         "a field of 2 GB": b"\x0a\xff\xff\xff\xff\x07" + b"x",
         "a field of 2^64 - 1 bytes": b"\x0a" + b"\xff" * 9 + b"\x01",
-        "groups that never end": b"\x0b" * 10_000,
-        "groups that were never begun": b"\x0c" * 100,
+        "groups without an end": b"\x0b" * 10_000,
+        "ends of groups without a start": b"\x0c" * 100,
         "field number 0": b"\x02\x00",
         "wire type 7": b"\x0f",
         "a name that is not UTF-8": b"\x0a\x04\xff\xfe\xfd\xfc",
         "inputs within inputs": _nested(200),
         "JSON": b'{"model_name": "emotion"}',
         "HTTP": b"POST /v2/models/emotion/infer HTTP/1.1\r\n\r\n",
-        **{f"noise, {size}": chance.randbytes(size) for size in (1, 2, 5, 10, 50, 100, 1000, 10_000, 1_000_000)},
+        **{f"{size} random bytes": chance.randbytes(size) for size in (1, 2, 5, 10, 50, 100, 1000, 10_000, 1_000_000)},
     }.items():
-        yield GrpcCase(f"a message of {name}", message, wrong)
+        yield GrpcCase(f"message: {name}", message, wrong)
     for number in range(30):
         damaged = bytearray(request())
         for _ in range(1 + number % 3):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
-        yield GrpcCase(f"a message with bytes changed, {number}", bytes(damaged), ("OK", *wrong))
-    yield GrpcCase("a message with an unknown field", request() + b"\xfa\x7f\x03abc", ("OK",))
-    yield GrpcCase("a message with the model named 1,000 times", b"\x0a\x07emotion" * 1000 + request(), ("OK",))
+        yield GrpcCase(f"message with changed bytes, {number}", bytes(damaged), ("OK", *wrong))
+    yield GrpcCase("message with an unknown field", request() + b"\xfa\x7f\x03abc", ("OK",))
+    yield GrpcCase("message with the model name 1,000 times", b"\x0a\x07emotion" * 1000 + request(), ("OK",))
     yield GrpcCase("32 MB of text", request(raw=(elements(b""), elements(b"x" * (32 << 20)))), says="bytes; at most")
     yield GrpcCase("32 MB of an unknown field", request() + b"\xfa\x7f\x80\x80\x80\x10" + bytes(32 << 20), ("OK",))
     for method in ("ModelMetadata", "ModelConfig", "ModelReady", "ServerMetadata"):
-        yield GrpcCase(f"noise to {method}", b"\xff" * 100, wrong, "", method)
-    yield GrpcCase("a method that is not there", b"", ("UNIMPLEMENTED",), "", "Nothing")
+        yield GrpcCase(f"0xFF bytes to {method}", b"\xff" * 100, wrong, "", method)
+    yield GrpcCase("an unknown method", b"", ("UNIMPLEMENTED",), "", "Nothing")
 
 
 def _nested(depth: int) -> bytes:
@@ -398,7 +404,7 @@ def described(**changes: Any) -> dict[str, Any]:
 def http_cases() -> Iterator[HttpCase]:
     """Yield requests with invalid JSON, lengths and paths."""
     plain = json.dumps(described()).encode()
-    yield HttpCase("a good one", plain, statuses=(200,))
+    yield HttpCase("a valid request", plain, statuses=(200,))
     yield from _json(plain)
     yield from _binary()
     for name, path, method, statuses in (
@@ -406,8 +412,8 @@ def http_cases() -> Iterator[HttpCase]:
         ("version 2", "/v2/models/emotion/versions/2/infer", "POST", (400, 404)),
         ("version x", "/v2/models/emotion/versions/x/infer", "POST", (400, 404)),
         ("version of 30 digits", f"/v2/models/emotion/versions/{'9' * 30}/infer", "POST", (400, 404)),
-        ("a path upwards", "/v2/models/../../etc/passwd", "GET", (400, 404)),
-        ("an encoded path upwards", "/v2/models/%2e%2e%2f%2e%2e/infer", "POST", (400, 404)),
+        ("a path with ..", "/v2/models/../../etc/passwd", "GET", (400, 404)),
+        ("an encoded path with ..", "/v2/models/%2e%2e%2f%2e%2e/infer", "POST", (400, 404)),
         ("a NUL in the path", "/v2/models/emotion%00/infer", "POST", (400, 404)),
         # Triton 24.10 closed the connection without an answer in 1 of 60 passes, three times in a row
         ("a path of 7 kB", "/v2/models/" + "x" * 7000 + "/infer", "POST", (400, 404, 405, CLOSED)),
@@ -428,9 +434,9 @@ def http_cases() -> Iterator[HttpCase]:
 
 def _json(plain: bytes) -> Iterator[HttpCase]:
     for name, text in {
-        "nothing": b"",
+        "zero bytes": b"",
         "a brace": b"{",
-        "half": plain[: len(plain) // 2],
+        "half of a valid request": plain[: len(plain) // 2],
         "null": b"null",
         "a number": b"1",
         "a list": b"[]",
@@ -449,12 +455,12 @@ def _json(plain: bytes) -> Iterator[HttpCase]:
         "a NUL": plain + b"\0",
         "NUL first": b"\0" + plain,
         "UTF-16": plain.decode().encode("utf-16"),
-        "text behind it": plain + b"{}",
+        "text after the JSON": plain + b"{}",
         "inputs twice": plain[:-1] + b', "inputs": []}',
-        "noise": random.Random(SEED).randbytes(1000),
+        "random bytes": random.Random(SEED).randbytes(1000),
         "outputs is a word": plain[:-1] + b', "outputs": "all"}',
         "outputs of numbers": plain[:-1] + b', "outputs": [1]}',
-        "an output of no name": plain[:-1] + b', "outputs": [{}]}',
+        "an output without a name": plain[:-1] + b', "outputs": [{}]}',
         "id is a list": plain[:-1] + b', "id": [1]}',
         "parameters is a list": plain[:-1] + b', "parameters": [1]}',
         "sequence_id is a list": plain[:-1] + b', "parameters": {"sequence_id": []}}',
@@ -477,11 +483,11 @@ def _json(plain: bytes) -> Iterator[HttpCase]:
         "a shape of 2^63": {"shape": [2**63, 1]},
         "a shape of 2^62 by 4": {"shape": [2**62, 4]},
         "33 rows": {"shape": [33, 1]},
-        "two rows of one": {"shape": [2, 1]},
+        "a shape of two rows for one element": {"shape": [2, 1]},
         "no type": {"datatype": None},
         "type is a number": {"datatype": 7},
         "another type": {"datatype": "FP32"},
-        "a type that is not there": {"datatype": "TEXT"},
+        "an unknown type": {"datatype": "TEXT"},
         "no data": {"data": None},
         "data is a word": {"data": "hello"},
         "data is a number": {"data": 1},
@@ -489,7 +495,7 @@ def _json(plain: bytes) -> Iterator[HttpCase]:
         "data of numbers": {"data": [1]},
         "data of objects": {"data": [{}]},
         "data is empty": {"data": []},
-        "two of data for one": {"data": ["a", "b"]},
+        "two elements instead of one": {"data": ["a", "b"]},
         "deep data": {"data": [[[["a"]]]]},
         "a region of shared memory": {
             "data": None,
@@ -511,7 +517,7 @@ def _binary() -> Iterator[HttpCase]:
         return described(data=None, parameters={"binary_data_size": size})
 
     sent, headers = body(header(len(data)), data)
-    yield HttpCase("binary: a good one", sent, headers, statuses=(200,))
+    yield HttpCase("binary: a valid request", sent, headers, statuses=(200,))
     for size in (0, 1, len(data) - 1, len(data) + 1, 2**31, 2**32, 2**63 - 1, -1, 1.5, "7", None, [1]):
         sent, headers = body(header(size), data)
         yield HttpCase(f"binary_data_size {size}", sent, headers)
@@ -532,12 +538,12 @@ def _binary() -> Iterator[HttpCase]:
     ):
         yield HttpCase(f"header length {length!r}", good, {"Inference-Header-Content-Length": length})
     for name, raw in {
-        "an element that is longer than it is": struct.pack("<I", 2**32 - 1) + TEXT,
-        "two elements for one": data * 2,
+        "an element with too large a length": struct.pack("<I", 2**32 - 1) + TEXT,
+        "two elements instead of one": data * 2,
         "no element": b"",
         "half a length": b"\0\0",
     }.items():
         sent, headers = body(header(len(raw)), raw)
         yield HttpCase(f"binary: {name}", sent, headers)
     for coding in ("gzip", "deflate", "br", "gzip, gzip"):
-        yield HttpCase(f"{coding} that is none", b"not compressed", {"Content-Encoding": coding}, statuses=(400, 501))
+        yield HttpCase(f"invalid {coding}", b"not compressed", {"Content-Encoding": coding}, statuses=(400, 501))

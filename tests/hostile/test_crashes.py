@@ -1,4 +1,4 @@
-"""Requests that crash Triton's HTTP server, sent to all interfaces that are open by default and to the proxy."""
+"""Test that requests that crash Triton's HTTP server do not crash the open interfaces, the gateway or the proxy."""
 
 import contextlib
 import socket
@@ -67,7 +67,7 @@ def send_crashing_requests(target: Triton, address: str) -> None:
 
     def send(request: bytes) -> None:
         with contextlib.suppress(OSError):  # the server may close the connection before the request is complete
-            wire.commit(wire.send(request), (host, int(port)), patience=0.5).close()
+            wire.run_attack(wire.send(request), (host, int(port)), patience=0.5).close()
 
     with over_grpc(target) as ask, concurrent_callers(ask), ThreadPoolExecutor(2) as pool:
         list(pool.map(send, CRASHES.values()))

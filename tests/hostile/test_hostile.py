@@ -1,4 +1,4 @@
-"""The whole corpus, sent to a real Triton and a real gateway.
+"""Test the whole corpus with a real Triton and a real gateway.
 
 Each request is answered in time with the right status and one readable sentence, does not change answers to other
 requests, and leaves the server unchanged.
@@ -51,7 +51,7 @@ GATEWAY_CHARACTERS = 2000
 CODE = (".cc:", ".cpp", ".h:", ".py", "Traceback", 'File "', "0x7f", "std::", "\n")  # text that no caller should see
 NATIVE_ARENA_MIB = 1024  # ONNX Runtime's arenas in Triton's process after four passes of recordings of up to 60 s
 ONNX_MODEL = re.compile(r"/(vggish|bert|fusion)/1/")
-GOOD = Case("good", "a concurrent caller", file("flac"), TEXT, "answered")
+GOOD = Case("valid", "a concurrent caller", file("flac"), TEXT, "answered")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Answer:
 Ask = Callable[[Case], Answer]
 
 
-# --- three ways to ask
+# --- sending over gRPC, HTTP and the gateway
 
 
 def utterance(case: Case) -> bytes:
@@ -200,14 +200,14 @@ def concurrent_callers(ask: Ask, allow_nan: bool = False) -> Iterator[None]:
     """
     expected, over = ask(GOOD), threading.Event()
 
-    def go_on() -> list[Answer]:
+    def call_repeatedly() -> list[Answer]:
         answers = []
         while not over.is_set():
             answers.append(ask(GOOD))
         return answers
 
     with ThreadPoolExecutor(2) as pool:
-        callers = [pool.submit(go_on) for _ in range(2)]
+        callers = [pool.submit(call_repeatedly) for _ in range(2)]
         try:
             yield
         finally:
@@ -307,7 +307,7 @@ def test_utterances_over_the_gateway_have_the_expected_outcome(
     front: tuple[psutil.Popen, str], corpus: list[Case]
 ) -> None:
     process, address = front
-    # 60 s at the highest rate are 40 utterances in the gateway, which is slower and not hostile
+    # 60 s at the highest rate are as much work as 40 utterances; the gateway is slower, and the case is valid
     cases = [gateway_case(case) for case in corpus if case.name != LONGEST]
     with over_gateway(address) as ask, concurrent_callers(ask):
         answers = ask_all(ask, cases, GATEWAY_CONCURRENCY)
@@ -378,7 +378,7 @@ def flood(target: Triton, cases: Sequence[GrpcCase], allow_nan: bool = False) ->
     over = threading.Event()
     with over_grpc(target) as ask, grpc.insecure_channel(target.grpc_url) as channel, ThreadPoolExecutor(4) as pool:
 
-        def go_on(first: int) -> list[tuple[GrpcCase, Answer]]:
+        def send_repeatedly(first: int) -> list[tuple[GrpcCase, Answer]]:
             found = []
             while not over.is_set():
                 for case in cases[first::4]:
@@ -386,7 +386,7 @@ def flood(target: Triton, cases: Sequence[GrpcCase], allow_nan: bool = False) ->
             return found
 
         with concurrent_callers(ask, allow_nan):
-            senders = [pool.submit(go_on, first) for first in range(4)]
+            senders = [pool.submit(send_repeatedly, first) for first in range(4)]
             over.wait(5)
             over.set()
         return [pair for sender in senders for pair in sender.result()]
@@ -455,13 +455,13 @@ def descriptors(server: Triton) -> int:
     return int(psutil.Process(server.pid).num_fds())
 
 
-def run_abuses(address: str, abuses: dict[str, wire.Abuse], ask: Ask) -> None:
-    """Run all abuses with concurrent callers, keep the connections, and check that new callers are answered."""
+def run_attacks(address: str, attacks: dict[str, wire.Attack], ask: Ask) -> None:
+    """Run all attacks with concurrent callers, keep the connections, and check that new callers are answered."""
     host, port = address.removeprefix("http://").split(":")
     opened: list[socket.socket] = []
     try:
         with concurrent_callers(ask), ThreadPoolExecutor(CONCURRENCY) as pool:
-            opened += pool.map(lambda abuse: wire.commit(abuse, (host, int(port))), abuses.values())
+            opened += pool.map(lambda attack: wire.run_attack(attack, (host, int(port))), attacks.values())
         answers = [ask(GOOD) for _ in range(3)]
         assert all(answer.outcome == "answered" for answer in answers), answers
         assert min(answer.seconds for answer in answers) < LIMIT_S
@@ -470,25 +470,25 @@ def run_abuses(address: str, abuses: dict[str, wire.Abuse], ask: Ask) -> None:
             connection.close()
 
 
-def test_abuse_of_http2_leaves_the_server_unchanged(target: Triton) -> None:
+def test_http2_attacks_leave_the_server_unchanged(target: Triton) -> None:
     before = descriptors(target)
     for _ in range(2):
         with over_grpc(target) as ask:
-            run_abuses(target.grpc_url, wire.GRPC, ask)
+            run_attacks(target.grpc_url, wire.GRPC, ask)
     assert connections_are_released(target, before)
 
 
-def test_abuse_of_http_leaves_the_server_unchanged(target: Triton) -> None:
+def test_http_attacks_leave_the_server_unchanged(target: Triton) -> None:
     before = descriptors(target)
     with over_http(target) as ask:
-        run_abuses(target.http_url, wire.HTTP, ask)
+        run_attacks(target.http_url, wire.HTTP, ask)
     assert connections_are_released(target, before)
 
 
-def test_abuse_of_the_gateway_leaves_it_running(front: tuple[psutil.Popen, str]) -> None:
+def test_http_attacks_on_the_gateway_leave_it_running(front: tuple[psutil.Popen, str]) -> None:
     process, address = front
     with over_gateway(address) as ask:
-        run_abuses(address, wire.HTTP, ask)
+        run_attacks(address, wire.HTTP, ask)
     assert process.is_running()
 
 

@@ -1,4 +1,4 @@
-"""Properties of both front-ends that hold for any bytes and any string, tested with hypothesis."""
+"""Test properties of both front-ends that hold for any bytes and any string, with hypothesis."""
 
 import itertools
 import re
@@ -111,11 +111,11 @@ def test_decode_of_a_truncated_file_is_rejected(ending: str, share: float) -> No
     assert isinstance(waveform_or_sentence(cut), str)
 
 
-# --- audio: good files
+# --- audio: valid files
 
 
 def samples(count: int, channels: int = 1) -> NDArray[np.float32]:
-    """float32 [count, channels] in [-0.9, 0.9] on the grid of 16 bits."""
+    """Return random 16-bit samples as float32 [count, channels] in [-0.9, 0.9]."""
     values = np.random.default_rng(count).integers(-29_000, 29_000, (count, channels))
     return (values / 32_768).astype(np.float32)
 
