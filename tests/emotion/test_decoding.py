@@ -45,8 +45,7 @@ def speech(recordings: dict[str, bytes]) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def files(speech: NDArray[np.float32]) -> dict[str, bytes]:
-    """A file of a second in every format of ALL."""
-
+    """Return one second of speech in every format of ALL."""
     return {name: made(speech[:SAMPLE_RATE], name) for name in ALL}
 
 
@@ -89,11 +88,11 @@ def test_decode_of_every_format_returns_all_samples(
 ) -> None:
     decoded = decode(files[name])
     assert decoded.dtype == np.float32
-    assert len(decoded) == pytest.approx(SAMPLE_RATE, abs=0.06 * SAMPLE_RATE)  # AAC has whole frames
+    assert len(decoded) == pytest.approx(SAMPLE_RATE, abs=0.06 * SAMPLE_RATE)  # AAC is padded to whole frames
     length = min(len(decoded), SAMPLE_RATE) // 800 * 800
     envelopes = [np.abs(samples[:length]).reshape(-1, 800).mean(1) for samples in (decoded, speech)]
-    assert np.corrcoef(*envelopes)[0, 1] > 0.85  # AAC in ADTS is 43 ms late
-    assert envelopes[0].mean() == pytest.approx(envelopes[1].mean(), rel=0.1)  # one level everywhere
+    assert np.corrcoef(*envelopes)[0, 1] > 0.85  # AAC in ADTS has 43 ms of delay
+    assert envelopes[0].mean() == pytest.approx(envelopes[1].mean(), rel=0.1)  # the level is the same in all formats
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,8 @@ def test_decode_of_any_rate_returns_16_khz(rate: int) -> None:
     decoded = decode(encode((0.5 * np.sin(2 * np.pi * 440 * times)).astype(np.float32), "WAV", "FLOAT", rate))
     assert len(decoded) == 2 * SAMPLE_RATE
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE)
-    np.testing.assert_allclose(decoded[800:-800], expected[800:-800], atol=1e-3)  # the ends ring
+    # the resampling filter rings at the ends
+    np.testing.assert_allclose(decoded[800:-800], expected[800:-800], atol=1e-3)
 
 
 def test_decode_of_a_high_tone_does_not_alias() -> None:
@@ -141,7 +141,7 @@ def test_decode_of_a_high_tone_does_not_alias() -> None:
     assert np.abs(decode(encode(whistle, "WAV", "FLOAT", 48_000))[800:-800]).max() < 1e-3
 
 
-# --- WAV: wrong sizes, and what is around the samples
+# --- WAV: wrong sizes and extra chunks
 
 
 @pytest.mark.parametrize("size", PLACEHOLDERS)
@@ -257,7 +257,7 @@ def test_page_checksum_of_an_encoders_page_is_the_one_in_its_header(files: dict[
 
 def test_decode_of_joined_mp3s_reads_to_the_end(files: dict[str, bytes], speech: NDArray[np.float32]) -> None:
     one, stereo = files["MP3 MPEG_LAYER_III"], np.stack([speech, speech], axis=1)[:SAMPLE_RATE]
-    other = encode(stereo, "MP3", "MPEG_LAYER_III", 44_100)  # of another rate and channel mode
+    other = encode(stereo, "MP3", "MPEG_LAYER_III", 44_100)  # another rate and channel mode
     id3v1 = b"TAG" + bytes(125)
     assert seconds(one + one) == pytest.approx(2.0, abs=0.15)
     assert seconds(one + id3v1 + one) == pytest.approx(2.0, abs=0.15)
@@ -267,10 +267,8 @@ def test_decode_of_joined_mp3s_reads_to_the_end(files: dict[str, bytes], speech:
 
 
 def test_decode_of_an_mp3_that_begins_within_a_frame_skips_it(files: dict[str, bytes]) -> None:
-    """Without its count, what the encoder put around the sound stays."""
-    assert seconds(files["MP3 MPEG_LAYER_III"][700:]) == pytest.approx(
-        0.9, abs=0.15
-    )  # without its count, the encoder's padding stays
+    # without the frame that contains the count, the encoder's padding is not removed
+    assert seconds(files["MP3 MPEG_LAYER_III"][700:]) == pytest.approx(0.9, abs=0.15)
 
 
 def test_decode_of_an_mp3_with_lost_bytes_is_rejected(files: dict[str, bytes]) -> None:
@@ -309,7 +307,7 @@ def test_decode_with_a_missing_or_damaged_ogg_page_is_rejected() -> None:
     np.testing.assert_array_equal(decode(data + b"\n"), decode(data))
 
 
-# --- MP4, WebM: headers that cost more than they are worth
+# --- MP4, WebM: headers that are expensive to parse
 
 
 @pytest.mark.parametrize(
@@ -334,7 +332,7 @@ def test_decode_of_joined_files_of_other_formats_is_rejected(name: str, files: d
 
 
 def test_decode_with_wrong_ebml_sizes_is_rejected() -> None:
-    """A size of 2^56 - 2 in the first cluster's block."""
+    """The block in the first cluster has a size of 2^56 - 2."""
     size = struct.pack(">Q", (1 << 56) + (1 << 56) - 2)
     assert "truncated WebM" in refusal(b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67\xff" + b"\xa3" + size)
 
@@ -345,7 +343,7 @@ def test_decode_of_more_planes_than_pyav_supports_is_rejected() -> None:
 
 
 def test_decode_of_many_small_parts_is_rejected_within_a_second(files: dict[str, bytes]) -> None:
-    """4 MiB each: a loop over all parts would take a second or more."""
+    """Each file has 4 MiB; a loop over all its parts would take a second or more."""
     wav, opus, ebml = files["WAV PCM_16"], files["OGG OPUS"], b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\xff"
     for begin, part in (
         (wav[:36], b"junk\0\0\0\0"),
@@ -363,18 +361,18 @@ def test_decode_of_many_small_parts_is_rejected_within_a_second(files: dict[str,
         assert time.process_time() - before < 1
 
 
-# --- cuts
+# --- truncation
 
 
 def is_whole(name: str, data: bytes, cut: int) -> bool:
-    """Tell whether what a cut leaves is a whole file by the rules of its container."""
+    """Return whether a truncated file is still complete by the rules of its container."""
     match name.split()[0]:
         case "WAV" | "WAVEX" | "RF64" | "W64" | "AIFF" | "AU":
             return len(data) - cut <= 0.05 * SAMPLE_RATE * (4 if "FLOAT" in name else 3 if "24" in name else 2) + 8
         case "MP3" | "aac":
             header = mpeg.adts_header if name == "aac" else mpeg.mp3_header
             ends = [frame.at + frame.size for frame in mpeg.frames(data, header)]
-            return cut in (ends if name == "aac" else ends[-2:])  # its count may include the frame that holds it
+            return cut in (ends if name == "aac" else ends[-2:])  # the count may include the frame that contains it
         case "mp4" | "alac" | "opus" | "quicktime":
             return cut >= data.rindex(b"mfra") - 4 if b"mfra" in data else False
         case "webm":
@@ -408,7 +406,7 @@ def test_decode_of_cancelling_or_empty_channels_gives_the_strongest(
     other: float, order: int, speech: NDArray[np.float32]
 ) -> None:
     channels = np.stack([speech, speech * other], axis=1)[:, ::order]
-    sign = order if other == -1 else 1  # of two that are equally strong the first is taken
+    sign = order if other == -1 else 1  # of two equally strong channels, the first is used
     np.testing.assert_allclose(decode(encode(channels, "WAV", "FLOAT")), speech * sign, atol=1e-6)
 
 
@@ -428,7 +426,7 @@ def test_decode_of_stereo_has_the_same_level_in_every_format(
     assert 20 * np.log10(other.std() / wav.std()) == pytest.approx(0, abs=0.5)
 
 
-# --- what is no audio
+# --- data of other types
 
 
 @pytest.mark.parametrize(
@@ -458,7 +456,7 @@ def test_decode_of_stereo_has_the_same_level_in_every_format(
         (b"\x93NUMPY\x01\x00" + bytes(100), "a NumPy array"),
     ],
 )
-def test_decode_of_other_data_names_their_format(data: bytes, words: str) -> None:
+def test_decode_of_data_of_another_type_names_the_type(data: bytes, words: str) -> None:
     message = refusal(data)
     assert words in message and "send" in message
 
@@ -494,12 +492,12 @@ def test_decode_of_samples_that_are_not_finite_is_rejected(speech: NDArray[np.fl
     assert "NaN or infinite" in refusal(encode(np.stack([samples, speech], axis=1), "WAV", "FLOAT"))
 
 
-def test_decode_of_samples_far_over_full_scale_is_rejected(speech: NDArray[np.float32]) -> None:
+def test_decode_of_samples_far_above_full_scale_is_rejected(speech: NDArray[np.float32]) -> None:
     assert "divide 16-bit integers by 32768" in refusal(encode(speech * 32768, "WAV", "FLOAT"))
 
 
 @pytest.mark.parametrize("rate", [1, 50, 3_999, 10_000_000])
-def test_decode_of_absurd_sample_rates_is_rejected(speech: NDArray[np.float32], rate: int) -> None:
+def test_decode_of_sample_rates_out_of_range_is_rejected(speech: NDArray[np.float32], rate: int) -> None:
     message = refusal(encode(speech[:1000], rate=rate))
     assert f"{rate} Hz" in message
     assert "4000 to 384000 Hz" in message
