@@ -94,8 +94,8 @@ def served(repository: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def gateway(served: None) -> Iterator[str]:
-    """Run the gateway as the README starts it, but on any free port; yield its address."""
+def gateway_addresses(served: None) -> Iterator[tuple[str, str]]:
+    """Start the gateway as in the README, but on free ports, and yield its address and that of its metrics."""
     command = next(command for command in shell_commands() if "web.gateway" in command)
     process = subprocess.Popen(
         [*in_this_environment(command).split(), "--port", "0", "--metrics-port", "0"],
@@ -104,14 +104,23 @@ def gateway(served: None) -> Iterator[str]:
         text=True,
     )
     assert process.stderr is not None
+    metrics = ""
     for line in process.stderr:
+        if found := re.search(r"^metrics on port (\d+)", line):
+            metrics = f"http://127.0.0.1:{found[1]}"
         if found := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
             break
     else:
         pytest.fail("the gateway did not start")
-    yield found[1]
+    yield found[1], metrics
     process.terminate()
     process.communicate(timeout=30)
+
+
+@pytest.fixture
+def gateway(gateway_addresses: tuple[str, str]) -> str:
+    """Return the address of the gateway."""
+    return gateway_addresses[0]
 
 
 def test_served_ports(served: None) -> None:
@@ -165,11 +174,11 @@ def test_snippets_of_other_languages(
     assert "neutral" in run([*program, str(tmp_path / file)], timeout=120)
 
 
-def test_metrics_page_names_every_metric(gateway: str) -> None:
+def test_metrics_page_names_every_metric(gateway_addresses: tuple[str, str]) -> None:
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     documented = set(re.findall(r"^\| `(emoserve_\w+)`", page, re.MULTILINE))
     printed = set()
-    for address in ("http://127.0.0.1:8002", gateway):
+    for address in ("http://127.0.0.1:8002", gateway_addresses[1]):
         with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
             printed |= set(re.findall(r"^# TYPE (emoserve_\w+)", answer.read().decode(), re.MULTILINE))
     assert {name for name in printed if not name.endswith("_created")} == documented
