@@ -7,6 +7,7 @@ that a file is complete.
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from emotion.containers import aiff, matroska, mp4, mpeg, ogg, sizes, vorbis, wa
 from emotion.errors import InputError
 
 MAX_SECONDS = 60.0  # longest accepted utterance; IEMOCAP's longest has 34 s
+GRACE_S = 1.0  # by which files may be longer, because recorders stop late and encoders add samples
 SAMPLE_RATES = (4_000, 384_000)  # Hz, accepted; lower rates lose the speech band, no recorder has higher ones
 MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; bounds the cost of decoding
 MAX_PEAK = 8.0  # of floating-point samples: 18 dB over full scale
@@ -75,7 +77,7 @@ def decode(data: bytes, max_seconds: float = MAX_SECONDS) -> NDArray[np.float32]
 
     Args:
         data: a whole file: WAV, FLAC, AIFF, AU, MP3, AAC, Ogg, MP4 or WebM; any channel count.
-        max_seconds: longer files are rejected.
+        max_seconds: files that are longer by more than GRACE_S are rejected.
 
     Returns:
         float32 [n], n >= 1, nominally in [-1, 1]: the mean of the channels, resampled with soxr's HQ filter. Where the
@@ -153,7 +155,7 @@ def _decode_with_libsndfile(data: bytes, name: str, max_seconds: float) -> Itera
         ) from None
     with file:
         _check_rate(file.samplerate)
-        if file.frames > max_seconds * file.samplerate:
+        if file.frames > (max_seconds + GRACE_S) * file.samplerate:
             raise InputError(_too_long(f"{file.frames / file.samplerate:.1f}", max_seconds))
         if file.frames * file.channels > MAX_SAMPLES:
             raise InputError(_too_much(file.frames * file.channels, file.channels))
@@ -190,7 +192,7 @@ def _decode_mpeg(data: bytes, header: mpeg.Header, max_seconds: float) -> Iterat
     for frame in mpeg.frames(data, header):
         frames.append(frame)
         seconds += frame.samples / frame.rate
-        if seconds > max_seconds + 1:  # rejects long files before decoding
+        if seconds > max_seconds + GRACE_S + 1:  # rejects long files before decoding
             raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
     start, end = 0, None
     if frames and header is mpeg.mp3_header and (head := mpeg.gapless(data, frames[0])):
@@ -277,12 +279,12 @@ def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:
     Raises:
         InputError: the rate, the duration or the number of samples exceeds its limit.
     """
-    seconds, samples = 0.0, 0
+    lengths, samples = Counter[int](), 0  # samples of a channel by rate, since a sum of seconds would be rounded
     for block in blocks:
         _check_rate(block.rate)
-        seconds += len(block.samples) / block.rate
+        lengths[block.rate] += len(block.samples)
         samples += block.samples.size
-        if seconds > max_seconds + 1e-6:  # tolerates rounding of the sum
+        if sum(length / rate for rate, length in lengths.items()) > max_seconds + GRACE_S:
             raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
         if samples > MAX_SAMPLES:
             raise InputError(_too_much(samples, block.samples.shape[1]))

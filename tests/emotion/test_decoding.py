@@ -503,6 +503,13 @@ def test_decode_of_sample_rates_out_of_range_is_rejected(speech: NDArray[np.floa
     assert "4000 to 384000 Hz" in message
 
 
+@pytest.mark.parametrize("name", ["WAV PCM_16", "FLAC PCM_16", "MP3 MPEG_LAYER_III", "OGG VORBIS", *CONTAINERS])
+def test_decode_accepts_a_second_over_the_limit(name: str) -> None:
+    """Recorders stop late, and encoders add samples."""
+    data = made(np.random.default_rng(0).normal(0, 0.1, round(5.9 * SAMPLE_RATE)).astype(np.float32), name)
+    assert len(decode(data, max_seconds=5)) == pytest.approx(5.9 * SAMPLE_RATE, abs=0.1 * SAMPLE_RATE)
+
+
 @pytest.mark.parametrize("name", ["FLAC PCM_16", "MP3 MPEG_LAYER_III", "OGG VORBIS", *CONTAINERS])
 def test_decode_of_too_long_a_file_names_the_limit(name: str) -> None:
     silence: NDArray[Any] = np.zeros(65 * SAMPLE_RATE, np.float32)
