@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic_settings import CliApp
 
 from emotion import audio, decoding
 from serving import Triton
+from tests.encoding import encode
 from web.gateway.analysis import timeline_windows
 from web.gateway.metrics import Metrics
 from web.gateway.settings import Settings
@@ -234,6 +236,27 @@ def test_analyze_over_in_flight_returns_503_with_retry_after(gateway: Gateway, c
             assert "try again" in problem(answer, 503, "busy")
             assert int(answer.headers["Retry-After"]) > 0
         assert analyze(address, clip, "words").status_code == 200  # finished analyses no longer count
+
+
+def test_analyses_of_callers_who_disconnect_are_canceled(gateway: Gateway) -> None:
+    metrics = Metrics()
+    long = encode(np.random.default_rng(1).normal(0, 0.1, 60 * audio.SAMPLE_RATE).astype(np.float32), "FLAC")
+    with gateway(metrics, in_flight=8) as address:
+        with ThreadPoolExecutor(8) as callers:
+
+            def leave() -> None:
+                with pytest.raises(httpx.ReadTimeout):
+                    httpx.post(f"{address}/api/analyze", files={"audio": long, "text": (None, "words")}, timeout=0.8)
+
+            for left in [callers.submit(leave) for _ in range(8)]:
+                left.result()
+        end = time.monotonic() + 1
+        while metrics.registry.get_sample_value("emoserve_gateway_in_flight"):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        canceled = metrics.registry.get_sample_value("emoserve_gateway_analyses_total", {"outcome": "canceled"})
+        assert canceled == 8
+        assert analyze(address, text="words").status_code == 200
 
 
 def test_slow_uploads_do_not_count_as_analyses(gateway: Gateway, clip: bytes) -> None:

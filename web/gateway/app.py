@@ -29,6 +29,7 @@ from web.gateway.settings import Settings
 from web.gateway.tracing import HEADERS, telemetry, trace_headers
 
 ANALYZE = "/api/analyze"
+READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
 SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
 CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -75,6 +76,7 @@ class Gateway:
         self.metrics = metrics
         self.client: AsyncEmotionClient
         self._in_flight = 0
+        self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
 
     @asynccontextmanager
@@ -109,6 +111,13 @@ class Gateway:
             used, old, self.client = now, self.client, new
             await asyncio.sleep(self.settings.deadline)  # requests that run on the old client finish first
             await old.close()
+
+    async def ready(self) -> bool:
+        """Return whether the server is ready; the result is cached for READY_MAX_AGE_S, because each page polls it."""
+        if time.monotonic() - self._ready_checked_at >= READY_MAX_AGE_S:
+            self._ready = await self.client.is_ready()
+            self._ready_checked_at = time.monotonic()
+        return self._ready
 
     async def speech(self) -> bool:
         """Return whether the server recognises speech; the result is cached for SPEECH_MAX_AGE_S seconds."""
@@ -180,7 +189,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     @app.get("/api/health", responses={503: ERRORS[503]})
     async def health() -> Health:
         """Return the state of the service and the limits of the input."""
-        if not await gateway.client.is_ready():
+        if not await gateway.ready():
             raise ApiError(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
         limits = Limits(seconds=settings.max_seconds, bytes=settings.max_bytes, characters=settings.max_characters)
         return Health(status="ready", speech=await gateway.speech(), limits=limits)

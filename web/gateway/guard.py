@@ -1,6 +1,10 @@
-"""Check each upload before the application reads it: rate limit, API key, size and number of concurrent uploads."""
+"""Check each upload before the application reads it, and cancel the request when its caller disconnects.
+
+The checks are: rate limit, API key, size and number of concurrent uploads.
+"""
 
 import asyncio
+import contextlib
 import ipaddress
 import secrets
 from collections.abc import Callable
@@ -54,11 +58,24 @@ class Guard:
             return
 
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        leaving = asyncio.ensure_future(receive())  # the body is complete, so the next message is the disconnection
 
         async def replay() -> Message:
-            return messages.pop() if messages else await receive()
+            return messages.pop() if messages else await asyncio.shield(leaving)
 
-        await self._app(scope, replay, send)
+        running = asyncio.ensure_future(self._app(scope, replay, send))
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done() or not running.cancel():
+                await running
+                return
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+            self._on_error(ApiError(499, "canceled", "The caller disconnected."))
+            scope.setdefault("state", {})["outcome"] = "canceled"
+        finally:
+            leaving.cancel()
+            running.cancel()
 
     async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
         if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(client[0] if client else ""))):

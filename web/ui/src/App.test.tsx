@@ -1,4 +1,4 @@
-import { act, fireEvent, render, screen, within } from "@testing-library/react";
+import { act, createEvent, fireEvent, render, screen, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
@@ -34,6 +34,8 @@ function json(body: unknown, status = 200, headers: Record<string, string> = {})
 }
 
 beforeEach(() => {
+  localStorage.clear();
+  sessionStorage.clear();
   analyses = [];
   sent = [];
   vi.stubGlobal("fetch", async (path: string, options: RequestInit) => {
@@ -134,16 +136,14 @@ test("answer of an untrained model shows a warning", async () => {
   expect(await screen.findByText(/never trained \(vggish\)/)).toBeInTheDocument();
 });
 
-test("busy error offers a retry after the time of Retry-After", async () => {
+test("busy error is retried automatically after the time of Retry-After", async () => {
   vi.useFakeTimers({ shouldAdvanceTime: true });
   analyses = [json({ code: "busy", message: "Many people are using this right now." }, 503, { "Retry-After": "2" }), json(answer)];
   render(<App />);
   await type("so it is");
   expect(await screen.findByRole("alert")).toHaveTextContent("Many people are using this right now.");
-  expect(screen.getByRole("button", { name: "Try again in 2 s" })).toBeDisabled();
-  await act(() => vi.advanceTimersByTimeAsync(1000));
-  await act(() => vi.advanceTimersByTimeAsync(1000));
-  fireEvent.click(screen.getByRole("button", { name: "Try again" }));
+  expect(screen.getByText("Trying again in 2 s")).toBeInTheDocument();
+  for (let second = 0; second < 3; second++) await act(() => vi.advanceTimersByTimeAsync(1000));
   expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
   expect(screen.queryByRole("alert")).toBeNull();
   vi.useRealTimers();
@@ -163,9 +163,102 @@ test("file over the limit is not sent", async () => {
   render(<App />);
   await screen.findByText("Ready");
   await userEvent.click(screen.getByRole("tab", { name: "File" }));
-  await userEvent.upload(screen.getByLabelText(/Choose a recording/), new File([new Uint8Array(1001)], "long.wav", { type: "audio/wav" }));
+  await userEvent.upload(screen.getByLabelText(/Choose recordings/), new File([new Uint8Array(1001)], "long.wav", { type: "audio/wav" }));
   expect(await screen.findByRole("alert")).toHaveTextContent("long.wav is too large");
   expect(sent).toHaveLength(0);
+});
+
+function wav(name: string): File {
+  return new File([new Uint8Array(10)], name, { type: "audio/wav" });
+}
+
+async function upload(...files: File[]) {
+  await userEvent.click(screen.getByRole("tab", { name: "File" }));
+  await userEvent.upload(screen.getByLabelText(/Choose recordings/), files);
+}
+
+test("two files dropped on the page are analysed one after the other", async () => {
+  analyses = [json({ ...answer, text: "one" }), json({ ...answer, text: "two" })];
+  render(<App />);
+  await screen.findByText("Ready");
+  const drop = createEvent.drop(document.body, { dataTransfer: { files: [wav("one.wav"), wav("two.wav")] } });
+  fireEvent(document.body, drop);
+  expect(drop.defaultPrevented).toBe(true); // the browser does not open the file in place of the page
+  const recent = within(await screen.findByRole("region", { name: "Recent analyses" }));
+  expect(await recent.findByText("two")).toBeInTheDocument();
+  expect(recent.getByText("one")).toBeInTheDocument();
+});
+
+test("file whose analysis fails is kept until it is answered", async () => {
+  analyses = [json({ code: "late", message: "The answer took too long." }, 504), json(answer)];
+  render(<App />);
+  await upload(wav("mine.wav"));
+  expect(await screen.findByRole("alert")).toHaveTextContent("took too long");
+  const kept = within(screen.getByRole("region", { name: "Your recording" }));
+  expect(kept.getByText("mine.wav is not analysed yet.")).toBeInTheDocument();
+  expect(kept.getByRole("button", { name: "Download" })).toBeEnabled();
+  const leaving = new Event("beforeunload", { cancelable: true });
+  window.dispatchEvent(leaving);
+  expect(leaving.defaultPrevented).toBe(true); // the browser asks before the page is left
+  await userEvent.click(kept.getByRole("button", { name: "Analyse the recording" }));
+  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+  expect(screen.queryByRole("region", { name: "Your recording" })).toBeNull();
+  expect(screen.queryByRole("alert")).toBeNull();
+});
+
+test("kept recording can be discarded", async () => {
+  analyses = [() => new Promise<Response>(() => {})];
+  render(<App />);
+  await upload(wav("mine.wav"));
+  await userEvent.click(await screen.findByRole("button", { name: "Cancel" }));
+  await userEvent.click(screen.getByRole("button", { name: "Discard" }));
+  expect(screen.queryByRole("region", { name: "Your recording" })).toBeNull();
+  const leaving = new Event("beforeunload", { cancelable: true });
+  window.dispatchEvent(leaving);
+  expect(leaving.defaultPrevented).toBe(false);
+});
+
+test("failure replaces the answer before it", async () => {
+  analyses = [json(answer), json({ code: "late", message: "The answer took too long." }, 504)];
+  render(<App />);
+  await type("so it is");
+  await screen.findByRole("heading", { name: "sadness 70 %", level: 2 });
+  await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
+  await screen.findByRole("alert");
+  expect(screen.queryByRole("heading", { name: "sadness 70 %", level: 2 })).toBeNull();
+});
+
+test("answer is shown again after a reload", async () => {
+  analyses = [json(answer)];
+  const { unmount } = render(<App />);
+  await type("so it is");
+  await screen.findByRole("heading", { name: "sadness 70 %", level: 2 });
+  unmount();
+  render(<App />);
+  expect(screen.getByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+});
+
+test("recent analyses can be opened, and two can be compared", async () => {
+  analyses = [json(answer), json({ ...answer, label: "neutral", text: "well", probabilities: words })];
+  render(<App />);
+  await type("so it is");
+  await screen.findByRole("heading", { name: "sadness 70 %", level: 2 });
+  await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
+  await screen.findByRole("heading", { name: "neutral 48 %", level: 2 });
+  const recent = within(screen.getByRole("region", { name: "Recent analyses" }));
+  await userEvent.click(recent.getAllByRole("button", { name: "Open" })[1]!);
+  expect(screen.getByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+  for (const button of recent.getAllByRole("button", { name: "Compare" })) await userEvent.click(button);
+  const comparison = within(screen.getByRole("region", { name: "Comparison" }));
+  expect(comparison.getByRole("row", { name: "sadness 30 % 70 %" })).toBeInTheDocument();
+});
+
+test("voice and words that disagree are pointed out", async () => {
+  const angry = { neutral: 0.1, frustration: 0.1, anger: 0.7, sadness: 0.05, excitement: 0.05 };
+  analyses = [json({ ...answer, audio_probabilities: angry, text_probabilities: fused })];
+  render(<App />);
+  await type("so it is");
+  expect(await screen.findByText(/the voice says anger 70 %, the words say sadness 70 %/)).toBeInTheDocument();
 });
 
 test("pending analysis can be cancelled", async () => {

@@ -2,9 +2,11 @@
 
 import { useCallback, useEffect, useRef, useState } from "react";
 
-import { type Analysis, analyze, ApiError, health, type Health, UNREACHABLE } from "./api";
+import { useAnalyses } from "./analyses";
+import { type Analysis, ApiError, health, type Health } from "./api";
 import { Examples } from "./components/Examples";
-import { FileInput } from "./components/FileInput";
+import { FileInput, megabytes } from "./components/FileInput";
+import { Kept } from "./components/Kept";
 import { Problem } from "./components/Problem";
 import { RecentAnalyses } from "./components/RecentAnalyses";
 import { Result } from "./components/Result";
@@ -14,41 +16,72 @@ import { TextInput } from "./components/TextInput";
 import { Waiting } from "./components/Waiting";
 import type { Job } from "./job";
 import * as recents from "./recent";
+import { useRecorder } from "./recorder";
 
-const HEALTH_INTERVAL_MS = 15_000;
+const HEALTH_INTERVAL_MS = 1_500;
 const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
+
+interface Answer {
+  job: Job;
+  analysis: Analysis;
+  id: number;
+}
 
 export function App() {
   const service = useHealth();
   const limits = service?.limits ?? LIMITS;
-  const [pending, setPending] = useState<{ job: Job; controller: AbortController } | null>(null);
-  const [answer, setAnswer] = useState<{ job: Job; analysis: Analysis; id: number } | null>(null);
-  const [problem, setProblem] = useState<{ error: ApiError; job?: Job } | null>(null);
   const [recent, setRecent] = useState(recents.load);
+  const [answer, setAnswer] = useState<Answer | null>(() => opened(recents.shown(recent)));
   const [draft, setDraft] = useState(""); // kept here, because switching tabs unmounts TextInput
-  const working = useRef<AbortController>(null);
+  const outcome = useRef<HTMLDivElement>(null);
 
-  const run = useCallback(async (job: Job) => {
-    working.current?.abort();
-    const controller = new AbortController();
-    working.current = controller;
-    setPending({ job, controller });
-    setProblem(null);
-    try {
-      const analysis = await analyze(job, controller.signal);
-      const id = Date.now();
-      setAnswer({ job, analysis, id });
-      const { text, label, status, probabilities } = analysis;
-      const when = new Date().toISOString();
-      setRecent((kept) => recents.add(kept, { id, when, source: job.source, text, label, status, probabilities }));
-    } catch (error) {
-      if (!controller.signal.aborted) setProblem({ error: error instanceof ApiError ? error : UNREACHABLE, job });
-    }
-    if (working.current === controller) setPending(null);
+  const onStart = useCallback(() => setAnswer(null), []);
+  const onAnswer = useCallback((job: Job, analysis: Analysis) => {
+    const id = Date.now();
+    const { text, label, status, probabilities } = analysis;
+    const when = new Date().toISOString();
+    setAnswer({ job, analysis, id });
+    setRecent((known) => recents.add(known, { id, when, source: job.source, text, label, status, probabilities, analysis }));
+    recents.remember(id);
   }, []);
+  const { jobs, failure, kept, send, fail, keep, retry, dismiss, cancel, discard } = useAnalyses(onStart, onAnswer);
+  const onFinish = useCallback(
+    (audio: Blob, analyse: boolean) => {
+      const job = { audio, source: "Spoken", own: true };
+      if (analyse) send([job]);
+      else keep(job);
+    },
+    [send, keep],
+  );
+  const recorder = useRecorder(limits.seconds, onFinish, fail);
+  const pending = failure?.job ? undefined : jobs[0];
+  const busy = pending !== undefined;
+  const onJob = useCallback((job: Job) => send([job]), [send]);
 
-  const fail = useCallback((error: ApiError) => setProblem({ error }), []);
-  const send = useCallback((job: Job) => void run(job), [run]);
+  function resend(job: Job) {
+    discard(); // it is kept again if it fails
+    send([job]);
+  }
+
+  const takeFiles = useCallback(
+    (files: File[]) => {
+      const large = files.find((file) => file.size > limits.bytes);
+      const empty = files.find((file) => !file.size);
+      if (large) fail(new ApiError("too_large", `${large.name} is too large; at most ${megabytes(limits.bytes)} are accepted.`));
+      else if (empty) fail(new ApiError("empty", `${empty.name} is empty. Choose another recording.`));
+      const usable = files.filter((file) => file.size && file.size <= limits.bytes);
+      if (usable.length) send(usable.map((file) => ({ audio: file, source: file.name, own: true })));
+    },
+    [limits.bytes, fail, send],
+  );
+  useDrop(takeFiles);
+  useQuestionBeforeLeaving(recorder.state === "recording" || kept !== null || jobs.some((job) => job.own));
+  useEffect(() => recents.watch(setRecent), []);
+
+  const news = pending ?? failure ?? kept;
+  useEffect(() => {
+    if (news) outcome.current?.scrollIntoView?.({ block: "nearest" });
+  }, [news]);
 
   return (
     <>
@@ -69,18 +102,11 @@ export function App() {
           <h2 id="input-heading">Say something</h2>
           <Tabs
             label="Ways to say it"
+            marked={recorder.state === "recording" ? "Speak" : undefined}
             tabs={{
-              Speak: <SpeechInput limit={limits.seconds} busy={pending !== null} onJob={send} onError={fail} />,
-              File: <FileInput limits={limits} busy={pending !== null} onJob={send} onError={fail} />,
-              Type: (
-                <TextInput
-                  text={draft}
-                  onText={setDraft}
-                  limit={limits.characters}
-                  busy={pending !== null}
-                  onJob={send}
-                />
-              ),
+              Speak: <SpeechInput recorder={recorder} limit={limits.seconds} busy={busy} />,
+              File: <FileInput limits={limits} busy={busy} onFiles={takeFiles} />,
+              Type: <TextInput text={draft} onText={setDraft} limit={limits.characters} busy={busy} onJob={onJob} />,
             }}
           />
           {service && !service.speech && (
@@ -88,50 +114,56 @@ export function App() {
               This service does not recognise speech: it analyses the voice alone, unless you add the words.
             </p>
           )}
-          <Examples busy={pending !== null} onJob={send} onError={fail} />
+          <Examples busy={busy} onJob={onJob} onError={fail} />
         </section>
-        <div className="outcome">
+        <div className="outcome" ref={outcome}>
           <div role="status">
             {pending && (
               <Waiting
-                activity={activity(pending.job, service?.speech ?? true)}
-                onCancel={() => {
-                  pending.controller.abort();
-                  setPending(null);
-                }}
+                activity={activity(pending, service?.speech ?? true)}
+                others={jobs.length - 1}
+                onCancel={cancel}
               />
             )}
           </div>
-          {problem && (
-            <Problem
-              error={problem.error}
-              onRetry={problem.job && (() => send(problem.job!))}
-              onDismiss={() => setProblem(null)}
-            />
+          {failure && <Problem failure={failure} onRetry={retry} onDismiss={dismiss} />}
+          {kept && kept !== pending && (
+            <Kept key={`kept ${kept.source}`} job={kept} limit={limits.seconds} onJob={resend} onDiscard={discard} onError={fail} />
           )}
           {answer ? (
             <Result
               key={answer.id}
               job={answer.job}
               analysis={answer.analysis}
-              busy={pending !== null}
+              busy={busy}
               limit={limits.characters}
-              onJob={send}
+              onJob={onJob}
             />
           ) : (
-            !pending && !problem && <Placeholder />
+            !pending && !failure && !kept && <Placeholder />
           )}
         </div>
-        <RecentAnalyses recent={recent} onClear={() => setRecent(recents.save([]))} />
+        <RecentAnalyses
+          recent={recent}
+          onOpen={(one) => {
+            setAnswer(opened(one));
+            recents.remember(one.id);
+          }}
+          onClear={() => setRecent(recents.save([]))}
+        />
       </main>
       <footer>
         <p>
-          Recordings are analysed and not stored. The model knows five emotions of English speech, and is
-          often wrong; do not judge people by it.
+          The model knows five emotions of English speech, and is often wrong; do not judge people by it.
         </p>
       </footer>
     </>
   );
+}
+
+/** Returns a recent analysis as an answer without its recording. */
+function opened(one: recents.Recent | undefined): Answer | null {
+  return one?.analysis ? { job: { source: one.source, text: one.text }, analysis: one.analysis, id: one.id } : null;
 }
 
 /** Returns what the service does for a job, in words. */
@@ -159,18 +191,49 @@ function pentagon(radius: number): string {
   return [0, 1, 2, 3, 4].map((i) => `${radius * Math.cos(corner(i))},${radius * Math.sin(corner(i))}`).join(" ");
 }
 
+/** Takes files that are dropped anywhere on the page, which the browser would otherwise open in its place. */
+function useDrop(onFiles: (files: File[]) => void) {
+  useEffect(() => {
+    const over = (event: DragEvent) => event.preventDefault();
+    const drop = (event: DragEvent) => {
+      event.preventDefault();
+      const files = [...(event.dataTransfer?.files ?? [])];
+      if (files.length) onFiles(files);
+    };
+    addEventListener("dragover", over);
+    addEventListener("drop", drop);
+    return () => {
+      removeEventListener("dragover", over);
+      removeEventListener("drop", drop);
+    };
+  }, [onFiles]);
+}
+
+/** Lets the browser ask before the page is left or reloaded, while a recording would be lost. */
+function useQuestionBeforeLeaving(unsaved: boolean) {
+  useEffect(() => {
+    if (!unsaved) return;
+    const ask = (event: BeforeUnloadEvent) => event.preventDefault();
+    addEventListener("beforeunload", ask);
+    return () => removeEventListener("beforeunload", ask);
+  }, [unsaved]);
+}
+
 /** Returns the service's health, polled: undefined until the first answer, null while the service is unavailable. */
 function useHealth(): Health | null | undefined {
   const [known, setKnown] = useState<Health | null>();
   useEffect(() => {
-    const ask = () =>
-      health().then(
-        (found) => setKnown(found),
-        () => setKnown(null),
-      );
-    void ask();
+    const ask = () => {
+      if (document.hidden) return;
+      health().then(setKnown, () => setKnown(null));
+    };
+    ask();
     const timer = setInterval(ask, HEALTH_INTERVAL_MS);
-    return () => clearInterval(timer);
+    document.addEventListener("visibilitychange", ask);
+    return () => {
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", ask);
+    };
   }, []);
   return known;
 }

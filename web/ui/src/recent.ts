@@ -1,5 +1,6 @@
 /** The most recent analyses, stored in this browser only and without their recordings. */
 
+import type { Analysis } from "./api";
 import { EMOTIONS, type Emotion, type Probabilities, type Status } from "./emotions";
 
 export interface Recent {
@@ -10,22 +11,20 @@ export interface Recent {
   label: Emotion;
   status?: Status; // absent in entries that an earlier version stored
   probabilities: Probabilities;
+  analysis?: Analysis; // absent in entries that an earlier version stored
 }
 
 const STORAGE_KEY = "emoserve.recent";
+const SHOWN_KEY = "emoserve.shown"; // in sessionStorage: the answer that this tab shows
 const MAX_RECENT = 6;
 
 export function load(): Recent[] {
-  try {
-    const kept: unknown = JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "[]");
-    return Array.isArray(kept) ? kept.filter(isRecent).slice(0, MAX_RECENT) : [];
-  } catch {
-    return []; // another version wrote it, or storage is forbidden
-  }
+  return read() ?? [];
 }
 
+/** Adds an analysis to the stored ones, which another tab may have changed. */
 export function add(recent: Recent[], one: Recent): Recent[] {
-  return save([one, ...recent].slice(0, MAX_RECENT));
+  return save([one, ...(read() ?? recent)].slice(0, MAX_RECENT));
 }
 
 export function save(recent: Recent[]): Recent[] {
@@ -35,6 +34,42 @@ export function save(recent: Recent[]): Recent[] {
     // storage is full or forbidden: the list lasts until the page is closed
   }
   return recent;
+}
+
+/** Calls back when another tab has changed the list. Returns a function that ends this. */
+export function watch(onChange: (recent: Recent[]) => void): () => void {
+  const changed = (event: StorageEvent) => event.key === STORAGE_KEY && onChange(load());
+  addEventListener("storage", changed);
+  return () => removeEventListener("storage", changed);
+}
+
+/** Returns the analysis that this tab showed before it was reloaded; undefined if there is none. */
+export function shown(recent: Recent[]): Recent | undefined {
+  try {
+    const id = Number(sessionStorage.getItem(SHOWN_KEY));
+    return recent.find((one) => one.id === id && one.analysis);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Remembers which analysis this tab shows. */
+export function remember(id: number): void {
+  try {
+    sessionStorage.setItem(SHOWN_KEY, String(id));
+  } catch {
+    // storage is forbidden: a reload shows no answer
+  }
+}
+
+/** Returns the stored list; null if nothing is stored or can be read. */
+function read(): Recent[] | null {
+  try {
+    const kept: unknown = JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "null");
+    return Array.isArray(kept) ? kept.filter(isRecent).slice(0, MAX_RECENT) : null;
+  } catch {
+    return null; // another version wrote it, or storage is forbidden
+  }
 }
 
 function isRecent(value: unknown): value is Recent {

@@ -1,12 +1,13 @@
-import { act, render, screen } from "@testing-library/react";
+import { act, fireEvent, render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
 import { SpeechInput } from "./components/SpeechInput";
+import { useRecorder } from "./recorder";
 
 const track = { stop: vi.fn() };
 const microphone = { getTracks: () => [track] };
-const onJob = vi.fn();
+const onFinish = vi.fn();
 const onError = vi.fn();
 
 /** Stand-in for MediaRecorder. */
@@ -48,12 +49,16 @@ beforeEach(() => {
       getFloatTimeDomainData() {}
     },
   );
-  [track.stop, onJob, onError].forEach((mock) => mock.mockClear());
+  [track.stop, onFinish, onError].forEach((mock) => mock.mockClear());
 });
 
 function open(getUserMedia?: () => Promise<unknown>, limit = 60) {
   vi.stubGlobal("navigator", { ...navigator, mediaDevices: getUserMedia && { getUserMedia } });
-  return render(<SpeechInput limit={limit} busy={false} onJob={onJob} onError={onError} />);
+  return render(<Speech limit={limit} />);
+}
+
+function Speech({ limit }: { limit: number }) {
+  return <SpeechInput recorder={useRecorder(limit, onFinish, onError)} limit={limit} busy={false} />;
 }
 
 const record = () => userEvent.click(screen.getByRole("button", { name: "Record" }));
@@ -62,15 +67,43 @@ test("recorder stopped by the user sends the recording and releases the micropho
   open(async () => microphone);
   await record();
   await userEvent.click(await screen.findByRole("button", { name: "Stop and analyse" }));
-  expect(onJob).toHaveBeenCalledOnce();
-  expect(onJob.mock.calls[0]![0].audio.type).toBe("audio/webm;codecs=opus");
+  expect(onFinish).toHaveBeenCalledOnce();
+  expect(onFinish.mock.calls[0]![0].type).toBe("audio/webm;codecs=opus");
+  expect(onFinish.mock.calls[0]![1]).toBe(true);
   expect(track.stop).toHaveBeenCalled();
 });
 
-test("recorder at the limit sends the recording", async () => {
-  open(async () => microphone, 0.1);
+test("recorder stops half a second before the limit", async () => {
+  open(async () => microphone, 1);
+  const begin = performance.now();
   await record();
-  await vi.waitFor(() => expect(onJob).toHaveBeenCalledOnce());
+  await vi.waitFor(() => expect(onFinish).toHaveBeenCalledWith(expect.any(Blob), true));
+  expect(performance.now() - begin).toBeLessThan(1000);
+});
+
+test("recording that is stopped to be heard first is not analysed", async () => {
+  open(async () => microphone);
+  await record();
+  await userEvent.click(await screen.findByRole("button", { name: "Stop and listen first" }));
+  expect(onFinish).toHaveBeenCalledWith(expect.any(Blob), false);
+});
+
+test("recorder works where the level can't be measured", async () => {
+  vi.stubGlobal("AudioContext", undefined);
+  open(async () => microphone);
+  await record();
+  await userEvent.click(await screen.findByRole("button", { name: "Stop and analyse" }));
+  expect(onFinish).toHaveBeenCalledOnce();
+  expect(onError).not.toHaveBeenCalled();
+});
+
+test("recorder that hears nothing says so", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true });
+  open(async () => microphone);
+  fireEvent.click(screen.getByRole("button", { name: "Record" }));
+  await act(() => vi.advanceTimersByTimeAsync(3500));
+  expect(screen.getByText(/Too quiet to hear/)).toBeInTheDocument();
+  vi.useRealTimers();
 });
 
 test("recorder unmounted while recording sends nothing and releases the microphone", async () => {
@@ -81,7 +114,7 @@ test("recorder unmounted while recording sends nothing and releases the micropho
   unmount();
   expect(track.stop).toHaveBeenCalled();
   (started.mock.contexts[0] as Recorder).stop(); // as browsers do when the microphone is released
-  expect(onJob).not.toHaveBeenCalled();
+  expect(onFinish).not.toHaveBeenCalled();
 });
 
 test("recorder unmounted while the browser asks for permission releases the microphone", async () => {

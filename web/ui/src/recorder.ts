@@ -6,29 +6,41 @@ import { ApiError } from "./api";
 
 const MIME_TYPES = ["audio/webm;codecs=opus", "audio/mp4"]; // formats that the service decodes
 const METER_INTERVAL_MS = 60;
+const STOP_EARLY_S = 0.5; // before the service's limit, because a recorder stops late
+const QUIET_LEVEL = 0.2; // -40 dB; speech into a working microphone is louder
+const QUIET_AFTER_S = 3; // without a louder sound
 
 export interface Recorder {
   state: "idle" | "asking" | "recording";
   seconds: number;
-  /** Loudness from 0 to 1. */
-  level: number;
+  /** Loudness from 0 to 1; null if it can't be measured. */
+  level: number | null;
+  /** Whether nothing was louder than QUIET_LEVEL so far. */
+  quiet: boolean;
   start: () => void;
-  stop: () => void;
+  /** Ends the recording, and says whether it is to be analysed at once. */
+  stop: (analyse: boolean) => void;
 }
 
 /**
  * Records from the microphone.
  *
- * @param limit seconds after which a recording stops
- * @param onFinish receives each recording
+ * @param limit longest recording in seconds; a recording stops shortly before it
+ * @param onFinish receives each recording, and whether it is to be analysed at once
  * @param onError receives the reason why nothing could be recorded
  */
-export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onError: (error: ApiError) => void): Recorder {
+export function useRecorder(
+  limit: number,
+  onFinish: (audio: Blob, analyse: boolean) => void,
+  onError: (error: ApiError) => void,
+): Recorder {
   const [state, setState] = useState<Recorder["state"]>("idle");
   const [seconds, setSeconds] = useState(0);
-  const [level, setLevel] = useState(0);
+  const [level, setLevel] = useState<number | null>(0);
+  const [quiet, setQuiet] = useState(false);
   const release = useRef<() => void>(() => {});
   const recorder = useRef<MediaRecorder>(null);
+  const analyse = useRef(true);
   const unmounted = useRef(false); // also set while the browser still asks for permission
 
   const start = useCallback(async () => {
@@ -42,15 +54,19 @@ export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onEr
       const recording = new MediaRecorder(stream, type ? { mimeType: type } : {});
       const meter = startMeter(stream);
       const begin = performance.now();
+      let loudest = 0;
       const timer = setInterval(() => {
         const elapsed = (performance.now() - begin) / 1000;
+        const now = meter?.level() ?? null;
+        loudest = Math.max(loudest, now ?? 1);
         setSeconds(elapsed);
-        setLevel(meter.level());
-        if (elapsed >= limit && recording.state === "recording") recording.stop();
+        setLevel(now);
+        setQuiet(elapsed > QUIET_AFTER_S && loudest < QUIET_LEVEL);
+        if (elapsed >= limit - STOP_EARLY_S && recording.state === "recording") recording.stop();
       }, METER_INTERVAL_MS);
       release.current = () => {
         clearInterval(timer);
-        meter.stop();
+        meter?.stop();
         stream.getTracks().forEach((track) => track.stop());
         release.current = () => {};
       };
@@ -60,11 +76,13 @@ export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onEr
         release.current();
         setState("idle");
         setLevel(0);
+        setQuiet(false);
         const audio = new Blob(chunks, { type: recording.mimeType });
-        if (audio.size) onFinish(audio);
+        if (audio.size) onFinish(audio, analyse.current);
         else onError(new ApiError("empty", "Nothing was recorded. Check that your microphone works, and try again."));
       };
       recorder.current = recording;
+      analyse.current = true;
       setSeconds(0);
       recording.start();
       setState("recording");
@@ -76,7 +94,8 @@ export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onEr
     }
   }, [limit, onFinish, onError]);
 
-  const stop = useCallback(() => {
+  const stop = useCallback((wanted: boolean) => {
+    analyse.current = wanted;
     if (recorder.current?.state === "recording") recorder.current.stop();
   }, []);
 
@@ -88,7 +107,7 @@ export function useRecorder(limit: number, onFinish: (audio: Blob) => void, onEr
     };
   }, []);
 
-  return { state, seconds, level, start, stop };
+  return { state, seconds, level, quiet, start, stop };
 }
 
 async function microphone(): Promise<MediaStream> {
@@ -118,18 +137,26 @@ function explain(error: unknown): ApiError {
   return new ApiError("recorder", "The microphone could not be used. You can still send a file or type.");
 }
 
-/** Measures the loudness of a stream: root mean square, from -50 dB (0) to full scale (1). */
-function startMeter(stream: MediaStream): { level: () => number; stop: () => void } {
-  const context = new AudioContext();
-  const analyser = new AnalyserNode(context, { fftSize: 1024 });
-  context.createMediaStreamSource(stream).connect(analyser);
-  const samples = new Float32Array(analyser.fftSize);
-  return {
-    level: () => {
-      analyser.getFloatTimeDomainData(samples);
-      const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
-      return Math.min(1, Math.max(0, 1 + Math.log10(power + 1e-10) / 5)); // -50 dB to full scale
-    },
-    stop: () => void context.close(),
-  };
+/**
+ * Measures the loudness of a stream: root mean square, from -50 dB (0) to full scale (1).
+ *
+ * Returns null where the browser can't measure it: a recording works without its meter.
+ */
+function startMeter(stream: MediaStream): { level: () => number; stop: () => void } | null {
+  try {
+    const context = new AudioContext();
+    const analyser = new AnalyserNode(context, { fftSize: 1024 });
+    context.createMediaStreamSource(stream).connect(analyser);
+    const samples = new Float32Array(analyser.fftSize);
+    return {
+      level: () => {
+        analyser.getFloatTimeDomainData(samples);
+        const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
+        return Math.min(1, Math.max(0, 1 + Math.log10(power + 1e-10) / 5)); // -50 dB to full scale
+      },
+      stop: () => void context.close(),
+    };
+  } catch {
+    return null;
+  }
 }

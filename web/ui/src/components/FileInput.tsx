@@ -1,60 +1,45 @@
-import { type DragEvent, useState } from "react";
+import { useState } from "react";
 
-import { ApiError, type Health } from "../api";
-import type { Job } from "../job";
+import type { Health } from "../api";
 
 interface Props {
   limits: Health["limits"];
   busy: boolean;
-  onJob: (job: Job) => void;
-  onError: (error: ApiError) => void;
+  onFiles: (files: File[]) => void;
 }
 
-export function FileInput({ limits, busy, onJob, onError }: Props) {
+/** Chooses files. The page itself takes dropped files, wherever they are dropped. */
+export function FileInput({ limits, busy, onFiles }: Props) {
   const [over, setOver] = useState(false);
-  const maxSize = `${Math.round(limits.bytes / 2 ** 20)} MiB`;
-
-  function submit(files: FileList | null) {
-    const file = files?.[0];
-    if (!file) return;
-    if (file.size > limits.bytes) {
-      onError(new ApiError("too_large", `${file.name} is too large; at most ${maxSize} are accepted.`));
-    } else if (!file.size) {
-      onError(new ApiError("empty", `${file.name} is empty. Choose another recording.`));
-    } else onJob({ audio: file, source: file.name });
-  }
-
-  function drop(event: DragEvent) {
-    event.preventDefault();
-    setOver(false);
-    if (!busy) submit(event.dataTransfer.files);
-  }
 
   return (
     <label
       className="drop"
       data-over={over}
-      onDragOver={(event) => {
-        event.preventDefault();
-        setOver(true);
-      }}
+      onDragOver={() => setOver(true)}
       onDragLeave={() => setOver(false)}
-      onDrop={drop}
+      onDrop={() => setOver(false)}
     >
       <input
         type="file"
+        multiple
         accept="audio/*,video/webm,video/mp4,.flac,.ogg,.opus,.m4a"
         disabled={busy}
         onChange={(event) => {
-          submit(event.target.files);
+          onFiles([...(event.target.files ?? [])]);
           event.target.value = ""; // the same file can be chosen again
         }}
       />
-      <strong>Choose a recording</strong>
-      <span>or drop it here</span>
+      <strong>Choose recordings</strong>
+      <span>or drop them on the page</span>
       <small>
-        WAV, FLAC, MP3, Ogg, M4A or WebM; up to {limits.seconds} s and {maxSize}
+        WAV, FLAC, MP3, Ogg, M4A or WebM; up to {limits.seconds} s and {megabytes(limits.bytes)} each
       </small>
     </label>
   );
+}
+
+/** Returns a size, such as "20 MiB". */
+export function megabytes(bytes: number): string {
+  return `${Math.round(bytes / 2 ** 20)} MiB`;
 }

@@ -3,16 +3,18 @@ import WaveSurfer from "wavesurfer.js";
 
 import type { Analysis } from "../api";
 import { clock } from "../emotions";
+import { Download } from "./Download";
 import { Timeline } from "./Timeline";
 
 interface Props {
   audio: Blob;
+  own: boolean;
   seconds: number;
   timeline: Analysis["timeline"];
 }
 
 /** Player, waveform and emotion timeline of the recording, which share one position. */
-export function Playback({ audio, seconds, timeline }: Props) {
+export function Playback({ audio, own, seconds, timeline }: Props) {
   const container = useRef<HTMLDivElement>(null);
   const player = useRef<WaveSurfer>(null);
   const [state, setState] = useState<"loading" | "paused" | "playing" | "unplayable">("loading");
@@ -64,6 +66,7 @@ export function Playback({ audio, seconds, timeline }: Props) {
           <span className="time">
             {clock(time)} <span>of {clock(seconds)}</span>
           </span>
+          {own && <Download audio={audio} />}
         </div>
       )}
       <div ref={container} className="waveform" hidden={state === "unplayable"} aria-hidden="true" />

@@ -1,47 +1,47 @@
 import { type FormEvent, useEffect, useState } from "react";
 
-import { type ApiError, setKey } from "../api";
+import { setKey } from "../api";
+import type { Failure } from "../analyses";
 
 const RETRYABLE_CODES = ["busy", "away", "late", "slow_upload", "too_often", "fault"];
 
 interface Props {
-  error: ApiError;
-  /** Sends the same input again; absent if nothing was sent. */
-  onRetry?: () => void;
+  failure: Failure;
+  onRetry: () => void;
   onDismiss: () => void;
 }
 
 /** Error message with the action that may solve it: retry, enter a key, or close. */
-export function Problem({ error, onRetry, onDismiss }: Props) {
+export function Problem({ failure: { error, job, automatic }, onRetry, onDismiss }: Props) {
   return (
     <div className="card problem" role="alert">
       <p>{error.message}</p>
-      {error.code === "key" && onRetry ? (
+      {error.code === "key" && job ? (
         <KeyForm onKey={onRetry} />
       ) : (
         <div className="row">
-          {onRetry && RETRYABLE_CODES.includes(error.code) && <Retry key={error.message} after={error.retryAfter} onRetry={onRetry} />}
+          {job && RETRYABLE_CODES.includes(error.code) && (
+            <button type="button" className="primary" onClick={onRetry}>
+              {automatic ? "Try now" : "Try again"}
+            </button>
+          )}
           <button type="button" onClick={onDismiss}>
-            Close
+            {automatic ? "Stop trying" : "Close"}
           </button>
+          {automatic && <Countdown seconds={error.retryAfter ?? 0} onEnd={onRetry} />}
         </div>
       )}
     </div>
   );
 }
 
-function Retry({ after = 0, onRetry }: { after?: number; onRetry: () => void }) {
-  const [left, setLeft] = useState(after);
+function Countdown({ seconds, onEnd }: { seconds: number; onEnd: () => void }) {
+  const [left, setLeft] = useState(seconds);
   useEffect(() => {
-    if (left <= 0) return;
-    const timer = setTimeout(() => setLeft(left - 1), 1000);
+    const timer = left > 0 ? setTimeout(() => setLeft(left - 1), 1000) : setTimeout(onEnd);
     return () => clearTimeout(timer);
-  }, [left]);
-  return (
-    <button type="button" className="primary" disabled={left > 0} onClick={onRetry}>
-      {left > 0 ? `Try again in ${left} s` : "Try again"}
-    </button>
-  );
+  }, [left, onEnd]);
+  return <small aria-live="off">Trying again in {left} s</small>;
 }
 
 function KeyForm({ onKey }: { onKey: () => void }) {

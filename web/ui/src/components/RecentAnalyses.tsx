@@ -1,8 +1,19 @@
+import { useState } from "react";
+
 import { EMOTIONS, percent, verdict } from "../emotions";
 import type { Recent } from "../recent";
+import { Comparison } from "./Comparison";
 
-/** List of the recent analyses with their probabilities. */
-export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear: () => void }) {
+interface Props {
+  recent: Recent[];
+  onOpen: (one: Recent) => void;
+  onClear: () => void;
+}
+
+/** List of the recent analyses with their probabilities; each can be opened, and two can be compared. */
+export function RecentAnalyses({ recent, onOpen, onClear }: Props) {
+  const [compared, setCompared] = useState<number[]>([]);
+  const pair = compared.map((id) => recent.find((one) => one.id === id)).filter((one) => one !== undefined);
   if (!recent.length) return null;
   return (
     <section className="recent" aria-labelledby="recent">
@@ -12,14 +23,15 @@ export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear:
           Clear
         </button>
       </div>
+      {pair.length === 2 && <Comparison pair={[pair[0]!, pair[1]!]} />}
       <ul>
-        {recent.map(({ id, when, source, text, label, status, probabilities }) => (
-          <li key={id} className="card">
+        {recent.map((one) => (
+          <li key={one.id} className="card">
             <h3>
-              <span className="label" data-emotion={label}>
-                {verdict(status, label, probabilities)}
+              <span className="label" data-emotion={one.label}>
+                {verdict(one.status, one.label, one.probabilities)}
               </span>{" "}
-              {(status ?? "ok") === "ok" && percent(probabilities[label])}
+              {(one.status ?? "ok") === "ok" && percent(one.probabilities[one.label])}
             </h3>
             <dl>
               {EMOTIONS.map((emotion) => (
@@ -27,21 +39,39 @@ export function RecentAnalyses({ recent, onClear }: { recent: Recent[]; onClear:
                   <dt>{emotion}</dt>
                   <dd>
                     <span className="bar" aria-hidden="true">
-                      <span style={{ width: `${100 * probabilities[emotion]}%` }} data-emotion={emotion} />
+                      <span style={{ width: `${100 * one.probabilities[emotion]}%` }} data-emotion={emotion} />
                     </span>
-                    {percent(probabilities[emotion])}
+                    {percent(one.probabilities[emotion])}
                   </dd>
                 </div>
               ))}
             </dl>
-            <p>{text || "No words"}</p>
+            <p dir="auto">{one.text || "No words"}</p>
             <small>
-              {source}, {new Date(when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}
+              {one.source}, {new Date(one.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}
             </small>
+            <div className="row">
+              {one.analysis && (
+                <button type="button" onClick={() => onOpen(one)}>
+                  Open
+                </button>
+              )}
+              <button
+                type="button"
+                aria-pressed={compared.includes(one.id)}
+                onClick={() =>
+                  setCompared((chosen) =>
+                    chosen.includes(one.id) ? chosen.filter((id) => id !== one.id) : [...chosen.slice(-1), one.id],
+                  )
+                }
+              >
+                Compare
+              </button>
+            </div>
           </li>
         ))}
       </ul>
-      <p className="fine">Kept in this browser only, without the recordings.</p>
+      <p className="fine">Kept in this browser only, without the recordings. Choose two to compare them.</p>
     </section>
   );
 }

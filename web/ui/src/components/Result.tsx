@@ -1,11 +1,13 @@
 import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 
 import type { Analysis } from "../api";
-import { percent, strongest, verdict, type View, VIEW, VIEWS, type Views } from "../emotions";
+import { EMOTIONS, percent, type Probabilities, strongest, verdict, type View, VIEW, VIEWS, type Views } from "../emotions";
 import type { Job } from "../job";
 import { EmotionRadar } from "./EmotionRadar";
 import { Numbers } from "./Numbers";
 import { Playback } from "./Playback";
+
+const CLEAR_SHARE = 0.6; // from which one emotion of a view is clear
 
 interface Props {
   job: Job;
@@ -47,6 +49,11 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
           The recording has no sound: the answer uses the words alone, which say {strongest(analysis.probabilities)}.
         </p>
       )}
+      {disagree(views) && (
+        <p className="note">
+          The voice and the words disagree: the voice says {strongest(views.audio)}, the words say {strongest(views.text)}.
+        </p>
+      )}
       {analysis.untrained.length > 0 && (
         <p className="note">Parts of this model were never trained ({analysis.untrained.join(", ")}): do not rely on its answers.</p>
       )}
@@ -71,12 +78,20 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
       <EmotionRadar views={views} shown={shown} />
       <Numbers views={views} />
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
-      {job.audio && <Playback audio={job.audio} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
+      {job.audio && <Playback audio={job.audio} own={job.own ?? false} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
       <p className="fine">
         Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by model version {analysis.checkpoint.slice(0, 8)}.
       </p>
     </section>
   );
+}
+
+/** Returns whether voice and words each have one clear emotion, and it is not the same. */
+function disagree({ audio, text }: Views): boolean {
+  if (!audio || !text) return false;
+  const clear = (view: Probabilities) => EMOTIONS.find((emotion) => view[emotion] >= CLEAR_SHARE);
+  const [voice, words] = [clear(audio), clear(text)];
+  return voice !== undefined && words !== undefined && voice !== words;
 }
 
 /** Says why the answer does not use the words. */
@@ -104,7 +119,7 @@ function Words({ job, analysis, busy, limit, onJob }: Props) {
           {whyWordsAreUnused(analysis.transcript)}: the answer uses the voice alone. You can write the words here.
         </p>
       )}
-      <textarea id={id} rows={2} maxLength={limit} value={text} onChange={(event) => setText(event.target.value)} />
+      <textarea id={id} dir="auto" rows={2} maxLength={limit} value={text} onChange={(event) => setText(event.target.value)} />
       <div className="row">
         <small>{job.audio ? "Not right? Correct it, and analyse the same recording again." : "Change it, and analyse it again."}</small>
         <button type="submit" disabled={busy || !changed || !text.trim()}>

@@ -1,20 +1,13 @@
-import { useCallback } from "react";
-
-import type { ApiError } from "../api";
 import { clock } from "../emotions";
-import type { Job } from "../job";
-import { useRecorder } from "../recorder";
+import type { Recorder } from "../recorder";
 
 interface Props {
+  recorder: Recorder;
   limit: number;
   busy: boolean;
-  onJob: (job: Job) => void;
-  onError: (error: ApiError) => void;
 }
 
-export function SpeechInput({ limit, busy, onJob, onError }: Props) {
-  const onFinish = useCallback((audio: Blob) => onJob({ audio, source: "Spoken" }), [onJob]);
-  const recorder = useRecorder(limit, onFinish, onError);
+export function SpeechInput({ recorder, limit, busy }: Props) {
   const recording = recorder.state === "recording";
 
   return (
@@ -24,9 +17,9 @@ export function SpeechInput({ limit, busy, onJob, onError }: Props) {
         className="record"
         data-recording={recording}
         disabled={!recording && (busy || recorder.state === "asking")}
-        onClick={recording ? recorder.stop : recorder.start}
+        onClick={recording ? () => recorder.stop(true) : recorder.start}
       >
-        <span className="ring" style={{ transform: `scale(${1 + 0.35 * recorder.level})` }} aria-hidden="true" />
+        <span className="ring" style={{ transform: `scale(${1 + 0.35 * (recorder.level ?? 0)})` }} aria-hidden="true" />
         <svg viewBox="0 0 24 24" aria-hidden="true">
           {recording ? (
             <rect x="7" y="7" width="10" height="10" rx="1.5" />
@@ -39,14 +32,29 @@ export function SpeechInput({ limit, busy, onJob, onError }: Props) {
       <p className="time" aria-hidden={!recording}>
         {clock(recorder.seconds)} <span>of {clock(limit)}</span>
       </p>
-      <meter min={0} max={1} value={recorder.level} aria-label="Loudness" data-on={recording} />
+      <meter
+        min={0}
+        max={1}
+        value={recorder.level ?? 0}
+        aria-label="Loudness"
+        data-on={recording && recorder.level !== null}
+      />
       <p className="hint" role="status">
         {recording
-          ? "Listening. Press again to stop and analyse."
+          ? recorder.quiet
+            ? "Too quiet to hear. Move closer to the microphone, or check that it is the right one."
+            : "Listening. Press again to stop and analyse."
           : recorder.state === "asking"
             ? "Allow the microphone in your browser."
             : "Press the button and speak, in English."}
       </p>
+      {recording ? (
+        <button type="button" onClick={() => recorder.stop(false)}>
+          Stop and listen first
+        </button>
+      ) : (
+        <small>The service infers emotions from your voice and your words. Recordings are analysed, and not stored.</small>
+      )}
     </div>
   );
 }

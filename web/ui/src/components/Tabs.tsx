@@ -2,7 +2,14 @@
 
 import { type KeyboardEvent, type ReactNode, useId, useRef, useState } from "react";
 
-export function Tabs({ label, tabs }: { label: string; tabs: Record<string, ReactNode> }) {
+interface Props {
+  label: string;
+  tabs: Record<string, ReactNode>;
+  /** Tab in which something is going on. */
+  marked?: string;
+}
+
+export function Tabs({ label, tabs, marked }: Props) {
   const names = Object.keys(tabs);
   const [chosen, setChosen] = useState(names[0]!);
   const id = useId();
@@ -24,6 +31,7 @@ export function Tabs({ label, tabs }: { label: string; tabs: Record<string, Reac
             key={name}
             type="button"
             role="tab"
+            data-marked={name === marked}
             id={`${id}-${name}`}
             aria-selected={name === chosen}
             aria-controls={`${id}-panel`}

@@ -24,6 +24,7 @@ export function TextInput({ text, onText, limit, busy, onJob }: Props) {
       <label htmlFor={id}>Text to analyse</label>
       <textarea
         id={id}
+        dir="auto"
         rows={4}
         maxLength={limit}
         value={text}

@@ -1,7 +1,14 @@
 import { useEffect, useState } from "react";
 
-/** Progress of the pending analysis: current activity, elapsed seconds, and a button that cancels it. */
-export function Waiting({ activity, onCancel }: { activity: string; onCancel: () => void }) {
+interface Props {
+  activity: string;
+  /** Number of analyses that wait behind this one. */
+  others: number;
+  onCancel: () => void;
+}
+
+/** Progress of the pending analysis: current activity, elapsed seconds, and a button that cancels all of them. */
+export function Waiting({ activity, others, onCancel }: Props) {
   const [seconds, setSeconds] = useState(0);
   useEffect(() => {
     const timer = setInterval(() => setSeconds((count) => count + 1), 1000);
@@ -11,7 +18,10 @@ export function Waiting({ activity, onCancel }: { activity: string; onCancel: ()
   return (
     <div className="card waiting">
       <span className="spinner" aria-hidden="true" />
-      <p>{activity}</p>
+      <p>
+        {activity}
+        {others > 0 && <small> {others} more waiting</small>}
+      </p>
       <span aria-hidden="true">{seconds} s</span>
       <button type="button" onClick={onCancel}>
         Cancel

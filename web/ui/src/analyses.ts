@@ -1,0 +1,95 @@
+/** Runs jobs one after the other, and keeps the user's recording until it is answered or discarded. */
+
+import { useCallback, useEffect, useRef, useState } from "react";
+
+import { type Analysis, analyze, ApiError, UNREACHABLE } from "./api";
+import type { Job } from "./job";
+
+const AUTOMATIC_RETRIES = 5; // of one job
+const RETRIED_CODES = ["busy", "too_often"]; // errors that end by waiting
+
+export interface Failure {
+  error: ApiError;
+  /** The job that failed; absent if nothing was sent. */
+  job?: Job;
+  /** Whether the job is sent again by itself after `error.retryAfter`. */
+  automatic: boolean;
+}
+
+export interface Analyses {
+  /** The jobs without an answer; the first one is running unless it failed. */
+  jobs: Job[];
+  failure: Failure | null;
+  /** The user's recording without an answer; null if there is none. */
+  kept: Job | null;
+  /** Sends jobs after those that wait; a job that failed is given up. */
+  send: (jobs: Job[]) => void;
+  fail: (error: ApiError) => void;
+  /** Keeps a recording that is not sent yet. */
+  keep: (job: Job) => void;
+  /** Sends the failed job again. */
+  retry: () => void;
+  /** Closes the failure; other jobs go on. */
+  dismiss: () => void;
+  cancel: () => void;
+  discard: () => void;
+}
+
+/**
+ * Runs jobs one after the other.
+ *
+ * @param onStart called before a job is sent
+ * @param onAnswer receives each answer
+ */
+export function useAnalyses(onStart: () => void, onAnswer: (job: Job, analysis: Analysis) => void): Analyses {
+  const [jobs, setJobs] = useState<Job[]>([]);
+  const [failure, setFailure] = useState<Failure | null>(null);
+  const [kept, setKept] = useState<Job | null>(null);
+  const retries = useRef(0);
+  const job = jobs[0];
+  const failed = failure?.job !== undefined;
+
+  useEffect(() => {
+    if (!job || failed) return;
+    const controller = new AbortController();
+    onStart();
+    analyze(job, controller.signal).then(
+      (analysis) => {
+        retries.current = 0;
+        setKept((recording) => (recording === job ? null : recording));
+        setJobs((waiting) => waiting.filter((one) => one !== job));
+        onAnswer(job, analysis);
+      },
+      (reason: unknown) => {
+        if (controller.signal.aborted) return;
+        if (job.own) setKept(job);
+        const error = reason instanceof ApiError ? reason : UNREACHABLE;
+        const automatic = RETRIED_CODES.includes(error.code) && !!error.retryAfter && retries.current++ < AUTOMATIC_RETRIES;
+        setFailure({ error, job, automatic });
+      },
+    );
+    return () => controller.abort();
+  }, [job, failed, onStart, onAnswer]);
+
+  const send = useCallback(
+    (given: Job[]) => {
+      retries.current = 0;
+      setJobs((waiting) => [...waiting.filter((one) => one !== failure?.job), ...given]);
+      setFailure(null);
+    },
+    [failure],
+  );
+  const fail = useCallback((error: ApiError) => setFailure((shown) => (shown?.job ? shown : { error, automatic: false })), []);
+  const keep = useCallback((recording: Job) => setKept(recording), []);
+  const retry = useCallback(() => setFailure(null), []);
+  const dismiss = useCallback(() => {
+    setJobs((waiting) => waiting.filter((one) => one !== failure?.job));
+    setFailure(null);
+  }, [failure]);
+  const cancel = useCallback(() => {
+    if (job?.own) setKept(job);
+    setJobs([]);
+  }, [job]);
+  const discard = useCallback(() => setKept(null), []);
+  return { jobs, failure, kept, send, fail, keep, retry, dismiss, cancel, discard };
+}
