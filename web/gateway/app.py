@@ -261,7 +261,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=[KEY_HEADER, REQUEST_ID, *HEADERS],
-            expose_headers=[REQUEST_ID],
+            expose_headers=[REQUEST_ID, "Retry-After"],
         )
     app.add_middleware(RequestLog, enabled=settings.request_log)  # the last one added is the outermost
     return app

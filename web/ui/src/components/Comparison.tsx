@@ -24,10 +24,12 @@ export function Comparison({ pair }: { pair: [Recent, Recent] }) {
               <th scope="row">{emotion}</th>
               {pair.map(({ id, probabilities }) => (
                 <td key={id}>
-                  <span className="bar" aria-hidden="true">
-                    <span style={{ width: `${100 * probabilities[emotion]}%` }} data-emotion={emotion} />
-                  </span>
-                  {percent(probabilities[emotion])}
+                  <div>
+                    <span className="bar" aria-hidden="true">
+                      <span style={{ width: `${100 * probabilities[emotion]}%` }} data-emotion={emotion} />
+                    </span>
+                    {percent(probabilities[emotion])}
+                  </div>
                 </td>
               ))}
             </tr>
