@@ -12,7 +12,6 @@ from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import APIKeyHeader
-from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
@@ -24,6 +23,7 @@ from web.gateway.errors import ApiError, Problem, busy, error_response, invalid_
 from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
 from web.gateway.headers import Headers
 from web.gateway.metrics import Metrics
+from web.gateway.page import PageFiles
 from web.gateway.request_log import REQUEST_ID, RequestLog
 from web.gateway.settings import Settings
 from web.gateway.tracing import HEADERS, telemetry, trace_headers
@@ -246,7 +246,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
 
     if settings.page.is_dir():
         # not mounted: a mount on / would also answer the other methods of the API's paths
-        app.router.default = StaticFiles(directory=settings.page, html=True)
+        app.router.default = PageFiles(directory=settings.page, html=True)
 
     for path in app.openapi()["paths"].values():  # FastAPI keeps this schema from here on
         for operation in path.values():

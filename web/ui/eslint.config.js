@@ -9,5 +9,5 @@ export default tseslint.config(
   ...tseslint.configs.recommended,
   { files: ["**/*.{ts,tsx}"], ...jsxA11y.flatConfigs.recommended },
   { files: ["**/*.{ts,tsx}"], plugins: { "react-hooks": reactHooks }, rules: reactHooks.configs.recommended.rules },
-  { files: ["budget.js"], languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly" } } },
+  { files: ["budget.js", "compress.js"], languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly" } } },
 );

@@ -235,7 +235,7 @@ test("answer is shown again after a reload", async () => {
   await screen.findByRole("heading", { name: "sadness 70 %", level: 2 });
   unmount();
   render(<App />);
-  expect(screen.getByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
+  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toBeInTheDocument();
 });
 
 test("recent analyses can be opened, and two can be compared", async () => {

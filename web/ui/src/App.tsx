@@ -1,6 +1,6 @@
 /** The page: input, pending analysis, answer and recent analyses. */
 
-import { useCallback, useEffect, useRef, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useRef, useState } from "react";
 
 import { useAnalyses } from "./analyses";
 import { type Analysis, ApiError, health, type Health } from "./api";
@@ -9,7 +9,6 @@ import { FileInput, megabytes } from "./components/FileInput";
 import { Kept } from "./components/Kept";
 import { Problem } from "./components/Problem";
 import { RecentAnalyses } from "./components/RecentAnalyses";
-import { Result } from "./components/Result";
 import { SpeechInput } from "./components/SpeechInput";
 import { Tabs } from "./components/Tabs";
 import { TextInput } from "./components/TextInput";
@@ -17,6 +16,10 @@ import { Waiting } from "./components/Waiting";
 import type { Job } from "./job";
 import * as recents from "./recent";
 import { useRecorder } from "./recorder";
+
+// most of the page's code draws the answer: it is loaded once the page can be used
+const loadResult = () => import("./components/Result");
+const Result = lazy(async () => ({ default: (await loadResult()).Result }));
 
 const HEALTH_INTERVAL_MS = 1_500;
 const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
@@ -77,6 +80,7 @@ export function App() {
   useDrop(takeFiles);
   useQuestionBeforeLeaving(recorder.state === "recording" || kept !== null || jobs.some((job) => job.own));
   useEffect(() => recents.watch(setRecent), []);
+  useEffect(() => void loadResult(), []);
 
   const news = pending ?? failure ?? kept;
   useEffect(() => {
@@ -131,14 +135,16 @@ export function App() {
             <Kept key={`kept ${kept.source}`} job={kept} limit={limits.seconds} onJob={resend} onDiscard={discard} onError={fail} />
           )}
           {answer ? (
-            <Result
-              key={answer.id}
-              job={answer.job}
-              analysis={answer.analysis}
-              busy={busy}
-              limit={limits.characters}
-              onJob={onJob}
-            />
+            <Suspense>
+              <Result
+                key={answer.id}
+                job={answer.job}
+                analysis={answer.analysis}
+                busy={busy}
+                limit={limits.characters}
+                onJob={onJob}
+              />
+            </Suspense>
           ) : (
             !pending && !failure && !kept && <Placeholder />
           )}
