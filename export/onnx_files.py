@@ -130,7 +130,7 @@ def write_models(
         own = part.precision(precision)
         path = model_file(repository, name, precision)
         path.parent.mkdir(parents=True, exist_ok=True)
-        model = export_part(part, own)
+        model = export_part(part, own, path.parent)
         separate_products(model.graph)
         ShapeInferencePass()(model)
         if name == "vggish":
@@ -145,12 +145,16 @@ def write_models(
         advance()
 
 
-def export_part(part: Part, precision: str) -> ir.Model:
+def export_part(part: Part, precision: str, scratch: Path) -> ir.Model:
     """Return one part as an ONNX model, without VGGish's Loop and without the If around an encoder.
 
     Args:
         part: the model.
         precision: fp32, fp16 or int8.
+        scratch: directory for the files that int8 needs meanwhile; they are removed.
+
+    Raises:
+        OSError: a file can't be written.
     """
     module = part.module.eval()
     if precision == "fp16":
@@ -176,8 +180,8 @@ def export_part(part: Part, precision: str) -> ir.Model:
     if precision == "int8":
         assert part.quantise is not None
         ShapeInferencePass()(model)
-        with TemporaryDirectory() as scratch:
-            full, quantised = Path(scratch, "fp32.onnx"), Path(scratch, "int8.onnx")
+        with TemporaryDirectory(dir=scratch) as directory:
+            full, quantised = Path(directory, "fp32.onnx"), Path(directory, "int8.onnx")
             ir.save(model, full)
             part.quantise(full, quantised)
             model = ir.load(quantised)

@@ -312,7 +312,7 @@ def test_fusion_file_applies_the_calibration(narrow: Checkpoint, tmp_path: Path)
     for number, (temperatures, pair) in enumerate([((1.0, 1.0, 1.0), (1.0, 0.0)), ((3.0, 1.7, 0.4), (1.8, -0.3))]):
         head.temperature.copy_(torch.tensor(temperatures))
         head.confidence.copy_(torch.tensor([pair, (1.2, -0.1), (0.7, -0.2)]))
-        ir.save(export_part(serving_parts(calibrated, "fp32")["fusion"], "fp32"), tmp_path / f"{number}.onnx")
+        ir.save(export_part(serving_parts(calibrated, "fp32")["fusion"], "fp32", tmp_path), tmp_path / f"{number}.onnx")
         session = onnxruntime.InferenceSession(tmp_path / f"{number}.onnx", providers=["CPUExecutionProvider"])
         found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         views = probabilities(head(audio, has_audio, text, has_text), has_audio, has_text)
