@@ -63,10 +63,18 @@ class Guard:
         async def replay() -> Message:
             return messages.pop() if messages else await asyncio.shield(leaving)
 
-        running = asyncio.ensure_future(self._app(scope, replay, send))
+        answered = False
+
+        async def note(message: Message) -> None:
+            nonlocal answered
+            await send(message)
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
+
+        running = asyncio.ensure_future(self._app(scope, replay, note))
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done() or not running.cancel():
+            # the server reports a complete response as a disconnection, too
+            if answered or running.done() or not running.cancel():
                 await running
                 return
             with contextlib.suppress(asyncio.CancelledError):
