@@ -218,6 +218,18 @@ test("kept recording can be discarded", async () => {
   expect(leaving.defaultPrevented).toBe(false);
 });
 
+test("every file is kept when several are cancelled", async () => {
+  analyses = [() => new Promise<Response>(() => {})];
+  render(<App />);
+  await upload(wav("one.wav"), wav("two.wav"));
+  await userEvent.click(await screen.findByRole("button", { name: "Cancel" }));
+  expect(screen.getByText("one.wav is not analysed yet.")).toBeInTheDocument();
+  expect(screen.getByText("two.wav is not analysed yet.")).toBeInTheDocument();
+  await userEvent.click(screen.getAllByRole("button", { name: "Discard" })[0]!);
+  expect(screen.queryByText("one.wav is not analysed yet.")).toBeNull();
+  expect(screen.getByText("two.wav is not analysed yet.")).toBeInTheDocument();
+});
+
 test("failure replaces the answer before it", async () => {
   analyses = [json(answer), json({ code: "late", message: "The answer took too long." }, 504)];
   render(<App />);

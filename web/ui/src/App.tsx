@@ -61,11 +61,6 @@ export function App() {
   const busy = pending !== undefined;
   const onJob = useCallback((job: Job) => send([job]), [send]);
 
-  function resend(job: Job) {
-    discard(); // it is kept again if it fails
-    send([job]);
-  }
-
   const takeFiles = useCallback(
     (files: File[]) => {
       const large = files.find((file) => file.size > limits.bytes);
@@ -78,11 +73,11 @@ export function App() {
     [limits.bytes, fail, send],
   );
   useDrop(takeFiles);
-  useQuestionBeforeLeaving(recorder.state === "recording" || kept !== null || jobs.some((job) => job.own));
+  useQuestionBeforeLeaving(recorder.state === "recording" || kept.length > 0 || jobs.some((job) => job.own));
   useEffect(() => recents.watch(setRecent), []);
   useEffect(() => void loadResult(), []);
 
-  const news = pending ?? failure ?? kept;
+  const news = pending ?? failure ?? kept.at(-1);
   useEffect(() => {
     if (news) outcome.current?.scrollIntoView?.({ block: "nearest" });
   }, [news]);
@@ -131,8 +126,21 @@ export function App() {
             )}
           </div>
           {failure && <Problem failure={failure} onRetry={retry} onDismiss={dismiss} />}
-          {kept && kept !== pending && (
-            <Kept key={`kept ${kept.source}`} job={kept} limit={limits.seconds} onJob={resend} onDiscard={discard} onError={fail} />
+          {kept.map(
+            (one, index) =>
+              one !== pending && (
+                <Kept
+                  key={index}
+                  job={one}
+                  limit={limits.seconds}
+                  onJob={(job) => {
+                    discard(one); // it is kept again if it fails
+                    send([job]);
+                  }}
+                  onDiscard={() => discard(one)}
+                  onError={fail}
+                />
+              ),
           )}
           {answer ? (
             <Suspense>
@@ -146,7 +154,7 @@ export function App() {
               />
             </Suspense>
           ) : (
-            !pending && !failure && !kept && <Placeholder />
+            !pending && !failure && !kept.length && <Placeholder />
           )}
         </div>
         <RecentAnalyses

@@ -1,4 +1,4 @@
-/** Runs jobs one after the other, and keeps the user's recording until it is answered or discarded. */
+/** Runs jobs one after the other, and keeps the user's recordings until they are answered or discarded. */
 
 import { useCallback, useEffect, useRef, useState } from "react";
 
@@ -20,8 +20,8 @@ export interface Analyses {
   /** The jobs without an answer; the first one is running unless it failed. */
   jobs: Job[];
   failure: Failure | null;
-  /** The user's recording without an answer; null if there is none. */
-  kept: Job | null;
+  /** The user's recordings without an answer. */
+  kept: Job[];
   /** Sends jobs after those that wait; a job that failed is given up. */
   send: (jobs: Job[]) => void;
   fail: (error: ApiError) => void;
@@ -32,7 +32,7 @@ export interface Analyses {
   /** Closes the failure; other jobs go on. */
   dismiss: () => void;
   cancel: () => void;
-  discard: () => void;
+  discard: (job: Job) => void;
 }
 
 /**
@@ -44,7 +44,7 @@ export interface Analyses {
 export function useAnalyses(onStart: () => void, onAnswer: (job: Job, analysis: Analysis) => void): Analyses {
   const [jobs, setJobs] = useState<Job[]>([]);
   const [failure, setFailure] = useState<Failure | null>(null);
-  const [kept, setKept] = useState<Job | null>(null);
+  const [kept, setKept] = useState<Job[]>([]);
   const retries = useRef(0);
   const job = jobs[0];
   const failed = failure?.job !== undefined;
@@ -56,13 +56,13 @@ export function useAnalyses(onStart: () => void, onAnswer: (job: Job, analysis: 
     analyze(job, controller.signal).then(
       (analysis) => {
         retries.current = 0;
-        setKept((recording) => (recording === job ? null : recording));
+        setKept((recordings) => recordings.filter((one) => one !== job));
         setJobs((waiting) => waiting.filter((one) => one !== job));
         onAnswer(job, analysis);
       },
       (reason: unknown) => {
         if (controller.signal.aborted) return;
-        if (job.own) setKept(job);
+        if (job.own) setKept((recordings) => including(recordings, [job]));
         const error = reason instanceof ApiError ? reason : UNREACHABLE;
         const automatic = RETRIED_CODES.includes(error.code) && !!error.retryAfter && retries.current++ < AUTOMATIC_RETRIES;
         setFailure({ error, job, automatic });
@@ -80,16 +80,21 @@ export function useAnalyses(onStart: () => void, onAnswer: (job: Job, analysis: 
     [failure],
   );
   const fail = useCallback((error: ApiError) => setFailure((shown) => (shown?.job ? shown : { error, automatic: false })), []);
-  const keep = useCallback((recording: Job) => setKept(recording), []);
+  const keep = useCallback((recording: Job) => setKept((recordings) => including(recordings, [recording])), []);
   const retry = useCallback(() => setFailure(null), []);
   const dismiss = useCallback(() => {
     setJobs((waiting) => waiting.filter((one) => one !== failure?.job));
     setFailure(null);
   }, [failure]);
   const cancel = useCallback(() => {
-    if (job?.own) setKept(job);
+    setKept((recordings) => including(recordings, jobs.filter((one) => one.own)));
     setJobs([]);
-  }, [job]);
-  const discard = useCallback(() => setKept(null), []);
+  }, [jobs]);
+  const discard = useCallback((recording: Job) => setKept((recordings) => recordings.filter((one) => one !== recording)), []);
   return { jobs, failure, kept, send, fail, keep, retry, dismiss, cancel, discard };
+}
+
+/** Returns recordings with those of `others` that are not among them. */
+function including(recordings: Job[], others: Job[]): Job[] {
+  return [...recordings, ...others.filter((one) => !recordings.includes(one))];
 }

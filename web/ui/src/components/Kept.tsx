@@ -1,4 +1,4 @@
-import { useCallback, useState } from "react";
+import { useCallback, useId, useState } from "react";
 
 import { ApiError } from "../api";
 import type { Job } from "../job";
@@ -18,6 +18,7 @@ interface Props {
 /** The user's recording that has no answer yet: listen to it, analyse it, shorten it, download it, or discard it. */
 export function Kept({ job, limit, onJob, onDiscard, onError }: Props) {
   const [seconds, setSeconds] = useState(0);
+  const heading = useId();
 
   const play = useCallback(
     (player: HTMLAudioElement) => {
@@ -37,8 +38,8 @@ export function Kept({ job, limit, onJob, onDiscard, onError }: Props) {
   }
 
   return (
-    <section className="card kept" aria-labelledby="kept">
-      <h2 id="kept">Your recording</h2>
+    <section className="card kept" aria-labelledby={heading}>
+      <h2 id={heading}>Your recording</h2>
       <p>{job.source === "Spoken" ? "It is not analysed yet." : `${job.source} is not analysed yet.`}</p>
       {/* eslint-disable-next-line jsx-a11y/media-has-caption -- nobody has written down what was said */}
       <audio controls ref={play} onLoadedMetadata={(event) => setSeconds(event.currentTarget.duration)} aria-label="Your recording" />
