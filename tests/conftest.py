@@ -172,6 +172,13 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     return get
 
 
+@pytest.fixture
+def narrow_models() -> Iterator[None]:
+    """Make VGGish narrow in this process, but not in the commands that tests start."""
+    with narrow_vggish():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_checkpoint(once: Once, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh checkpoint with a narrow VGGish and a BERT of two layers. Tests leave it as it is."""

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from emotion.checkpoint import (
 from emotion.labels import EMOTIONS
 from emotion.text import WordPiece
 from tests.narrow import narrow_vggish, write_bert
+
+pytestmark = pytest.mark.usefixtures("narrow_models")
 
 FILES = (
     "config.json",
@@ -55,13 +57,6 @@ def tiny(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with narrow_vggish():
         create(directory, str(encoder), vggish=None, seed=4, final_relu=False)
     return directory
-
-
-@pytest.fixture(autouse=True)
-def narrow() -> Iterator[None]:
-    """Make VGGish narrow in this process, but not in the commands that tests start."""
-    with narrow_vggish():
-        yield
 
 
 @pytest.fixture

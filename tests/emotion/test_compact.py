@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -26,18 +26,13 @@ from emotion.model import probabilities
 from emotion.text import WordPiece
 from tests.narrow import CHANNELS, HIDDEN, narrow_vggish
 
+pytestmark = pytest.mark.usefixtures("narrow_models")
+
 RANK = 4
 TEMPERATURES = {"fused": 1.25, "audio": 0.8, "text": 1.6}
 CONFIDENCE = {"fused": [1.5, -0.25], "audio": [0.5, 0.0], "text": [2.0, -1.0]}
 TEXT_MATRICES = ("encoder.layer.0.attention.self.query.weight", "encoder.layer.5.output.dense.weight")
 AUDIO_MATRICES = ("embeddings.0.weight", "embeddings.2.weight")
-
-
-@pytest.fixture(autouse=True)
-def narrow() -> Iterator[None]:
-    """Make VGGish narrow in this process."""
-    with narrow_vggish():
-        yield
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,18 +1,7 @@
 """Fixtures for the tests of training."""
 
-from collections.abc import Iterator
-
 import pytest
 from iemocap_release import Release, make
-
-from tests.narrow import narrow_vggish
-
-
-@pytest.fixture
-def narrow() -> Iterator[None]:
-    """Make VGGish narrow in this process, to load `small_checkpoint`."""
-    with narrow_vggish():
-        yield
 
 
 @pytest.fixture(scope="session")

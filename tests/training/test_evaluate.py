@@ -74,7 +74,7 @@ def test_evaluate_served_equals_offline(
     assert "served by Triton" in (tmp_path / "served" / "report.html").read_text()
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_evaluate_report_names_untrained_parts(
     small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_evaluate_report_names_untrained_parts(
     assert record["figures"]["modalities"] == {"both": 5, "audio alone": 1, "text alone": 1}
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_evaluate_with_a_runs_split_uses_its_test_part(
     small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -97,7 +97,7 @@ def test_evaluate_with_a_runs_split_uses_its_test_part(
     assert record["run"]["shares_speakers"] and record["run"]["folds"][0]["name"] == "random-1"
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_evaluate_with_a_split_of_another_corpus_is_rejected(
     small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -112,7 +112,7 @@ def test_evaluate_with_a_split_of_another_corpus_is_rejected(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_evaluate_with_an_unreachable_endpoint_names_it(
     small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -124,7 +124,7 @@ def test_evaluate_with_an_unreachable_endpoint_names_it(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_evaluate_with_an_unreadable_recording_names_it(small_checkpoint: Path, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.wav").write_text("nothing")
     manifest = write_manifest(tmp_path / "m.jsonl", [{"id": "a", "audio": "a.wav", "emotion": "anger"}])
@@ -137,7 +137,7 @@ def test_evaluate_without_a_checkpoint_is_rejected(manifest: Path, tmp_path: Pat
         ask(tmp_path, manifest, tmp_path / "out", cache)
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_command_evaluate_writes_a_report(small_checkpoint: Path, manifest: Path, tmp_path: Path, cache: Path) -> None:
     command = ["evaluate", str(small_checkpoint), "--corpus", "manifest", "--root", str(manifest)]
     command += ["--cache", str(cache)]

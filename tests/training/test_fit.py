@@ -362,7 +362,7 @@ def test_fit_with_a_loss_that_is_not_finite_keeps_finished_epochs(
     assert len(state["history"]) == 1
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_fit_with_a_class_without_examples_warns_and_trains(small_checkpoint: Path, tmp_path: Path) -> None:
     rows = [row for row in text_rows(6) if row["emotion"] != "sadness"]
     manifest = write_manifest(tmp_path / "four.jsonl", rows)
@@ -400,7 +400,7 @@ def test_fit_with_a_corrupt_recording_names_it_or_skips_it(small_checkpoint: Pat
     assert record["run"]["dropped"] == {"recording can't be decoded": 1}
 
 
-@pytest.mark.usefixtures("narrow")
+@pytest.mark.usefixtures("narrow_models")
 def test_fit_checkpoint_gives_the_reported_predictions(sayings: Path, undisturbed: Path) -> None:
     fold = undisturbed / "random-1"
     checkpoint = checkpoints.load(fold / "checkpoint")

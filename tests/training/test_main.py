@@ -9,7 +9,7 @@ from runs import add_tones, error_of, text_rows, train, write_manifest
 
 from training.__main__ import main
 
-pytestmark = pytest.mark.usefixtures("narrow")
+pytestmark = pytest.mark.usefixtures("narrow_models")
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

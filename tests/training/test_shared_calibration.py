@@ -25,7 +25,7 @@ from training.splits import Split
 
 WORDS = ("house", "river", "train", "garden")
 
-pytestmark = pytest.mark.usefixtures("narrow")
+pytestmark = pytest.mark.usefixtures("narrow_models")
 
 
 @pytest.fixture
