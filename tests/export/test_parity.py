@@ -81,6 +81,14 @@ def test_compare_of_equal_tensors_is_zero_and_names_a_tensor() -> None:
     assert (worst.difference, worst.tensor) == (0.0, "AUDIO_EMBEDDING")
 
 
+def test_compare_of_confidences_leaves_out_utterances_whose_labels_differ() -> None:
+    expected = {"PROBABILITIES": [[0.5, 0.4999], [0.9, 0.1]], "CONFIDENCE": [[0.5], [0.8]]}
+    tied = {"PROBABILITIES": [[0.4999, 0.5], [0.9, 0.1]], "CONFIDENCE": [[0.1], [0.8]]}
+    assert compare(tied, expected).tensor == "PROBABILITIES"
+    assert compare(tied | {"CONFIDENCE": [[0.1], [0.7]]}, expected).difference == pytest.approx(0.1)
+    assert compare(tied | {"CONFIDENCE": [[np.nan], [0.8]]}, expected).difference == np.inf
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("tensor", ["AUDIO_EMBEDDING", "TEXT_EMBEDDING"])
 def test_compare_of_nan_or_infinity_is_over_tolerance(value: float, tensor: str) -> None:
