@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from emotion_client.audio import encode
 from emotion_client.breaker import Breaker
 from emotion_client.channel import TLS, connection
-from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_outage
+from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_cancelled, is_outage
 from emotion_client.hedging import Budget, is_final
 from emotion_client.types import (
     EMOTIONS,
@@ -185,14 +185,17 @@ class _Client:
         )
 
     def _second_attempt(self, request: _Request, error: InferenceServerException) -> _Request:
-        """Return the request to send after _RETRY_PAUSE_S if a server was broken.
+        """Return the request to send after _RETRY_PAUSE_S if a server was broken or cancelled the call.
+
+        A server that stops cancels the calls that reach it last.
 
         There is only one second attempt, because this request may be what breaks servers.
 
         Raises:
             EmotionError: there is no second attempt.
         """
-        retry = request.retry_after(_RETRY_PAUSE_S) if self._retries and is_broken_server(error) else None
+        again = is_broken_server(error) or (is_cancelled(error) and not self._closed)
+        retry = request.retry_after(_RETRY_PAUSE_S) if self._retries and again else None
         if retry is None:
             raise self._failure(request, error) from None
         return retry
@@ -216,8 +219,9 @@ class EmotionClient(_Client):
     """Blocking client, which threads may share. Close it, or use it in a `with` statement.
 
     Calls are retried with exponential backoff and jitter for about 8 s if no server is reachable or all are too busy,
-    and once if a server was broken. Retries have a budget: when most calls fail, each is sent only once. When no call
-    was answered for 10 s, calls fail at once with CircuitOpen, except for one every 2 s, until a call is answered.
+    and once if a server was broken or cancelled the call. Retries have a budget: when most calls fail, each is sent
+    only once. When no call was answered for 10 s, calls fail at once with CircuitOpen, except for one every 2 s, until
+    a call is answered.
 
     Args:
         endpoints: HOST:PORT of the server's gRPC endpoint, or of several. Calls are distributed round-robin over all

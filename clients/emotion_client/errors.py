@@ -51,6 +51,11 @@ def is_broken_server(error: InferenceServerException) -> bool:
     return error.status() == "StatusCode.INTERNAL" and bool(_BROKEN.search(_sentence(error)))
 
 
+def is_cancelled(error: InferenceServerException) -> bool:
+    """Return whether the call was cancelled: by its server, by a proxy, or because this client was closed."""
+    return bool(error.status() == "StatusCode.CANCELLED")
+
+
 def is_outage(error: InferenceServerException) -> bool:
     """Return whether no server answered: none was reachable, none answered in time, or the server was broken."""
     unreachable = error.status() == "StatusCode.UNAVAILABLE" and bool(_UNREACHABLE.match(_sentence(error)))

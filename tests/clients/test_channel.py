@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from emotion_client import TLS, EmotionClient, EmotionError, EmotionResult, InvalidInput, Unavailable
 
-from tests.clients.conftest import DEAD
+from tests.clients.conftest import DEAD, RejectingHandler
 
 # 640 KB, more than gRPC's default retry buffer
 NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 160_000).astype(np.float32)
@@ -78,6 +79,18 @@ def test_call_on_a_broken_connection_is_retried_on_another_server(link: Callable
         threading.Timer(1.0, broken.stop).start()
         for _ in range(4):  # round-robin: at least one call hangs in the stalled link
             assert isinstance(client.analyze(NOISE, rate=16_000), EmotionResult)
+
+
+@pytest.mark.parametrize(("retries", "sent"), [(True, 2), (False, 1)])
+def test_call_cancelled_by_its_server_is_sent_once_more(serve: Callable[..., str], retries: bool, sent: int) -> None:
+    """A server that stops cancels the calls that reach it last."""
+    stopping = RejectingHandler(grpc.StatusCode.CANCELLED, "CANCELLED")
+    with (
+        EmotionClient(serve(stopping), retries=retries) as client,
+        pytest.raises(EmotionError, match=r"^the call was cancelled by "),
+    ):
+        client.analyze(text="hello")
+    assert len(stopping.requests) == sent
 
 
 @pytest.mark.parametrize(
