@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -56,7 +57,13 @@ _SHARED_MEMORY = Path("/dev/shm")
 QUIET_S = 5.0  # a drain ends after this time without a connection
 POLL_INTERVAL_S = 0.25  # between two checks of Triton's processes
 MAX_FAILED_PROBES = 10  # consecutive failed probes of the live endpoint, 1 s each, after which Triton counts as stuck
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+CRASH_LOG_LINES = 40  # printed after a crash during the start: the error and the backtrace
 BROKEN_EXIT_TIMEOUT_S = 2.0  # exit timeout with a broken stage, because requests for that stage never end
+
+
+class _StartCrashError(TritonError):
+    """Triton ended during its start by a signal of a crash, which a second start seldom repeats."""
 
 
 class Triton:
@@ -160,6 +167,8 @@ class Triton:
     def start(self) -> None:
         """Start Triton and return when every model is ready.
 
+        Triton 24.10 seldom crashes while it starts: one crash is printed to standard error, and Triton starts again.
+
         Raises:
             TritonError: the start failed; the message is one line with the reason and, if there is one, the remedy.
         """
@@ -220,10 +229,35 @@ class Triton:
             *(["--log-verbose=1"] if self.log_level == "verbose" else []),
             *self.arguments,
         ]
+        variables = environment(installation)
+        variables |= {METRICS_URL: f"http://{self.metrics_url}/metrics", HTTP_URL: self.http_url}
+        try:
+            try:
+                self._launch(command, variables)
+            except _StartCrashError as error:
+                print(f"warning: {error}; the end of its log follows, and Triton is started again", file=sys.stderr)
+                print(*list(self._log)[-CRASH_LOG_LINES:], sep="\n", file=sys.stderr, flush=True)
+                self._end()
+                self._log.clear()
+                self.loaded.clear()
+                self._launch(command, variables)
+            triton = psutil.Process(self.pid)
+            self._processes[triton] = "Triton"
+            for stage in triton.children():  # their command line is STUB MODEL/1/FILE ...
+                self._processes[stage] = f"a process of model '{Path(stage.cmdline()[1]).parts[-3]}'"
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        """Run tritonserver and wait until it is ready.
+
+        Raises:
+            TritonError: it ended or was not ready in time; `_StartCrashError` if it crashed.
+        """
         self._process = subprocess.Popen(
             command,
-            env=environment(installation)
-            | {METRICS_URL: f"http://{self.metrics_url}/metrics", HTTP_URL: self.http_url},
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -235,15 +269,7 @@ class Triton:
         )
         self._reader = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
         self._reader.start()
-        try:
-            self._wait_ready()
-            triton = psutil.Process(self.pid)
-            self._processes[triton] = "Triton"
-            for stage in triton.children():  # their command line is STUB MODEL/1/FILE ...
-                self._processes[stage] = f"a process of model '{Path(stage.cmdline()[1]).parts[-3]}'"
-        except BaseException:
-            self.stop()
-            raise
+        self._wait_ready()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait for Triton to end, and return its exit status, or None if it still runs after `timeout` seconds."""
@@ -303,13 +329,17 @@ class Triton:
             if self.wait(self._exit_timeout) is None:
                 self._process.kill()
                 self._process.wait()
-            with contextlib.suppress(ProcessLookupError):  # kills the stubs of a server that was killed with SIGKILL
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._remove_regions()
-            assert self._reader is not None
-            self._reader.join(timeout=5)
+            self._end()
         if self._scratch is not None:
             self._scratch.cleanup()
+
+    def _end(self) -> None:
+        """End what a Triton that has ended left behind: its stubs, its shared memory and the thread of its log."""
+        assert self._process is not None and self._reader is not None
+        with contextlib.suppress(ProcessLookupError):  # kills the stubs of a server that was killed with SIGKILL
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._remove_regions()
+        self._reader.join(timeout=5)
 
     def __enter__(self) -> "Triton":
         self.start()
@@ -370,6 +400,8 @@ class Triton:
             if (status := self.wait(0.05)) is not None:
                 assert self._reader is not None
                 self._reader.join(timeout=5)
+                if -status in CRASHES:
+                    raise _StartCrashError(f"Triton crashed during its start with {signal.Signals(-status).name}")
                 raise TritonError(
                     log.failure_reason(self._log) or f"Triton ended with exit status {status}: {self._last_line()}"
                 )

@@ -194,6 +194,40 @@ def test_command_fails_when_triton_is_killed(repository: Path, tmp_path: Path, s
         assert not list(scratch.glob("emoserve-*"))
 
 
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_command_starts_triton_again_after_one_crash_while_models_load(
+    repository: Path, scratch: Path, crashes: int
+) -> None:
+    command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        crashed: list[int] = []
+        try:
+            deadline = time.monotonic() + 60
+            while len(crashed) < crashes:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                for child in [int(child) for child in children if int(child) not in crashed]:
+                    time.sleep(0.3)
+                    os.kill(child, signal.SIGABRT)
+                    crashed.append(child)
+            assert process.stdout is not None and process.stderr is not None
+            ready = process.stdout.readline()
+            process.terminate()
+            errors = process.stderr.read()
+            assert process.wait(30) == (0 if crashes == 1 else 1)
+        finally:
+            process.kill()
+    assert errors.startswith("warning: Triton crashed during its start with SIGABRT; the end of its log follows")
+    assert re.search(r"^[IWE]\d{4} [\d:.]+ \d+ ", errors, re.MULTILINE)  # a line of Triton's log
+    if crashes == 1:
+        assert ready.startswith("ready: ")
+    else:
+        assert errors.endswith("error: Triton crashed during its start with SIGABRT\n")
+    assert [process_group(leader) for leader in crashed] == [[]] * crashes
+    assert not list(scratch.glob("emoserve-*"))
+
+
 def test_command_stops_on_sigterm_while_models_load(repository: Path, scratch: Path) -> None:
     command = [sys.executable, "-m", "serving", "--repository", str(repository), *ANY_PORTS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
