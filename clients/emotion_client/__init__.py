@@ -11,6 +11,7 @@ from emotion_client.errors import (
     Unavailable,
     Unreachable,
 )
+from emotion_client.stream import SpokenUtterance, StreamAnswer, StreamEvent, VoiceUpdate
 from emotion_client.types import (
     EMOTIONS,
     Emotion,
@@ -35,10 +36,14 @@ __all__ = [
     "InvalidInput",
     "NoSpeech",
     "Priority",
+    "SpokenUtterance",
     "Status",
+    "StreamAnswer",
+    "StreamEvent",
     "Timings",
     "TranscriptConfidence",
     "Unavailable",
     "Unreachable",
     "Utterance",
+    "VoiceUpdate",
 ]

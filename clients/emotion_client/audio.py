@@ -64,7 +64,7 @@ def _wav(waveform: NDArray[Any], rate: int | None) -> bytes:
     frames, channels = waveform.shape[0], waveform.shape[1] if waveform.ndim == 2 else 1
     if channels > frames:
         raise InvalidInput(f"a waveform of the shape {list(waveform.shape)} is [channels, n]: transpose it")
-    samples = _float32(waveform).tobytes()
+    samples = to_float32(waveform).tobytes()
     frame_bytes = 4 * channels
     header = struct.pack(
         "<4sI4s4sIHHIIHHH4sII4sI",
@@ -76,8 +76,15 @@ def _wav(waveform: NDArray[Any], rate: int | None) -> bytes:
     return header + samples
 
 
-def _float32(waveform: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the waveform as little-endian float32 with full scale at 1.0."""
+def to_float32(waveform: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a waveform as little-endian float32 with full scale at 1.0.
+
+    Args:
+        waveform: floating point, int16 or int32; not empty.
+
+    Raises:
+        InvalidInput: another type, or samples far over full scale.
+    """
     if waveform.dtype in (np.int16, np.int32):
         return (waveform / -float(np.iinfo(waveform.dtype).min)).astype("<f4")
     if waveform.dtype.kind != "f":

@@ -1,12 +1,13 @@
 """The blocking and the asyncio client, each with one gRPC channel."""
 
 import asyncio
+import itertools
 import json
 import math
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -15,6 +16,7 @@ from typing import Any, Self, get_args
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
 from emotion_client.audio import encode
@@ -22,6 +24,7 @@ from emotion_client.breaker import Breaker
 from emotion_client.channel import TLS, connection
 from emotion_client.errors import EmotionError, InvalidInput, from_triton, is_broken_server, is_cancelled, is_outage
 from emotion_client.hedging import Budget, is_final
+from emotion_client.stream import StreamEvent, stream_events
 from emotion_client.types import (
     EMOTIONS,
     Audio,
@@ -424,6 +427,44 @@ class AsyncEmotionClient(_Client):
                     return error
 
         return await asyncio.gather(*map(one, utterances))
+
+    def stream(
+        self,
+        chunks: AsyncIterable[NDArray[Any]],
+        rate: int,
+        *,
+        transcribe: bool = False,
+        answer: bool = True,
+        request_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[StreamEvent]:
+        """Analyze audio while it arrives, such as that of a microphone.
+
+        No audio is lost to a slow server or consumer: updates of the voice are left out instead, and further chunks are
+        read later.
+
+        Args:
+            chunks: pieces of the audio of any length, [n] each, floating point in [-1, 1], int16 or int32.
+            rate: sample rate in Hz, 8,000 to 192,000.
+            transcribe: whether the server recognises the words of utterances and of the whole stream.
+            answer: whether the last event has the answer to the whole stream.
+            request_id: start of the ids of all requests; .1, .2, ... follow. None for a random one.
+            headers: gRPC metadata to send with each request, names in lower case.
+
+        Yields:
+            A VoiceUpdate about every 0.5 s, a SpokenUtterance after each utterance, which ends with a pause of 0.6 s or
+            after 15 s, and at the end a StreamAnswer.
+
+        Raises:
+            InvalidInput: a chunk or the rate cannot be used, or no audio arrived.
+            EmotionError: the final answer failed as `analyze` would, or there were no updates for 10 s.
+        """
+        prefix, number = request_id or uuid.uuid4().hex, itertools.count(1)
+
+        def analyze(audio: Audio, **options: Any) -> Awaitable[EmotionResult]:
+            return self.analyze(audio, request_id=f"{prefix}.{next(number)}", headers=headers, **options)
+
+        return stream_events(analyze, chunks, rate, transcribe, answer)
 
     async def is_ready(self, *, transcribe: bool = False, deadline: float = 2.0) -> bool:
         """Return whether the server reports that it is ready.

@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from emotion_client import EMOTIONS, EmotionClient
+
+from emotion import decoding
+from tests.clients.conftest import DEAD
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "clients" / "examples"
@@ -89,3 +93,23 @@ def test_health_example_reports_the_state(server: Any) -> None:
     dead = subprocess.run(["bash", str(EXAMPLES / "health.sh"), "127.0.0.1:1"], capture_output=True, text=True)
     assert dead.returncode == 1
     assert dead.stderr.startswith("live: no")
+
+
+def test_microphone_example_prints_voice_utterance_and_answer(server: Any, clips: dict[Path, str]) -> None:
+    waveform = decoding.decode(next(iter(clips)).read_bytes())
+    command = [sys.executable, str(EXAMPLES / "microphone.py"), "--endpoint", server.grpc_url]
+    samples = (waveform * 32767).astype("<i2").tobytes()
+    done = subprocess.run(command, input=samples, capture_output=True, timeout=60, check=True)
+    *_, utterance, end = done.stdout.decode().splitlines()
+    assert re.match(r" +\d\.\d to \d\.\d s  \w+ \d+\.\d%", utterance)
+    with EmotionClient(server.grpc_url) as client:
+        expected = client.analyze(np.frombuffer(samples, "<i2"), rate=16_000)
+    label = expected.label
+    assert end == f"all {len(waveform) / 16_000:.1f} s  {label} {expected.probabilities[label]:.1%}"
+
+
+def test_microphone_example_without_a_server_ends_with_one_sentence() -> None:
+    command = [sys.executable, str(EXAMPLES / "microphone.py"), "--endpoint", DEAD]
+    done = subprocess.run(command, input=bytes(3_200), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: no server could be reached at {DEAD}: [^\n]+\n", done.stderr.decode())
