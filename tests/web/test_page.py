@@ -1,5 +1,8 @@
 """Test the page in a real Chromium: speech, files, typed text, and every error."""
 
+import csv
+import io
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from emotion_client import EMOTIONS, EmotionClient
+from matplotlib.image import imread
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from emotion import audio, decoding
@@ -102,13 +106,20 @@ def wait_for_answer(page: Page) -> None:
 
 
 def table(page: Page) -> dict[str, list[str]]:
-    """Return the cells of the table by emotion: both views together, voice, words."""
-    rows = page.get_by_role("table").locator("tbody tr").all()
-    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in rows}
+    """Return the numbers of the table by emotion: both views together, voice, words."""
+    groups = page.get_by_role("table").locator("tbody").all()
+    return {group.locator("th[scope=rowgroup]").inner_text(): group.locator("td").all_inner_texts() for group in groups}
 
 
-def shares(probabilities: dict[str, float] | None) -> list[str]:
-    return [f"{int(100 * share + 0.5)} %" for share in probabilities.values()] if probabilities else ["–"] * 5
+def shares(probabilities: dict[str, float]) -> list[str]:
+    return [f"{int(100 * share + 0.5)} %" for share in probabilities.values()]
+
+
+def saved_file(page: Page, button: str) -> tuple[str, bytes]:
+    """Press a button that saves a file, and return the file's name and contents."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button, exact=True).click()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
 def test_recorded_speech_shows_transcript_and_radar_chart(
@@ -152,6 +163,38 @@ def test_timeline_follows_playback(page: Page) -> None:
     page.get_by_role("button", name="Pause").click()
     assert 0.3 < float(position.input_value()) < 3
     assert "At 0:0" in page.locator(".playback .fine").inner_text()
+
+
+def test_answer_is_saved_as_json_csv_and_png(page: Page) -> None:
+    """Save the answer in dark mode: the image has the colours of the light theme on white."""
+    page.emulate_media(color_scheme="dark")
+    with page.expect_response("**/api/analyze", timeout=ANSWER_TIMEOUT_MS) as response:
+        page.get_by_role("button", name="“then leisure”").click()
+    answer = response.value.json()
+    wait_for_answer(page)
+
+    name, contents = saved_file(page, "JSON")
+    assert name == "Example-then-leisure-emotions.json"
+    assert json.loads(contents) == answer
+
+    rows = list(csv.DictReader(io.StringIO(saved_file(page, "CSV")[1].decode("utf-8-sig"), newline="")))
+    assert [row["view"] for row in rows] == ["both", "voice", "words"] + ["voice"] * len(answer["timeline"])
+    assert {emotion: float(rows[0][emotion]) for emotion in EMOTIONS} == answer["probabilities"]
+    assert (rows[0]["text"], float(rows[0]["confidence"])) == (answer["text"], answer["confidence"])
+    assert [float(row["end"]) for row in rows[3:]] == [window["end"] for window in answer["timeline"]]
+
+    recent = list(csv.DictReader(io.StringIO(saved_file(page, "Save as CSV")[1].decode("utf-8-sig"), newline="")))
+    assert [(row["name"], row["label"]) for row in recent] == [("Example: “then leisure”", answer["label"])]
+
+    name, contents = saved_file(page, "PNG")
+    assert name == "Example-then-leisure-emotions.png"
+    image = np.round(imread(io.BytesIO(contents), format="png")[..., :3] * 255).astype(int)
+    height, width, _ = image.shape
+    assert width == 960
+    assert 900 < height < 1400
+    assert (image[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()  # the corners are white
+    for colour in [(0, 95, 153), (179, 71, 0), (0, 115, 83)]:  # of the three views
+        assert (image == colour).all(axis=-1).sum() > 200
 
 
 def test_file_with_corrected_transcript_is_analysed_again(page: Page, recordings: dict[str, bytes]) -> None:
@@ -393,7 +436,7 @@ def test_missing_key_opens_a_form(context: BrowserContext, gateway: Gateway, pag
 # --- accessibility and size
 
 
-@pytest.mark.parametrize("width", [375, 1440])
+@pytest.mark.parametrize("width", [320, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_has_no_accessibility_violations(browser: Browser, site: str, width: int, scheme: Any) -> None:
     context = browser.new_context(base_url=site, color_scheme=scheme, viewport={"width": width, "height": 900})

@@ -10,11 +10,11 @@ export type View = (typeof VIEWS)[number];
 /** Probabilities of each view; null if the input has no audio or no text. */
 export type Views = Record<View, Probabilities | null>;
 
-/** Name and line style of each view; lines differ in colour and in dashes. Colours are in styles.css. */
-export const VIEW: Record<View, { name: string; colour: string; dash?: string; absent: string }> = {
-  fused: { name: "Both together", colour: "var(--fused)", absent: "" },
-  audio: { name: "What the voice says", colour: "var(--audio)", dash: "7 4", absent: "There is no recording." },
-  text: { name: "What the words say", colour: "var(--text-view)", dash: "2 4", absent: "There are no words." },
+/** Names and line style of each view; lines differ in colour and in dashes. Colours are in styles.css. */
+export const VIEW: Record<View, { name: string; short: string; colour: string; dash?: string; absent: string }> = {
+  fused: { name: "Both together", short: "both", colour: "var(--fused)", absent: "" },
+  audio: { name: "What the voice says", short: "voice", colour: "var(--audio)", dash: "7 4", absent: "There is no recording." },
+  text: { name: "What the words say", short: "words", colour: "var(--text-view)", dash: "2 4", absent: "There are no words." },
 };
 
 export const COLOUR: Record<Emotion, string> = {

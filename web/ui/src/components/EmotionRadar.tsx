@@ -19,7 +19,7 @@ export function EmotionRadar({ views, shown }: { views: Views; shown: View[] }) 
   return (
     <figure className="radar">
       <div role="img" aria-label={`Radar chart. ${summary || "No view is shown."}`}>
-        <ResponsiveContainer width="100%" height={340}>
+        <ResponsiveContainer width="100%" height={300}>
           <RadarChart data={data} outerRadius="80%" accessibilityLayer={false}>
             <PolarGrid stroke="var(--grid)" />
             <PolarAngleAxis dataKey="emotion" tick={Label} />
@@ -49,7 +49,7 @@ function Label({ x, y, index, payload }: { x: number | string; y: number | strin
   const side = [0, 1, 0, 0, -1][index] ?? 0;
   return (
     <text
-      x={Number(x) + 32 * side}
+      x={Number(x) + 26 * side}
       y={Number(y) + (side ? -14 : index ? 8 : 0)}
       textAnchor={side ? (side > 0 ? "end" : "start") : "middle"}
       fill="var(--ink)"

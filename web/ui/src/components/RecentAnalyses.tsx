@@ -1,6 +1,8 @@
 import { useState } from "react";
 
+import { download } from "../download";
 import { EMOTIONS, percent, verdict } from "../emotions";
+import { recentCsv } from "../exports";
 import type { Recent } from "../recent";
 import { Comparison } from "./Comparison";
 
@@ -19,9 +21,14 @@ export function RecentAnalyses({ recent, onOpen, onClear }: Props) {
     <section className="recent" aria-labelledby="recent">
       <div className="row">
         <h2 id="recent">Recent analyses</h2>
-        <button type="button" onClick={onClear}>
-          Clear
-        </button>
+        <div className="row">
+          <button type="button" onClick={() => download(new Blob([recentCsv(recent)], { type: "text/csv" }), "recent-emotions.csv")}>
+            Save as CSV
+          </button>
+          <button type="button" onClick={onClear}>
+            Clear
+          </button>
+        </div>
       </div>
       {pair.length === 2 && <Comparison pair={[pair[0]!, pair[1]!]} />}
       <ul>

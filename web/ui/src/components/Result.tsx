@@ -2,10 +2,12 @@ import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 
 import type { Analysis } from "../api";
 import { EMOTIONS, percent, type Probabilities, strongest, verdict, type View, VIEW, VIEWS, type Views } from "../emotions";
+import { viewsOf } from "../exports";
 import type { Job } from "../job";
 import { EmotionRadar } from "./EmotionRadar";
 import { Numbers } from "./Numbers";
 import { Playback } from "./Playback";
+import { Save } from "./Save";
 
 const CLEAR_SHARE = 0.6; // from which one emotion of a view is clear
 
@@ -18,16 +20,13 @@ interface Props {
 }
 
 export function Result({ job, analysis, busy, limit, onJob }: Props) {
-  const views: Views = {
-    fused: analysis.probabilities,
-    audio: analysis.audio_probabilities,
-    text: analysis.text_probabilities,
-  };
+  const views = viewsOf(analysis);
   const [hidden, setHidden] = useState<Set<View>>(new Set());
   const shown = VIEWS.filter((view) => views[view] && !hidden.has(view));
   const absent = VIEWS.filter((view) => !views[view]);
   const reason = useId();
   const heading = useRef<HTMLHeadingElement>(null);
+  const chart = useRef<HTMLDivElement>(null);
   useEffect(() => heading.current?.focus(), []); // screen readers continue at the answer
 
   function toggle(view: View) {
@@ -57,7 +56,7 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
       {analysis.untrained.length > 0 && (
         <p className="note">Parts of this model were never trained ({analysis.untrained.join(", ")}): do not rely on its answers.</p>
       )}
-      <div className="views" role="group" aria-label="Views in the chart">
+      <div className="views" role="group" aria-label="Views in the radar chart">
         {VIEWS.map((view) => (
           <button
             key={view}
@@ -75,10 +74,15 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
         ))}
         {absent.length > 0 && <small id={reason}>{absent.map((view) => VIEW[view].absent).join(" ")}</small>}
       </div>
-      <EmotionRadar views={views} shown={shown} />
-      <Numbers views={views} />
+      <div className="charts">
+        <div ref={chart}>
+          <EmotionRadar views={views} shown={shown} />
+        </div>
+        <Numbers views={views} />
+      </div>
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
       {job.audio && <Playback audio={job.audio} own={job.own ?? false} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
+      <Save source={job.source} analysis={analysis} shown={shown} chart={chart} />
       <p className="fine">
         Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by model version {analysis.checkpoint.slice(0, 8)}.
       </p>

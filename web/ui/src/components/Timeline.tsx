@@ -3,6 +3,7 @@ import { Area, AreaChart, ResponsiveContainer, XAxis, YAxis } from "recharts";
 
 import type { Analysis } from "../api";
 import { clock, COLOUR, type Emotion, EMOTIONS, percent, strongest } from "../emotions";
+import { timeTicks } from "../ticks";
 
 type Window = Analysis["timeline"][number];
 
@@ -31,6 +32,13 @@ export function Timeline({ timeline, seconds, time, onSeek }: Props) {
           value={Math.min(time, seconds)}
           onChange={(event) => onSeek(Number(event.target.value))}
         />
+      </div>
+      <div className="ticks" aria-hidden="true">
+        {timeTicks(seconds).map((tick) => (
+          <span key={tick} style={{ left: `${(100 * tick) / seconds}%` }}>
+            {clock(tick)}
+          </span>
+        ))}
       </div>
       <ul className="legend">
         {EMOTIONS.map((emotion) => (
