@@ -1,14 +1,10 @@
 """The ASGI application of the gateway: API and page."""
 
-import asyncio
-import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from emotion_client import TLS, AsyncEmotionClient, InvalidInput
-from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile
+from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import APIKeyHeader
@@ -16,22 +12,20 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
-from web.gateway import analysis
 from web.gateway.analysis import Analysis
-from web.gateway.certificates import contents, load
-from web.gateway.errors import ApiError, Problem, busy, error_response, invalid_input
-from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Guard
+from web.gateway.errors import ApiError, Problem, error_response, invalid_input
+from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Admission, Guard
 from web.gateway.headers import Headers
+from web.gateway.live import Live
 from web.gateway.metrics import Metrics
 from web.gateway.page import PageFiles
 from web.gateway.request_log import REQUEST_ID, RequestLog
+from web.gateway.service import Service
 from web.gateway.settings import Settings
 from web.gateway.tracing import HEADERS, telemetry, trace_headers
 
 ANALYZE = "/api/analyze"
-READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
-SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
-CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
+LIVE = "/api/live"
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The recording, the text or the form can't be used"},
     401: {"model": Problem, "description": "The API key is missing or wrong"},
@@ -63,116 +57,14 @@ class Health(BaseModel):
     limits: Limits
 
 
-class Gateway:
-    """State of the application: the client of the emotion server, metrics, and the number of running analyses.
-
-    Attributes:
-        client: client of the emotion server, shared by all requests.
-        metrics: Prometheus metrics of the gateway.
-    """
-
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        self.client: AsyncEmotionClient
-        self._in_flight = 0
-        self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
-        self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[None]:
-        """Hold a connected client while the block runs; the client reconnects when its certificates are renewed."""
-        self.client = self._connect()
-        watcher = asyncio.create_task(self._watch_certificates())
-        try:
-            yield
-        finally:
-            watcher.cancel()
-            await self.client.close()
-
-    def _connect(self) -> AsyncEmotionClient:
-        settings = self.settings
-        tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
-        return AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls)
-
-    async def _watch_certificates(self) -> None:
-        files = (self.settings.certificate, self.settings.private_key, self.settings.ca)
-        used = contents(*files)
-        while True:
-            await asyncio.sleep(CERTIFICATE_POLL_S)
-            now = contents(*files)
-            if now is None or now == used:
-                continue
-            try:
-                load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *files)
-                new = self._connect()
-            except (OSError, InvalidInput):  # only some of the files are replaced yet
-                continue
-            used, old, self.client = now, self.client, new
-            await asyncio.sleep(self.settings.deadline)  # requests that run on the old client finish first
-            await old.close()
-
-    async def ready(self) -> bool:
-        """Return whether the server is ready; the result is cached for READY_MAX_AGE_S, because each page polls it."""
-        if time.monotonic() - self._ready_checked_at >= READY_MAX_AGE_S:
-            self._ready = await self.client.is_ready()
-            self._ready_checked_at = time.monotonic()
-        return self._ready
-
-    async def speech(self) -> bool:
-        """Return whether the server recognises speech; the result is cached for SPEECH_MAX_AGE_S seconds."""
-        if time.monotonic() - self._speech_checked_at >= SPEECH_MAX_AGE_S:
-            self._speech = await self.client.is_ready(transcribe=True)
-            self._speech_checked_at = time.monotonic()
-        return self._speech
-
-    async def analyze(
-        self, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
-    ) -> Analysis:
-        """Run one analysis, unless `in_flight` analyses are running.
-
-        Args:
-            recording: an encoded file, or None.
-            text: the words; may be empty if there is a recording.
-            request_id: id of the request in the server's log and traces.
-            trace_context: `traceparent` and `tracestate` to pass on; empty if the request is not traced.
-
-        Raises:
-            ApiError: the gateway is busy, the input cannot be used, or the server gave no answer.
-        """
-        text = text.strip()
-        if recording is None and not text:
-            raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
-        if self._in_flight >= self.settings.in_flight:
-            raise busy()
-        self._in_flight += 1
-        self.metrics.in_flight.set(self._in_flight)
-        try:
-            transcribe = recording is not None and not text and await self.speech()
-            found = await analysis.analyze(
-                self.client,
-                recording,
-                text,
-                transcribe,
-                self.settings.max_seconds,
-                self.settings.deadline,
-                request_id,
-                trace_context,
-            )
-        finally:
-            self._in_flight -= 1
-            self.metrics.in_flight.set(self._in_flight)
-        self.metrics.record_success(transcribe, found.timings.total_ms / 1e3)
-        return found
-
-
 def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     """Return the ASGI application of a gateway with these settings, which counts its analyses in `metrics`."""
-    gateway = Gateway(settings, metrics)
+    service, admission = Service(settings, metrics), Admission(settings)
+    live = Live(service, admission, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with gateway.connected():
+        async with service.connected():
             yield
 
     app = FastAPI(
@@ -189,10 +81,10 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     @app.get("/api/health", responses={503: ERRORS[503]})
     async def health() -> Health:
         """Return the state of the service and the limits of the input."""
-        if not await gateway.ready():
+        if not await service.ready():
             raise ApiError(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
         limits = Limits(seconds=settings.max_seconds, bytes=settings.max_bytes, characters=settings.max_characters)
-        return Health(status="ready", speech=await gateway.speech(), limits=limits)
+        return Health(status="ready", speech=await service.speech(), limits=limits)
 
     key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if settings.api_key else []
 
@@ -212,11 +104,15 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     ) -> Analysis:
         """Return the emotion of a recording, a text or both."""
         recording = None if audio is None else await audio.read()
-        return await gateway.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
+        return await service.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
+
+    @app.websocket(LIVE)
+    async def stream(socket: WebSocket) -> None:
+        await live.serve(socket)
 
     @app.exception_handler(ApiError)
     async def failed(request: Request, error: ApiError) -> Response:
-        gateway.metrics.record_error(error)
+        metrics.record_error(error)
         request.state.outcome = error.code
         return error_response(error)
 
@@ -253,7 +149,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             operation["responses"].pop("422", None)  # invalid input is answered with 400
     # keeps uploads in memory: no recording is written to a disk
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
-    app.add_middleware(Guard, path=ANALYZE, settings=settings, on_error=gateway.metrics.record_error)
+    app.add_middleware(Guard, path=ANALYZE, admission=admission, settings=settings, on_error=metrics.record_error)
     app.add_middleware(Headers)
     if settings.cors_origins:
         app.add_middleware(

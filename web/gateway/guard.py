@@ -33,14 +33,39 @@ def caller(address: str) -> str:
     return str(ipaddress.ip_network((found, IPV6_PREFIX_BITS), strict=False))
 
 
+class Admission:
+    """Decides which callers are served, by their API key and the rate of their requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._key = settings.api_key
+        self._rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
+
+    def check(self, key: str, address: str) -> None:
+        """Count a request.
+
+        Args:
+            key: the API key that the caller sent; empty for none.
+            address: the caller's IP address.
+
+        Raises:
+            ApiError: the caller is over the rate limit, or the key is wrong.
+        """
+        if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(address))):
+            raise rate_limited(seconds)
+        if self._key and not secrets.compare_digest(key.encode(), self._key.get_secret_value().encode()):
+            raise ApiError(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")
+
+
 class Guard:
     """ASGI middleware that receives each upload to one path whole, in memory, before the application sees it."""
 
-    def __init__(self, app: ASGIApp, path: str, settings: Settings, on_error: Callable[[ApiError], None]) -> None:
-        self._app, self._path, self._settings, self._on_error = app, path, settings, on_error
+    def __init__(
+        self, app: ASGIApp, path: str, admission: Admission, settings: Settings, on_error: Callable[[ApiError], None]
+    ) -> None:
+        self._app, self._path, self._admission = app, path, admission
+        self._settings, self._on_error = settings, on_error
         self._limit = settings.max_bytes + FORM_OVERHEAD
         self._receiving = 0
-        self._rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass accepted requests on, and answer the others with an error."""
@@ -86,11 +111,7 @@ class Guard:
             running.cancel()
 
     async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
-        if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(client[0] if client else ""))):
-            raise rate_limited(seconds)
-        key = self._settings.api_key
-        if key and not secrets.compare_digest(headers.get(KEY_HEADER, "").encode(), key.get_secret_value().encode()):
-            raise ApiError(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")
+        self._admission.check(headers.get(KEY_HEADER, ""), client[0] if client else "")
         if int(headers.get("content-length", 0)) > self._limit:
             raise too_large(self._settings.max_bytes)
         if self._receiving >= self._settings.uploads:

@@ -27,6 +27,10 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("emoserve_gateway_in_flight", "Analyses under way", registry=self.registry)
+        self.streams = Gauge("emoserve_gateway_live_streams", "Live streams under way", registry=self.registry)
+        self._stream_outcomes = Counter(
+            "emoserve_gateway_ended_streams", "Live streams by outcome", ["outcome"], registry=self.registry
+        )
 
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:
@@ -64,3 +68,7 @@ class Metrics:
     def record_error(self, error: ApiError) -> None:
         """Count an analysis that ended in an error, by the error's code."""
         self._outcomes.labels(error.code).inc()
+
+    def record_stream(self, outcome: str) -> None:
+        """Count a live stream that has ended: `answered`, `canceled` or the code of an error."""
+        self._stream_outcomes.labels(outcome).inc()

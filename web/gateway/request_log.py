@@ -34,8 +34,8 @@ class RequestLog:
         self._app, self._enabled = app, enabled
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log its outcome."""
-        if scope["type"] != "http" or not scope["path"].startswith(_API):
+        """Pass the request or the WebSocket connection on, and log its outcome."""
+        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(_API):
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
@@ -48,7 +48,7 @@ class RequestLog:
         async def count() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            received += len(message.get("body") or message.get("bytes") or "")
             return message
 
         async def name(message: Message) -> None:
@@ -56,6 +56,8 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            elif message["type"] == "websocket.close":
+                status = message.get("code", 1000)
             await send(message)
 
         try:
@@ -68,9 +70,9 @@ class RequestLog:
                 entry = {
                     "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                     "request_id": request_id,
-                    "method": scope["method"],
+                    "method": scope.get("method", "WEBSOCKET"),
                     "path": scope["path"],
-                    "status": status,  # null: the caller disconnected
+                    "status": status,  # of HTTP, or why a WebSocket was closed; null: the caller disconnected
                     "outcome": state.get("outcome", "answered" if status == 200 else None),
                     "received_bytes": received,
                     "ms": round(1e3 * (time.monotonic() - started), 1),

@@ -66,8 +66,12 @@ class Settings(BaseSettings):
     )
     uploads: int = Field(default=32, gt=0, description="uploads that are received at a time, each held in memory")
     rate_limit: float = Field(
-        default=0.0, ge=0, description="analyses per minute from one address, a sixth of them at once; 0: no limit"
+        default=0.0,
+        ge=0,
+        description="analyses and live streams per minute from one address, a sixth of them at once; 0: no limit",
     )
+    streams: int = Field(default=8, ge=0, description="live streams at a time; further ones are rejected; 0: none")
+    stream_seconds: float = Field(default=600.0, gt=0, description="longest live stream in seconds")
     deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
     request_log: bool = Field(
         default=True, description="log each API call as a line of JSON on standard output, without what was said"

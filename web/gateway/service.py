@@ -1,0 +1,123 @@
+"""Run analyses on the emotion server, a limited number at a time, and know whether it is ready."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from emotion_client import TLS, AsyncEmotionClient, InvalidInput
+
+from web.gateway import analysis
+from web.gateway.analysis import Analysis
+from web.gateway.certificates import contents, load
+from web.gateway.errors import busy, invalid_input
+from web.gateway.metrics import Metrics
+from web.gateway.settings import Settings
+
+READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
+SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
+CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
+
+
+class Service:
+    """The emotion server's client and the analyses that run, shared by all callers of the gateway.
+
+    Attributes:
+        client: client of the emotion server.
+        metrics: Prometheus metrics of the gateway.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.client: AsyncEmotionClient
+        self._in_flight = 0
+        self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
+        self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Hold a connected client while the block runs; the client reconnects when its certificates are renewed."""
+        self.client = self._connect()
+        watcher = asyncio.create_task(self._watch_certificates())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await self.client.close()
+
+    def _connect(self) -> AsyncEmotionClient:
+        settings = self.settings
+        tls = TLS(settings.ca, settings.private_key, settings.certificate) if settings.ca else None
+        return AsyncEmotionClient(settings.endpoints, deadline=settings.deadline, tls=tls)
+
+    async def _watch_certificates(self) -> None:
+        files = (self.settings.certificate, self.settings.private_key, self.settings.ca)
+        used = contents(*files)
+        while True:
+            await asyncio.sleep(CERTIFICATE_POLL_S)
+            now = contents(*files)
+            if now is None or now == used:
+                continue
+            try:
+                load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), *files)
+                new = self._connect()
+            except (OSError, InvalidInput):  # only some of the files are replaced yet
+                continue
+            used, old, self.client = now, self.client, new
+            await asyncio.sleep(self.settings.deadline)  # requests that run on the old client finish first
+            await old.close()
+
+    async def ready(self) -> bool:
+        """Return whether the server is ready; the result is cached for READY_MAX_AGE_S, because each page polls it."""
+        if time.monotonic() - self._ready_checked_at >= READY_MAX_AGE_S:
+            self._ready = await self.client.is_ready()
+            self._ready_checked_at = time.monotonic()
+        return self._ready
+
+    async def speech(self) -> bool:
+        """Return whether the server recognises speech; the result is cached for SPEECH_MAX_AGE_S seconds."""
+        if time.monotonic() - self._speech_checked_at >= SPEECH_MAX_AGE_S:
+            self._speech = await self.client.is_ready(transcribe=True)
+            self._speech_checked_at = time.monotonic()
+        return self._speech
+
+    async def analyze(
+        self, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
+    ) -> Analysis:
+        """Run one analysis, unless `in_flight` analyses are running.
+
+        Args:
+            recording: an encoded file, or None.
+            text: the words; may be empty if there is a recording.
+            request_id: id of the request in the server's log and traces.
+            trace_context: `traceparent` and `tracestate` to pass on; empty if the request is not traced.
+
+        Raises:
+            ApiError: the gateway is busy, the input cannot be used, or the server gave no answer.
+        """
+        text = text.strip()
+        if recording is None and not text:
+            raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
+        if self._in_flight >= self.settings.in_flight:
+            raise busy()
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        try:
+            transcribe = recording is not None and not text and await self.speech()
+            found = await analysis.analyze(
+                self.client,
+                recording,
+                text,
+                transcribe,
+                self.settings.max_seconds,
+                self.settings.deadline,
+                request_id,
+                trace_context,
+            )
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+        self.metrics.record_success(transcribe, found.timings.total_ms / 1e3)
+        return found
