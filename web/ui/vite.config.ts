@@ -9,7 +9,7 @@ export default defineConfig({
   },
   server: {
     fs: { allow: ["../.."] }, // the example recordings are outside of web/ui
-    proxy: { "/api": "http://localhost:8080" },
+    proxy: { "/api": { target: "http://localhost:8080", ws: true } },
   },
   test: { environment: "jsdom", setupFiles: "src/test-setup.ts", restoreMocks: true },
 });

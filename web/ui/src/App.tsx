@@ -7,6 +7,7 @@ import { type Analysis, ApiError, health, type Health } from "./api";
 import { Examples } from "./components/Examples";
 import { FileInput, megabytes } from "./components/FileInput";
 import { Kept } from "./components/Kept";
+import { Live } from "./components/Live";
 import { Problem } from "./components/Problem";
 import { RecentAnalyses } from "./components/RecentAnalyses";
 import { SpeechInput } from "./components/SpeechInput";
@@ -97,7 +98,7 @@ export function App() {
         </p>
       </header>
       <main id="main">
-        <section className="card input" aria-labelledby="input-heading">
+        <section className="card input" data-recording={recorder.stream !== null} aria-labelledby="input-heading">
           <h2 id="input-heading">Say something</h2>
           <Tabs
             label="Ways to say it"
@@ -116,6 +117,7 @@ export function App() {
           <Examples busy={busy} onJob={onJob} onError={fail} />
         </section>
         <div className="outcome" ref={outcome}>
+          {recorder.stream && <Live stream={recorder.stream} />}
           <div role="status">
             {pending && (
               <Waiting
@@ -154,7 +156,7 @@ export function App() {
               />
             </Suspense>
           ) : (
-            !pending && !failure && !kept.length && <Placeholder />
+            !recorder.stream && !pending && !failure && !kept.length && <Placeholder />
           )}
         </div>
         <RecentAnalyses

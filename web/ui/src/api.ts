@@ -55,7 +55,8 @@ export function setKey(given: string): void {
   }
 }
 
-function getKey(): string | null {
+/** Returns the access key that the user entered. */
+export function getKey(): string | null {
   try {
     return sessionStorage.getItem(STORAGE_KEY);
   } catch {

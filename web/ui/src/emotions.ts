@@ -28,7 +28,7 @@ export const COLOUR: Record<Emotion, string> = {
 /** Returns the most probable emotion with its share, such as "sadness 62 %", or "no sound". */
 export function strongest(probabilities: Probabilities | null): string {
   if (!probabilities) return "no sound";
-  const emotion = ranked(probabilities)[0]!;
+  const emotion = strongestEmotion(probabilities);
   return `${emotion} ${percent(probabilities[emotion])}`;
 }
 
@@ -45,6 +45,11 @@ export function verdict(status: Status | undefined, label: Emotion, probabilitie
   const [first, second] = ranked(probabilities) as [Emotion, Emotion];
   const isClose = probabilities[second] >= RUNNER_UP_RATIO * probabilities[first];
   return isClose ? `unsure: ${first} or ${second}` : `unsure, perhaps ${first}`;
+}
+
+/** Returns the most probable emotion. */
+export function strongestEmotion(probabilities: Probabilities): Emotion {
+  return ranked(probabilities)[0]!;
 }
 
 /** Returns the emotions, most probable first. */

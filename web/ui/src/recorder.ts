@@ -13,6 +13,8 @@ const QUIET_AFTER_S = 3; // without a louder sound
 export interface Recorder {
   state: "idle" | "asking" | "recording";
   seconds: number;
+  /** The microphone's sound; null unless it is being recorded. */
+  stream: MediaStream | null;
   /** Loudness from 0 to 1; null if it can't be measured. */
   level: number | null;
   /** Whether nothing was louder than QUIET_LEVEL so far. */
@@ -35,6 +37,7 @@ export function useRecorder(
   onError: (error: ApiError) => void,
 ): Recorder {
   const [state, setState] = useState<Recorder["state"]>("idle");
+  const [recorded, setRecorded] = useState<MediaStream | null>(null);
   const [seconds, setSeconds] = useState(0);
   const [level, setLevel] = useState<number | null>(0);
   const [quiet, setQuiet] = useState(false);
@@ -75,6 +78,7 @@ export function useRecorder(
         if (unmounted.current) return; // the page was left: discard the recording
         release.current();
         setState("idle");
+        setRecorded(null);
         setLevel(0);
         setQuiet(false);
         const audio = new Blob(chunks, { type: recording.mimeType });
@@ -86,6 +90,7 @@ export function useRecorder(
       setSeconds(0);
       recording.start();
       setState("recording");
+      setRecorded(stream);
     } catch (error) {
       release.current();
       if (unmounted.current) return;
@@ -107,7 +112,7 @@ export function useRecorder(
     };
   }, []);
 
-  return { state, seconds, level, quiet, start, stop };
+  return { state, stream: recorded, seconds, level, quiet, start, stop };
 }
 
 async function microphone(): Promise<MediaStream> {

@@ -53,7 +53,10 @@ export function SpeechInput({ recorder, limit, busy }: Props) {
           Stop and listen first
         </button>
       ) : (
-        <small>The service infers emotions from your voice and your words. Recordings are analysed, and not stored.</small>
+        <small>
+          The service infers emotions from your voice and your words, while you speak and afterwards. Recordings are
+          analysed, and not stored.
+        </small>
       )}
     </div>
   );
