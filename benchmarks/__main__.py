@@ -10,7 +10,7 @@ from emotion.extras import require_packages
 with require_packages("make install-bench"):
     from benchmarks.errors import BenchmarkError
     from benchmarks.resilience import faults, leavers, overload, scaling, soak
-    from benchmarks.speed import bench, capacity, compare, gpu_check, tune, web
+    from benchmarks.speed import bench, capacity, compare, gpu_check, live, tune, web
     from emotion.checkpoint import CheckpointError
     from serving import TritonError
 
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "leavers": (leavers.add_arguments, leavers.run, "callers who leave before their answer, and the wasted work"),
     "faults": (faults.add_arguments, faults.run, "faults under a steady load, and what happens to the requests"),
     "tune": (tune.add_arguments, tune.run, "search the configuration that serves the most within a p99"),
+    "live": (live.add_arguments, live.run, "how soon live streams show the emotion of a voice"),
     "web": (web.add_arguments, web.run, "waiting times on the page"),
     "scaling": (scaling.add_arguments, scaling.run, "what an autoscaler sees as load comes and goes"),
     "capacity": (capacity.add_arguments, capacity.run, "how many pods a load needs"),

@@ -13,7 +13,8 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -62,30 +63,22 @@ def run(arguments: argparse.Namespace) -> int:
     recordings = [(SPEECH / name).read_bytes() for name in sentences]
     texts = list(sentences.values())
     console = Console(stderr=True)
-    address = f"http://{HOST}:{free_port()}"
-    with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
-        command = [sys.executable, "-m", "web.gateway", "--port", address.rpartition(":")[2], "--metrics-port", "0"]
-        command += ["--endpoints", f'["{triton.grpc_url}"]']
-        with (
-            running("the gateway", command, http_ready(f"{address}/api/health"), os.environ) as process,
-            httpx.Client(base_url=address, timeout=TIMEOUT_S) as client,
-        ):
-            with console.status("word errors"):
-                heard = [_analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
-            print(f"word error rate: {word_error_rate(texts, heard):.1%} over {len(heard)} recordings")
-            flac = io.BytesIO()
-            cut = decoding.decode(recordings[0])[: int(SECONDS * SAMPLE_RATE)]
-            soundfile.write(flac, cut, SAMPLE_RATE, format="FLAC")
-            with console.status("one at a time"):
-                spoken = _latencies(client, ("audio", ("a", flac.getvalue())))
-                typed = _latencies(client, ("text", (None, texts[0])))
-            for what, times in ((f"speech of {SECONDS:g} s", spoken), ("typed text", typed)):
-                middle, longest = 1e3 * median(times), 1e3 * max(times)
-                print(f"{what} to answer: median {middle:.0f} ms, longest {longest:.0f} ms ({REPEATS})")
-            what = f"{arguments.people} people for {arguments.minutes:g} minutes"
-            with console.status(what):
-                people = _people(address, (triton.pid, process.pid), recordings, texts, arguments)
-                outcomes, waits, memory = asyncio.run(people)
+    with served_page(arguments.repository) as page, httpx.Client(base_url=page.address, timeout=TIMEOUT_S) as client:
+        with console.status("word errors"):
+            heard = [_analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
+        print(f"word error rate: {word_error_rate(texts, heard):.1%} over {len(heard)} recordings")
+        flac = io.BytesIO()
+        cut = decoding.decode(recordings[0])[: int(SECONDS * SAMPLE_RATE)]
+        soundfile.write(flac, cut, SAMPLE_RATE, format="FLAC")
+        with console.status("one at a time"):
+            spoken = _latencies(client, ("audio", ("a", flac.getvalue())))
+            typed = _latencies(client, ("text", (None, texts[0])))
+        for what, times in ((f"speech of {SECONDS:g} s", spoken), ("typed text", typed)):
+            middle, longest = 1e3 * median(times), 1e3 * max(times)
+            print(f"{what} to answer: median {middle:.0f} ms, longest {longest:.0f} ms ({REPEATS})")
+        what = f"{arguments.people} people for {arguments.minutes:g} minutes"
+        with console.status(what):
+            outcomes, waits, memory = asyncio.run(_people(page, recordings, texts, arguments))
     print(f"{what}: {dict(outcomes)}")
     print(
         f"answers after: median {median(waits):.1f} s, p99 {np.percentile(waits, 99):.1f} s, longest {max(waits):.1f} s"
@@ -95,6 +88,34 @@ def run(arguments: argparse.Namespace) -> int:
         early, late = median(mib[quarter : 2 * quarter]), median(mib[-quarter:])
         print(f"memory of {name}: median {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
     return int(bool(set(outcomes) - {"answered", "busy"}))
+
+
+class Page:
+    """Triton with speech recognition, and the gateway in front of it."""
+
+    def __init__(self, address: str, triton: int, gateway: int) -> None:
+        """Describe them.
+
+        Args:
+            address: the gateway's address, http://HOST:PORT.
+            triton, gateway: their process IDs.
+        """
+        self.address, self._triton, self._gateway = address, triton, gateway
+
+    def memory(self) -> tuple[float, float]:
+        """Return the MiB of Triton (PSS of its processes) and of the gateway (RSS)."""
+        return resource_usage(self._triton).pss_mib, psutil.Process(self._gateway).memory_info().rss / MIB
+
+
+@contextmanager
+def served_page(repository: Path) -> Iterator[Page]:
+    """Run Triton and the gateway, as `make web` does, while the block runs."""
+    address = f"http://{HOST}:{free_port()}"
+    with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
+        command = [sys.executable, "-m", "web.gateway", "--port", address.rpartition(":")[2], "--metrics-port", "0"]
+        command += ["--endpoints", f'["{triton.grpc_url}"]', "--no-request-log"]
+        with running("the gateway", command, http_ready(f"{address}/api/health"), os.environ) as process:
+            yield Page(address, triton.pid, process.pid)
 
 
 def word_error_rate(sentences: list[str], heard: list[str]) -> float:
@@ -117,11 +138,7 @@ def _latencies(client: httpx.Client, part: Part) -> list[float]:
 
 
 async def _people(
-    address: str,
-    processes: tuple[int, int],
-    recordings: Sequence[bytes],
-    sentences: Sequence[str],
-    arguments: argparse.Namespace,
+    page: Page, recordings: Sequence[bytes], sentences: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[Counter[str], list[float], list[tuple[float, float]]]:
     """Return outcomes by kind, the s of each answer, and the MiB of Triton and the gateway every 5 s."""
     outcomes: Counter[str] = Counter()
@@ -131,7 +148,7 @@ async def _people(
 
     async def person(number: int) -> None:
         chance = random.Random(number)
-        async with httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S) as client:
+        async with httpx.AsyncClient(base_url=page.address, timeout=TIMEOUT_S) as client:
             while time.monotonic() < end:
                 part: Part = ("audio", ("a", chance.choice(recordings)))
                 if chance.random() < TYPED_SHARE:
@@ -144,9 +161,8 @@ async def _people(
                 await asyncio.sleep(chance.uniform(*PAUSE_S))
 
     async def watch() -> None:
-        triton, gateway = processes
         while time.monotonic() < end:
-            memory.append((resource_usage(triton).pss_mib, psutil.Process(gateway).memory_info().rss / MIB))
+            memory.append(page.memory())
             await asyncio.sleep(5)
 
     await asyncio.gather(watch(), *map(person, range(arguments.people)))
