@@ -15,6 +15,8 @@ _UNREACHABLE = re.compile(
 # The process of a stage died or is stopped, and the server exits within a second or two; or /dev/shm is full.
 _BROKEN = re.compile(r"Stub process '[^']*' is not healthy|Failed to increase the shared memory pool size")
 _NO_SOUND = "AUDIO has no sound above"  # start of the server's message
+# of stages/admission.py: how long the answer would take, and how long the caller waits
+_TOO_BUSY = re.compile(r"would take about (?P<needed>[\d.]+) s, and \D+(?P<waits>[\d.]+) s")
 _TOO_LARGE = re.compile(r"message larger than max")
 
 
@@ -31,7 +33,13 @@ class NoSpeech(InvalidInput):
 
 
 class Unavailable(EmotionError):
-    """No server could be reached or all were too busy, and every retry was used up. Try again later."""
+    """No server could be reached or all were too busy, and every retry was used up. Try again later.
+
+    Attributes:
+        retry_after: seconds after which the server expects to have time for the request; None if it did not say.
+    """
+
+    retry_after: float | None = None
 
 
 class Unreachable(Unavailable):
@@ -95,7 +103,10 @@ def from_triton(error: InferenceServerException, servers: Sequence[str], model: 
                 cause += f" ({proxy})"
             return Unreachable(f"no server could be reached at {endpoints}: {cause}")
         case "UNAVAILABLE":
-            return Unavailable(sentence)
+            busy = Unavailable(sentence)
+            if match := _TOO_BUSY.search(sentence):
+                busy.retry_after = max(0.0, float(match["needed"]) - float(match["waits"]))
+            return busy
         case "RESOURCE_EXHAUSTED" if _TOO_LARGE.search(sentence):
             return InvalidInput(
                 f"the request is larger than {endpoints} accepts ({reason}): send a shorter recording, or a "

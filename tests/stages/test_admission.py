@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavailable, Utterance
+from emotion_client.errors import from_triton
+from tritonclient.utils import InferenceServerException
 
 from emotion.errors import BusyError
 from serving import Triton
@@ -119,10 +121,22 @@ def test_check_after_fewer_than_min_utterances_admits_everything() -> None:
 def test_check_of_an_answer_after_the_timeout_rejects_with_the_times() -> None:
     server = FakeServer(queued=100, before_vggish=8)
     admission = warm_admission(server)
-    with pytest.raises(BusyError, match=r"an answer would take about \d\.\d s, and the caller waits 2\.0 s; try again"):
+    with pytest.raises(
+        BusyError, match=r"an answer would take about \d\.\d s, and the caller waits 2\.0 s; try again"
+    ) as error:
         for _ in range(200):
             admission.check(2_000_000, bulk=False)
     admission.check(30_000_000, bulk=False)
+    needed = float(re.findall(r"about (\S+) s", str(error.value))[0])
+    assert client_retry_after(error.value) == pytest.approx(needed - 2.0)
+
+
+def client_retry_after(error: BusyError) -> float | None:
+    """Return what the client reads from the message of an error."""
+    received = InferenceServerException(f"in ensemble 'emotion', {error}", "StatusCode.UNAVAILABLE")
+    failure = from_triton(received, ["localhost:8001"], "emotion", 2.0)
+    assert isinstance(failure, Unavailable)
+    return failure.retry_after
 
 
 def test_check_without_a_timeout_uses_the_assumed_timeout() -> None:
@@ -130,8 +144,11 @@ def test_check_without_a_timeout_uses_the_assumed_timeout() -> None:
     server = FakeServer(before_vggish=1)
     admission = warm_admission(server, default_timeout_s=4.05)
     assert count_admitted(admission, 0) == 46
-    with pytest.raises(BusyError, match=r"and a request without a timeout may take 4\.\d s; .*, or send a timeout$"):
+    with pytest.raises(
+        BusyError, match=r"and a request without a timeout may take 4\.\d s; .*, or send a timeout$"
+    ) as error:
         admission.check(0, bulk=False)
+    assert client_retry_after(error.value) is not None
 
 
 def assumed_timeout_s(admission: Admission) -> float:

@@ -308,13 +308,42 @@ def test_page_files_are_compressed_for_callers_that_accept_it(gateway: Gateway, 
         assert again.status_code == 304
 
 
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"json": {"text": "words"}}, "The request is application/json, but must be a form: send multipart/form-data "),
+        (
+            {"content": b"RIFF", "headers": {"Content-Type": "audio/wav"}},
+            "The request is audio/wav, but must be a form",
+        ),
+        ({"files": {"audo": ("a", b"RIFF")}}, "The form has the unknown field 'audo'; its fields are audio and text."),
+        (
+            {"files": [("text", (None, "a")), ("text", (None, "b"))]},
+            "The form has the field text 2 times; send it once.",
+        ),
+        ({"files": {"audio": (None, "words")}}, "The form field audio can't be used: send audio as a file and text as"),
+        ({}, "There is neither a recording nor a text: send one of them, or both."),
+    ],
+)
+def test_analyze_of_other_requests_says_what_is_accepted(address: str, request_: dict[str, Any], message: str) -> None:
+    answer = httpx.post(f"{address}/api/analyze", **request_)
+    assert problem(answer, 400, "unusable").startswith(message)
+
+
+def test_health_answers_head(address: str) -> None:
+    answer = httpx.head(f"{address}/api/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 # --- access
 
 
 def test_analyze_without_the_api_key_returns_401(gateway: Gateway, clip: bytes) -> None:
     with gateway(api_key="secret") as address:
-        for headers in ({}, {"X-API-Key": "guess"}, {"X-API-Key": "sécret".encode()}):
-            assert "access key" in problem(analyze(address, text="words", headers=headers), 401, "key")
+        assert "needs an access key" in problem(analyze(address, text="words"), 401, "key")
+        for key in ("guess", "sécret".encode()):
+            answer = analyze(address, text="words", headers={"X-API-Key": key})
+            assert problem(answer, 401, "key").startswith("The access key in X-API-Key is wrong; ")
         assert analyze(address, text="words", headers={"X-API-Key": "secret"}).status_code == 200
         assert httpx.get(f"{address}/api/health").status_code == 200
 

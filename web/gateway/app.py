@@ -1,6 +1,7 @@
 """The ASGI application of the gateway: API and page."""
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 
 from web.gateway.analysis import Analysis
-from web.gateway.errors import ApiError, Problem, error_response, invalid_input
-from web.gateway.guard import FORM_OVERHEAD, KEY_HEADER, Admission, Guard
+from web.gateway.errors import KEY_HEADER, ApiError, Problem, error_response, invalid_input
+from web.gateway.guard import FORM_OVERHEAD, Admission, Guard
 from web.gateway.headers import Headers
 from web.gateway.live import Live
 from web.gateway.metrics import Metrics
@@ -57,6 +58,29 @@ class Health(BaseModel):
     limits: Limits
 
 
+def check_form(content_type: str, fields: Sequence[tuple[str, object]]) -> None:
+    """Check that a request is a form with each known field at most once.
+
+    Args:
+        content_type: header of the request.
+        fields: names and values of the form.
+
+    Raises:
+        ApiError: it is not.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in ("", "multipart/form-data", "application/x-www-form-urlencoded"):
+        raise invalid_input(
+            f"The request is {kind}, but must be a form: send multipart/form-data with the fields audio, text or both."
+        )
+    counts = Counter(name for name, _ in fields)
+    for name, count in counts.items():
+        if name not in ("audio", "text"):
+            raise invalid_input(f"The form has the unknown field {name[:50]!r}; its fields are audio and text.")
+        if count > 1:
+            raise invalid_input(f"The form has the field {name} {count} times; send it once.")
+
+
 def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     """Return the ASGI application of a gateway with these settings, which counts its analyses in `metrics`."""
     service, admission = Service(settings, metrics), Admission(settings)
@@ -78,6 +102,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         telemetry=telemetry(ANALYZE),
     )
 
+    @app.head("/api/health", include_in_schema=False)
     @app.get("/api/health", responses={503: ERRORS[503]})
     async def health() -> Health:
         """Return the state of the service and the limits of the input."""
@@ -103,6 +128,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         ] = "",
     ) -> Analysis:
         """Return the emotion of a recording, a text or both."""
+        check_form(request.headers.get("content-type", ""), (await request.form()).multi_items())
         recording = None if audio is None else await audio.read()
         return await service.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
 

@@ -1,8 +1,12 @@
 """Errors of the API: an HTTP status, a code for programs and a message for people."""
 
+import math
+
 from emotion_client import DeadlineExceeded, EmotionError, InvalidInput, NoSpeech, Unavailable, Unreachable
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
+
+KEY_HEADER = "X-API-Key"
 
 
 class Problem(BaseModel):
@@ -34,9 +38,23 @@ def invalid_input(message: str) -> ApiError:
     return ApiError(400, "unusable", message)
 
 
-def busy() -> ApiError:
-    """Return the error for a gateway or server that is at its limit."""
-    return ApiError(503, "busy", "Many people are using this right now; please try again in a moment.", retry_after=2)
+def busy(seconds: float | None = None) -> ApiError:
+    """Return the error for a gateway or server that is at its limit.
+
+    Args:
+        seconds: time after which a retry may succeed; None if it is not known.
+    """
+    wait = 2 if seconds is None else max(1, math.ceil(seconds))
+    return ApiError(
+        503, "busy", f"Many people are using this right now; please try again in about {wait} s.", retry_after=wait
+    )
+
+
+def wrong_key(given: str) -> ApiError:
+    """Return the error for a caller without the API key, or with another one."""
+    if given:
+        return ApiError(401, "key", f"The access key in {KEY_HEADER} is wrong; ask who runs this service for the key.")
+    return ApiError(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")
 
 
 def rate_limited(seconds: int) -> ApiError:
@@ -70,7 +88,7 @@ def from_client_error(error: EmotionError) -> ApiError:
         case Unreachable():
             return ApiError(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
         case Unavailable():
-            return busy()
+            return busy(error.retry_after)
     return ApiError(500, "fault", "The emotion server failed to answer; its log says why.")
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.gateway.errors import ApiError, busy, error_response, rate_limited, too_large
+from web.gateway.errors import KEY_HEADER, ApiError, busy, error_response, rate_limited, too_large, wrong_key
 from web.gateway.rate_limit import RateLimit
 from web.gateway.settings import Settings
 
-KEY_HEADER = "X-API-Key"
 IPV6_PREFIX_BITS = 64  # network that one IPv6 caller usually owns
 UPLOAD_TIMEOUT_S = 60.0
 FORM_OVERHEAD = 64 << 10  # bytes that a form may have in addition to its file
@@ -53,7 +52,7 @@ class Admission:
         if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(address))):
             raise rate_limited(seconds)
         if self._key and not secrets.compare_digest(key.encode(), self._key.get_secret_value().encode()):
-            raise ApiError(401, "key", f"This service needs an access key, sent as {KEY_HEADER}.")
+            raise wrong_key(key)
 
 
 class Guard:

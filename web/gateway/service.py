@@ -17,6 +17,7 @@ from web.gateway.settings import Settings
 
 READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
 SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
+USUAL_SHARE = 0.1  # of the newest analysis in the moving average of durations
 CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
 
 
@@ -33,6 +34,7 @@ class Service:
         self.metrics = metrics
         self.client: AsyncEmotionClient
         self._in_flight = 0
+        self._usual_s: float | None = None  # moving average of the duration of an analysis
         self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
 
@@ -101,7 +103,7 @@ class Service:
         if recording is None and not text:
             raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
         if self._in_flight >= self.settings.in_flight:
-            raise busy()
+            raise busy(self._usual_s)
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         try:
@@ -119,5 +121,7 @@ class Service:
         finally:
             self._in_flight -= 1
             self.metrics.in_flight.set(self._in_flight)
-        self.metrics.record_success(transcribe, found.timings.total_ms / 1e3)
+        seconds = found.timings.total_ms / 1e3
+        self._usual_s = seconds if self._usual_s is None else self._usual_s + USUAL_SHARE * (seconds - self._usual_s)
+        self.metrics.record_success(transcribe, seconds)
         return found
