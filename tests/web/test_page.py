@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -72,9 +73,15 @@ def site(page_files: Path, gateway: Gateway) -> Iterator[str]:
         yield address
 
 
+def accept_notice(context: BrowserContext) -> BrowserContext:
+    """Let the pages of a fresh browser start as if its user had accepted the notice, and return the context."""
+    context.add_init_script("localStorage.setItem('emoserve.notice', 'true')")
+    return context
+
+
 @pytest.fixture
 def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=site)
+    context = accept_notice(browser.new_context(base_url=site))
     yield context
     context.close()
 
@@ -236,6 +243,63 @@ def test_recent_analyses_survive_a_reload_until_cleared(page: Page) -> None:
     expect(recent).to_have_count(0)
 
 
+# --- notice
+
+
+def focused(page: Page) -> str:
+    return str(page.evaluate("document.activeElement.textContent"))
+
+
+def press_tab_until(page: Page, text: str) -> None:
+    """Move the focus with the Tab key to the element with this text."""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if focused(page) == text:
+            return
+    pytest.fail(f"the Tab key does not reach {text!r}")
+
+
+def test_notice_is_read_and_accepted_once_with_the_keyboard_alone(browser: Browser, site: str) -> None:
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto("/")
+    notice = page.get_by_role("region", name="Before you start")
+    expect(notice).to_contain_text("It is often wrong.")
+    expect(page.get_by_role("button", name="Record")).to_have_count(0)
+    press_tab_until(page, "About the model")
+    page.keyboard.press("Enter")
+    expect(notice.get_by_text("of 2,511 test comments")).to_be_visible()
+    press_tab_until(page, "I understand")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Record")).to_be_visible()
+    assert focused(page) == "Say something"
+    page.reload()
+    expect(page.get_by_role("button", name="Record")).to_be_visible()
+    expect(page.get_by_role("button", name="I understand")).to_have_count(0)
+
+    press_tab_until(page, "What is sent and kept")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name="What is sent and kept")
+    expect(dialog).to_contain_text("No recordings and no texts.")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    assert focused(page) == "What is sent and kept"
+    context.close()
+
+
+def test_figures_of_the_notice_are_those_of_the_model_card(page: Page) -> None:
+    page.get_by_role("button", name="About the model").click()
+    figures = re.findall(r"([\d.]+)\s%", page.get_by_role("dialog").inner_text())
+    card = (ROOT / "docs" / "model-card.md").read_text()
+    assert len(figures) == 3
+    assert all(f" {float(figure) / 100:.3f} " in card for figure in figures)
+
+
+def test_footer_links_the_licence(page: Page) -> None:
+    link = page.get_by_role("link", name="Licence").get_attribute("href")
+    assert page.request.get(str(link)).text() == (ROOT / "LICENSE").read_text()
+
+
 # --- recordings are not lost
 
 
@@ -319,7 +383,7 @@ def test_answer_is_shown_again_after_a_reload(page: Page) -> None:
 
 
 def test_waiting_and_errors_are_in_view_on_a_phone(browser: Browser, site: str) -> None:
-    context = browser.new_context(base_url=site, viewport={"width": 375, "height": 667})
+    context = accept_notice(browser.new_context(base_url=site, viewport={"width": 375, "height": 667}))
     page = context.new_page()
     page.goto("/")
     held: list[Any] = []
@@ -342,7 +406,7 @@ def alert(page: Page) -> str:
 
 def test_denied_microphone_shows_an_error(playwright: Playwright, site: str) -> None:
     browser = launch(playwright, "--use-fake-device-for-media-stream", "--deny-permission-prompts")
-    page = browser.new_page(base_url=site)
+    page = accept_notice(browser.new_context(base_url=site)).new_page()
     page.goto("/")
     page.get_by_role("button", name="Record").click()
     assert "blocked" in alert(page)
@@ -351,7 +415,7 @@ def test_denied_microphone_shows_an_error(playwright: Playwright, site: str) -> 
 
 def test_missing_microphone_shows_an_error(playwright: Playwright, site: str) -> None:
     browser = launch(playwright, "--use-fake-ui-for-media-stream")  # grants every permission
-    page = browser.new_page(base_url=site)
+    page = accept_notice(browser.new_context(base_url=site)).new_page()
     page.goto("/")
     devices = page.evaluate("navigator.mediaDevices.enumerateDevices()")
     if any(device["kind"] == "audioinput" for device in devices):
@@ -449,6 +513,14 @@ def test_page_has_no_accessibility_violations(browser: Browser, site: str, width
         found = page.evaluate("axe.run()")["violations"]
         return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
 
+    page.get_by_text("About the model").first.click()
+    assert not violations()
+    for name in ("What is sent and kept", "About the model"):
+        page.get_by_role("button", name=name).click()
+        assert not violations()
+        page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="I understand").click()
     assert not violations()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("File", "Type"):
@@ -465,6 +537,19 @@ def test_page_has_no_accessibility_violations(browser: Browser, site: str, width
     alert(page)
     assert not violations()
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_marks_are_visible_in_forced_colours(page: Page, scheme: Any) -> None:
+    page.emulate_media(forced_colors="active", color_scheme=scheme)
+    page.get_by_role("button", name="“then leisure”").click()
+    wait_for_answer(page)
+    background = page.locator(".recent .card").evaluate("(card) => getComputedStyle(card).backgroundColor")
+    for mark in page.locator(".recent .bar span").all():
+        assert mark.evaluate("(mark) => getComputedStyle(mark).backgroundColor") != background
+    button = page.locator(".record")
+    icon = button.locator("svg").evaluate("(icon) => getComputedStyle(icon).fill")
+    assert icon != button.evaluate("(button) => getComputedStyle(button).backgroundColor")
 
 
 def test_page_is_within_its_size_budget(page_files: Path) -> None:

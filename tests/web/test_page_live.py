@@ -58,3 +58,27 @@ def test_recording_goes_on_when_the_connection_is_lost(page: Page, context: Brow
     page.wait_for_timeout(2000)
     page.get_by_role("button", name="Stop and analyse").click()
     wait_for_answer(page)
+
+
+def test_recording_with_the_live_view_off_opens_no_connection(page: Page, context: BrowserContext) -> None:
+    connections: list[str] = []
+    page.on("websocket", lambda socket: connections.append(socket.url))
+    page.get_by_label("Show the emotion while I speak").uncheck()
+    expect(page.get_by_text("Nothing is sent while you record")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Show the emotion while I speak")).not_to_be_checked()
+    record(page, context)
+    page.wait_for_timeout(7000)
+    expect(page.get_by_role("region", name="While you speak")).to_have_count(0)
+    page.get_by_role("button", name="Stop and analyse").click()
+    wait_for_answer(page)
+    assert "selfish" in page.get_by_label("What was heard").input_value().lower()
+    assert not connections
+
+
+def test_stop_button_is_in_view_on_a_small_phone(page: Page, context: BrowserContext) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    record(page, context)
+    expect(page.get_by_role("region", name="While you speak")).to_contain_text(VOICE, timeout=ANSWER_TIMEOUT_MS)
+    expect(page.get_by_role("button", name="Stop and analyse")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("button", name="Stop and listen first")).to_be_in_viewport(ratio=1)

@@ -34,8 +34,6 @@ function json(body: unknown, status = 200, headers: Record<string, string> = {})
 }
 
 beforeEach(() => {
-  localStorage.clear();
-  sessionStorage.clear();
   analyses = [];
   sent = [];
   vi.stubGlobal("fetch", async (path: string, options: RequestInit) => {

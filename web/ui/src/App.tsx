@@ -8,6 +8,7 @@ import { Examples } from "./components/Examples";
 import { FileInput, megabytes } from "./components/FileInput";
 import { Kept } from "./components/Kept";
 import { Live } from "./components/Live";
+import { Notice, NoticeDialog, type Topic } from "./components/Notice";
 import { Problem } from "./components/Problem";
 import { RecentAnalyses } from "./components/RecentAnalyses";
 import { SpeechInput } from "./components/SpeechInput";
@@ -17,6 +18,7 @@ import { Waiting } from "./components/Waiting";
 import type { Job } from "./job";
 import * as recents from "./recent";
 import { useRecorder } from "./recorder";
+import { useSetting } from "./settings";
 
 // most of the page's code draws the answer: it is loaded once the page can be used
 const loadResult = () => import("./components/Result");
@@ -24,6 +26,7 @@ const Result = lazy(async () => ({ default: (await loadResult()).Result }));
 
 const HEALTH_INTERVAL_MS = 1_500;
 const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
+const UNREAD = new ApiError("unread", "Read the notice and press “I understand” first. Then drop the files again.");
 
 interface Answer {
   job: Job;
@@ -37,6 +40,11 @@ export function App() {
   const [recent, setRecent] = useState(recents.load);
   const [answer, setAnswer] = useState<Answer | null>(() => opened(recents.shown(recent)));
   const [draft, setDraft] = useState(""); // kept here, because switching tabs unmounts TextInput
+  const [accepted, setAccepted] = useSetting("emoserve.notice", false); // whether the user has read the notice
+  const [live, setLive] = useSetting("emoserve.live", true); // whether to show the emotion during a recording
+  const [topic, setTopic] = useState<Topic | null>(null); // of the notice, shown in a dialog
+  const input = useRef<HTMLElement>(null);
+  const heading = useRef<HTMLHeadingElement>(null);
   const outcome = useRef<HTMLDivElement>(null);
 
   const onStart = useCallback(() => setAnswer(null), []);
@@ -64,6 +72,7 @@ export function App() {
 
   const takeFiles = useCallback(
     (files: File[]) => {
+      if (!accepted) return fail(UNREAD);
       const large = files.find((file) => file.size > limits.bytes);
       const empty = files.find((file) => !file.size);
       if (large) fail(new ApiError("too_large", `${large.name} is too large; at most ${megabytes(limits.bytes)} are accepted.`));
@@ -71,12 +80,24 @@ export function App() {
       const usable = files.filter((file) => file.size && file.size <= limits.bytes);
       if (usable.length) send(usable.map((file) => ({ audio: file, source: file.name, own: true })));
     },
-    [limits.bytes, fail, send],
+    [accepted, limits.bytes, fail, send],
   );
   useDrop(takeFiles);
+
+  function accept() {
+    setAccepted(true);
+    dismiss();
+    heading.current?.focus(); // the button is gone
+  }
+
   useQuestionBeforeLeaving(recorder.state === "recording" || kept.length > 0 || jobs.some((job) => job.own));
   useEffect(() => recents.watch(setRecent), []);
   useEffect(() => void loadResult(), []);
+
+  useEffect(() => {
+    // the live view has scrolled itself into view; on a small screen the button that stops is more important
+    if (recorder.stream) input.current?.querySelector(".record")?.scrollIntoView?.({ block: "nearest" });
+  }, [recorder.stream]);
 
   const news = pending ?? failure ?? kept.at(-1);
   useEffect(() => {
@@ -98,26 +119,36 @@ export function App() {
         </p>
       </header>
       <main id="main">
-        <section className="card input" data-recording={recorder.stream !== null} aria-labelledby="input-heading">
-          <h2 id="input-heading">Say something</h2>
-          <Tabs
-            label="Ways to say it"
-            marked={recorder.state === "recording" ? "Speak" : undefined}
-            tabs={{
-              Speak: <SpeechInput recorder={recorder} limit={limits.seconds} busy={busy} />,
-              File: <FileInput limits={limits} busy={busy} onFiles={takeFiles} />,
-              Type: <TextInput text={draft} onText={setDraft} limit={limits.characters} busy={busy} onJob={onJob} />,
-            }}
-          />
-          {service && !service.speech && (
-            <p className="note">
-              This service does not recognise speech: it analyses the voice alone, unless you add the words.
-            </p>
+        <section className="card input" data-live={live && recorder.stream !== null} ref={input} aria-labelledby="input-heading">
+          <h2 id="input-heading" ref={heading} tabIndex={-1}>
+            {accepted ? "Say something" : "Before you start"}
+          </h2>
+          {accepted ? (
+            <>
+              <Tabs
+                label="Ways to say it"
+                marked={recorder.state === "recording" ? "Speak" : undefined}
+                tabs={{
+                  Speak: (
+                    <SpeechInput recorder={recorder} limit={limits.seconds} busy={busy} live={live} onLive={setLive} />
+                  ),
+                  File: <FileInput limits={limits} busy={busy} onFiles={takeFiles} />,
+                  Type: <TextInput text={draft} onText={setDraft} limit={limits.characters} busy={busy} onJob={onJob} />,
+                }}
+              />
+              {service && !service.speech && (
+                <p className="note">
+                  This service does not recognise speech: it analyses the voice alone, unless you add the words.
+                </p>
+              )}
+              <Examples busy={busy} onJob={onJob} onError={fail} />
+            </>
+          ) : (
+            <Notice onAccept={accept} />
           )}
-          <Examples busy={busy} onJob={onJob} onError={fail} />
         </section>
         <div className="outcome" ref={outcome}>
-          {recorder.stream && <Live stream={recorder.stream} />}
+          {live && recorder.stream && <Live stream={recorder.stream} />}
           <div role="status">
             {pending && (
               <Waiting
@@ -150,7 +181,7 @@ export function App() {
                 key={answer.id}
                 job={answer.job}
                 analysis={answer.analysis}
-                busy={busy}
+                busy={busy || !accepted}
                 limit={limits.characters}
                 onJob={onJob}
               />
@@ -172,7 +203,23 @@ export function App() {
         <p>
           The model knows five emotions of English speech, and is often wrong; do not judge people by it.
         </p>
+        <ul>
+          <li>
+            <button type="button" onClick={() => setTopic("terms")}>
+              What is sent and kept
+            </button>
+          </li>
+          <li>
+            <button type="button" onClick={() => setTopic("model")}>
+              About the model
+            </button>
+          </li>
+          <li>
+            <a href="/LICENSE.txt">Licence</a>
+          </li>
+        </ul>
       </footer>
+      {topic && <NoticeDialog topic={topic} onClose={() => setTopic(null)} />}
     </>
   );
 }

@@ -118,8 +118,8 @@ async function show() {
   return { socket: Socket.all[0]!, unmount };
 }
 
-/** Opens the page and starts a recording. */
-async function record() {
+/** Opens the page and starts a recording. Returns the connection, which is undefined while the live view is off. */
+async function record(live = true) {
   const sent: unknown[] = [];
   vi.stubGlobal("fetch", async (path: string, options: RequestInit) => {
     if (path === "/api/analyze") sent.push((options.body as FormData).get("audio"));
@@ -129,7 +129,8 @@ async function record() {
   vi.stubGlobal("navigator", { ...navigator, mediaDevices: { getUserMedia: async () => stream } });
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: "Record" }));
-  await vi.waitFor(() => expect(Socket.all).toHaveLength(1));
+  if (live) await vi.waitFor(() => expect(Socket.all).toHaveLength(1));
+  else await screen.findByRole("button", { name: "Stop and analyse" });
   return { socket: Socket.all[0]!, sent };
 }
 
@@ -328,4 +329,36 @@ test("live view scrolls into view in browsers where that returns a promise", asy
   expect(scrollIntoView).toHaveBeenCalledWith({ block: "nearest" });
   unmount();
   Object.assign(HTMLElement.prototype, { scrollIntoView: undefined });
+});
+
+const liveSwitch = () => screen.getByRole("checkbox", { name: "Show the emotion while I speak" });
+
+test("switch of the live view is on at first, and is remembered", async () => {
+  const { unmount } = render(<App />);
+  expect(liveSwitch()).toBeChecked();
+  expect(screen.getByText(/The sound is sent to the service while you record/)).toBeInTheDocument();
+  await userEvent.click(liveSwitch());
+  expect(screen.getByText(/Nothing is sent while you record/)).toBeInTheDocument();
+  unmount();
+  render(<App />);
+  expect(liveSwitch()).not.toBeChecked();
+});
+
+test("recording with the live view off opens no connection, shows nothing, and is analysed", async () => {
+  localStorage.setItem("emoserve.live", "false");
+  const { sent } = await record(false);
+  expect(document.querySelector(".outcome")).toHaveTextContent("");
+  expect(screen.queryByRole("region", { name: "While you speak" })).toBeNull();
+  await stop();
+  expect(sent).toEqual([expect.any(Blob)]);
+  expect(Socket.all).toEqual([]);
+});
+
+test("recording that is stopped to be heard first sends nothing with the live view off", async () => {
+  localStorage.setItem("emoserve.live", "false");
+  const { sent } = await record(false);
+  await userEvent.click(screen.getByRole("button", { name: "Stop and listen first" }));
+  expect(await screen.findByText("It is not analysed yet.")).toBeInTheDocument();
+  expect(sent).toEqual([]);
+  expect(Socket.all).toEqual([]);
 });

@@ -58,7 +58,7 @@ function open(getUserMedia?: () => Promise<unknown>, limit = 60) {
 }
 
 function Speech({ limit }: { limit: number }) {
-  return <SpeechInput recorder={useRecorder(limit, onFinish, onError)} limit={limit} busy={false} />;
+  return <SpeechInput recorder={useRecorder(limit, onFinish, onError)} limit={limit} busy={false} live={false} onLive={() => {}} />;
 }
 
 const record = () => userEvent.click(screen.getByRole("button", { name: "Record" }));

@@ -3,12 +3,19 @@ import "@testing-library/jest-dom/vitest";
 import { cleanup } from "@testing-library/react";
 import { afterEach, beforeEach, vi } from "vitest";
 
-// jsdom has no layout and no audio playback
+// jsdom has no layout, no audio playback and no modal dialogs
 vi.mock("wavesurfer.js", () => ({ default: { create: () => ({ on: vi.fn(), destroy: vi.fn(), setTime: vi.fn() }) } }));
 globalThis.ResizeObserver = class {
   observe() {}
   unobserve() {}
   disconnect() {}
+};
+HTMLDialogElement.prototype.showModal = function () {
+  this.open = true;
+};
+HTMLDialogElement.prototype.close = function () {
+  this.open = false;
+  this.dispatchEvent(new Event("close"));
 };
 URL.createObjectURL = () => "blob:test";
 URL.revokeObjectURL = () => {};
@@ -16,5 +23,6 @@ URL.revokeObjectURL = () => {};
 beforeEach(() => {
   localStorage.clear();
   sessionStorage.clear();
+  localStorage.setItem("emoserve.notice", "true"); // read and accepted
 });
 afterEach(cleanup);

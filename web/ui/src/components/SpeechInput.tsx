@@ -5,9 +5,12 @@ interface Props {
   recorder: Recorder;
   limit: number;
   busy: boolean;
+  /** Whether the emotion is shown, and the sound therefore sent, while somebody records. */
+  live: boolean;
+  onLive: (live: boolean) => void;
 }
 
-export function SpeechInput({ recorder, limit, busy }: Props) {
+export function SpeechInput({ recorder, limit, busy, live, onLive }: Props) {
   const recording = recorder.state === "recording";
 
   return (
@@ -53,10 +56,18 @@ export function SpeechInput({ recorder, limit, busy }: Props) {
           Stop and listen first
         </button>
       ) : (
-        <small>
-          The service infers emotions from your voice and your words, while you speak and afterwards. Recordings are
-          analysed, and not stored.
-        </small>
+        <>
+          <label className="switch">
+            <input type="checkbox" checked={live} onChange={(event) => onLive(event.target.checked)} />
+            Show the emotion while I speak
+          </label>
+          <small>
+            {live
+              ? "The sound is sent to the service while you record, and the whole recording when you analyse it."
+              : "Nothing is sent while you record, or when you press “Stop and listen first”. Otherwise the recording is sent when it ends."}{" "}
+            The service infers emotions from voice and words, and stores no recordings.
+          </small>
+        </>
       )}
     </div>
   );
