@@ -7,6 +7,8 @@ import { ApiError } from "./api";
 const MIME_TYPES = ["audio/webm;codecs=opus", "audio/mp4"]; // formats that the service decodes
 const METER_INTERVAL_MS = 60;
 const STOP_EARLY_S = 0.5; // before the service's limit, because a recorder stops late
+// the browser's processing changes how a voice sounds, and so the answer (docs/web.md)
+const UNPROCESSED = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
 const QUIET_LEVEL = 0.2; // -40 dB; speech into a working microphone is louder
 const QUIET_AFTER_S = 3; // without a louder sound
 
@@ -122,7 +124,7 @@ async function microphone(): Promise<MediaStream> {
       "This browser records only on pages opened over https or from this computer. You can still send a file or type.",
     );
   }
-  return navigator.mediaDevices.getUserMedia({ audio: true });
+  return navigator.mediaDevices.getUserMedia({ audio: UNPROCESSED });
 }
 
 /** Returns the error message for what getUserMedia or MediaRecorder threw. */
