@@ -250,7 +250,8 @@ def test_page_has_at_most_one_route(overlay: Path) -> None:
     assert len(ways) <= 1
     for route in of_kind(overlay, "HTTPRoute"):
         (rule,) = route["spec"]["rules"]
-        assert {one["path"]["value"] for one in rule["matches"]} == {"/", "/icon.svg", "/assets", "/api"}
+        paths = {one["path"]["value"] for one in rule["matches"]}
+        assert paths == {"/", "/icon.svg", "/LICENSE.txt", "/assets", "/api"}
 
 
 @every_overlay
