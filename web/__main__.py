@@ -17,7 +17,7 @@ with require_packages("make install-web"):
     from serving import Triton, TritonError
     from serving.start_progress import StartProgress
     from serving.triton import free_ports
-    from web.gateway.app import create_app
+    from web.gateway.app import SERVER_OPTIONS, create_app
     from web.gateway.metrics import Metrics
     from web.gateway.settings import PAGE, Settings
 
@@ -69,9 +69,8 @@ def main() -> int:
             with StartProgress(triton):
                 running.enter_context(triton)
             settings = Settings(endpoints=[triton.grpc_url], port=port)
-            config = uvicorn.Config(
-                create_app(settings, Metrics()), host=settings.host, port=port, log_level="warning", access_log=False
-            )
+            app = create_app(settings, Metrics())
+            config = uvicorn.Config(app, host=settings.host, port=port, log_level="warning", **SERVER_OPTIONS)
             server, failures = Server(config), list[TritonError]()
 
             def watch() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emotion_client.audio import to_float32
 from emotion_client.errors import DeadlineExceeded, EmotionError, InvalidInput, NoSpeech, Unavailable
 from emotion_client.types import EMOTIONS, EmotionResult
-from emotion_client.voice_activity import UtteranceDetector
+from emotion_client.voice_activity import LONGEST_S, UtteranceDetector
 
 WINDOW_S, HOP_S = 3.0, 0.5  # of the updates of the voice
 SMOOTHING = 0.5  # share of the newest window in an update
@@ -84,7 +84,7 @@ async def stream_events(
     """
     if rate != int(rate) or not MIN_RATE <= rate <= MAX_RATE:
         raise InvalidInput(f"rate must be a whole number of Hz from {MIN_RATE} to {MAX_RATE}, not {rate}")
-    session = _Session(analyze, int(rate), transcribe)
+    session = _Session(analyze, int(rate), transcribe, LONGEST_ANSWER_S if answer else LONGEST_S + WINDOW_S)
     tasks = [asyncio.create_task(part) for part in (session.listen(chunks), session.follow(), session.answer_spoken())]
     for task in tasks:
         task.add_done_callback(session.wake)
@@ -112,10 +112,10 @@ async def stream_events(
 
 
 class _Tape:
-    """The last LONGEST_ANSWER_S of the audio."""
+    """The end of the audio, at least `kept` samples."""
 
-    def __init__(self, rate: int) -> None:
-        self._kept = int(LONGEST_ANSWER_S * rate)
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._chunks: deque[tuple[int, NDArray[np.float32]]] = deque()  # with the position of the first sample
 
     def add(self, start: int, chunk: NDArray[np.float32]) -> None:
@@ -150,9 +150,9 @@ class _Events:
 class _Session:
     """The state that the tasks of one stream share."""
 
-    def __init__(self, analyze: Analyze, rate: int, transcribe: bool) -> None:
+    def __init__(self, analyze: Analyze, rate: int, transcribe: bool, kept_s: float) -> None:
         self._analyze, self._rate, self._transcribe = analyze, rate, transcribe
-        self.tape, self.events = _Tape(rate), _Events()
+        self.tape, self.events = _Tape(int(kept_s * rate)), _Events()
         self.heard = 0  # samples
         self._detector = UtteranceDetector(rate)
         self._spoken: asyncio.Queue[tuple[int, int, NDArray[np.float32]] | None] = asyncio.Queue(_WAITING_UTTERANCES)

@@ -14,7 +14,7 @@ import uvicorn
 from filelock import FileLock
 
 from serving import Triton
-from web.gateway.app import create_app
+from web.gateway.app import SERVER_OPTIONS, create_app
 from web.gateway.metrics import Metrics
 from web.gateway.settings import PAGE, Settings
 
@@ -25,9 +25,8 @@ Gateway = Callable[..., AbstractContextManager[str]]
 @contextmanager
 def running(settings: Settings, metrics: Metrics | None = None) -> Iterator[str]:
     """Run the gateway over real HTTP and yield its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(settings, metrics or Metrics()), port=0, log_level="warning", access_log=False)
-    )
+    app = create_app(settings, metrics or Metrics())
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **SERVER_OPTIONS))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -126,6 +126,14 @@ def test_unusable_messages_end_the_stream_with_a_reason(
         assert failure(socket, code, closed).startswith(message)
 
 
+def test_message_of_many_megabytes_closes_the_connection(address: str) -> None:
+    with stream(address) as socket:
+        with suppress(ConnectionClosed):
+            socket.send(bytes(8 << 20))
+        messages(socket)
+        assert socket.close_code == 1009
+
+
 def test_silent_stream_ends_as_an_upload_would(address: str) -> None:
     with stream(address) as socket:
         speak(socket, np.zeros(2 * RATE, np.int16), speed=20)

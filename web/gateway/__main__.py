@@ -10,7 +10,7 @@ with require_packages("make install-web"):
     from pydantic import ValidationError
     from pydantic_settings import CliApp
 
-    from web.gateway.app import create_app
+    from web.gateway.app import SERVER_OPTIONS, create_app
     from web.gateway.certificates import Https
     from web.gateway.metrics import Metrics
     from web.gateway.settings import Settings
@@ -51,7 +51,7 @@ def main() -> int:
             host=settings.host,
             port=settings.port,
             log_level="info",
-            access_log=False,
+            **SERVER_OPTIONS,
             ssl_context_factory=https,
         )
     return 0

@@ -17,7 +17,7 @@ from web.gateway.analysis import Analysis
 from web.gateway.errors import KEY_HEADER, ApiError, Problem, error_response, invalid_input
 from web.gateway.guard import FORM_OVERHEAD, Admission, Guard
 from web.gateway.headers import Headers
-from web.gateway.live import Live
+from web.gateway.live import MAX_RECEIVED_BYTES, Live
 from web.gateway.metrics import Metrics
 from web.gateway.page import PageFiles
 from web.gateway.request_log import REQUEST_ID, RequestLog
@@ -27,6 +27,8 @@ from web.gateway.tracing import HEADERS, telemetry, trace_headers
 
 ANALYZE = "/api/analyze"
 LIVE = "/api/live"
+# uvicorn's: RequestLog takes the place of its log, and its limit of a WebSocket message is 16 MiB
+SERVER_OPTIONS: dict[str, Any] = {"access_log": False, "ws_max_size": MAX_RECEIVED_BYTES}
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The recording, the text or the form can't be used"},
     401: {"model": Problem, "description": "The API key is missing or wrong"},

@@ -32,6 +32,7 @@ IDLE_TIMEOUT_S = 30.0  # between two messages
 SLACK_S = 60.0  # that a stream may last longer than its audio
 SEND_TIMEOUT_S = 20.0  # for a caller who does not read
 MAX_MESSAGE_BYTES = 1 << 20
+MAX_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES  # of one message; uvicorn's `ws_max_size` closes the connection beyond it
 SAMPLE_BYTES = 2
 # of RFC 6455: 1008 policy violation, 1009 message too big, 1011 internal error, 1013 try again later
 CLOSE_CODES = {400: 1008, 401: 1008, 408: 1008, 413: 1009, 429: 1013, 500: 1011, 503: 1013, 504: 1013}
