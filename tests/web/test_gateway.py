@@ -308,6 +308,27 @@ def test_page_files_are_compressed_for_callers_that_accept_it(gateway: Gateway, 
         assert again.status_code == 304
 
 
+def test_caller_who_takes_all_places_leaves_some_to_others(gateway: Gateway, clip: bytes) -> None:
+    """Addresses are those that a proxy on this machine reports."""
+
+    async def send(client: httpx.AsyncClient, address: str, caller: str) -> int:
+        headers = {"X-Forwarded-For": caller}
+        upload = {"audio": ("clip", clip)}
+        return (await client.post(f"{address}/api/analyze", files=upload, headers=headers)).status_code
+
+    async def compete(address: str) -> list[int]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            await send(client, address, "192.0.2.2")
+            flood = [asyncio.ensure_future(send(client, address, "192.0.2.1")) for _ in range(12)]
+            await asyncio.wait(flood, return_when=asyncio.FIRST_COMPLETED)  # the others hold their places
+            found = [await send(client, address, "192.0.2.2") for _ in range(3)]
+            await asyncio.gather(*flood)
+            return found
+
+    with gateway(in_flight=4) as address:
+        assert asyncio.run(compete(address)) == [200, 200, 200]
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

@@ -39,7 +39,7 @@ def test_try_acquire_after_a_burst_returns_the_wait_for_the_next_token(per_minut
     ],
 )
 def test_caller_of_an_ipv6_address_is_its_network(address: str, expected: str) -> None:
-    assert caller(address) == expected
+    assert caller((address, 50_000)) == expected
 
 
 def test_try_acquire_of_a_rejected_caller_does_not_lengthen_the_wait() -> None:

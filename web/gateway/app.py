@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartParser
 
 from web.gateway.analysis import Analysis
 from web.gateway.errors import KEY_HEADER, ApiError, Problem, error_response, invalid_input
-from web.gateway.guard import FORM_OVERHEAD, Admission, Guard
+from web.gateway.guard import FORM_OVERHEAD, Admission, Guard, caller
 from web.gateway.headers import Headers
 from web.gateway.live import MAX_RECEIVED_BYTES, Live
 from web.gateway.metrics import Metrics
@@ -132,7 +132,8 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         """Return the emotion of a recording, a text or both."""
         check_form(request.headers.get("content-type", ""), (await request.form()).multi_items())
         recording = None if audio is None else await audio.read()
-        return await service.analyze(recording, text, request.state.request_id, trace_headers(request.headers))
+        who = caller(request.client)
+        return await service.analyze(who, recording, text, request.state.request_id, trace_headers(request.headers))
 
     @app.websocket(LIVE)
     async def stream(socket: WebSocket) -> None:

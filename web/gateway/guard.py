@@ -21,8 +21,9 @@ UPLOAD_TIMEOUT_S = 60.0
 FORM_OVERHEAD = 64 << 10  # bytes that a form may have in addition to its file
 
 
-def caller(address: str) -> str:
-    """Return the caller behind an address: the address itself, or its /64 network for IPv6."""
+def caller(client: tuple[str, int] | None) -> str:
+    """Return the caller behind an address and port: the address itself, or its /64 network for IPv6; "" if unknown."""
+    address = client[0] if client else ""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -39,17 +40,17 @@ class Admission:
         self._key = settings.api_key
         self._rate_limit = RateLimit(settings.rate_limit) if settings.rate_limit else None
 
-    def check(self, key: str, address: str) -> None:
+    def check(self, key: str, client: tuple[str, int] | None) -> None:
         """Count a request.
 
         Args:
             key: the API key that the caller sent; empty for none.
-            address: the caller's IP address.
+            client: the caller's IP address and port; None if they are not known.
 
         Raises:
             ApiError: the caller is over the rate limit, or the key is wrong.
         """
-        if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(address))):
+        if self._rate_limit and (seconds := self._rate_limit.try_acquire(caller(client))):
             raise rate_limited(seconds)
         if self._key and not secrets.compare_digest(key.encode(), self._key.get_secret_value().encode()):
             raise wrong_key(key)
@@ -110,7 +111,7 @@ class Guard:
             running.cancel()
 
     async def _admit(self, headers: Headers, client: tuple[str, int] | None, receive: Receive) -> bytes | None:
-        self._admission.check(headers.get(KEY_HEADER, ""), client[0] if client else "")
+        self._admission.check(headers.get(KEY_HEADER, ""), client)
         if int(headers.get("content-length", 0)) > self._limit:
             raise too_large(self._settings.max_bytes)
         if self._receiving >= self._settings.uploads:

@@ -21,8 +21,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from emotion.decoding import GRACE_S
 from web.gateway.analysis import Analysis, Probabilities
 from web.gateway.errors import ApiError, busy, from_client_error, invalid_input
-from web.gateway.guard import Admission
+from web.gateway.guard import Admission, caller
 from web.gateway.metrics import Metrics
+from web.gateway.places import NoPlaceError, Places
 from web.gateway.service import Service
 from web.gateway.settings import Settings
 from web.gateway.tracing import trace_headers
@@ -96,7 +97,7 @@ class Live:
 
     def __init__(self, service: Service, admission: Admission, settings: Settings, metrics: Metrics) -> None:
         self._service, self._admission, self._settings, self._metrics = service, admission, settings, metrics
-        self._open = 0
+        self._places = Places(settings.streams)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one connection until its stream has ended."""
@@ -129,19 +130,15 @@ class Live:
 
     async def _serve_stream(self, socket: WebSocket) -> None:
         start = await self._started(socket)
-        self._admission.check(start.key, socket.client.host if socket.client else "")
-        if self._open >= self._settings.streams:
-            raise busy()
-        self._open += 1
-        self._metrics.streams.set(self._open)
+        self._admission.check(start.key, socket.client)
         try:
-            async with asyncio.timeout(self._settings.stream_seconds + SLACK_S):
-                await self._answer(socket, start.rate)
+            with self._places.take(caller(socket.client)), self._metrics.streams.track_inprogress():
+                async with asyncio.timeout(self._settings.stream_seconds + SLACK_S):
+                    await self._answer(socket, start.rate)
+        except NoPlaceError:
+            raise busy() from None
         except TimeoutError:
             raise ApiError(408, "slow_upload", "The stream took much longer than its audio.") from None
-        finally:
-            self._open -= 1
-            self._metrics.streams.set(self._open)
 
     async def _answer(self, socket: WebSocket, rate: int) -> None:
         """Send the events of a stream, and the answer to the whole if its caller ends it."""
@@ -167,15 +164,15 @@ class Live:
             raise from_client_error(error) from None
         analysis = None
         if recording:
-            analysis = await self._analyze(to_wav(recording, rate), request_id, trace_context)
+            analysis = await self._analyze(caller(socket.client), to_wav(recording, rate), request_id, trace_context)
         await send(socket, Answer(seconds=seconds, analysis=analysis))
 
-    async def _analyze(self, recording: bytes, request_id: str, trace_context: dict[str, str]) -> Analysis:
+    async def _analyze(self, who: str, recording: bytes, request_id: str, trace_context: dict[str, str]) -> Analysis:
         """Return the answer to the whole; wait while the service is busy, because the caller can't repeat it."""
         until = time.monotonic() + self._settings.deadline
         while True:
             try:
-                return await self._service.analyze(recording, "", request_id, trace_context)
+                return await self._service.analyze(who, recording, "", request_id, trace_context)
             except ApiError as error:
                 if error.code != "busy" or time.monotonic() > until:
                     raise

@@ -13,6 +13,7 @@ from web.gateway.analysis import Analysis
 from web.gateway.certificates import contents, load
 from web.gateway.errors import busy, invalid_input
 from web.gateway.metrics import Metrics
+from web.gateway.places import NoPlaceError, Places
 from web.gateway.settings import Settings
 
 READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
@@ -33,7 +34,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.client: AsyncEmotionClient
-        self._in_flight = 0
+        self._places = Places(settings.in_flight)
         self._usual_s: float | None = None  # moving average of the duration of an analysis
         self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
@@ -86,11 +87,12 @@ class Service:
         return self._speech
 
     async def analyze(
-        self, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
+        self, caller: str, recording: bytes | None, text: str, request_id: str, trace_context: dict[str, str]
     ) -> Analysis:
-        """Run one analysis, unless `in_flight` analyses are running.
+        """Run one analysis, unless `in_flight` analyses are running or the free places are for others.
 
         Args:
+            caller: the caller's address.
             recording: an encoded file, or None.
             text: the words; may be empty if there is a recording.
             request_id: id of the request in the server's log and traces.
@@ -102,25 +104,21 @@ class Service:
         text = text.strip()
         if recording is None and not text:
             raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
-        if self._in_flight >= self.settings.in_flight:
-            raise busy(self._usual_s)
-        self._in_flight += 1
-        self.metrics.in_flight.set(self._in_flight)
         try:
-            transcribe = recording is not None and not text and await self.speech()
-            found = await analysis.analyze(
-                self.client,
-                recording,
-                text,
-                transcribe,
-                self.settings.max_seconds,
-                self.settings.deadline,
-                request_id,
-                trace_context,
-            )
-        finally:
-            self._in_flight -= 1
-            self.metrics.in_flight.set(self._in_flight)
+            with self._places.take(caller), self.metrics.in_flight.track_inprogress():
+                transcribe = recording is not None and not text and await self.speech()
+                found = await analysis.analyze(
+                    self.client,
+                    recording,
+                    text,
+                    transcribe,
+                    self.settings.max_seconds,
+                    self.settings.deadline,
+                    request_id,
+                    trace_context,
+                )
+        except NoPlaceError:
+            raise busy(self._usual_s) from None
         seconds = found.timings.total_ms / 1e3
         self._usual_s = seconds if self._usual_s is None else self._usual_s + USUAL_SHARE * (seconds - self._usual_s)
         self.metrics.record_success(transcribe, seconds)
