@@ -31,7 +31,7 @@ end = @rm $(@D)/incomplete && touch $@
 # `broken` where the environment is installed by its files, but broken: then it is installed again, and all that needs it
 BROKEN := $(shell ! test -e $(VENV)/installed || { $(call healthy,$(VENV)); } || echo broken)
 
-.PHONY: broken demo test test-fast pytest fuzz k8s-check k8s-deep image-check lint audit docs sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
+.PHONY: api broken demo test test-fast pytest fuzz k8s-check k8s-deep image-check lint audit docs sbom export serve web bench bench-quick soak gpu-check install install-training install-bench install-web clean help test-full-size
 
 demo: $(VENV)/installed $(REPOSITORY)/export.json  ## install, export, start Triton, send audio and text, plot the answer
 	$(BIN)/python examples/demo.py --repository $(REPOSITORY)
@@ -93,6 +93,9 @@ serve: $(VENV)/installed $(REPOSITORY)/export.json  ## serve REPOSITORY on ports
 
 web: $(VENV)/installed-web $(REPOSITORY)/export.json web/ui/dist/index.html  ## the page with all behind it, on http://localhost:8080; ARGS="--port 9080"
 	$(BIN)/python -m web --repository $(REPOSITORY) $(ARGS)
+
+api: $(VENV)/installed-web $(REPOSITORY)/export.json  ## the HTTP API of the page without the page, which needs Node.js; ARGS="--port 9080"
+	$(BIN)/python -m web --api-only --repository $(REPOSITORY) $(ARGS)
 
 bench: $(VENV)/installed-bench build/full_repository/export.json  ## speed at full size, against roofline and peers
 	$(BIN)/python -m benchmarks run --checkpoint build/full --repository build/full_repository

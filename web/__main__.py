@@ -25,13 +25,17 @@ REPOSITORY = Path(__file__).parent.parent / "build" / "model_repository"
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that prints the address of the page as soon as the page can be opened."""
+    """A uvicorn server that prints a line as soon as it answers."""
+
+    def __init__(self, config: uvicorn.Config, line: str) -> None:
+        super().__init__(config)
+        self._line = line
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then print the address."""
+        """Start as uvicorn does, then print the line."""
         await super().startup(sockets)
         if self.started:
-            print(f"open http://localhost:{self.config.port} (Ctrl-C stops everything)", flush=True)
+            print(f"{self._line} (Ctrl-C stops everything)", flush=True)
 
 
 def main() -> int:
@@ -51,9 +55,12 @@ def main() -> int:
     parser.add_argument(
         "--port", type=int, default=8080, metavar="N", help="port of the page, 0 for any free port (default: 8080)"
     )
+    parser.add_argument(
+        "--api-only", action="store_true", help="serve the gateway's API without the page, whose build needs Node.js"
+    )
     options = parser.parse_args()
-    if not (PAGE / "index.html").is_file():
-        print("error: the page is not built; run: make web", file=sys.stderr)
+    if not options.api_only and not (PAGE / "index.html").is_file():
+        print("error: the page is not built; run `make web`, or leave the page out with --api-only", file=sys.stderr)
         return 1
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -68,10 +75,12 @@ def main() -> int:
         with contextlib.ExitStack() as running:
             with StartProgress(triton):
                 running.enter_context(triton)
-            settings = Settings(endpoints=[triton.grpc_url], port=port)
+            settings = Settings(endpoints=[triton.grpc_url], port=port, page=None if options.api_only else PAGE)
             app = create_app(settings, Metrics())
             config = uvicorn.Config(app, host=settings.host, port=port, log_level="warning", **SERVER_OPTIONS)
-            server, failures = Server(config), list[TritonError]()
+            address = f"http://localhost:{port}"
+            line = f"ready: {address}/api" if options.api_only else f"open {address}"
+            server, failures = Server(config, line), list[TritonError]()
 
             def watch() -> None:
                 try:

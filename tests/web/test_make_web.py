@@ -1,6 +1,7 @@
 """Test that `make web` starts Triton, the gateway and the page, and stops them again."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -58,3 +59,11 @@ def test_web_with_a_broken_triton_exits_with_1(repository: Path, page_files: Pat
         assert process.wait(30) == 1
         output = process.stderr.read()
     assert output.endswith("a process of model 'preprocess' died, so that requests fail; start the server again\n")
+
+
+def test_web_api_only_answers_without_the_page(repository: Path) -> None:
+    with launched(repository, "web", "--port", "0", "--api-only") as (_, line):
+        found = re.fullmatch(r"ready: (http://localhost:\d+)/api \(Ctrl-C stops everything\)\n", line)
+        assert found, line
+        assert httpx.get(f"{found[1]}/api/health").json()["speech"] is True
+        assert httpx.get(f"{found[1]}/").status_code == 404

@@ -169,7 +169,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             response.headers[REQUEST_ID] = request_id
         return response
 
-    if settings.page.is_dir():
+    if settings.page and settings.page.is_dir():
         # not mounted: a mount on / would also answer the other methods of the API's paths
         app.router.default = PageFiles(directory=settings.page, html=True)
 

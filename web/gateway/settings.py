@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     request_log: bool = Field(
         default=True, description="log each API call as a line of JSON on standard output, without what was said"
     )
-    page: Path = Field(default=PAGE, description="directory of the built page; the API works without it")
+    page: Path | None = Field(default=PAGE, description="directory of the built page; the API works without it")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
