@@ -1,4 +1,4 @@
-import { act, createEvent, fireEvent, render, screen, within } from "@testing-library/react";
+import { act, createEvent, fireEvent, render, screen, waitFor, within } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
@@ -50,11 +50,17 @@ async function type(text: string) {
   await userEvent.click(screen.getByRole("button", { name: "Analyse" }));
 }
 
+/** Waits until an answer with this headline has the focus, which it gets after it is shown. */
+async function focused(headline: string) {
+  const heading = await screen.findByRole("heading", { name: headline, level: 2 });
+  await waitFor(() => expect(heading).toHaveFocus());
+}
+
 test("answer shows its numbers, and why a view is absent", async () => {
   analyses = [json(answer)];
   render(<App />);
   await type("so it is");
-  expect(await screen.findByRole("heading", { name: "sadness 70 %", level: 2 })).toHaveFocus();
+  await focused("sadness 70 %");
   const rows = within(screen.getByRole("table")).getAllByRole("row").map((row) => row.textContent);
   expect(rows.slice(rows.indexOf("sadness"), rows.indexOf("excitement"))).toEqual(["sadness", "both70 %", "words30 %"]);
   const voice = screen.getByRole("button", { name: "What the voice says" });
@@ -107,7 +113,7 @@ test("unsure answer with a close second emotion names both", async () => {
   analyses = [json({ ...answer, probabilities, confidence: 0.4, status: "unsure" })];
   render(<App />);
   await type("so it is");
-  expect(await screen.findByRole("heading", { name: "unsure: sadness or frustration", level: 2 })).toHaveFocus();
+  await focused("unsure: sadness or frustration");
   expect(screen.getByRole("heading", { name: "unsure: sadness or frustration", level: 3 })).toBeInTheDocument();
 });
 
@@ -116,14 +122,14 @@ test("unsure answer with a distant second emotion names one", async () => {
   analyses = [json({ ...answer, probabilities, confidence: 0.8, status: "unsure" })];
   render(<App />);
   await type("so it is");
-  expect(await screen.findByRole("heading", { name: "unsure, perhaps sadness", level: 2 })).toHaveFocus();
+  await focused("unsure, perhaps sadness");
 });
 
 test("recording without sound says that the answer uses the words alone", async () => {
   analyses = [json({ ...answer, status: "no_speech", seconds: 2 })];
   render(<App />);
   await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
-  expect(await screen.findByRole("heading", { name: "no speech heard", level: 2 })).toHaveFocus();
+  await focused("no speech heard");
   expect(screen.getByText(/has no sound: the answer uses the words alone, which say sadness 70 %/)).toBeInTheDocument();
 });
 
