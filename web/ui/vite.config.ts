@@ -11,5 +11,5 @@ export default defineConfig({
     fs: { allow: ["../.."] }, // the example recordings are outside of web/ui
     proxy: { "/api": { target: "http://localhost:8080", ws: true } },
   },
-  test: { environment: "jsdom", setupFiles: "src/test-setup.ts", restoreMocks: true },
+  test: { environment: "jsdom", setupFiles: "src/test-setup.ts", restoreMocks: true, testTimeout: 30_000 },
 });
