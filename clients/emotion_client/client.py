@@ -457,7 +457,7 @@ class AsyncEmotionClient(_Client):
 
         Raises:
             InvalidInput: a chunk or the rate cannot be used, or no audio arrived.
-            EmotionError: the final answer failed as `analyze` would, or there were no updates for 10 s.
+            EmotionError: the final answer failed as `analyze` would, or all updates failed for 10 s.
         """
         prefix, number = request_id or uuid.uuid4().hex, itertools.count(1)
 

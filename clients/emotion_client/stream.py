@@ -24,7 +24,8 @@ SMOOTHING = 0.5  # share of the newest window in an update
 LONGEST_ANSWER_S = 61.0  # the server accepts recordings of 60 s and a second of grace
 MIN_RATE, MAX_RATE = 8_000, 192_000
 _UPDATE_DEADLINE_S = 2.0  # a later update is of no use
-_OUTAGE_S = 10.0  # without an answer, after which a stream ends in the error
+_OUTAGE_S = 10.0  # in which every update failed, after which a stream ends in the error
+SHORTEST_BLOCK_S, LONGEST_BLOCK_S = 0.1, 1.0  # chunks are joined and cut to blocks of this length
 _WAITING_UTTERANCES = 4  # no further audio is read while so many wait
 
 Analyze: TypeAlias = Callable[..., Awaitable[EmotionResult]]  # AsyncEmotionClient.analyze
@@ -82,20 +83,22 @@ async def stream_events(
         analyze: `AsyncEmotionClient.analyze`, with request ids and headers bound to it.
         chunks, rate, transcribe, answer: as there.
     """
-    if rate != int(rate) or not MIN_RATE <= rate <= MAX_RATE:
-        raise InvalidInput(f"rate must be a whole number of Hz from {MIN_RATE} to {MAX_RATE}, not {rate}")
+    if not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
+        raise InvalidInput(f"rate must be a whole number of Hz from {MIN_RATE} to {MAX_RATE}, not {rate!r}")
     session = _Session(analyze, int(rate), transcribe, LONGEST_ANSWER_S if answer else LONGEST_S + WINDOW_S)
     tasks = [asyncio.create_task(part) for part in (session.listen(chunks), session.follow(), session.answer_spoken())]
     for task in tasks:
         task.add_done_callback(session.wake)
     _, following, answering = tasks
     try:
-        while not answering.done() or session.events:
+        while True:
             while session.events:
                 yield session.events.pop()
             for task in tasks:
                 if task.done() and (error := task.exception()):
                     raise error
+            if answering.done():
+                break
             await session.news()
         following.cancel()
         if not session.heard:
@@ -169,20 +172,36 @@ class _Session:
 
     async def listen(self, chunks: AsyncIterable[NDArray[Any]]) -> None:
         """Take the audio, and pass each utterance on when it has ended."""
-        async for chunk in chunks:
-            if chunk.ndim != 1:
-                raise InvalidInput(
-                    f"a chunk must have the shape [n], not {list(chunk.shape)}: mix the channels into one"
-                )
-            if not len(chunk):
-                continue
-            samples = to_float32(chunk)
-            self.tape.add(self.heard, samples)
-            self.heard += len(samples)
+        async for block in self._blocks(chunks):
+            self.tape.add(self.heard, block)
+            self.heard += len(block)
             self._more_audio.set()
-            await self._pass_on(self._detector.add(samples))
+            await self._pass_on(self._detector.add(block))
+            await asyncio.sleep(0)  # a long chunk leaves time for other tasks
         await self._pass_on(self._detector.end())
         await self._spoken.put(None)
+
+    async def _blocks(self, chunks: AsyncIterable[NDArray[Any]]) -> AsyncIterator[NDArray[np.float32]]:
+        """Yield the samples of the chunks in blocks of SHORTEST_BLOCK_S to LONGEST_BLOCK_S; the last may be shorter."""
+        shortest, longest = int(SHORTEST_BLOCK_S * self._rate), int(LONGEST_BLOCK_S * self._rate)
+        waiting, length = list[NDArray[np.float32]](), 0
+        async for chunk in chunks:
+            if not isinstance(chunk, np.ndarray):
+                raise InvalidInput(f"a chunk must be a numpy array, not {type(chunk).__name__}")
+            if chunk.ndim != 1:
+                shape = list(chunk.shape)
+                raise InvalidInput(f"a chunk must have the shape [n], not {shape}: mix the channels into one")
+            if not len(chunk):
+                continue
+            waiting.append(to_float32(chunk))
+            length += len(chunk)
+            if length >= shortest:
+                joined = np.concatenate(waiting)
+                for start in range(0, length, longest):
+                    yield joined[start : start + longest]
+                waiting, length = [], 0
+        if waiting:
+            yield np.concatenate(waiting)
 
     async def _pass_on(self, utterances: list[tuple[int, int]]) -> None:
         for start, end in utterances:
@@ -191,7 +210,7 @@ class _Session:
     async def follow(self) -> None:
         """Ask for the emotion of the newest window again and again; audio that comes meanwhile is in the next one."""
         window, hop = int(WINDOW_S * self._rate), int(HOP_S * self._rate)
-        asked, smooth, answered_at = 0, None, time.monotonic()
+        asked, smooth, failing_since = 0, None, None
         while True:
             while self.heard - asked < hop:
                 self._more_audio.clear()
@@ -205,10 +224,11 @@ class _Session:
             except NoSpeech:
                 smooth = None
             except (Unavailable, DeadlineExceeded):
-                if time.monotonic() - answered_at > _OUTAGE_S:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > _OUTAGE_S:
                     raise
                 continue
-            answered_at = time.monotonic()
+            failing_since = None
             probabilities = None if smooth is None else dict(zip(EMOTIONS, smooth.tolist(), strict=True))
             self.events.voice = VoiceUpdate(asked / self._rate, probabilities)
             self._news.set()

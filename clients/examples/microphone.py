@@ -20,9 +20,13 @@ CHUNK_BYTES = 3_200  # 0.1 s
 
 
 async def microphone() -> AsyncIterator[NDArray[np.int16]]:
-    """Yield the samples of standard input, [n] each, until it ends."""
-    while data := await asyncio.to_thread(sys.stdin.buffer.read, CHUNK_BYTES):
-        yield np.frombuffer(data[: len(data) // 2 * 2], "<i2")
+    """Yield the samples of standard input, a pipe, [n] each, until it ends."""
+    pipe = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(pipe), sys.stdin)
+    while data := await pipe.read(CHUNK_BYTES):
+        if len(data) % 2:
+            data += await pipe.readexactly(1)
+        yield np.frombuffer(data, "<i2")
 
 
 def shown(probabilities: dict[str, float]) -> str:

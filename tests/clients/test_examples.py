@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -113,3 +114,14 @@ def test_microphone_example_without_a_server_ends_with_one_sentence() -> None:
     done = subprocess.run(command, input=bytes(3_200), capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
     assert re.fullmatch(rf"error: no server could be reached at {DEAD}: [^\n]+\n", done.stderr.decode())
+
+
+def test_microphone_example_ends_at_ctrl_c_while_the_microphone_is_silent(server: Any) -> None:
+    command = [sys.executable, "-u", str(EXAMPLES / "microphone.py"), "--endpoint", server.grpc_url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(bytes(32_000))
+        process.stdin.flush()
+        assert process.stdout.readline().endswith(b"no sound\n")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130

@@ -133,6 +133,70 @@ async def test_stream_on_a_busy_server_leaves_out_updates_and_reports_failed_utt
     assert isinstance(end, StreamAnswer)
 
 
+@pytest.mark.parametrize("size", [17, 30 * RATE, 100 * RATE])
+async def test_stream_in_chunks_of_any_length_has_the_same_utterances(
+    server: Triton, conversation: NDArray[np.float32], size: int
+) -> None:
+    """Audio before and after an utterance, as much as is kept, comes in the same chunk."""
+    long = np.concatenate([np.zeros(20 * RATE, np.float32), conversation, np.zeros(30 * RATE, np.float32)])
+    if size < RATE:
+        long = long[19 * RATE : -29 * RATE]
+
+    async def chunks() -> AsyncIterator[NDArray[np.float32]]:
+        for start in range(0, len(long), size):
+            yield long[start : start + size]
+
+    async with AsyncEmotionClient(server.grpc_url) as client:
+        found = await events(client, chunks(), answer=False)
+    utterances = [event for event in found if isinstance(event, SpokenUtterance)]
+    lead = 1.0 if size < RATE else 20.0
+    assert [utterance.start - lead for utterance in utterances] == pytest.approx([1.0, 5.0], abs=0.5)
+    assert not any(isinstance(utterance.result, EmotionError) for utterance in utterances)
+
+
+async def test_long_chunk_leaves_time_for_other_tasks(server: Triton, clip: NDArray[np.float32]) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def chunks() -> AsyncIterator[NDArray[np.float32]]:
+        yield np.zeros(100 * RATE, np.float32)
+
+    async with AsyncEmotionClient(server.grpc_url) as client:
+        counting = asyncio.create_task(count())
+        await events(client, chunks(), answer=False)
+        counting.cancel()
+    assert turns > 100  # one for each second of audio
+
+
+async def test_pause_of_the_audio_is_no_outage(
+    serve: Callable[..., str], clip: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_OUTAGE_S", 0.5)
+    endpoint = serve(RejectingHandler(grpc.StatusCode.UNAVAILABLE, "too busy"))
+
+    async def chunks() -> AsyncIterator[NDArray[np.float32]]:
+        await asyncio.sleep(1)
+        yield clip[: RATE // 2]  # one update, which fails
+        await asyncio.sleep(1)
+
+    async with AsyncEmotionClient(endpoint, retries=False) as client:
+        assert await events(client, chunks(), answer=False) == [StreamAnswer(0.5, None)]
+
+
+async def test_unexpected_error_of_an_utterance_is_raised(
+    server: Triton, conversation: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncEmotionClient(server.grpc_url) as client:
+        monkeypatch.setattr(client, "analyze", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await events(client, spoken(conversation, speed=20), answer=False)
+
+
 async def test_stream_in_an_outage_raises(
     serve: Callable[..., str], clip: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,10 +227,13 @@ async def test_stream_that_is_left_sends_nothing_more(serve: Callable[..., str],
         (np.full(10, np.nan, np.float32), RATE, r"^a floating-point waveform must lie in \[-1, 1\]"),
         (np.zeros(10, np.uint8), RATE, r"^a waveform must be floating point, int16 or int32, not uint8$"),
         (np.zeros(0, np.float32), RATE, r"^no audio arrived: send at least one chunk with samples$"),
+        ([0.0] * 10, RATE, r"^a chunk must be a numpy array, not list$"),
+        (np.zeros(10, np.float32), float("nan"), r"^rate must be a whole number of Hz from 8000 to 192000, not nan$"),
+        (np.zeros(10, np.float32), "16000", r"^rate must be a whole number of Hz from 8000 to 192000, not '16000'$"),
         (np.zeros(10, np.float32), 4_000, r"^rate must be a whole number of Hz from 8000 to 192000, not 4000$"),
     ],
 )
-async def test_stream_of_unusable_audio_raises(server: Triton, chunk: NDArray[Any], rate: int, message: str) -> None:
+async def test_stream_of_unusable_audio_raises(server: Triton, chunk: Any, rate: Any, message: str) -> None:
     async def chunks() -> AsyncIterator[NDArray[Any]]:
         yield chunk
 

@@ -111,6 +111,8 @@ def test_stream_longer_than_a_recording_has_no_analysis(gateway: Gateway, sample
         ({"type": "start", "rate": 4_000}, None, "unusable", 1008, "The first message must be "),
         ([], None, "unusable", 1008, "The first message must be "),
         (START, '{"type": "stop"}', "unusable", 1008, "Text messages after the first must be "),
+        (START, "[" * 5_000, "unusable", 1008, "Text messages after the first must be "),
+        (START | {"rate": "16000"}, None, "unusable", 1008, "The first message must be "),
         (START, "{", "unusable", 1008, "Text messages after the first must be "),
         (START, b"123", "unusable", 1008, "The audio must be whole samples of 16 bits."),
         (START, bytes(live.MAX_MESSAGE_BYTES + 2), "too_large", 1009, "A message may have 1 MiB."),
@@ -124,6 +126,33 @@ def test_unusable_messages_end_the_stream_with_a_reason(
         if then is not None:
             socket.send(then)
         assert failure(socket, code, closed).startswith(message)
+
+
+def test_stream_in_messages_of_one_sample_is_ended(address: str) -> None:
+    """Each message costs the gateway work, which would slow other callers down."""
+    with stream(address) as socket:
+        with suppress(ConnectionClosed):
+            for _ in range(2 * live.EARLY_MESSAGES):
+                socket.send(bytes(2))
+        assert failure(socket, "unusable", 1008).startswith("The messages are too short: ")
+
+
+def test_utterance_in_one_long_message_is_answered(address: str, samples: NDArray[np.int16]) -> None:
+    message = np.concatenate([np.zeros(8 * RATE, np.int16), samples, np.zeros(15 * RATE, np.int16)])
+    with stream(address) as socket:
+        socket.send(message.tobytes())
+        socket.send('{"type": "end"}')
+        found = messages(socket)
+    assert len(message) * 2 <= live.MAX_MESSAGE_BYTES
+    assert [utterance["error"] for utterance in found if utterance["type"] == "utterance"] == [None, None]
+
+
+def test_fault_of_the_gateway_is_reported(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "to_message", lambda _: 1 / 0)
+    with gateway() as address, stream(address) as socket:
+        with suppress(ConnectionClosed):
+            speak(socket, np.zeros(2 * RATE, np.int16))
+        assert failure(socket, "fault", 1011) == "The gateway failed; its log says why."
 
 
 def test_message_of_many_megabytes_closes_the_connection(address: str) -> None:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from web.gateway.places import ACTIVE_S, NoPlaceError, Places
+from web.gateway.places import NoPlaceError, Places
 
 
 class Clock:
@@ -58,12 +58,12 @@ def test_every_caller_may_take_its_equal_share() -> None:
 
 def test_caller_who_asks_no_more_gives_its_share_back() -> None:
     clock = Clock()
-    places = Places(4, clock)
+    places = Places(4, 10, clock)
     with places.take("b"):
         pass
     with ExitStack() as held:
         assert take_all(places, "a", held) == 3
-    clock.now = ACTIVE_S + 1
+    clock.now = 11
     with ExitStack() as held:
         assert take_all(places, "a", held) == 4
 

@@ -33,6 +33,8 @@ IDLE_TIMEOUT_S = 30.0  # between two messages
 SLACK_S = 60.0  # that a stream may last longer than its audio
 SEND_TIMEOUT_S = 20.0  # for a caller who does not read
 MAX_MESSAGE_BYTES = 1 << 20
+# one message costs about as much as 10 ms of audio; an AudioWorklet's blocks have 8 ms at 16 kHz
+MESSAGES_PER_S, EARLY_MESSAGES = 200, 500
 MAX_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES  # of one message; uvicorn's `ws_max_size` closes the connection beyond it
 SAMPLE_BYTES = 2
 # of RFC 6455: 1008 policy violation, 1009 message too big, 1011 internal error, 1013 try again later
@@ -43,7 +45,7 @@ class Start(BaseModel):
     """The first message of a caller."""
 
     type: Literal["start"]
-    rate: int = Field(ge=8_000, le=48_000)
+    rate: int = Field(ge=8_000, le=48_000, strict=True)
     key: str = ""
 
 
@@ -97,7 +99,7 @@ class Live:
 
     def __init__(self, service: Service, admission: Admission, settings: Settings, metrics: Metrics) -> None:
         self._service, self._admission, self._settings, self._metrics = service, admission, settings, metrics
-        self._places = Places(settings.streams)
+        self._places = Places(settings.streams, active_s=settings.stream_seconds)
 
     async def serve(self, socket: WebSocket) -> None:
         """Serve one connection until its stream has ended."""
@@ -114,9 +116,10 @@ class Live:
             outcome = "canceled"
         except ApiError as error:
             outcome = error.code
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the caller has left
-                await send(socket, Failed(code=error.code, message=error.message))
-                await socket.close(CLOSE_CODES[error.status])
+            await fail(socket, error)
+        except Exception:
+            await fail(socket, ApiError(500, "fault", "The gateway failed; its log says why."))
+            raise
         finally:
             socket.scope.setdefault("state", {})["outcome"] = outcome
             self._metrics.record_stream(outcome)
@@ -185,7 +188,7 @@ class Live:
             ApiError: a message cannot be used, or none arrives.
             WebSocketDisconnect: the caller disconnected.
         """
-        limit, received = SAMPLE_BYTES * rate * self._settings.stream_seconds, 0
+        limit, received, messages = SAMPLE_BYTES * rate * self._settings.stream_seconds, 0, 0
         kept = SAMPLE_BYTES * rate * (self._settings.max_seconds + GRACE_S)
         while True:
             message = await receive(socket, IDLE_TIMEOUT_S)
@@ -195,7 +198,9 @@ class Live:
                 raise invalid_input('Text messages after the first must be {"type": "end"}.')
             if len(message) % SAMPLE_BYTES:
                 raise invalid_input("The audio must be whole samples of 16 bits.")
-            received += len(message)
+            received, messages = received + len(message), messages + 1
+            if messages > EARLY_MESSAGES + MESSAGES_PER_S * received / SAMPLE_BYTES / rate:
+                raise invalid_input("The messages are too short: send 0.1 s of audio in each.")
             if received > limit:
                 longest = self._settings.stream_seconds
                 raise ApiError(413, "too_large", f"The stream is too long; at most {longest:g} s are accepted.")
@@ -236,6 +241,13 @@ def to_message(event: VoiceUpdate | SpokenUtterance) -> Voice | Spoken:
     raise AssertionError(event)
 
 
+async def fail(socket: WebSocket, error: ApiError) -> None:
+    """Report an error to the caller, if it is still there, and close the connection."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await send(socket, Failed(code=error.code, message=error.message))
+        await socket.close(CLOSE_CODES[error.status])
+
+
 async def send(socket: WebSocket, message: BaseModel) -> None:
     """Send a message.
 
@@ -273,7 +285,7 @@ def is_end(message: str) -> bool:
     """Return whether a text message ends the stream."""
     try:
         return bool(json.loads(message) == {"type": "end"})
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-ACTIVE_S = 10.0  # after its last request a caller still counts as one who wants places
-
 
 class NoPlaceError(Exception):
     """Every place is taken, or the free ones are for other callers."""
@@ -20,14 +18,15 @@ class Places:
     of the places free, so that the others find one.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: int, active_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         """Start with free places.
 
         Args:
             total: number of places.
+            active_s: seconds after its last request in which a caller counts as one who wants places.
             clock: source of the time in seconds; tests inject their own.
         """
-        self._total, self._clock = total, clock
+        self._total, self._active_s, self._clock = total, active_s, clock
         self._taken: Counter[str] = Counter()  # places by caller
         self._asked: dict[str, float] = {}  # time of the last request of each caller
 
@@ -45,7 +44,9 @@ class Places:
         """
         now = self._clock()
         self._asked[caller] = now
-        self._asked = {one: asked for one, asked in self._asked.items() if now - asked < ACTIVE_S or self._taken[one]}
+        self._asked = {
+            one: asked for one, asked in self._asked.items() if now - asked < self._active_s or self._taken[one]
+        }
         free = self._total - self.taken
         has_share = self._taken[caller] >= self._total / len(self._asked)
         if free <= (math.ceil(self._total / 4) if has_share and len(self._asked) > 1 else 0):
