@@ -7,7 +7,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -437,7 +437,7 @@ class AsyncEmotionClient(_Client):
         answer: bool = True,
         request_id: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Analyze audio while it arrives, such as that of a microphone.
 
         No audio is lost to a slow server or consumer: updates of the voice are left out instead, and further chunks are

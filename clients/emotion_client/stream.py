@@ -7,7 +7,7 @@ the next one. The audio is therefore kept here and not in the server.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -76,7 +76,7 @@ StreamEvent: TypeAlias = VoiceUpdate | SpokenUtterance | StreamAnswer
 
 async def stream_events(
     analyze: Analyze, chunks: AsyncIterable[NDArray[Any]], rate: int, transcribe: bool, answer: bool
-) -> AsyncIterator[StreamEvent]:
+) -> AsyncGenerator[StreamEvent, None]:
     """Yield the events of `AsyncEmotionClient.stream`, which describes the arguments.
 
     Args:

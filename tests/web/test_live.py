@@ -205,6 +205,29 @@ def test_streams_are_limited_in_number_and_rate(gateway: Gateway) -> None:
         assert httpx.post(f"{address}/api/analyze", files={"text": (None, "Hello")}).status_code == 429
 
 
+def test_caller_who_leaves_before_the_answer_frees_its_place(gateway: Gateway, samples: NDArray[np.int16]) -> None:
+    metrics = Metrics()
+
+    def analyses() -> float | None:
+        return metrics.registry.get_sample_value("emoserve_gateway_in_flight")
+
+    def wait_for(number: int) -> None:
+        deadline = time.monotonic() + 30
+        while analyses() != number:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    with gateway(metrics) as address, stream(address) as socket:
+        speak(socket, np.tile(samples, 6), speed=1_000)
+        socket.send('{"type": "end"}')
+        wait_for(1)
+        socket.close()
+        wait_for(0)
+    value = metrics.registry.get_sample_value
+    assert value("emoserve_gateway_ended_streams_total", {"outcome": "canceled"}) == 1
+    assert value("emoserve_gateway_analyses_total", {"outcome": "answered"}) is None  # it was cancelled
+
+
 def test_pages_of_other_origins_need_permission(gateway: Gateway) -> None:
     with gateway(cors_origins=["https://friend.example"]) as address:
         for origin in (address, "https://friend.example", None):

@@ -9,8 +9,8 @@ import io
 import json
 import time
 import wave
-from collections.abc import AsyncIterator
-from typing import Literal
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from emotion_client import EmotionError, EmotionResult, SpokenUtterance, StreamAnswer, VoiceUpdate
@@ -37,6 +37,7 @@ MAX_MESSAGE_BYTES = 1 << 20
 MESSAGES_PER_S, EARLY_MESSAGES = 200, 500
 MAX_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES  # of one message; uvicorn's `ws_max_size` closes the connection beyond it
 SAMPLE_BYTES = 2
+Result = TypeVar("Result")
 # of RFC 6455: 1008 policy violation, 1009 message too big, 1011 internal error, 1013 try again later
 CLOSE_CODES = {400: 1008, 401: 1008, 408: 1008, 413: 1009, 429: 1013, 500: 1011, 503: 1013, 504: 1013}
 
@@ -158,16 +159,18 @@ class Live:
             headers=trace_context,
         )
         try:
-            async for event in events:
-                if isinstance(event, StreamAnswer):
-                    seconds = event.seconds
-                else:
-                    await send(socket, to_message(event))
+            async with contextlib.aclosing(events):  # a caller who leaves cancels the running requests
+                async for event in events:
+                    if isinstance(event, StreamAnswer):
+                        seconds = event.seconds
+                    else:
+                        await send(socket, to_message(event))
         except EmotionError as error:
             raise from_client_error(error) from None
         analysis = None
         if recording:
-            analysis = await self._analyze(caller(socket.client), to_wav(recording, rate), request_id, trace_context)
+            whole = self._analyze(caller(socket.client), to_wav(recording, rate), request_id, trace_context)
+            analysis = await unless_left(socket, whole)
         await send(socket, Answer(seconds=seconds, analysis=analysis))
 
     async def _analyze(self, who: str, recording: bytes, request_id: str, trace_context: dict[str, str]) -> Analysis:
@@ -279,6 +282,29 @@ async def receive(socket: WebSocket, timeout: float) -> str | bytes:
     if len(found) > MAX_MESSAGE_BYTES:
         raise ApiError(413, "too_large", f"A message may have {MAX_MESSAGE_BYTES >> 20} MiB.")
     return found
+
+
+async def unless_left(socket: WebSocket, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of some work, which is cancelled if the caller disconnects meanwhile.
+
+    Raises:
+        WebSocketDisconnect: the caller disconnected.
+    """
+
+    async def leave() -> None:
+        while (await socket.receive())["type"] != "websocket.disconnect":
+            pass
+
+    running, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leave())
+    try:
+        await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        raise WebSocketDisconnect(1006)
+    finally:
+        running.cancel()
+        leaving.cancel()
+        await asyncio.gather(running, leaving, return_exceptions=True)
 
 
 def is_end(message: str) -> bool:
