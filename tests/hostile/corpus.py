@@ -1,4 +1,4 @@
-"""Invalid and unusual utterances with their expected outcomes; they are the same in every run.
+"""Invalid and unusual utterances with their expected outcomes; the same in every run, apart from serial numbers in Ogg files.
 
 Groups are generators of `Case`s, and `utterances()` yields all groups.
 """

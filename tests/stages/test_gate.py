@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from stages.gate import MAX_PAUSE_S, MIN_PAUSE_S, PAUSE_SHARE, Gate, size
-from stages.triton_metrics import parse
 
 MODELS = ("vggish", "bert")
 Inputs = Mapping[str, NDArray[np.int32]]
@@ -157,18 +156,3 @@ def test_gate_counts_both_models_by_the_sizes_of_the_requests() -> None:
     for _ in range(3):
         pass_one(gate, clock, patches=62)
     assert len(clock.pauses) == 1
-
-
-def test_parse_sums_samples_that_differ_in_further_labels() -> None:
-    text = """
-# HELP nv_inference_request_failure Number of failed inference requests
-nv_inference_request_failure{model="queue",reason="REJECTED",version="1"} 3
-nv_inference_request_failure{model="queue",reason="OTHER",version="1"} 4
-nv_inference_pending_request_count{model="vggish",version="1"} 2
-nv_inference_queue_summary_us{model="vggish",version="1",quantile="0.5"} 7
-nv_cpu_utilization 0.5
-"""
-    values = parse(text)
-    assert values["request_failure", "queue"] == 7
-    assert values["pending_request_count", "vggish"] == 2
-    assert values["pending_request_count", "bert"] == pytest.approx(0)

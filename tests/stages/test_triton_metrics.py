@@ -43,6 +43,21 @@ def test_parse_sums_samples_that_differ_in_further_labels() -> None:
     assert parse(text) == {("count", "vggish"): 7.0}
 
 
+def test_parse_leaves_out_quantiles_and_counts_absent_models_as_zero() -> None:
+    text = """
+# HELP nv_inference_request_failure Number of failed inference requests
+nv_inference_request_failure{model="queue",reason="REJECTED",version="1"} 3
+nv_inference_request_failure{model="queue",reason="OTHER",version="1"} 4
+nv_inference_pending_request_count{model="vggish",version="1"} 2
+nv_inference_queue_summary_us{model="vggish",version="1",quantile="0.5"} 7
+nv_cpu_utilization 0.5
+"""
+    values = parse(text)
+    assert values["request_failure", "queue"] == 7
+    assert values["pending_request_count", "vggish"] == 2
+    assert values["pending_request_count", "bert"] == pytest.approx(0)
+
+
 def test_parse_finds_the_model_behind_other_labels() -> None:
     """Triton sorts labels by name."""
     assert parse('nv_inference_count{gpu_uuid="GPU-1",model="vggish",version="1"} 3\n') == {("count", "vggish"): 3.0}
