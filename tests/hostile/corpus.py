@@ -1,4 +1,6 @@
-"""Invalid and unusual utterances with their expected outcomes; the same in every run, apart from serial numbers in Ogg files.
+"""Invalid and unusual utterances with their expected outcomes.
+
+They are the same in every run, apart from the serial numbers in Ogg files.
 
 Groups are generators of `Case`s, and `utterances()` yields all groups.
 """
