@@ -63,7 +63,8 @@ def command_help(command: str) -> str:
             importlib.import_module(module).main()
         else:
             runpy.run_module(module, run_name="__main__")
-    text = printed.getvalue().replace(str(ROOT), ".").strip()
+    # where a line with a path breaks depends on the directory of the checkout
+    text = re.sub(r"\(default:\n +\./", "(default: ./", printed.getvalue().replace(str(ROOT), ".")).strip()
     return "```text\n" + "\n".join(line.rstrip() for line in text.splitlines()) + "\n```\n"
 
 

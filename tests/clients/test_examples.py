@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ def test_microphone_example_without_a_server_ends_with_one_sentence() -> None:
 
 def test_microphone_example_ends_at_ctrl_c_while_the_microphone_is_silent(server: Any) -> None:
     command = [sys.executable, "-u", str(EXAMPLES / "microphone.py"), "--endpoint", server.grpc_url]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored if the tests run in the background
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, preexec_fn=heed) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(bytes(32_000))
         process.stdin.flush()
