@@ -122,7 +122,8 @@ def over_http(server: Triton) -> Iterator[Ask]:
                 {"name": name, "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
                 for name, data in (("AUDIO", audio), ("TEXT", text))
             ]
-            content, headers = body({"inputs": inputs}, audio + text)
+            parameters = {"timeout": int(TIMEOUT_S * 1e6)}  # without it, a slow machine rejects what takes over 7 s
+            content, headers = body({"inputs": inputs, "parameters": parameters}, audio + text)
             begun = time.monotonic()
             response = client.post("/v2/models/emotion/infer", content=content, headers=headers)
             seconds = time.monotonic() - begun
