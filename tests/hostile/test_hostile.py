@@ -45,6 +45,7 @@ from tests.hostile.protocol import (
 LIMIT_S = 2.0  # time limit of an answer
 LONGEST_LIMIT_S = 10.0  # time limit for 60 s at the highest sample rate, which is as much work as 40 utterances
 TIMEOUT_S = 30.0  # timeout of a request
+TIMEOUT_US = int(1e6 * TIMEOUT_S)  # as the server takes it; without one, a slow machine rejects what takes over 7 s
 CONCURRENCY = 8
 GATEWAY_CONCURRENCY = 4  # less than the gateway's limit
 GATEWAY_CHARACTERS = 2000
@@ -79,7 +80,8 @@ Ask = Callable[[Case], Answer]
 
 def utterance(case: Case) -> bytes:
     """Return the gRPC message of an utterance."""
-    return request(raw=(elements(case.audio), elements(case.text)))
+    parameters = {"timeout": pb.InferParameter(int64_param=TIMEOUT_US)}
+    return request(raw=(elements(case.audio), elements(case.text)), parameters=parameters)
 
 
 @contextlib.contextmanager
@@ -122,8 +124,8 @@ def over_http(server: Triton) -> Iterator[Ask]:
                 {"name": name, "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
                 for name, data in (("AUDIO", audio), ("TEXT", text))
             ]
-            parameters = {"timeout": int(TIMEOUT_S * 1e6)}  # without it, a slow machine rejects what takes over 7 s
-            content, headers = body({"inputs": inputs, "parameters": parameters}, audio + text)
+            header = {"inputs": inputs, "parameters": {"timeout": TIMEOUT_US}}
+            content, headers = body(header, audio + text)
             begun = time.monotonic()
             response = client.post("/v2/models/emotion/infer", content=content, headers=headers)
             seconds = time.monotonic() - begun
