@@ -1,6 +1,6 @@
 """Servers that users would build instead of emoserve, with the same weights and front-end, hence the same answers.
 
-Each peer is one short file, or a directory of configurations, that follows its framework's own documentation.
+Each HTTP peer is one short file that follows its framework's own documentation; `export` writes the padded Triton.
 """
 
 import os

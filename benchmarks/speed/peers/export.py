@@ -1,83 +1,90 @@
 """Exports a checkpoint for the peers: ONNX files as users export them, and a conventional Triton repository.
 
 The graphs are the model's modules through torch's TorchScript exporter, as optimum uses it. ONNX Runtime's transformer
-optimiser (fused attention) gained nothing on CPUs.
+optimiser (fused attention) gained nothing on CPUs. The repository has the contract of emoserve's own, but rectangular
+tensors: text is padded to 128 tokens, and only utterances of equally many patches can share a batch of `vggish`.
 """
 
 import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import onnxruntime
 import torch
+from google.protobuf import text_format
 from torch import Tensor, nn
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from benchmarks.speed.peers.service import PADDED_LENGTH
+from benchmarks.speed.peers.service import PADDED_LENGTH, VIEWS
 from emotion import checkpoint as checkpoints
 from emotion.audio import PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.manifest import MANIFEST, digest
-from emotion.model import (
-    AUDIO_EMBEDDING,
-    TEXT_EMBEDDING,
-    EmotionModel,
-    FusionHead,
-    VGGish,
-    confidence,
-    probabilities,
-    segment_mean,
-)
-from export.repository import staging
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, EmotionModel, confidence, probabilities, segment_mean
+from export.repository import TEMPLATE, staging
 
 OPSET = 18  # read by the ONNX Runtime 1.19.2 inside Triton 24.10
-TEMPLATE = Path(__file__).parent / "padded_triton"
+STAGE = Path(__file__).with_name("padded_triton.py")
+TYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(bool)": "TYPE_BOOL"}
+MAX_BATCH = "max_batch_size: 32 instance_group { kind: KIND_CPU count: 1 } "
+WAITING = "dynamic_batching { max_queue_delay_microseconds: 2000 }"
+PARAMETERS = {  # in the order of a request's steps
+    "vggish": WAITING,
+    "bert": WAITING,
+    # too small to share out
+    "fusion": 'dynamic_batching {} parameters { key: "intra_op_thread_count" value { string_value: "1" } }',
+}
+PREPROCESS = f"""name: "preprocess" backend: "python" {MAX_BATCH} dynamic_batching {{}}
+input {{ name: "AUDIO" data_type: TYPE_STRING dims: 1 }}
+input {{ name: "TEXT" data_type: TYPE_STRING dims: 1 }}
+output {{ name: "PATCHES" data_type: TYPE_FP32 dims: [ -1, 96, 64 ] }}
+output {{ name: "HAS_AUDIO" data_type: TYPE_BOOL dims: 1 }}
+output {{ name: "INPUT_IDS" data_type: TYPE_INT64 dims: {PADDED_LENGTH} }}
+output {{ name: "ATTENTION_MASK" data_type: TYPE_INT64 dims: {PADDED_LENGTH} }}
+output {{ name: "HAS_TEXT" data_type: TYPE_BOOL dims: 1 }}
+output {{ name: "CHECKPOINT" data_type: TYPE_STRING dims: 1 }}"""
 
 
-class Bert(nn.Module):
-    """INPUT_IDS, ATTENTION_MASK int64 [batch, length] -> TEXT_EMBEDDING [batch, 256]."""
+class Graph(nn.Module):
+    """A function of the model and of tensors, as a module that can be exported."""
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: EmotionModel, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.function = model, function
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.embed_text(input_ids, attention_mask)
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.function(self.model, *tensors)
 
 
-class UtteranceVGGish(nn.Module):
-    """PATCHES [batch, patches, 96, 64] -> AUDIO_EMBEDDING [batch, 128], the mean over the patches; zero without any.
+def bert(model: EmotionModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return TEXT_EMBEDDING [batch, 256] of ids and mask, int64 [batch, length]."""
+    return model.embed_text(input_ids, attention_mask)
 
-    ATTENTION_MASK is passed on to `bert` so that the steps run one after the other: Triton 24.10 crashes on a failure
-    in one of two concurrent steps of a request.
+
+def vggish(model: EmotionModel, patches: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return AUDIO_EMBEDDING [batch, 128], the mean over the patches [batch, patches, 96, 64], and the mask.
+
+    The mask is passed on to `bert` so that the steps run one after the other: Triton 24.10 crashes on a failure in one
+    of two concurrent steps of a request.
     """
-
-    def __init__(self, vggish: VGGish) -> None:
-        super().__init__()
-        self.vggish = vggish
-
-    def forward(self, patches: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        present = torch.ones_like(patches[:, :, 0, 0], dtype=torch.int64)
-        utterance = (present.cumsum(0) - 1).reshape(-1)  # of each patch
-        embeddings = self.vggish(patches.reshape(-1, *PATCH_SHAPE))
-        return segment_mean(embeddings, utterance, present.sum(1)), attention_mask.clone()
+    present = torch.ones_like(patches[:, :, 0, 0], dtype=torch.int64)
+    utterance = (present.cumsum(0) - 1).reshape(-1)  # of each patch
+    embeddings = model.vggish(patches.reshape(-1, *PATCH_SHAPE))
+    return segment_mean(embeddings, utterance, present.sum(1)), attention_mask.clone()
 
 
-class Fusion(nn.Module):
-    """AUDIO_EMBEDDING, TEXT_EMBEDDING and HAS_AUDIO, HAS_TEXT bool [batch, 1] -> the outputs of `fusion`."""
-
-    def __init__(self, head: FusionHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(
-        self, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        has_audio, has_text = has_audio[:, 0], has_text[:, 0]
-        views = probabilities(self.head(audio, has_audio, text, has_text), has_audio, has_text)
-        sure = confidence(views, has_audio, has_text, self.head.confidence)
-        return views.fused, views.audio, views.text, sure[:, None]
+def fusion(
+    model: EmotionModel, audio: Tensor, has_audio: Tensor, text: Tensor, has_text: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the outputs of `fusion`, of embeddings and of has_audio and has_text, bool [batch, 1]."""
+    has_audio, has_text = has_audio[:, 0], has_text[:, 0]
+    views = probabilities(model.head(audio, has_audio, text, has_text), has_audio, has_text)
+    sure = confidence(views, has_audio, has_text, model.head.confidence)
+    return views.fused, views.audio, views.text, sure[:, None]
 
 
 def export(checkpoint: Path, directory: Path) -> Path:
@@ -89,8 +96,7 @@ def export(checkpoint: Path, directory: Path) -> Path:
     Raises:
         CheckpointError: the checkpoint cannot be read.
     """
-    written = sorted([*TEMPLATE.rglob("*.py"), *TEMPLATE.rglob("*.pbtxt")])
-    version = hashlib.sha256("".join(map(digest, written)).encode()).hexdigest()
+    version = hashlib.sha256("".join(map(digest, (Path(__file__), STAGE))).encode()).hexdigest()
     files = directory.resolve() / f"{checkpoints.digest(checkpoint)[:16]}-{version[:8]}"
     if files.is_dir():
         return files
@@ -104,28 +110,21 @@ def export(checkpoint: Path, directory: Path) -> Path:
 
 def _write_onnx(model: EmotionModel, files: Path) -> None:
     repository = files / "padded_triton"
-    ids = torch.ones(2, 8, dtype=torch.int64)
+    mask = torch.ones(2, PADDED_LENGTH, dtype=torch.int64)
     patches = torch.zeros(2, 3, *PATCH_SHAPE)
-    present = torch.ones(2, 1, dtype=torch.bool)
-    text = {"INPUT_IDS": ids, "ATTENTION_MASK": torch.ones_like(ids)}
-    _write(Bert(model), repository / "bert/1/model.onnx", text, ["TEXT_EMBEDDING"], "length", list(text))
-    _write(model.vggish, files / "vggish.onnx", {"PATCHES": patches[0]}, ["EMBEDDING"])
-    _write(
-        UtteranceVGGish(model.vggish),
-        repository / "vggish/1/model.onnx",
-        {"PATCHES": patches, "ATTENTION_MASK": torch.ones(2, PADDED_LENGTH, dtype=torch.int64)},
-        ["AUDIO_EMBEDDING", "NEXT_ATTENTION_MASK"],
-        "patches",
-        ["PATCHES"],
-    )
+    text = {"INPUT_IDS": mask[:, :8].clone(), "ATTENTION_MASK": mask[:, :8]}
     embeddings = {
         "AUDIO_EMBEDDING": torch.zeros(2, AUDIO_EMBEDDING),
-        "HAS_AUDIO": present,
+        "HAS_AUDIO": torch.ones(2, 1, dtype=torch.bool),
         "TEXT_EMBEDDING": torch.zeros(2, TEXT_EMBEDDING),
-        "HAS_TEXT": present.clone(),
+        "HAS_TEXT": torch.ones(2, 1, dtype=torch.bool),
     }
-    outputs = ["PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES", "CONFIDENCE"]
-    _write(Fusion(model.head), repository / "fusion/1/model.onnx", embeddings, outputs)
+    outputs = ["AUDIO_EMBEDDING", "NEXT_ATTENTION_MASK"]
+    _write(model.vggish, files / "vggish.onnx", {"PATCHES": patches[0]}, ["EMBEDDING"])
+    _write(Graph(model, bert), repository / "bert/1/model.onnx", text, ["TEXT_EMBEDDING"], "length", list(text))
+    inputs = {"PATCHES": patches, "ATTENTION_MASK": mask}
+    _write(Graph(model, vggish), repository / "vggish/1/model.onnx", inputs, outputs, "patches", ["PATCHES"])
+    _write(Graph(model, fusion), repository / "fusion/1/model.onnx", embeddings, [*VIEWS, "CONFIDENCE"])
 
 
 def _write(
@@ -139,29 +138,51 @@ def _write(
     """Export a graph with free first axes, and free second axes (named `second`) of the inputs `varying`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     axes = {name: {0: "batch"} | ({1: second} if name in varying else {}) for name in (*inputs, *outputs)}
+    names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs), "dynamic_axes": axes}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations, and values that tracing makes constant
-        torch.onnx.export(
-            module.eval(),
-            tuple(inputs.values()),
-            path,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        torch.onnx.export(module.eval(), tuple(inputs.values()), path, opset_version=OPSET, dynamo=False, **names)
 
 
 def _write_repository(checkpoint: Checkpoint, repository: Path) -> None:
     """Write configurations and the Python stage beside the ONNX files."""
-    shutil.copytree(TEMPLATE, repository, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     stage = repository / "preprocess" / "1"
+    stage.mkdir(parents=True)
+    shutil.copyfile(STAGE, stage / "model.py")
     shutil.copyfile(checkpoint.tokenizer, stage / "tokenizer.json")
-    (stage / "checkpoint.json").write_text(
-        json.dumps({"digest": checkpoint.digest, "untrained": checkpoint.config.untrained})
-    )
-    (repository / "emotion" / "1").mkdir()
+    origin = {"digest": checkpoint.digest, "untrained": checkpoint.config.untrained}
+    (stage / "checkpoint.json").write_text(json.dumps(origin))
+    steps = [text_format.Parse(PREPROCESS, ModelConfig())]
+    steps += [_configuration(name, repository / name / "1/model.onnx") for name in PARAMETERS]
+    (repository / "emotion" / "1").mkdir(parents=True)
+    shutil.copy(TEMPLATE / "emotion" / "labels.txt", repository / "emotion")
+    for config in (*steps, _ensemble(steps)):
+        (repository / config.name / "config.pbtxt").write_text(text_format.MessageToString(config))
     digests = {path.relative_to(repository).as_posix(): digest(path) for path in repository.glob("*/1/*.*")}
     manifest = {"checkpoint": checkpoint.digest, "untrained": checkpoint.config.untrained, "files": digests}
     (repository / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _configuration(name: str, path: Path) -> Any:
+    """Return the configuration of an ONNX model, with the tensors of its file."""
+    config = text_format.Parse(MAX_BATCH + PARAMETERS[name], ModelConfig(name=name, backend="onnxruntime"))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for tensors, nodes in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        for node in nodes:
+            dims = [size if isinstance(size, int) else -1 for size in node.shape[1:]]
+            tensors.add(name=node.name, data_type=TYPES[node.type], dims=dims)
+    return config
+
+
+def _ensemble(steps: Sequence[Any]) -> Any:
+    """Return emoserve's own ensemble with other steps, which run one after the other, as Triton 24.10 needs it."""
+    config = text_format.Parse((TEMPLATE / "emotion" / "config.pbtxt").read_text(), ModelConfig())
+    config.max_batch_size = 1  # utterances of one request would need equally many patches
+    config.ensemble_scheduling.ClearField("step")
+    for model in steps:
+        step = config.ensemble_scheduling.step.add(model_name=model.name, model_version=-1)
+        step.input_map.update({one.name: one.name for one in model.input})
+        step.output_map.update({one.name: one.name for one in model.output})
+        if model.name == "bert":
+            step.input_map["ATTENTION_MASK"] = "NEXT_ATTENTION_MASK"
+    return config

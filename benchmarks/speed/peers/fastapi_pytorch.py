@@ -6,7 +6,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
-from benchmarks.speed.peers.service import CORES, Answer, PaddedWordPiece, Request, arguments, log_mel
+from benchmarks.speed.peers.service import CORES, Answer, PaddedWordPiece, Request, answer, arguments, log_mel
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, probabilities
@@ -27,14 +27,10 @@ def application(checkpoint: Checkpoint) -> FastAPI:
         has_audio, has_text = counts > 0, mask.sum(1) > 0
         with one_at_a_time, torch.inference_mode():
             # an absent modality is not computed: the head ignores its embedding
-            audio = model.embed_audio(patches, counts) if has_audio else torch.zeros(1, AUDIO_EMBEDDING)
-            text = model.embed_text(ids, mask) if has_text else torch.zeros(1, TEXT_EMBEDDING)
-            views = probabilities(model.head(audio, has_audio, text, has_text), has_audio, has_text)
-        return Answer(
-            probabilities=views.fused[0].tolist(),
-            audio_probabilities=views.audio[0].tolist(),
-            text_probabilities=views.text[0].tolist(),
-        )
+            sound = model.embed_audio(patches, counts) if has_audio else torch.zeros(1, AUDIO_EMBEDDING)
+            words = model.embed_text(ids, mask) if has_text else torch.zeros(1, TEXT_EMBEDDING)
+            views = probabilities(model.head(sound, has_audio, words, has_text), has_audio, has_text)
+        return answer([view[0].numpy() for view in (views.fused, views.audio, views.text)])
 
     return app
 

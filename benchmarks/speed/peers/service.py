@@ -1,8 +1,9 @@
-"""Code that peers share: requests and answers over HTTP, padded text, ONNX Runtime sessions."""
+"""Code that peers share: the command line, padded text, and the models in ONNX Runtime."""
 
 import argparse
 import base64
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from emotion import audio, decoding, text
 
 PADDED_LENGTH = 128  # tokens, [CLS] and [SEP] included
 CORES = len(os.sched_getaffinity(0))  # of this process
+VIEWS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
+FrontEnd = tuple[NDArray[np.float32], NDArray[np.int64]]  # patches [n, 96, 64] and ids [tokens]; either may be empty
+Answer = dict[str, list[float]]  # the probabilities by lower-case view, [5] each; all zero for an absent modality
 
 
 class Request(BaseModel):
@@ -22,14 +26,6 @@ class Request(BaseModel):
 
     audio: str  # base64 of a whole audio file
     text: str
-
-
-class Answer(BaseModel):
-    """The probabilities of the three views, [5] each; all zero for an absent modality."""
-
-    probabilities: list[float]
-    audio_probabilities: list[float]
-    text_probabilities: list[float]
 
 
 def arguments(description: str | None) -> argparse.Namespace:
@@ -64,7 +60,45 @@ class PaddedWordPiece:
         return np.array(encoding.ids, np.int64), np.array(encoding.attention_mask, np.int64)
 
 
-def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+class OnnxModels:
+    """The files of benchmarks.speed.peers.export in ONNX Runtime, on all cores."""
+
+    def __init__(self, checkpoint: Path, files: Path) -> None:
+        self._word_piece = text.WordPiece(checkpoint / "text_encoder" / "tokenizer.json")
+        self._bert = _session(files / "padded_triton/bert/1/model.onnx", CORES)
+        self._vggish = _session(files / "vggish.onnx", CORES)
+        self._fusion = _session(files / "padded_triton/fusion/1/model.onnx", 1)  # too small for several threads
+
+    def read(self, request: Request) -> FrontEnd:
+        """Return the front-end output of a request."""
+        return log_mel(request.audio), self._word_piece.encode(text.clean(request.text))
+
+    def __call__(self, batch: Sequence[FrontEnd]) -> list[Answer]:
+        """Return the answers; patches lie end to end, and texts are padded to the longest of the batch."""
+        patches, sentences = zip(*batch, strict=True)
+        counts, lengths = (np.array([len(each) for each in column]) for column in (patches, sentences))
+        sound = np.zeros((len(batch), 128), np.float32)
+        if counts.any():
+            embeddings = self._vggish.run(None, {"PATCHES": np.concatenate(patches)})[0]
+            np.add.at(sound, np.repeat(np.arange(len(batch)), counts), embeddings)
+            sound /= np.maximum(counts, 1)[:, None].astype(np.float32)
+        words = np.zeros((len(batch), 256), np.float32)
+        if lengths.any():
+            mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+            ids = np.zeros_like(mask)
+            ids[mask > 0] = np.concatenate(sentences)
+            words = self._bert.run(None, {"INPUT_IDS": ids, "ATTENTION_MASK": mask})[0]
+        present = {"HAS_AUDIO": counts[:, None] > 0, "HAS_TEXT": lengths[:, None] > 0}
+        views = self._fusion.run(list(VIEWS), {"AUDIO_EMBEDDING": sound, "TEXT_EMBEDDING": words} | present)
+        return [answer(row) for row in zip(*views, strict=True)]
+
+
+def answer(views: Sequence[NDArray[np.float32]]) -> Answer:
+    """Return the answer with the probabilities of the three views, [5] each."""
+    return {name.lower(): view.tolist() for name, view in zip(VIEWS, views, strict=True)}
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """Return an ONNX Runtime session on the CPU whose threads do not spin between requests."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
