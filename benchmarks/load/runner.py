@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
-from urllib.parse import urlsplit
+from typing import TypedDict, Unpack
 
 import numpy as np
 from emotion_client import Priority
@@ -36,7 +35,6 @@ class LoadOptions(TypedDict, total=False):
     requests: int  # number of utterances, each sent once
     seconds: float  # duration, rounded up to whole seconds; requests in flight are awaited after it
     rate: float | None  # arrivals per second of the open loop
-    arrivals: Literal["poisson", "constant"]  # of the open loop (poisson)
     uniform: tuple[float, int] | None  # seconds and tokens of every utterance; None: mixed lengths
     seed: int  # of the utterances and arrivals (4)
     retries: bool  # whether the client retries (no)
@@ -115,16 +113,12 @@ class RunningLoad:
             reason = lines[-1].removeprefix("error: ") if lines else f"exit status {status}"
             raise BenchmarkError(f"Locust failed: {reason}")
         with samples.open(newline="") as file:
-            rows = sorted(csv.DictReader(file), key=lambda row: float(row["start"]))
+            _, *lines = csv.reader(file)
+        rows = sorted((float(start), float(latency), kind, failure) for start, latency, kind, failure in lines)
         if not rows:
             raise BenchmarkError("no request was due within the run: make it longer, or the rate higher")
-        return Load(
-            start=np.array([float(row["start"]) for row in rows]),
-            latency=np.array([float(row["latency"]) for row in rows]),
-            kind=[row["kind"] for row in rows],
-            failure=[row["failure"] for row in rows],
-            offered=self._rate,
-        )
+        start, latency, kind, failure = zip(*rows, strict=True)
+        return Load(np.array(start), np.array(latency), list(kind), list(failure), self._rate)
 
 
 def run(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Load:
@@ -171,15 +165,14 @@ def capacity(host: str, tokenizer: Path, uniform: tuple[float, int] | None = Non
 
 def _flags(options: LoadOptions) -> list[str]:
     """Return the options as Locust's command line has them."""
-    users = str(options.get("users", 32))
-    flags = ["--users", users, "--spawn-rate", users]
+    users = 1 if options.get("rate") else options.get("users", 32)  # one sends all arrivals of an open loop
+    flags: dict[str, object] = {"users": users, "spawn-rate": users}
+    flags |= {name: options.get(name) for name in ("requests", "rate", "seed", "deadline", "priority")}
     if seconds := options.get("seconds"):
-        flags += ["--run-time", f"{math.ceil(seconds)}s"]  # Locust takes whole seconds
-    if uniform := options.get("uniform"):
-        flags += ["--uniform", *map(str, uniform)]
-    flags += ["--retries"] if options.get("retries") else []
-    others = {name: options.get(name) for name in ("requests", "rate", "arrivals", "seed", "deadline", "priority")}
-    return flags + [part for name, value in others.items() if value is not None for part in (f"--{name}", str(value))]
+        flags["run-time"] = f"{math.ceil(seconds)}s"  # Locust takes whole seconds
+    parts = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    parts += ["--uniform", *map(str, uniform)] if (uniform := options.get("uniform")) else []
+    return [*parts, "--retries"] if options.get("retries") else parts
 
 
 def check_host(host: str) -> str:
@@ -193,15 +186,11 @@ def check_host(host: str) -> str:
     """
     scheme, _, addresses = host.partition("://")
     for address in addresses.split(","):
-        parts = urlsplit(f"//{address}")
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if scheme not in ("grpc", "http") or not parts.hostname or not port:
+        name, _, port = address.rpartition(":")
+        if scheme not in ("grpc", "http") or not name or not port.isdecimal():
             raise BenchmarkError(f"host {host!r} is neither grpc://HOST:PORT (a Triton) nor http://HOST:PORT (a peer)")
         try:
-            socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT_S).close()
+            socket.create_connection((name.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
         except OSError as error:
             reason = error.strerror or str(error)
             raise BenchmarkError(f"no server could be reached at {host} ({reason}); start it first") from None
