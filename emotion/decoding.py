@@ -28,6 +28,7 @@ MAX_SECONDS = 60.0  # longest accepted utterance; IEMOCAP's longest has 34 s
 GRACE_S = 1.0  # by which files may be longer, because recorders stop late and encoders add samples
 SAMPLE_RATES = (4_000, 384_000)  # Hz, accepted; lower rates lose the speech band, no recorder has higher ones
 MAX_SAMPLES = 60 * 384_000  # over all channels: a minute at the highest rate; bounds the cost of decoding
+LONG_SAMPLES_PER_S = 2 * 48_000  # the same bound where more than MAX_SECONDS are accepted: stereo at 48 kHz
 MAX_PEAK = 8.0  # of floating-point samples: 18 dB over full scale
 MAX_PACKET = 1 << 20  # bytes of a compressed packet; an Opus packet has 61,298 at most
 MAX_COMPRESSED_CHANNELS = 8  # PyAV 17 to 18 crashes where a frame has more planes
@@ -157,8 +158,8 @@ def _decode_with_libsndfile(data: bytes, name: str, max_seconds: float) -> Itera
         _check_rate(file.samplerate)
         if file.frames > (max_seconds + GRACE_S) * file.samplerate:
             raise InputError(_too_long(f"{file.frames / file.samplerate:.1f}", max_seconds))
-        if file.frames * file.channels > MAX_SAMPLES:
-            raise InputError(_too_much(file.frames * file.channels, file.channels))
+        if file.frames * file.channels > _max_samples(max_seconds):
+            raise InputError(_too_much(file.frames * file.channels, file.channels, max_seconds))
         # numpy converts integers to the same floats as libsndfile, but faster
         samples = file.read(file.frames, dtype="int16" if file.subtype == "PCM_16" else "float32", always_2d=True)
         if len(samples) < file.frames:
@@ -286,8 +287,8 @@ def _limited(blocks: Iterator[_Block], max_seconds: float) -> Iterator[_Block]:
         samples += block.samples.size
         if sum(length / rate for rate, length in lengths.items()) > max_seconds + GRACE_S:
             raise InputError(_too_long(f"over {max_seconds:g}", max_seconds))
-        if samples > MAX_SAMPLES:
-            raise InputError(_too_much(samples, block.samples.shape[1]))
+        if samples > _max_samples(max_seconds):
+            raise InputError(_too_much(samples, block.samples.shape[1], max_seconds))
         if len(block.samples):
             yield block
 
@@ -341,12 +342,19 @@ def _check_rate(rate: int) -> None:
         )
 
 
+def _max_samples(max_seconds: float) -> int:
+    """Return the largest number of samples over all channels that is accepted."""
+    return MAX_SAMPLES if max_seconds <= MAX_SECONDS else max(MAX_SAMPLES, int(LONG_SAMPLES_PER_S * max_seconds))
+
+
 def _too_long(seconds: str, max_seconds: float) -> str:
-    return f"AUDIO lasts {seconds} s; at most {max_seconds:g} s are accepted: send one utterance at a time"
+    remedy = "send one utterance at a time" if max_seconds <= MAX_SECONDS else "send it in parts"
+    return f"AUDIO lasts {seconds} s; at most {max_seconds:g} s are accepted: {remedy}"
 
 
-def _too_much(samples: int, channels: int) -> str:
-    return f"AUDIO has {samples} samples in {channels} channels; at most {MAX_SAMPLES} are accepted: mix it down to one"
+def _too_much(samples: int, channels: int, max_seconds: float) -> str:
+    accepted = _max_samples(max_seconds)
+    return f"AUDIO has {samples} samples in {channels} channels; at most {accepted} are accepted: mix it down to one"
 
 
 def _reason(error: av.FFmpegError | soundfile.LibsndfileError) -> str:

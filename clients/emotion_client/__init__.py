@@ -22,6 +22,7 @@ from emotion_client.types import (
     TranscriptConfidence,
     Utterance,
 )
+from emotion_client.voice_activity import find_utterances
 
 __all__ = [
     "EMOTIONS",
@@ -46,4 +47,5 @@ __all__ = [
     "Unreachable",
     "Utterance",
     "VoiceUpdate",
+    "find_utterances",
 ]

@@ -337,7 +337,7 @@ def test_caller_who_takes_all_places_leaves_some_to_others(gateway: Gateway, cli
             {"content": b"RIFF", "headers": {"Content-Type": "audio/wav"}},
             "The request is audio/wav, but must be a form",
         ),
-        ({"files": {"audo": ("a", b"RIFF")}}, "The form has the unknown field 'audo'; its fields are audio and text."),
+        ({"files": {"audo": ("a", b"RIFF")}}, "The form has the unknown field 'audo'; its fields are audio, text."),
         (
             {"files": [("text", (None, "a")), ("text", (None, "b"))]},
             "The form has the field text 2 times; send it once.",

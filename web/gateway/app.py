@@ -1,10 +1,12 @@
 """The ASGI application of the gateway: API and page."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, Literal
 
+from emotion_client import EMOTIONS
 from fastapi import FastAPI, File, Form, Request, Response, Security, UploadFile, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -12,21 +14,25 @@ from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
+from starlette.responses import StreamingResponse
 
+from emotion.decoding import ACCEPTED
 from web.gateway.analysis import Analysis
 from web.gateway.errors import KEY_HEADER, ApiError, Problem, error_response, invalid_input
+from web.gateway.feedback import FeedbackStore
 from web.gateway.guard import FORM_OVERHEAD, Admission, Guard, caller
 from web.gateway.headers import Headers
 from web.gateway.live import MAX_RECEIVED_BYTES, Live
+from web.gateway.messages import Failed
 from web.gateway.metrics import Metrics
 from web.gateway.page import PageFiles
 from web.gateway.request_log import REQUEST_ID, RequestLog
 from web.gateway.service import Service
 from web.gateway.settings import Settings
 from web.gateway.tracing import HEADERS, telemetry, trace_headers
+from web.gateway.utterances import Message
 
-ANALYZE = "/api/analyze"
-LIVE = "/api/live"
+ANALYZE, UTTERANCES, FEEDBACK, LIVE = "/api/analyze", "/api/utterances", "/api/feedback", "/api/live"
 # uvicorn's: RequestLog takes the place of its log, and its limit of a WebSocket message is 16 MiB
 SERVER_OPTIONS: dict[str, Any] = {"access_log": False, "ws_max_size": MAX_RECEIVED_BYTES}
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -48,6 +54,7 @@ class Limits(BaseModel):
     """Limits of the input."""
 
     seconds: float = Field(description="longest recording, in seconds", examples=[60])
+    long_seconds: float = Field(description="longest recording that is cut into utterances, in seconds", examples=[600])
     bytes: int = Field(description="largest upload, in bytes", examples=[20971520])
     characters: int = Field(description="longest text, in characters", examples=[2000])
 
@@ -57,28 +64,44 @@ class Health(BaseModel):
 
     status: Literal["ready"]
     speech: bool = Field(description="whether speech is recognised; if not, a recording is analysed by its voice alone")
+    feedback: bool = Field(description="whether corrections of answers are accepted")
     limits: Limits
 
 
-def check_form(content_type: str, fields: Sequence[tuple[str, object]]) -> None:
+class Received(BaseModel):
+    """A correction that has been stored."""
+
+    id: str = Field(description="names the correction, so that it can be deleted on request")
+
+
+class JsonLines(StreamingResponse):
+    """A response of one JSON object a line, each sent as soon as it is known."""
+
+    media_type = "application/x-ndjson"
+
+
+async def check_form(request: Request, known: Sequence[str]) -> None:
     """Check that a request is a form with each known field at most once.
 
     Args:
-        content_type: header of the request.
-        fields: names and values of the form.
+        request: the request.
+        known: names of the fields.
 
     Raises:
         ApiError: it is not.
     """
+    content_type = request.headers.get("content-type", "")
+    fields = (await request.form()).multi_items()
+    names = ", ".join(known)
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in ("", "multipart/form-data", "application/x-www-form-urlencoded"):
         raise invalid_input(
-            f"The request is {kind}, but must be a form: send multipart/form-data with the fields audio, text or both."
+            f"The request is {kind}, but must be a form: send multipart/form-data with the fields {names}."
         )
     counts = Counter(name for name, _ in fields)
     for name, count in counts.items():
-        if name not in ("audio", "text"):
-            raise invalid_input(f"The form has the unknown field {name[:50]!r}; its fields are audio and text.")
+        if name not in known:
+            raise invalid_input(f"The form has the unknown field {name[:50]!r}; its fields are {names}.")
         if count > 1:
             raise invalid_input(f"The form has the field {name} {count} times; send it once.")
 
@@ -87,6 +110,9 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     """Return the ASGI application of a gateway with these settings, which counts its analyses in `metrics`."""
     service, admission = Service(settings, metrics), Admission(settings)
     live = Live(service, admission, settings, metrics)
+    feedback = (
+        FeedbackStore(settings.feedback, settings.feedback_bytes, settings.max_seconds) if settings.feedback else None
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -110,30 +136,81 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         """Return the state of the service and the limits of the input."""
         if not await service.ready():
             raise ApiError(503, "away", "The emotion server is not running or can't be reached.", retry_after=5)
-        limits = Limits(seconds=settings.max_seconds, bytes=settings.max_bytes, characters=settings.max_characters)
-        return Health(status="ready", speech=await service.speech(), limits=limits)
+        limits = Limits(
+            seconds=settings.max_seconds,
+            long_seconds=settings.long_seconds,
+            bytes=settings.max_bytes,
+            characters=settings.max_characters,
+        )
+        return Health(status="ready", speech=await service.speech(), feedback=feedback is not None, limits=limits)
 
+    # fields of forms
+    AudioFile = Annotated[UploadFile, File(description=f"a {ACCEPTED} file of any sample rate")]
+    Text = Annotated[
+        str,
+        Form(
+            description="what was said; if empty, it is recognised from the recording",
+            max_length=settings.max_characters,
+        ),
+    ]
     key = [Security(APIKeyHeader(name=KEY_HEADER, auto_error=False))] if settings.api_key else []
 
     @app.post(ANALYZE, responses=ERRORS, dependencies=key)
     async def analyze(
         request: Request,
-        audio: Annotated[
-            UploadFile | None, File(description="recording: a WAV, FLAC, MP3, Ogg, M4A or WebM file of any sample rate")
-        ] = None,
-        text: Annotated[
-            str,
-            Form(
-                description="what was said; if empty, the server recognises it from the recording",
-                max_length=settings.max_characters,
-            ),
-        ] = "",
+        audio: AudioFile | None = None,
+        text: Text = "",
     ) -> Analysis:
         """Return the emotion of a recording, a text or both."""
-        check_form(request.headers.get("content-type", ""), (await request.form()).multi_items())
+        await check_form(request, ("audio", "text"))
         recording = None if audio is None else await audio.read()
         who = caller(request.client)
         return await service.analyze(who, recording, text, request.state.request_id, trace_headers(request.headers))
+
+    @app.post(
+        UTTERANCES,
+        responses={200: {"model": Message, "description": "JSON lines"}, **ERRORS},
+        response_class=JsonLines,
+        response_model=None,
+        dependencies=key,
+    )
+    async def utterances(request: Request, audio: AudioFile) -> JsonLines:
+        """Return the utterances of a long recording, each with its words and its emotion.
+
+        The answer is one JSON object a line: `recording`, then each `utterance` as soon as it is answered, then `end`,
+        or `error` if the rest could not be analysed.
+        """
+        await check_form(request, ("audio",))
+        who, state = caller(request.client), request.state
+        messages = service.utterances(who, await audio.read(), state.request_id, trace_headers(request.headers))
+        first = await anext(messages)  # fails before the response begins
+
+        async def lines() -> AsyncIterator[str]:
+            async with aclosing(messages):
+                yield first.model_dump_json() + "\n"
+                async for message in messages:
+                    state.outcome = message.code if isinstance(message, Failed) else "answered"
+                    yield message.model_dump_json() + "\n"
+            metrics.record_outcome(state.outcome)
+
+        return JsonLines(lines())
+
+    if feedback is not None:
+
+        @app.post(FEEDBACK, responses=ERRORS, status_code=201, dependencies=key)
+        async def correct(
+            request: Request,
+            emotion: Annotated[
+                str, Form(description="the emotion that is right", json_schema_extra={"enum": list(EMOTIONS)})
+            ],
+            consent: Annotated[str, Form(description="`yes`: the sender agrees that all of this is stored")] = "",
+            audio: AudioFile | None = None,
+            text: Text = "",
+        ) -> Received:
+            """Store a recording, a text or both with the emotion that is right, for training."""
+            await check_form(request, ("emotion", "consent", "audio", "text"))
+            recording = None if audio is None else await audio.read()
+            return Received(id=await asyncio.to_thread(feedback.add, emotion, consent, text, recording))
 
     @app.websocket(LIVE)
     async def stream(socket: WebSocket) -> None:
@@ -178,7 +255,8 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             operation["responses"].pop("422", None)  # invalid input is answered with 400
     # keeps uploads in memory: no recording is written to a disk
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
-    app.add_middleware(Guard, path=ANALYZE, admission=admission, settings=settings, on_error=metrics.record_error)
+    uploads = (ANALYZE, UTTERANCES, FEEDBACK)
+    app.add_middleware(Guard, paths=uploads, admission=admission, settings=settings, on_error=metrics.record_error)
     app.add_middleware(Headers)
     if settings.cors_origins:
         app.add_middleware(

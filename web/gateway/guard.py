@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ipaddress
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -57,19 +57,24 @@ class Admission:
 
 
 class Guard:
-    """ASGI middleware that receives each upload to one path whole, in memory, before the application sees it."""
+    """ASGI middleware that receives each upload whole, in memory, before the application sees it."""
 
     def __init__(
-        self, app: ASGIApp, path: str, admission: Admission, settings: Settings, on_error: Callable[[ApiError], None]
+        self,
+        app: ASGIApp,
+        paths: Collection[str],
+        admission: Admission,
+        settings: Settings,
+        on_error: Callable[[ApiError], None],
     ) -> None:
-        self._app, self._path, self._admission = app, path, admission
+        self._app, self._paths, self._admission = app, paths, admission
         self._settings, self._on_error = settings, on_error
         self._limit = settings.max_bytes + FORM_OVERHEAD
         self._receiving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass accepted requests on, and answer the others with an error."""
-        if scope["type"] != "http" or scope["path"] != self._path or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] not in self._paths or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         try:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from emotion_client import EmotionError, EmotionResult, SpokenUtterance, StreamAnswer, VoiceUpdate
+from emotion_client import EmotionError, SpokenUtterance, StreamAnswer, VoiceUpdate
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -22,6 +22,7 @@ from emotion.decoding import GRACE_S
 from web.gateway.analysis import Analysis, Probabilities
 from web.gateway.errors import ApiError, busy, from_client_error, invalid_input
 from web.gateway.guard import Admission, caller
+from web.gateway.messages import Failed, Spoken, spoken
 from web.gateway.metrics import Metrics
 from web.gateway.places import NoPlaceError, Places
 from web.gateway.service import Service
@@ -65,34 +66,12 @@ class Voice(BaseModel):
     probabilities: Probabilities | None
 
 
-class Spoken(BaseModel):
-    """An utterance that has ended; `error` is set if it got no answer."""
-
-    type: Literal["utterance"] = "utterance"
-    start: float
-    end: float
-    transcript: str | None = None
-    label: str | None = None
-    status: Literal["ok", "unsure", "no_speech"] | None = None
-    confidence: float | None = None
-    probabilities: Probabilities | None = None
-    error: str | None = None
-
-
 class Answer(BaseModel):
     """The answer to the whole stream: what an upload of the recording returns; null if it is too long for one."""
 
     type: Literal["answer"] = "answer"
     seconds: float
     analysis: Analysis | None
-
-
-class Failed(BaseModel):
-    """Why the stream ends."""
-
-    type: Literal["error"] = "error"
-    code: str
-    message: str
 
 
 class Live:
@@ -225,23 +204,9 @@ class Live:
 
 def to_message(event: VoiceUpdate | SpokenUtterance) -> Voice | Spoken:
     """Return the message for an event."""
-    match event:
-        case VoiceUpdate(end, probabilities):
-            return Voice(end=end, probabilities=probabilities)
-        case SpokenUtterance(start, end, EmotionError() as error):
-            return Spoken(start=start, end=end, error=from_client_error(error).message)
-        case SpokenUtterance(start, end, EmotionResult() as result):
-            understood = result.transcript_confidence and result.transcript_confidence.understood
-            return Spoken(
-                start=start,
-                end=end,
-                transcript=result.transcript if understood or result.transcript is None else "",
-                label=result.label,
-                status=result.status,
-                confidence=result.confidence,
-                probabilities=result.probabilities,
-            )
-    raise AssertionError(event)
+    if isinstance(event, VoiceUpdate):
+        return Voice(end=event.end, probabilities=event.probabilities)
+    return spoken(event.start, event.end, event.result)
 
 
 async def fail(socket: WebSocket, error: ApiError) -> None:

@@ -62,12 +62,16 @@ class Metrics:
             transcribed: whether the server recognised the text.
             seconds: duration of the analysis.
         """
-        self._outcomes.labels("answered").inc()
+        self.record_outcome("answered")
         self._seconds.labels(str(transcribed).lower()).observe(seconds)
 
     def record_error(self, error: ApiError) -> None:
         """Count an analysis that ended in an error, by the error's code."""
-        self._outcomes.labels(error.code).inc()
+        self.record_outcome(error.code)
+
+    def record_outcome(self, outcome: str) -> None:
+        """Count an analysis of any length: `answered`, `canceled` or the code of an error."""
+        self._outcomes.labels(outcome).inc()
 
     def record_stream(self, outcome: str) -> None:
         """Count a live stream that has ended: `answered`, `canceled` or the code of an error."""

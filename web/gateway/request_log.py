@@ -73,7 +73,7 @@ class RequestLog:
                     "method": scope.get("method", "WEBSOCKET"),
                     "path": scope["path"],
                     "status": status,  # of HTTP, or why a WebSocket was closed; null: the caller disconnected
-                    "outcome": state.get("outcome", "answered" if status == 200 else None),
+                    "outcome": state.get("outcome", "answered" if status in (200, 201) else None),
                     "received_bytes": received,
                     "ms": round(1e3 * (time.monotonic() - started), 1),
                 }

@@ -3,12 +3,15 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
-from emotion_client import TLS, AsyncEmotionClient, InvalidInput
+import numpy as np
+from emotion_client import TLS, AsyncEmotionClient, EmotionResult, InvalidInput
+from numpy.typing import NDArray
 
-from web.gateway import analysis
+from emotion.audio import SAMPLE_RATE
+from web.gateway import analysis, utterances
 from web.gateway.analysis import Analysis
 from web.gateway.certificates import contents, load
 from web.gateway.errors import busy, invalid_input
@@ -35,6 +38,7 @@ class Service:
         self.metrics = metrics
         self.client: AsyncEmotionClient
         self._places = Places(settings.in_flight)
+        self._decoding = asyncio.Lock()  # of long recordings: one takes up to 0.5 GiB
         self._usual_s: float | None = None  # moving average of the duration of an analysis
         self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
@@ -104,22 +108,67 @@ class Service:
         text = text.strip()
         if recording is None and not text:
             raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
-        try:
-            with self._places.take(caller), self.metrics.in_flight.track_inprogress():
-                transcribe = recording is not None and not text and await self.speech()
-                found = await analysis.analyze(
-                    self.client,
-                    recording,
-                    text,
-                    transcribe,
-                    self.settings.max_seconds,
-                    self.settings.deadline,
-                    request_id,
-                    trace_context,
-                )
-        except NoPlaceError:
-            raise busy(self._usual_s) from None
+        with self._place(caller):
+            transcribe = recording is not None and not text and await self.speech()
+            found = await analysis.analyze(
+                self.client,
+                recording,
+                text,
+                transcribe,
+                self.settings.max_seconds,
+                self.settings.deadline,
+                request_id,
+                trace_context,
+            )
         seconds = found.timings.total_ms / 1e3
         self._usual_s = seconds if self._usual_s is None else self._usual_s + USUAL_SHARE * (seconds - self._usual_s)
         self.metrics.record_success(transcribe, seconds)
         return found
+
+    async def utterances(
+        self, caller: str, recording: bytes, request_id: str, trace_context: dict[str, str]
+    ) -> AsyncGenerator[utterances.Message, None]:
+        """Yield the messages about the utterances of a recording. It counts as one analysis while it runs.
+
+        Args:
+            caller: the caller's address.
+            recording: an encoded file.
+            request_id: id of the request; requests for the utterances append `.1`, `.2`, ...
+            trace_context: as in `analyze`.
+
+        Raises:
+            ApiError: before the first message: the gateway is busy, or the recording cannot be used.
+        """
+        with self._place(caller):
+            async with self._decoding:
+                waveform, found = await asyncio.to_thread(utterances.find, recording, self.settings.long_seconds)
+            speech = await self.speech()
+
+            async def ask(part: NDArray[np.float32], number: int) -> EmotionResult:
+                return await self.client.analyze(
+                    part,
+                    None,
+                    SAMPLE_RATE,
+                    transcribe=speech,
+                    deadline=self.settings.deadline,
+                    request_id=f"{request_id}.{number}",
+                    headers=trace_context,
+                )
+
+            messages = utterances.messages(waveform, found, speech, ask, self.settings.deadline)
+            async with aclosing(messages):
+                async for message in messages:
+                    yield message
+
+    @contextmanager
+    def _place(self, caller: str) -> Iterator[None]:
+        """Hold one of the places for analyses while the block runs.
+
+        Raises:
+            ApiError: there is none for this caller.
+        """
+        try:
+            with self._places.take(caller), self.metrics.in_flight.track_inprogress():
+                yield
+        except NoPlaceError:
+            raise busy(self._usual_s) from None

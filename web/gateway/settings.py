@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     max_seconds: float = Field(
         default=60.0, gt=0, description="longest recording in seconds; the server's own limit is 60"
     )
+    long_seconds: float = Field(
+        default=600.0, gt=0, description="longest recording in seconds that is cut into utterances"
+    )
     max_bytes: int = Field(default=20 << 20, gt=0, description="largest upload in bytes")
     max_characters: int = Field(default=2000, gt=0, description="longest text in characters")
     in_flight: int = Field(
@@ -73,6 +76,13 @@ class Settings(BaseSettings):
     streams: int = Field(default=8, ge=0, description="live streams at a time; further ones are rejected; 0: none")
     stream_seconds: float = Field(default=600.0, gt=0, description="longest live stream in seconds")
     deadline: float = Field(default=20.0, gt=0, description="seconds that an analysis may take")
+    feedback: Path | None = Field(
+        default=None,
+        description="directory for recordings and texts that people send as corrections, with their consent; none: off",
+    )
+    feedback_bytes: int = Field(
+        default=1 << 30, gt=0, description="largest size of the recordings in that directory, in bytes"
+    )
     request_log: bool = Field(
         default=True, description="log each API call as a line of JSON on standard output, without what was said"
     )
