@@ -110,10 +110,12 @@ def gateway_paths() -> str:
     from web.gateway.settings import Settings
 
     rows = []
-    for path, methods in create_app(Settings(), Metrics()).openapi()["paths"].items():
+    settings = Settings(feedback=Path("feedback"))  # with all paths
+    for path, methods in create_app(settings, Metrics()).openapi()["paths"].items():
         for method, operation in methods.items():
             for status, response in operation["responses"].items():
-                meaning = operation["description"] if status == "200" else response["description"]
+                done = status in ("200", "201")
+                meaning = operation["description"].partition("\n\n")[0] if done else response["description"]
                 rows.append((f"`{method.upper()} {path}`", status, meaning))
     return table(("request", "status", "meaning"), rows)
 

@@ -28,7 +28,7 @@ def test_api_responses_conform_to_the_schema(address: str, tmp_path: Path) -> No
 
 def test_schema_has_examples(address: str) -> None:
     schema = httpx.get(f"{address}/api/openapi.json").json()
-    assert set(schema["paths"]) == {"/api/health", "/api/analyze"}
+    assert set(schema["paths"]) == {"/api/health", "/api/analyze", "/api/utterances"}
     parts = schema["components"]["schemas"]
     for model in ("Analysis", "Problem", "Limits"):
         assert any("examples" in field for field in parts[model]["properties"].values()), model

@@ -55,10 +55,11 @@ def test_utterances_have_the_answers_of_their_parts(
     assert [each["type"] for each in found] == ["utterance"] * len(found)
     starts = [each["start"] for each in found]
     assert starts == sorted(starts)
+    waveform = decoding.decode(encode(long), 600)
     with EmotionClient(speech_server.grpc_url) as client:
         for each in (found[0], found[-1]):
-            part = decoding.decode(encode(long), 600)[round(each["start"] * SAMPLE_RATE) : round(each["end"] * SAMPLE_RATE)]
-            alone = client.analyze(part, None, SAMPLE_RATE, transcribe=True)
+            start, end_of_part = (round(each[name] * SAMPLE_RATE) for name in ("start", "end"))
+            alone = client.analyze(waveform[start:end_of_part], None, SAMPLE_RATE, transcribe=True)
             assert (each["transcript"], each["label"], each["status"]) == (alone.transcript, alone.label, alone.status)
             assert each["probabilities"] == pytest.approx(alone.probabilities, abs=1e-3)
             assert each["error"] is None

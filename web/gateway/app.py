@@ -193,7 +193,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
                     yield message.model_dump_json() + "\n"
             metrics.record_outcome(state.outcome)
 
-        return JsonLines(lines())
+        return JsonLines(lines(), headers={"X-Accel-Buffering": "no"})  # nginx would hold the lines back
 
     if feedback is not None:
 
