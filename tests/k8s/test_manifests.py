@@ -251,7 +251,7 @@ def test_page_has_at_most_one_route(overlay: Path) -> None:
     for route in of_kind(overlay, "HTTPRoute"):
         (rule,) = route["spec"]["rules"]
         paths = {one["path"]["value"] for one in rule["matches"]}
-        assert paths == {"/", "/icon.svg", "/LICENSE.txt", "/assets", "/api"}
+        assert paths == {"/", "/api-docs.html", "/icon.svg", "/LICENSE.txt", "/assets", "/api"}
 
 
 @every_overlay
