@@ -2,28 +2,11 @@ import { act, createEvent, fireEvent, render, screen, waitFor, within } from "@t
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
-import type { Analysis } from "./api";
 import { App } from "./App";
+import { duration } from "./duration";
+import { answer, fused, linesOf, long, Stream, words } from "./fakes";
 
-const fused = { neutral: 0.08, frustration: 0.13, anger: 0.05, sadness: 0.7, excitement: 0.04 };
-const words = { ...fused, sadness: 0.3, neutral: 0.48 };
-const answer: Analysis = {
-  transcript: null,
-  understood: null,
-  text: "so it is",
-  label: "sadness",
-  confidence: 0.93,
-  status: "ok",
-  probabilities: fused,
-  audio_probabilities: null,
-  text_probabilities: words,
-  seconds: null,
-  timeline: [],
-  checkpoint: "3fa9c1d20b7e",
-  untrained: [],
-  timings: { decode_ms: 0, answer_ms: 100, timeline_ms: 0, total_ms: 100 },
-};
-const ready = { status: "ready", speech: true, limits: { seconds: 60, bytes: 1000, characters: 2000 } };
+const ready = { status: "ready", speech: true, limits: { seconds: 60, long_seconds: 600, bytes: 1000, characters: 2000 } };
 
 type Reply = () => Response | Promise<Response>;
 let analyses: Reply[];
@@ -36,9 +19,10 @@ function json(body: unknown, status = 200, headers: Record<string, string> = {})
 beforeEach(() => {
   analyses = [];
   sent = [];
+  vi.mocked(duration).mockResolvedValue(2);
   vi.stubGlobal("fetch", async (path: string, options: RequestInit) => {
     if (path === "/api/health") return json(ready)();
-    if (path !== "/api/analyze") return { ok: true, blob: async () => new Blob(["sound"]) }; // an example
+    if (path !== "/api/analyze" && path !== "/api/utterances") return { ok: true, blob: async () => new Blob(["sound"]) }; // an example
     sent.push(options.body as FormData);
     return analyses.shift()!();
   });
@@ -223,15 +207,185 @@ test("kept recording can be discarded", async () => {
 });
 
 test("every file is kept when several are cancelled", async () => {
-  analyses = [() => new Promise<Response>(() => {})];
+  analyses = [() => new Promise<Response>(() => {}), json(answer), json(answer)];
   render(<App />);
-  await upload(wav("one.wav"), wav("two.wav"));
+  await upload(wav("one.wav"), wav("two.wav"), wav("three.wav"));
   await userEvent.click(await screen.findByRole("button", { name: "Cancel" }));
-  expect(screen.getByText("one.wav is not analysed yet.")).toBeInTheDocument();
-  expect(screen.getByText("two.wav is not analysed yet.")).toBeInTheDocument();
-  await userEvent.click(screen.getAllByRole("button", { name: "Discard" })[0]!);
-  expect(screen.queryByText("one.wav is not analysed yet.")).toBeNull();
-  expect(screen.getByText("two.wav is not analysed yet.")).toBeInTheDocument();
+  const kept = within(screen.getByRole("region", { name: "Your recordings" }));
+  expect(kept.getAllByRole("listitem").map((one) => one.textContent)).toEqual(["one.wav", "two.wav", "three.wav"]);
+  await userEvent.click(kept.getByText("one.wav"));
+  await userEvent.click(await kept.findByRole("button", { name: "Discard" }));
+  expect(kept.getByText("2 recordings are not analysed yet.")).toBeInTheDocument();
+  await userEvent.click(kept.getByRole("button", { name: "Analyse all" }));
+  const recent = within(await screen.findByRole("region", { name: "Recent analyses" }));
+  expect(await recent.findByText(/^three.wav, /)).toBeInTheDocument();
+  expect(recent.getByText(/^two.wav, /)).toBeInTheDocument();
+  expect(screen.queryByRole("region", { name: /Your recording/ })).toBeNull();
+});
+
+test("file that can't be used is named, and the others of the batch are analysed", async () => {
+  let finish: (response: Response) => void = () => {};
+  const unusable = json({ code: "unusable", message: "The file is not an audio file." }, 400);
+  analyses = [json(answer), unusable, () => new Promise<Response>((resolve) => (finish = resolve))];
+  render(<App />);
+  await screen.findByText("Ready");
+  await upload(wav("one.wav"), wav("notes.wav"), wav("three.wav"), new File([], "empty.wav", { type: "audio/wav" }));
+  expect(await screen.findByText("3 of 3 files")).toBeInTheDocument();
+  const log = screen.getByRole("log", { name: "Files without an answer" });
+  expect(within(log).getAllByRole("listitem").map((one) => one.textContent)).toEqual([
+    "empty.wav is empty. Choose another recording.",
+    "notes.wav The file is not an audio file.",
+  ]);
+  finish(await json(answer)());
+  const recent = within(await screen.findByRole("region", { name: "Recent analyses" }));
+  expect(await recent.findByText(/^three.wav, /)).toBeInTheDocument();
+  expect(screen.getByText("notes.wav is not analysed yet.")).toBeInTheDocument();
+  await userEvent.click(within(log).getByRole("button", { name: "Close" }));
+  expect(log).toBeEmptyDOMElement();
+});
+
+test("batch waits while the service is away, and can be stopped", async () => {
+  analyses = [json(answer), json({ code: "away", message: "The emotion server is not running." }, 503, { "Retry-After": "5" })];
+  render(<App />);
+  await screen.findByText("Ready");
+  await upload(wav("one.wav"), wav("two.wav"), wav("three.wav"));
+  expect(await screen.findByRole("alert")).toHaveTextContent("Trying again in 5 s");
+  expect(screen.getByRole("button", { name: "Skip this one" })).toBeInTheDocument();
+  await userEvent.click(screen.getByRole("button", { name: "Stop all" }));
+  expect(screen.queryByRole("alert")).toBeNull();
+  expect(screen.getByText("2 recordings are not analysed yet.")).toBeInTheDocument();
+  expect(sent).toHaveLength(2);
+});
+
+/** Sends a long recording, and returns a function that receives lines of its answer. */
+async function uploadLong(seconds: number | null = 70) {
+  const stream = new Stream();
+  vi.mocked(duration).mockResolvedValue(seconds);
+  analyses = [...analyses, () => stream.response];
+  const { unmount } = render(<App />);
+  await screen.findByText("Ready");
+  await upload(wav("talk.wav"));
+  return { unmount, receive: (...lines: string[]) => act(async () => stream.send(lines.join(""))) };
+}
+
+const rows = async () => within(await screen.findByRole("table", { name: "Utterances" })).getAllByRole("row").slice(1);
+
+test("long recording shows its utterances while they arrive", async () => {
+  const { receive } = await uploadLong();
+  const lines = linesOf(long);
+  await screen.findByText("Listening to the voice and writing down the words");
+  await receive(...lines.slice(0, 2));
+  expect(await screen.findByText("1 of 3 utterances")).toBeInTheDocument();
+  expect(screen.getByRole("progressbar", { name: "Utterances" })).toHaveAttribute("value", "1");
+  expect(screen.getByText("25 % of the utterances are analysed").closest("[role=status]")).not.toBeNull();
+  expect(await rows()).toHaveLength(1);
+  await receive(...lines.slice(2));
+  await focused("most often sadness 50 %");
+  expect((await rows()).map((row) => row.textContent)).toEqual([
+    "0:01so it issadness 93 %",
+    "0:05=nounsure: anger or frustration",
+    "1:03Not analysed: The answer took too long.",
+  ]);
+  expect(screen.getAllByRole("definition").slice(0, 5).map((one) => one.textContent)).toEqual([
+    ...["0 %0 % sure", "0 %0 % sure", "25 %0 % sure", "50 %50 % sure", "0 %0 % sure"],
+  ]);
+  expect(screen.getByText("Without an emotion: 1 utterance.")).toBeInTheDocument();
+  expect(screen.queryByRole("region", { name: /Your recording/ })).toBeNull();
+});
+
+test("time of an utterance plays the recording from there, and its row is marked", async () => {
+  const played = vi.spyOn(HTMLMediaElement.prototype, "play").mockResolvedValue();
+  const { receive } = await uploadLong();
+  await receive(...linesOf(long));
+  await userEvent.click(await screen.findByRole("button", { name: "Play from 0:05" }));
+  const player = screen.getByLabelText<HTMLAudioElement>("The recording");
+  expect(player.currentTime).toBe(5.5);
+  expect(played).toHaveBeenCalledOnce();
+  expect((await rows()).map((row) => row.getAttribute("aria-current"))).toEqual([null, "true", null]);
+  expect(screen.getByRole("slider")).toHaveAttribute("aria-valuetext", "0:05, unsure: anger or frustration");
+  fireEvent.error(player);
+  expect(screen.getByText("Your browser can't play this kind of recording.")).toBeInTheDocument();
+  expect(screen.queryByRole("button", { name: /Play from/ })).toBeNull();
+});
+
+test("long recording that is cancelled keeps what arrived, and can be analysed again", async () => {
+  const { receive } = await uploadLong();
+  const lines = linesOf(long);
+  await receive(...lines.slice(0, 2));
+  await screen.findByText("1 of 3 utterances");
+  await userEvent.click(screen.getByRole("button", { name: "Cancel" }));
+  expect(screen.getByText("The analysis ended early: the answer has 1 of 3 utterances.")).toBeInTheDocument();
+  const recent = within(screen.getByRole("region", { name: "Recent analyses" }));
+  expect(recent.getByText("1:10 long, 1 utterance")).toBeInTheDocument();
+  const kept = within(screen.getByRole("region", { name: "Your recording" }));
+  expect(await kept.findByRole("button", { name: "Analyse the first 60 s" })).toBeEnabled();
+  analyses = [() => new Response(lines.join(""))];
+  await userEvent.click(kept.getByRole("button", { name: "Analyse the recording" }));
+  expect(await recent.findByText("1:10 long, 3 utterances")).toBeInTheDocument();
+  expect(recent.getAllByRole("listitem")).toHaveLength(1);
+  expect(screen.queryByText(/The analysis ended early/)).toBeNull();
+});
+
+test("long recording whose answer breaks off keeps what arrived, and is sent again", async () => {
+  vi.useFakeTimers({ shouldAdvanceTime: true });
+  const { receive } = await uploadLong();
+  const lines = linesOf(long);
+  analyses = [() => new Response(lines.join(""))];
+  await receive(`${lines[0]}${lines[1]}{"type": "error", "code": "away", "message": "The server stopped."}\n`);
+  expect(await screen.findByRole("alert")).toHaveTextContent("The server stopped.");
+  expect(screen.getByText(/the answer has 1 of 3 utterances/)).toBeInTheDocument();
+  for (let second = 0; second < 11; second++) await act(() => vi.advanceTimersByTimeAsync(1000));
+  await focused("most often sadness 50 %");
+  expect(screen.queryByRole("alert")).toBeNull();
+  vi.useRealTimers();
+});
+
+test("recent long recording is shown without its sound after a reload", async () => {
+  const { receive, unmount } = await uploadLong();
+  await receive(...linesOf(long));
+  await focused("most often sadness 50 %");
+  await userEvent.click(screen.getByRole("button", { name: "Open" }));
+  expect(screen.getByLabelText("The recording")).toBeInTheDocument(); // the answer is shown already
+  unmount();
+  render(<App />);
+  expect(await rows()).toHaveLength(3);
+  expect(screen.getByRole("img", { name: /0:01: sadness; 0:05: unsure: anger or frustration; 1:03: not analysed/ })).toBeInTheDocument();
+  expect(screen.queryByLabelText("The recording")).toBeNull();
+  expect(screen.queryByRole("button", { name: /Play from/ })).toBeNull();
+});
+
+test("recording over the longest length is not sent, and its first minute is offered", async () => {
+  vi.mocked(duration).mockResolvedValue(660);
+  render(<App />);
+  await screen.findByText("Ready");
+  await upload(wav("talk.wav"));
+  expect(await screen.findByRole("alert")).toHaveTextContent("The recording is too long (11:00); at most 10 min are accepted.");
+  const kept = within(screen.getByRole("region", { name: "Your recording" }));
+  expect(await kept.findByRole("button", { name: "Analyse the first 60 s" })).toBeEnabled();
+  expect(kept.queryByRole("button", { name: "Analyse the recording" })).toBeNull();
+  expect(sent).toHaveLength(0);
+});
+
+test("file whose length the browser can't find is analysed as a long one if it is rejected", async () => {
+  analyses = [json({ code: "unusable", message: "The audio has 70 s; at most 60 s are accepted." }, 400)];
+  const { receive } = await uploadLong(null);
+  await receive(...linesOf(long));
+  await focused("most often sadness 50 %");
+  expect(sent).toHaveLength(2);
+});
+
+test("recent analyses beyond six are shown on request", async () => {
+  analyses = Array.from({ length: 8 }, () => json(answer));
+  render(<App />);
+  await screen.findByText("Ready");
+  await upload(...Array.from({ length: 8 }, (_, index) => wav(`${index}.wav`)));
+  const recent = within(await screen.findByRole("region", { name: "Recent analyses" }));
+  const all = await recent.findByRole("button", { name: "Show all 8" });
+  expect(recent.getAllByRole("button", { name: "Open" })).toHaveLength(6);
+  await userEvent.click(all);
+  expect(recent.getAllByRole("button", { name: "Open" })).toHaveLength(8);
+  await userEvent.click(recent.getByRole("button", { name: "Show the last 6" }));
+  expect(recent.getAllByRole("button", { name: "Open" })).toHaveLength(6);
 });
 
 test("failure replaces the answer before it", async () => {

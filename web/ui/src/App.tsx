@@ -2,15 +2,16 @@
 
 import { lazy, Suspense, useCallback, useEffect, useRef, useState } from "react";
 
-import { useAnalyses } from "./analyses";
-import { type Analysis, ApiError, health, type Health } from "./api";
+import { type Rejected, useAnalyses } from "./analyses";
+import { ApiError, health, type Health, type Limits } from "./api";
 import { Examples } from "./components/Examples";
 import { FileInput, megabytes } from "./components/FileInput";
-import { Kept } from "./components/Kept";
+import { KeptRecordings } from "./components/Kept";
 import { Live } from "./components/Live";
 import { Notice, NoticeDialog, type Topic } from "./components/Notice";
 import { Problem } from "./components/Problem";
 import { RecentAnalyses } from "./components/RecentAnalyses";
+import { RejectedFiles } from "./components/RejectedFiles";
 import { SpeechInput } from "./components/SpeechInput";
 import { Tabs } from "./components/Tabs";
 import { TextInput } from "./components/TextInput";
@@ -19,18 +20,20 @@ import type { Job } from "./job";
 import * as recents from "./recent";
 import { useRecorder } from "./recorder";
 import { useSetting } from "./settings";
+import { type Answer, isLong } from "./utterances";
 
 // most of the page's code draws the answer: it is loaded once the page can be used
 const loadResult = () => import("./components/Result");
 const Result = lazy(async () => ({ default: (await loadResult()).Result }));
+const LongResult = lazy(async () => ({ default: (await import("./components/LongResult")).LongResult }));
 
 const HEALTH_INTERVAL_MS = 1_500;
-const LIMITS = { seconds: 60, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
+const LIMITS: Limits = { seconds: 60, long_seconds: 600, bytes: 20 * 2 ** 20, characters: 2000 }; // used until /api/health returns the service's own limits
 const UNREAD = new ApiError("unread", "Read the notice and press “I understand” first. Then drop the files again.");
 
-interface Answer {
+interface Shown {
   job: Job;
-  analysis: Analysis;
+  analysis: Answer;
   id: number;
 }
 
@@ -38,7 +41,7 @@ export function App() {
   const service = useHealth();
   const limits = service?.limits ?? LIMITS;
   const [recent, setRecent] = useState(recents.load);
-  const [answer, setAnswer] = useState<Answer | null>(() => opened(recents.shown(recent)));
+  const [answer, setAnswer] = useState<Shown | null>(() => opened(recents.shown(recent)));
   const [draft, setDraft] = useState(""); // kept here, because switching tabs unmounts TextInput
   const [accepted, setAccepted] = useSetting("emoserve.notice", false); // whether the user has read the notice
   const [live, setLive] = useSetting("emoserve.live", true); // whether to show the emotion during a recording
@@ -47,16 +50,15 @@ export function App() {
   const heading = useRef<HTMLHeadingElement>(null);
   const outcome = useRef<HTMLDivElement>(null);
 
-  const onStart = useCallback(() => setAnswer(null), []);
-  const onAnswer = useCallback((job: Job, analysis: Analysis) => {
-    const id = Date.now();
-    const { text, label, status, probabilities } = analysis;
-    const when = new Date().toISOString();
-    setAnswer({ job, analysis, id });
-    setRecent((known) => recents.add(known, { id, when, source: job.source, text, label, status, probabilities, analysis }));
-    recents.remember(id);
+  const onStart = useCallback((job: Job) => setAnswer((shown) => (shown?.job === job ? shown : null)), []);
+  const onAnswer = useCallback((job: Job, analysis: Answer) => {
+    const one = recents.toRecent(job, analysis);
+    setAnswer({ job, analysis, id: one.id });
+    setRecent((known) => recents.add(known, one));
+    recents.remember(one.id);
   }, []);
-  const { jobs, failure, kept, send, fail, keep, retry, dismiss, cancel, discard } = useAnalyses(onStart, onAnswer);
+  const analyses = useAnalyses(limits, onStart, onAnswer);
+  const { jobs, finished, partial, failure, rejected, kept, send, fail, keep, retry, dismiss, cancel, discard, close } = analyses;
   const onFinish = useCallback(
     (audio: Blob, analyse: boolean) => {
       const job = { audio, source: "Spoken", own: true };
@@ -69,16 +71,15 @@ export function App() {
   const pending = failure?.job ? undefined : jobs[0];
   const busy = pending !== undefined;
   const onJob = useCallback((job: Job) => send([job]), [send]);
+  const shown: Shown | null = pending && partial ? { job: pending, analysis: partial, id: recents.idOf(pending) } : answer;
 
   const takeFiles = useCallback(
     (files: File[]) => {
       if (!accepted) return fail(UNREAD);
-      const large = files.find((file) => file.size > limits.bytes);
-      const empty = files.find((file) => !file.size);
-      if (large) fail(new ApiError("too_large", `${large.name} is too large; at most ${megabytes(limits.bytes)} are accepted.`));
-      else if (empty) fail(new ApiError("empty", `${empty.name} is empty. Choose another recording.`));
-      const usable = files.filter((file) => file.size && file.size <= limits.bytes);
-      if (usable.length) send(usable.map((file) => ({ audio: file, source: file.name, own: true })));
+      const problems = files.flatMap((file) => problemOf(file, limits.bytes) ?? []);
+      const usable = files.filter((file) => !problemOf(file, limits.bytes));
+      if (files.length === 1 && problems[0]) return fail(new ApiError("unusable", `${problems[0].source} ${problems[0].message}`));
+      send(usable.map((file) => ({ audio: file, source: file.name, own: true })), problems);
     },
     [accepted, limits.bytes, fail, send],
   );
@@ -153,47 +154,47 @@ export function App() {
             {pending && (
               <Waiting
                 activity={activity(pending, service?.speech ?? true)}
-                others={jobs.length - 1}
+                position={finished + jobs.length > 1 ? `${finished + 1} of ${finished + jobs.length} files` : ""}
+                partial={partial}
                 onCancel={cancel}
               />
             )}
           </div>
-          {failure && <Problem failure={failure} onRetry={retry} onDismiss={dismiss} />}
-          {kept.map(
-            (one, index) =>
-              one !== pending && (
-                <Kept
-                  key={index}
-                  job={one}
-                  limit={limits.seconds}
-                  onJob={(job) => {
-                    discard(one); // it is kept again if it fails
-                    send([job]);
-                  }}
-                  onDiscard={() => discard(one)}
-                  onError={fail}
-                />
-              ),
+          {failure && (
+            <Problem failure={failure} others={jobs.length - 1} onRetry={retry} onDismiss={dismiss} onCancel={cancel} />
           )}
-          {answer ? (
+          <RejectedFiles rejected={rejected} onClose={close} />
+          <KeptRecordings
+            jobs={kept.filter((one) => one !== pending)}
+            limits={limits}
+            onJobs={send}
+            onDiscard={discard}
+            onError={fail}
+          />
+          {shown ? (
             <Suspense>
+              {isLong(shown.analysis) ? (
+                <LongResult key={shown.id} job={shown.job} analysis={shown.analysis} running={shown.job === pending} />
+              ) : (
               <Result
-                key={answer.id}
-                job={answer.job}
-                analysis={answer.analysis}
+                key={shown.id}
+                job={shown.job}
+                analysis={shown.analysis}
                 busy={busy || !accepted}
                 limit={limits.characters}
                 onJob={onJob}
               />
+              )}
             </Suspense>
           ) : (
-            !recorder.stream && !pending && !failure && !kept.length && <Placeholder />
+            !recorder.stream && !pending && !failure && !kept.length && !rejected.length && <Placeholder />
           )}
         </div>
         <RecentAnalyses
           recent={recent}
           onOpen={(one) => {
-            setAnswer(opened(one));
+            setAnswer((known) => (known?.id === one.id ? known : opened(one))); // the one that is shown has its recording
+            outcome.current?.scrollIntoView?.({ block: "nearest" });
             recents.remember(one.id);
           }}
           onClear={() => setRecent(recents.save([]))}
@@ -225,8 +226,14 @@ export function App() {
 }
 
 /** Returns a recent analysis as an answer without its recording. */
-function opened(one: recents.Recent | undefined): Answer | null {
+function opened(one: recents.Recent | undefined): Shown | null {
   return one?.analysis ? { job: { source: one.source, text: one.text }, analysis: one.analysis, id: one.id } : null;
+}
+
+/** Returns why a file can't be sent; null if it can. */
+function problemOf({ name, size }: File, limit: number): Rejected | null {
+  if (size > limit) return { source: name, message: `is too large; at most ${megabytes(limit)} are accepted.` };
+  return size ? null : { source: name, message: "is empty. Choose another recording." };
 }
 
 /** Returns what the service does for a job, in words. */

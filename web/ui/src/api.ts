@@ -21,9 +21,18 @@ export interface Analysis {
   timings: { decode_ms: number; answer_ms: number; timeline_ms: number; total_ms: number };
 }
 
+export interface Limits {
+  /** Longest recording that gets one answer. */
+  seconds: number;
+  /** Longest recording that is answered utterance by utterance. */
+  long_seconds: number;
+  bytes: number;
+  characters: number;
+}
+
 export interface Health {
   speech: boolean;
-  limits: { seconds: number; bytes: number; characters: number };
+  limits: Limits;
 }
 
 export interface Input {
@@ -44,7 +53,8 @@ export class ApiError extends Error {
 
 const STORAGE_KEY = "emoserve.key"; // in sessionStorage: kept until the tab is closed
 let key: string | null = null; // fallback if the browser forbids storage
-export const UNREACHABLE = new ApiError("away", "The service can't be reached. Check your connection, or try again in a moment.");
+export const RETRY_S = 10; // after a failure of which the service does not say when to retry
+export const UNREACHABLE = new ApiError("away", "The service can't be reached. Check your connection, or try again in a moment.", RETRY_S);
 
 export function setKey(given: string): void {
   key = given;
@@ -72,22 +82,38 @@ export async function analyze(input: Input, signal: AbortSignal): Promise<Analys
   const body = new FormData();
   if (input.audio) body.set("audio", input.audio, "recording");
   if (input.text?.trim()) body.set("text", input.text);
-  const apiKey = getKey();
-  return call("/api/analyze", { method: "POST", body, signal, headers: apiKey ? { "X-API-Key": apiKey } : {} });
+  return call("/api/analyze", upload(body, signal));
 }
 
-async function call<Answer>(path: string, options: RequestInit): Promise<Answer> {
-  let response: Response;
+/** Returns the options of a request that sends a form, with the access key. */
+export function upload(body: FormData, signal?: AbortSignal): RequestInit {
+  const apiKey = getKey();
+  return { method: "POST", body, signal, headers: apiKey ? { "X-API-Key": apiKey } : {} };
+}
+
+export async function call<Body>(path: string, options: RequestInit): Promise<Body> {
+  const response = await request(path, options);
+  const body: unknown = response.ok ? await response.json().catch(() => null) : null;
+  if (body) return body as Body;
+  throw await failure(response);
+}
+
+/** Sends a request. Throws UNREACHABLE if there is no response. */
+export async function request(path: string, options: RequestInit): Promise<Response> {
   try {
-    response = await fetch(path, options);
+    return await fetch(path, options);
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw UNREACHABLE;
+    throw isAbort(error) ? error : UNREACHABLE;
   }
-  const body: unknown = await response.json().catch(() => null);
-  if (response.ok && body) return body as Answer;
-  const { code, message } = (body ?? {}) as { code?: string; message?: string };
-  if (!code || !message) throw UNREACHABLE; // the answer comes from a proxy, not from the gateway
-  const retryAfter = Number(response.headers.get("Retry-After")) || undefined;
-  throw new ApiError(code, message, retryAfter);
+}
+
+/** Returns the error in a response of the gateway; anything else comes from a proxy. */
+export async function failure(response: Response): Promise<ApiError> {
+  const body = response.bodyUsed ? null : ((await response.json().catch(() => null)) as { code?: string; message?: string } | null);
+  if (!body?.code || !body.message) return UNREACHABLE;
+  return new ApiError(body.code, body.message, Number(response.headers.get("Retry-After")) || undefined);
+}
+
+export function isAbort(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "AbortError";
 }

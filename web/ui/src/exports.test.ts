@@ -1,7 +1,9 @@
 import { expect, test } from "vitest";
 
 import type { Analysis } from "./api";
-import { answerCsv, answerJson, fileName, recentCsv, summary } from "./exports";
+import { answerCsv, answerJson, fileName, longCsv, longSummary, recentCsv, summary } from "./exports";
+import { long } from "./fakes";
+import { toRecent } from "./recent";
 
 const analysis: Analysis = {
   transcript: "=so, it is",
@@ -49,11 +51,39 @@ test("recentCsv has a row for each analysis, without a confidence that is not kn
   const one = { id: 2, when: "2026-01-01T12:00:00.000Z", source: "@clip.flac", text, label, status, probabilities, analysis };
   const old = { id: 1, when: "2026-01-01T11:00:00.000Z", source: "Typed", text: "", label, probabilities };
   expect(recentCsv([one, old]).slice(1).split("\r\n")).toEqual([
-    "name,when,label,status,confidence,neutral,frustration,anger,sadness,excitement,text",
-    `'@clip.flac,2026-01-01T12:00:00.000Z,sadness,ok,0.93,0.08,0.05,0.02,0.83,0.02,"'=so, it is"`,
-    "Typed,2026-01-01T11:00:00.000Z,sadness,,,0.08,0.05,0.02,0.83,0.02,",
+    "name,when,label,status,confidence,neutral,frustration,anger,sadness,excitement,text,seconds,utterances",
+    `'@clip.flac,2026-01-01T12:00:00.000Z,sadness,ok,0.93,0.08,0.05,0.02,0.83,0.02,"'=so, it is",4.2,`,
+    "Typed,2026-01-01T11:00:00.000Z,sadness,,,0.08,0.05,0.02,0.83,0.02,,,",
     "",
   ]);
+});
+
+test("recentCsv has the shares, the words and the length of a long recording", () => {
+  const row = recentCsv([toRecent({ source: "talk.flac" }, long)]).split("\r\n")[1]!;
+  expect(row.replace(/,[^,]*T[^,]*Z,/, ",when,")).toBe("talk.flac,when,sadness,,,0,0,0.25,0.5,0,so it is =no,70,3");
+});
+
+test("longCsv has a row for each utterance", () => {
+  expect(longCsv(long).slice(1).split("\r\n")).toEqual([
+    "start,end,label,status,confidence,neutral,frustration,anger,sadness,excitement,text,error",
+    "1,3,sadness,ok,0.93,0.08,0.13,0.05,0.7,0.04,so it is,",
+    "5.5,6.5,anger,unsure,0.4,0.1,0.3,0.45,0.1,0.05,'=no,",
+    "63.5,64.5,,,,,,,,,,The answer took too long.",
+    "",
+  ]);
+});
+
+test("longSummary has the shares, and a line for each utterance", () => {
+  expect(longSummary(long).split("\n")).toEqual([
+    "3 utterances, 0:04 of speech in 1:10: anger 25 %, sadness 50 %",
+    "0:01 so it is (sadness 93 %)",
+    "0:05 =no (unsure: anger or frustration)",
+    "1:03 (The answer took too long.)",
+  ]);
+});
+
+test("longSummary of an answer that broke off says how much of it there is", () => {
+  expect(longSummary({ ...long, total: 9, complete: false })).toMatch(/^3 of 9 utterances, /);
 });
 
 test("summary names the answer, the voice and the words", () => {

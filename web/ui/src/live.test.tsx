@@ -5,6 +5,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { setKey } from "./api";
 import { App } from "./App";
 import { Live } from "./components/Live";
+import { Recorder } from "./fakes";
 import type { LiveMessage } from "./live";
 
 const probabilities = { neutral: 0.1, frustration: 0.1, anger: 0.7, sadness: 0.05, excitement: 0.05 };
@@ -83,23 +84,6 @@ class Node {
   /** Hands over batches of sound. */
   record(batches = 1) {
     for (let batch = 0; batch < batches; batch++) act(() => this.port.onmessage!({ data: BATCH }));
-  }
-}
-
-/** Stand-in for MediaRecorder. */
-class Recorder {
-  static isTypeSupported = () => true;
-  state = "inactive";
-  mimeType = "audio/webm";
-  ondataavailable?: (event: { data: Blob }) => void;
-  onstop?: () => void;
-  start() {
-    this.state = "recording";
-  }
-  stop() {
-    this.state = "inactive";
-    this.ondataavailable?.({ data: new Blob(["sound"]) });
-    this.onstop?.();
   }
 }
 

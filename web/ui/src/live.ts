@@ -3,25 +3,13 @@
 import { useEffect, useReducer } from "react";
 
 import { getKey } from "./api";
-import type { Emotion, Probabilities, Status } from "./emotions";
+import type { Probabilities } from "./emotions";
+import type { Utterance } from "./utterances";
 
 /** Emotion of the voice in the last 3 s before `end` seconds, smoothed; null if there was no sound. */
 export interface Voice {
   end: number;
   probabilities: Probabilities | null;
-}
-
-/** What was said without a pause, from `start` to `end` seconds. Fields are null if `error` says why there is no answer. */
-export interface Utterance {
-  start: number;
-  end: number;
-  /** Empty if no words were understood; null if the service does not recognise speech. */
-  transcript: string | null;
-  label: Emotion | null;
-  status: Status | null;
-  confidence: number | null;
-  probabilities: Probabilities | null;
-  error: string | null;
 }
 
 /** A message of the gateway. After an error the gateway closes the connection. */

@@ -3,35 +3,13 @@ import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
 import { SpeechInput } from "./components/SpeechInput";
+import { Recorder } from "./fakes";
 import { useRecorder } from "./recorder";
 
 const track = { stop: vi.fn() };
 const microphone = { getTracks: () => [track] };
 const onFinish = vi.fn();
 const onError = vi.fn();
-
-/** Stand-in for MediaRecorder. */
-class Recorder {
-  static isTypeSupported = () => true;
-  state = "inactive";
-  ondataavailable?: (event: { data: Blob }) => void;
-  onstop?: () => void;
-  constructor(
-    readonly stream: unknown,
-    readonly options: { mimeType: string },
-  ) {}
-  get mimeType() {
-    return this.options.mimeType;
-  }
-  start() {
-    this.state = "recording";
-  }
-  stop() {
-    this.state = "inactive";
-    this.ondataavailable?.({ data: new Blob(["sound"]) });
-    this.onstop?.();
-  }
-}
 
 beforeEach(() => {
   vi.stubGlobal("MediaRecorder", Recorder);

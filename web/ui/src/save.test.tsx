@@ -2,26 +2,9 @@ import { render, screen } from "@testing-library/react";
 import userEvent from "@testing-library/user-event";
 import { beforeEach, expect, test, vi } from "vitest";
 
-import type { Analysis } from "./api";
 import { Save } from "./components/Save";
+import { answer } from "./fakes";
 
-const probabilities = { neutral: 0.08, frustration: 0.05, anger: 0.02, sadness: 0.83, excitement: 0.02 };
-const analysis: Analysis = {
-  transcript: null,
-  understood: null,
-  text: "so it is",
-  label: "sadness",
-  confidence: 0.93,
-  status: "ok",
-  probabilities,
-  audio_probabilities: null,
-  text_probabilities: probabilities,
-  seconds: null,
-  timeline: [],
-  checkpoint: "3fa9c1d20b7e",
-  untrained: [],
-  timings: { decode_ms: 0, answer_ms: 100, timeline_ms: 0, total_ms: 100 },
-};
 let saved: { name: string; contents: Blob }[];
 
 beforeEach(() => {
@@ -38,7 +21,7 @@ beforeEach(() => {
 
 function show() {
   const user = userEvent.setup();
-  render(<Save source="Typed" analysis={analysis} shown={["fused", "text"]} chart={{ current: document.createElement("div") }} />);
+  render(<Save source="Typed" analysis={answer} shown={["fused", "text"]} chart={{ current: document.createElement("div") }} />);
   return user;
 }
 
@@ -46,7 +29,7 @@ test("JSON saves the answer as it came", async () => {
   const user = show();
   await user.click(screen.getByRole("button", { name: "JSON" }));
   expect(saved[0]!.name).toBe("Typed-emotions.json");
-  expect(JSON.parse(await saved[0]!.contents.text())).toEqual(analysis);
+  expect(JSON.parse(await saved[0]!.contents.text())).toEqual(answer);
 });
 
 test("CSV saves a table with a header", async () => {
@@ -59,7 +42,7 @@ test("CSV saves a table with a header", async () => {
 test("copying puts one line on the clipboard and says so", async () => {
   const user = show();
   await user.click(screen.getByRole("button", { name: "Copy" }));
-  expect(await navigator.clipboard.readText()).toBe("sadness 83 % (words: sadness 83 %)");
+  expect(await navigator.clipboard.readText()).toBe("sadness 70 % (words: neutral 48 %)");
   expect(screen.getByRole("status")).toHaveTextContent(/^Copied$/);
 });
 

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, vi } from "vitest";
 configure({ asyncUtilTimeout: 10_000 }); // other tests may load the machine
 
 // jsdom has no layout, no audio playback and no modal dialogs
+vi.mock("./duration", () => ({ duration: vi.fn(async () => 2) }));
 vi.mock("wavesurfer.js", () => ({ default: { create: () => ({ on: vi.fn(), destroy: vi.fn(), setTime: vi.fn() }) } }));
 globalThis.ResizeObserver = class {
   observe() {}

@@ -1,5 +1,6 @@
-import { EMOTIONS, percent, verdict } from "../emotions";
-import type { Recent } from "../recent";
+import { EMOTIONS, percent } from "../emotions";
+import { type Recent, title } from "../recent";
+import { Bar } from "./EmotionBars";
 
 /** Two recent analyses side by side. */
 export function Comparison({ pair }: { pair: [Recent, Recent] }) {
@@ -10,10 +11,10 @@ export function Comparison({ pair }: { pair: [Recent, Recent] }) {
         <thead>
           <tr>
             <th scope="col">Emotion</th>
-            {pair.map(({ id, status, label, probabilities, source, text }) => (
-              <th key={id} scope="col">
-                <strong>{verdict(status, label, probabilities)}</strong>
-                <span dir="auto">{text || source}</span>
+            {pair.map((one) => (
+              <th key={one.id} scope="col">
+                <strong>{title(one)}</strong>
+                <span dir="auto">{one.utterances === undefined ? one.text || one.source : `${one.source}, share of the speaking time`}</span>
               </th>
             ))}
           </tr>
@@ -25,9 +26,7 @@ export function Comparison({ pair }: { pair: [Recent, Recent] }) {
               {pair.map(({ id, probabilities }) => (
                 <td key={id}>
                   <div>
-                    <span className="bar" aria-hidden="true">
-                      <span style={{ width: `${100 * probabilities[emotion]}%` }} data-emotion={emotion} />
-                    </span>
+                    <Bar emotion={emotion} share={probabilities[emotion]} />
                     {percent(probabilities[emotion])}
                   </div>
                 </td>

@@ -1,9 +1,10 @@
 import { useState } from "react";
 
-import type { Health } from "../api";
+import type { Limits } from "../api";
+import { span } from "../emotions";
 
 interface Props {
-  limits: Health["limits"];
+  limits: Limits;
   busy: boolean;
   onFiles: (files: File[]) => void;
 }
@@ -33,7 +34,7 @@ export function FileInput({ limits, busy, onFiles }: Props) {
       <strong>Choose recordings</strong>
       <span>or drop them on the page</span>
       <small>
-        WAV, FLAC, MP3, Ogg, M4A or WebM; up to {limits.seconds} s and {megabytes(limits.bytes)} each
+        WAV, FLAC, MP3, Ogg, M4A or WebM; up to {span(limits.long_seconds)} and {megabytes(limits.bytes)} each
       </small>
     </label>
   );

@@ -1,7 +1,10 @@
 import { Component, type ReactNode, useEffect, useRef } from "react";
 
-import { clock, COLOUR, EMOTIONS, percent, type Probabilities, strongest, strongestEmotion, verdict } from "../emotions";
-import { HISTORY_S, useLive, type Utterance, type Voice } from "../live";
+import { clock, COLOUR, percent, strongest, strongestEmotion, verdict } from "../emotions";
+import { HISTORY_S, useLive, type Voice } from "../live";
+import type { Utterance } from "../utterances";
+import { EmotionBars } from "./EmotionBars";
+import { UtteranceWords } from "./UtteranceWords";
 
 /** Emotion of the voice and words so far, while somebody records. */
 export function Live({ stream }: { stream: MediaStream }) {
@@ -63,27 +66,9 @@ function VoiceNow({ voices }: { voices: Voice[] }) {
           </strong>
         )}
       </p>
-      <Bars probabilities={probabilities} />
+      <EmotionBars probabilities={probabilities} />
       <Strip voices={voices} />
     </div>
-  );
-}
-
-function Bars({ probabilities }: { probabilities: Probabilities | null }) {
-  return (
-    <dl>
-      {EMOTIONS.map((emotion) => (
-        <div key={emotion}>
-          <dt>{emotion}</dt>
-          <dd>
-            <span className="bar" aria-hidden="true">
-              <span style={{ width: `${100 * (probabilities?.[emotion] ?? 0)}%` }} data-emotion={emotion} />
-            </span>
-            <span className="share">{probabilities ? percent(probabilities[emotion]) : "–"}</span>
-          </dd>
-        </div>
-      ))}
-    </dl>
   );
 }
 
@@ -129,15 +114,17 @@ function Words({ utterances }: { utterances: Utterance[] }) {
   );
 }
 
-function Line({ utterance: { transcript, label, status, probabilities, error } }: { utterance: Utterance }) {
-  if (error || !label || !probabilities) return <p className="fine">Not analysed: {error}</p>;
+function Line({ utterance }: { utterance: Utterance }) {
+  const { label, status, probabilities } = utterance;
   return (
     <>
-      {transcript ? <p dir="auto">{transcript}</p> : <p className="fine">{transcript === null ? "Voice only" : "No words understood"}</p>}
-      <span className="label" data-emotion={label}>
-        {verdict(status ?? undefined, label, probabilities)}
-        {status === "ok" && ` ${percent(probabilities[label])}`}
-      </span>
+      <UtteranceWords utterance={utterance} />
+      {label && probabilities && (
+        <span className="label" data-emotion={label}>
+          {verdict(status ?? undefined, label, probabilities)}
+          {status === "ok" && ` ${percent(probabilities[label])}`}
+        </span>
+      )}
     </>
   );
 }

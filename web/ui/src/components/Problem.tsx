@@ -7,12 +7,16 @@ const RETRYABLE_CODES = ["busy", "away", "late", "slow_upload", "too_often", "fa
 
 interface Props {
   failure: Failure;
+  /** Number of jobs that wait behind the failed one. */
+  others?: number;
   onRetry: () => void;
   onDismiss: () => void;
+  /** Ends the jobs that wait as well. */
+  onCancel?: () => void;
 }
 
-/** Error message with the action that may solve it: retry, enter a key, or close. */
-export function Problem({ failure: { error, job, automatic }, onRetry, onDismiss }: Props) {
+/** Error message with the action that may solve it: retry, enter a key, close, or end all analyses. */
+export function Problem({ failure: { error, job, automatic }, others = 0, onRetry, onDismiss, onCancel }: Props) {
   return (
     <div className="card problem" role="alert">
       <p>{error.message}</p>
@@ -26,8 +30,13 @@ export function Problem({ failure: { error, job, automatic }, onRetry, onDismiss
             </button>
           )}
           <button type="button" onClick={onDismiss}>
-            {automatic ? "Stop trying" : "Close"}
+            {others > 0 ? "Skip this one" : automatic ? "Stop trying" : "Close"}
           </button>
+          {others > 0 && (
+            <button type="button" onClick={onCancel}>
+              Stop all
+            </button>
+          )}
           {automatic && <Countdown seconds={error.retryAfter ?? 0} onEnd={onRetry} />}
         </div>
       )}

@@ -1,10 +1,13 @@
 import { useState } from "react";
 
 import { download } from "../download";
-import { EMOTIONS, percent, verdict } from "../emotions";
-import { recentCsv } from "../exports";
-import type { Recent } from "../recent";
+import { clock, percent } from "../emotions";
+import { counted, recentCsv } from "../exports";
+import { type Recent, title } from "../recent";
 import { Comparison } from "./Comparison";
+import { EmotionBars } from "./EmotionBars";
+
+const COLLAPSED = 6; // analyses that are shown at first
 
 interface Props {
   recent: Recent[];
@@ -15,8 +18,14 @@ interface Props {
 /** List of the recent analyses with their probabilities; each can be opened, and two can be compared. */
 export function RecentAnalyses({ recent, onOpen, onClear }: Props) {
   const [compared, setCompared] = useState<number[]>([]);
+  const [all, setAll] = useState(false);
   const pair = compared.map((id) => recent.find((one) => one.id === id)).filter((one) => one !== undefined);
   if (!recent.length) return null;
+
+  function toggle(id: number) {
+    setCompared((chosen) => (chosen.includes(id) ? chosen.filter((one) => one !== id) : [...chosen.slice(-1), id]));
+  }
+
   return (
     <section className="recent" aria-labelledby="recent">
       <div className="row">
@@ -31,54 +40,64 @@ export function RecentAnalyses({ recent, onOpen, onClear }: Props) {
         </div>
       </div>
       {pair.length === 2 && <Comparison pair={[pair[0]!, pair[1]!]} />}
-      <ul>
-        {recent.map((one) => (
-          <li key={one.id} className="card">
-            <h3>
-              <span className="label" data-emotion={one.label}>
-                {verdict(one.status, one.label, one.probabilities)}
-              </span>{" "}
-              {(one.status ?? "ok") === "ok" && percent(one.probabilities[one.label])}
-            </h3>
-            <dl>
-              {EMOTIONS.map((emotion) => (
-                <div key={emotion}>
-                  <dt>{emotion}</dt>
-                  <dd>
-                    <span className="bar" aria-hidden="true">
-                      <span style={{ width: `${100 * one.probabilities[emotion]}%` }} data-emotion={emotion} />
-                    </span>
-                    {percent(one.probabilities[emotion])}
-                  </dd>
-                </div>
-              ))}
-            </dl>
-            <p dir="auto">{one.text || "No words"}</p>
-            <small>
-              {one.source}, {new Date(one.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}
-            </small>
-            <div className="row">
-              {one.analysis && (
-                <button type="button" onClick={() => onOpen(one)}>
-                  Open
-                </button>
-              )}
-              <button
-                type="button"
-                aria-pressed={compared.includes(one.id)}
-                onClick={() =>
-                  setCompared((chosen) =>
-                    chosen.includes(one.id) ? chosen.filter((id) => id !== one.id) : [...chosen.slice(-1), one.id],
-                  )
-                }
-              >
-                Compare
-              </button>
-            </div>
-          </li>
+      <ul id="recent-list">
+        {recent.slice(0, all ? undefined : COLLAPSED).map((one) => (
+          <Card key={one.id} one={one} compared={compared.includes(one.id)} onOpen={() => onOpen(one)} onCompare={() => toggle(one.id)} />
         ))}
       </ul>
-      <p className="fine">Kept in this browser only, without the recordings. Choose two to compare them.</p>
+      {recent.length > COLLAPSED && (
+        <button type="button" className="more" aria-expanded={all} aria-controls="recent-list" onClick={() => setAll(!all)}>
+          {all ? `Show the last ${COLLAPSED}` : `Show all ${recent.length}`}
+        </button>
+      )}
+      <p className="fine">
+        The last 100 are kept in this browser only, without the recordings. Choose two to compare them. “Save as CSV” saves all.
+      </p>
     </section>
+  );
+}
+
+interface CardProps {
+  one: Recent;
+  compared: boolean;
+  onOpen: () => void;
+  onCompare: () => void;
+}
+
+function Card({ one, compared, onOpen, onCompare }: CardProps) {
+  const { label, status = "ok", probabilities, source, text, seconds, utterances, analysis } = one;
+  return (
+    <li className="card">
+      <h3>
+        <span className="label" data-emotion={label ?? undefined}>
+          {title(one)}
+        </span>{" "}
+        {label && status === "ok" && percent(probabilities[label])}
+      </h3>
+      <EmotionBars probabilities={probabilities} />
+      {utterances !== undefined && (
+        <p>
+          {clock(seconds ?? 0)} long, {counted(utterances)}
+        </p>
+      )}
+      <p className="words" dir="auto">
+        {text || "No words"}
+      </p>
+      <small dir="auto">
+        {source}, {new Date(one.when).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}
+      </small>
+      <div className="row">
+        {analysis ? (
+          <button type="button" onClick={onOpen}>
+            Open
+          </button>
+        ) : (
+          <small>Only this summary is still stored.</small>
+        )}
+        <button type="button" aria-pressed={compared} onClick={onCompare}>
+          Compare
+        </button>
+      </div>
+    </li>
   );
 }

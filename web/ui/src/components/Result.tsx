@@ -101,7 +101,8 @@ function disagree({ audio, text }: Views): boolean {
 /** Says why the answer does not use the words. */
 function whyWordsAreUnused(transcript: string | null) {
   if (transcript === null) return "The words are not known";
-  return transcript ? `“${transcript}” was heard, but not clearly enough` : "No words were recognised";
+  if (!transcript) return "No words were recognised";
+  return `“${transcript}” was heard, but not clearly enough (the service understands English, and judges other languages by the voice alone)`;
 }
 
 /** The words of the answer in a form, so that they can be corrected and analysed again. */

@@ -2,8 +2,9 @@ import { memo } from "react";
 import { Area, AreaChart, ResponsiveContainer, XAxis, YAxis } from "recharts";
 
 import type { Analysis } from "../api";
-import { clock, COLOUR, type Emotion, EMOTIONS, percent, strongest } from "../emotions";
-import { timeTicks } from "../ticks";
+import { clock, EMOTIONS, percent, strongest } from "../emotions";
+import { pattern, Patterns, Swatch } from "./Patterns";
+import { TimeSlider } from "./TimeSlider";
 
 type Window = Analysis["timeline"][number];
 
@@ -20,32 +21,13 @@ export function Timeline({ timeline, seconds, time, onSeek }: Props) {
   const now = strongest(probabilities);
   return (
     <>
-      <div className="timeline">
+      <TimeSlider seconds={seconds} time={time} now={now} onSeek={onSeek}>
         <Chart timeline={timeline} seconds={seconds} />
-        <input
-          type="range"
-          aria-label="Position in the recording"
-          aria-valuetext={`${clock(time)}, ${now}`}
-          min={0}
-          max={seconds}
-          step={0.1}
-          value={Math.min(time, seconds)}
-          onChange={(event) => onSeek(Number(event.target.value))}
-        />
-      </div>
-      <div className="ticks" aria-hidden="true">
-        {timeTicks(seconds).map((tick) => (
-          <span key={tick} style={{ left: `${(100 * tick) / seconds}%` }}>
-            {clock(tick)}
-          </span>
-        ))}
-      </div>
+      </TimeSlider>
       <ul className="legend">
         {EMOTIONS.map((emotion) => (
           <li key={emotion}>
-            <svg aria-hidden="true">
-              <rect width="100%" height="100%" rx="3" fill={pattern(emotion)} />
-            </svg>
+            <Swatch emotion={emotion} />
             {emotion} <span>{probabilities ? percent(probabilities[emotion]) : "–"}</span>
           </li>
         ))}
@@ -82,34 +64,6 @@ const Chart = memo(function Chart({ timeline, seconds }: { timeline: Window[]; s
     </div>
   );
 });
-
-/** SVG paths on an 8 x 8 tile: each emotion has a pattern of its own for people who cannot tell the colours apart. */
-const LINES: Record<Emotion, string> = {
-  neutral: "",
-  frustration: "M-2 2 2 -2M0 8 8 0M6 10 10 6",
-  anger: "M0 8 8 0M0 0 8 8",
-  sadness: "M0 4H8",
-  excitement: "M4 0V8",
-};
-
-function pattern(emotion: Emotion): string {
-  return `url(#pattern-${emotion})`;
-}
-
-function Patterns() {
-  return (
-    <svg className="hidden">
-      <defs>
-        {EMOTIONS.map((emotion) => (
-          <pattern key={emotion} id={`pattern-${emotion}`} width="8" height="8" patternUnits="userSpaceOnUse">
-            <rect width="8" height="8" fill={COLOUR[emotion]} />
-            <path d={LINES[emotion]} stroke="var(--surface)" strokeOpacity="0.4" />
-          </pattern>
-        ))}
-      </defs>
-    </svg>
-  );
-}
 
 /** Chart points at the middle of each window. The first and last are repeated at the ends; a window without sound is a gap. */
 function points(timeline: Window[], seconds: number) {
