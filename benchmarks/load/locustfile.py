@@ -259,6 +259,4 @@ def _connect(host: str, options: Any) -> None:
 
 def _write_samples(file_name: str) -> None:
     with Path(file_name).open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Sample._fields)
-        writer.writerows(run.samples)
+        csv.writer(file).writerows([Sample._fields, *run.samples])

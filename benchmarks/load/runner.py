@@ -50,7 +50,6 @@ class Load:
     latency: NDArray[np.float64]  # float64 [n], ms from then to its answer or failure
     kind: list[str]  # [n], "both", "audio" or "text"
     failure: list[str]  # [n], "" for an answer, else the exception's class, such as "Unavailable"
-    offered: float | None  # arrivals/s of an open loop; None for a closed loop
 
     @property
     def answered(self) -> NDArray[np.bool_]:
@@ -77,7 +76,7 @@ class Load:
     def where(self, chosen: NDArray[np.bool_]) -> "Load":
         """Return the requests that a mask [n] chooses."""
         kind, failure = (list(np.array(values, object)[chosen]) for values in (self.kind, self.failure))
-        return Load(self.start[chosen], self.latency[chosen], kind, failure, self.offered)
+        return Load(self.start[chosen], self.latency[chosen], kind, failure)
 
 
 def percentile(values: NDArray[np.float64], percent: float) -> float:
@@ -88,8 +87,8 @@ def percentile(values: NDArray[np.float64], percent: float) -> float:
 class RunningLoad:
     """A Locust process that sends requests."""
 
-    def __init__(self, process: subprocess.Popen[str], directory: Path, rate: float | None) -> None:
-        self._process, self._directory, self._rate = process, directory, rate
+    def __init__(self, process: subprocess.Popen[str], directory: Path) -> None:
+        self._process, self._directory = process, directory
 
     def is_running(self) -> bool:
         """Return whether the load has not ended yet."""
@@ -113,12 +112,12 @@ class RunningLoad:
             reason = lines[-1].removeprefix("error: ") if lines else f"exit status {status}"
             raise BenchmarkError(f"Locust failed: {reason}")
         with samples.open(newline="") as file:
-            _, *lines = csv.reader(file)
-        rows = sorted((float(start), float(latency), kind, failure) for start, latency, kind, failure in lines)
+            written = list(csv.reader(file))[1:]
+        rows = sorted((float(start), float(latency), kind, failure) for start, latency, kind, failure in written)
         if not rows:
             raise BenchmarkError("no request was due within the run: make it longer, or the rate higher")
-        start, latency, kind, failure = zip(*rows, strict=True)
-        return Load(np.array(start), np.array(latency), list(kind), list(failure), self._rate)
+        starts, latencies, kinds, failures = zip(*rows, strict=True)
+        return Load(np.array(starts), np.array(latencies), list(kinds), list(failures))
 
 
 def run(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Load:
@@ -150,7 +149,7 @@ def start(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Iterato
         with (directory / "log").open("w") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log, text=True)
         try:
-            yield RunningLoad(process, directory, options.get("rate"))
+            yield RunningLoad(process, directory)
         finally:
             if process.poll() is None:
                 process.kill()

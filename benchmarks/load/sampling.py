@@ -7,12 +7,13 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import psutil
 
 from benchmarks.errors import BenchmarkError
 from export.repository import ONNX_MODELS
+from serving import Triton
 from stages.triton_metrics import REQUESTS, WAIT_SECONDS, WORK_SECONDS, MetricsReader, Values
 
 ENSEMBLE = "emotion"  # the model that clients call
@@ -22,18 +23,6 @@ SETTLING_S = 0.25  # Triton counts a request after its answer has left
 MIB = 1 << 20
 _COMPUTE = ("compute_input_duration_us", "compute_infer_duration_us", "compute_output_duration_us")
 _REGION = re.compile(r"/dev/shm/\S+")
-
-
-class Server(Protocol):
-    """The attributes that sampling needs of a server; serving.Triton has them."""
-
-    @property
-    def metrics_url(self) -> str:
-        """host:port of metrics."""
-
-    @property
-    def pid(self) -> int:
-        """The process that leads the server's process group."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +63,7 @@ class Sampler:
     models: dict[str, ModelStatistics]
     cpu_seconds: dict[str, float]
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Triton) -> None:
         self._server, self._read = server, MetricsReader(f"http://{server.metrics_url}/metrics")
 
     def __enter__(self) -> Self:
@@ -127,10 +116,9 @@ def resource_usage(leader: int) -> ResourceUsage:
 def _group(leader: int) -> list[psutil.Process]:
     """Return the processes of a process group."""
     processes = []
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            if os.getpgid(pid) == leader:
-                processes.append(psutil.Process(pid))
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            processes += [process] if os.getpgid(process.pid) == leader else []
     return processes
 
 

@@ -7,10 +7,12 @@ and a shorter workload is the start of a longer one.
 """
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -86,20 +88,13 @@ def uniform(count: int, tokenizer: Path, seconds: float, tokens: int, seed: int 
 
 def describe(utterances: Sequence[Utterance]) -> dict[str, float]:
     """Return the counts of a workload, and mean, median, p95, p99 and max of its lengths."""
-    figures: dict[str, float] = {
-        "count": len(utterances),
-        "audio_only": sum(utterance.kind == "audio" for utterance in utterances),
-        "text_only": sum(utterance.kind == "text" for utterance in utterances),
-    }
-    values = {
-        "seconds": [utterance.seconds for utterance in utterances if utterance.audio],
-        "tokens": [utterance.tokens for utterance in utterances if utterance.text],
-    }
-    for name, present in values.items():
-        array = np.array(present or [0.0])
-        figures[f"{name}_mean"] = float(array.mean())
+    kinds = Counter(utterance.kind for utterance in utterances)
+    figures: dict[str, float] = {"count": len(utterances), "audio_only": kinds["audio"], "text_only": kinds["text"]}
+    for name, absent in (("seconds", "text"), ("tokens", "audio")):
+        values = [getattr(utterance, name) for utterance in utterances if utterance.kind != absent] or [0.0]
+        figures[f"{name}_mean"] = float(np.mean(values))
         for label, percent in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
-            figures[f"{name}_{label}"] = float(np.percentile(array, percent))
+            figures[f"{name}_{label}"] = float(np.percentile(values, percent))
     return figures
 
 
@@ -107,28 +102,23 @@ def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Pat
     """Return one utterance of each length, from random places in the recordings and their transcripts."""
     recordings, words = _speech(), _words(tokenizer)
     _, _, starts = np.random.default_rng(seed).spawn(3)  # lengths() uses the first two
+    places = starts.random((len(seconds), 2)) * (len(recordings), len(words))
     utterances = []
-    for row, start in enumerate(starts.random((len(seconds), 2))):
-        samples = round(seconds[row] * audio.SAMPLE_RATE)
-        first = int(start[0] * len(recordings))
-        cut = recordings.take(np.arange(first, first + samples), mode="wrap")  # wraps around
-        utterances.append(
-            Utterance(
-                audio=_wav(cut) if samples else b"",
-                text=_sentence(words, int(start[1] * len(words)), int(tokens[row])) if tokens[row] else "",
-                seconds=samples / audio.SAMPLE_RATE,
-                tokens=int(tokens[row]),
-                patches=len(audio.sound_patches(cut * np.float32(1 / 32768))) if samples else 0,
-            )
-        )
+    for (first, word), length, count in zip(places.astype(int), seconds, tokens.tolist(), strict=True):
+        samples = round(length * audio.SAMPLE_RATE)
+        cut = recordings.take(np.arange(first, first + samples), mode="wrap")
+        data = encode(cut) if samples else b""
+        patches = len(audio.sound_patches(cut * np.float32(1 / 32768))) if samples else 0
+        sentence = _sentence(words, word, count) if count else ""
+        utterances.append(Utterance(data, sentence, samples / audio.SAMPLE_RATE, count, patches))
     return utterances
 
 
-def _wav(samples: NDArray[np.int16]) -> bytes:
-    """Return a WAV file with the samples."""
-    file = io.BytesIO()
-    soundfile.write(file, samples, audio.SAMPLE_RATE, "PCM_16", format="WAV")
-    return file.getvalue()
+def encode(samples: NDArray[Any], rate: int = audio.SAMPLE_RATE, subtype: str = "PCM_16", file: str = "WAV") -> bytes:
+    """Return an audio file with the samples of one channel: int16, or float from -1 to 1."""
+    data = io.BytesIO()
+    soundfile.write(data, samples, rate, subtype, format=file)
+    return data.getvalue()
 
 
 def _sentence(words: Sequence[tuple[str, int]], start: int, tokens: int) -> str:

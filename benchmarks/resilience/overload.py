@@ -8,21 +8,19 @@ import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from emotion_client import Priority
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import output, plotting
+from benchmarks import output
 from benchmarks.load import runner
 from benchmarks.load.runner import Load, percentile
 from benchmarks.load.sampling import Sampler
 from benchmarks.load.workload import tokenizer_file
-from benchmarks.plotting import Panel
 from export.repository import ONNX_MODELS
 from serving import Triton
 
@@ -57,8 +55,6 @@ class Flood:
     """Interactive callers before, during and after a flood."""
 
     priority: Priority  # of the flood
-    moments: NDArray[np.float64]  # s since the flood began, when each request was due
-    latency: NDArray[np.float64]  # ms; NaN if it failed
     before: float  # median ms
     during: float  # median ms
     p99: float  # ms during the flood
@@ -72,46 +68,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="duration of a level (default: 20)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every level (default: 3)")
     parser.add_argument("--deadline", type=float, default=5.0, metavar="S", help="that callers wait (default: 5)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, as PNG or SVG")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the figures and the verdict; return 1 if a promise is broken, else 0."""
     tokenizer = tokenizer_file(arguments.repository)
     console = Console(stderr=True)
-    seconds, deadline = arguments.seconds, arguments.deadline
+    seconds, deadline, rounds = arguments.seconds, arguments.deadline, arguments.rounds
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
         host = f"grpc://{triton.grpc_url}"
         with console.status("capacity"):
             capacity = runner.capacity(host, tokenizer)
+        offer = partial(runner.run, host, tokenizer, seconds=seconds, deadline=deadline)
         measured: dict[float, list[Level]] = {factor: [] for factor in LEVELS}
-        turns = [(turn, factor) for turn in range(arguments.rounds) for factor in LEVELS[:: -1 if turn % 2 else 1]]
+        turns = [(turn, factor) for turn in range(rounds) for factor in LEVELS[:: -1 if turn % 2 else 1]]
         for turn, factor in track(turns, "levels", console=console):
             with Sampler(triton) as sampler:
-                load = runner.run(
-                    host, tokenizer, seconds=seconds, rate=factor * capacity, deadline=deadline, seed=turn
-                )
+                load = offer(rate=factor * capacity, seed=turn)
             measured[factor].append(judge_level(factor, load, sampler, seconds))
         levels = [median_level(turns) for turns in measured.values()]
         floods = []
         for priority in track(FLOODS, "floods", console=console):
-            with runner.start(
-                host, tokenizer, seconds=3 * seconds, rate=INTERACTIVE * capacity, deadline=deadline
-            ) as interactive:
+            steady = INTERACTIVE * capacity
+            with runner.start(host, tokenizer, rate=steady, seconds=3 * seconds, deadline=deadline) as interactive:
                 time.sleep(seconds)
-                flood = runner.run(
-                    host,
-                    tokenizer,
-                    seconds=seconds,
-                    rate=FLOOD * capacity,
-                    deadline=deadline,
-                    priority=priority,
-                    seed=5,
-                )
+                flood = offer(rate=FLOOD * capacity, priority=priority, seed=5)
                 floods.append(judge_flood(priority, interactive.result(), flood))
-    print(
-        f"capacity {capacity:.1f}/s; callers wait {deadline:g} s and do not retry; medians of {arguments.rounds} turns"
-    )
+    print(f"capacity {capacity:.1f}/s; callers wait {deadline:g} s and do not retry; medians of {rounds} turns")
     headings = ("offered", "answered/s", "per core/s", "p50 ms", "p99 ms", "rejected", "99 % within", "late", "wasted")
     print(output.table(headings, [_row(level) for level in levels]))
     for one in floods:
@@ -120,8 +103,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"{one.before:.0f} ms before, {one.during:.0f} ms during (p99 {one.p99:.0f} ms, {one.failed:.1%} "
             f"failed); as before {one.recovery:.1f} s after its end"
         )
-    if arguments.plot:
-        plotting.save(plot(levels, floods, seconds), arguments.plot)
     judged = next(level for level in levels if level.factor == JUDGED_LEVEL)
     share = judged.per_core / max(level.per_core for level in levels)
     broken = [
@@ -129,12 +110,12 @@ def run(arguments: argparse.Namespace) -> int:
         *([f"rejections took {judged.rejection:.0f} ms"] if judged.rejection > MAX_REJECTION_MS else []),
         *([f"p99 of the answered is over {deadline:g} s"] if judged.p99 > 1e3 * deadline else []),
     ]
-    promise = (
+    print()
+    return output.verdict(
+        broken,
         f"at {JUDGED_LEVEL:g} x, a core's goodput {share:.2f} of the best (at least {MIN_GOODPUT:g}), "
-        f"p99 within {deadline:g} s, rejections within {MAX_REJECTION_MS:g} ms"
+        f"p99 within {deadline:g} s, rejections within {MAX_REJECTION_MS:g} ms",
     )
-    print(f"\nFAIL: {'; '.join(broken)}" if broken else f"\nPASS: {promise}")
-    return int(bool(broken))
 
 
 def _row(level: Level) -> list[str]:
@@ -182,29 +163,9 @@ def judge_flood(priority: Priority, interactive: Load, flood: Load) -> Flood:
     calm = moments[(moments > over) & (rolling <= RECOVERED * before) & answered]
     return Flood(
         priority=priority,
-        moments=moments,
-        latency=np.where(answered, latency, np.nan),
         before=before,
         during=percentile(latency[during & answered], 50),
         p99=percentile(latency[during & answered], 99),
         failed=float((during & ~answered).sum() / max(1, during.sum())),
         recovery=float(calm[0] - over) if calm.size else float("inf"),
     )
-
-
-def plot(levels: Sequence[Level], floods: Sequence[Flood], seconds: float) -> Figure:
-    """Draw goodput and latency by level; below, interactive callers before, during and after each flood (shaded)."""
-    factors = [level.factor for level in levels]
-    answered = {"answered/s": (factors, [level.goodput for level in levels])}
-    latencies = {name: (factors, [getattr(level, name) / 1e3 for level in levels]) for name in ("p50", "p99")}
-    xlabel = {"xlabel": "offered, x the capacity"}
-    panels = [Panel(answered, "answers/s", xlabel, ("o-",)), Panel(latencies, "latency in s", xlabel, ("o-", "s-"))]
-    for flood in floods:
-        failed = flood.moments[np.isnan(flood.latency)]
-        curves = {"answered": (flood.moments, flood.latency / 1e3), "failed": (failed, np.zeros(failed.size))}
-        title = {"title": f"interactive callers beside a flood of {flood.priority} requests", "ylim": (-0.05, None)}
-        panels.append(Panel(curves, "latency in s", title, (".", "x")))
-    figure = plotting.stack(panels, "s since the flood began", sharex=False)
-    for axes in figure.axes[2:]:
-        axes.axvspan(0, seconds, color=plotting.FAINT, alpha=0.12, linewidth=0)
-    return figure

@@ -5,26 +5,88 @@ capacity, at rest again. Meanwhile the probes of k8s/base ask as the kubelet doe
 """
 
 import argparse
+import os
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
+import httpx
+import numpy as np
 import yaml
-from matplotlib.figure import Figure
 from rich.console import Console
 
-from benchmarks import plotting
+from benchmarks.errors import BenchmarkError
 from benchmarks.load import runner
-from benchmarks.load.sampling import STAGES
 from benchmarks.load.workload import tokenizer_file
-from benchmarks.plotting import Curve, Panel
-from benchmarks.resilience.prometheus import INTERVAL_S, K8S, PrometheusClient, prometheus
-from export.repository import ONNX_MODELS
+from benchmarks.processes import HOST, ROOT, free_port, http_ready, running
 from serving import Triton
+
+K8S = ROOT / "k8s"
+INTERVAL_S = 5.0  # of scrapes and of the rules' evaluation
+
+
+@dataclass(frozen=True)
+class PrometheusClient:
+    """Queries a Prometheus, given its URL."""
+
+    url: str
+
+    def query(self, query: str, at: float) -> list[dict[str, Any]]:
+        """Return the series of a query at a moment."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": query, "time": at}, timeout=10)
+        return list(answer.raise_for_status().json()["data"]["result"])
+
+    def series(self, query: str, start: float, end: float) -> list[tuple[float, float]]:
+        """Return (time, value) of a query with one series, between two moments."""
+        found = self.query(f"{query}[{end - start:.0f}s]", end)
+        return [(float(moment), float(value)) for moment, value in found[0]["values"]] if found else []
+
+    def firing(self, start: float, end: float) -> dict[str, float]:
+        """Return the alerts that fired, with the seconds from `start` to the first time, earliest first."""
+        alerts = self.query(f'ALERTS{{alertstate="firing"}}[{end - start:.0f}s]', end)
+        found: dict[str, float] = {}
+        for one in sorted(alerts, key=lambda one: float(one["values"][0][0])):
+            found.setdefault(one["metric"]["alertname"], float(one["values"][0][0]) - start)
+        return found
+
+
+@contextmanager
+def prometheus(metrics_url: str) -> Iterator[PrometheusClient]:
+    """Run a Prometheus that scrapes a server, while the block lasts.
+
+    Raises:
+        BenchmarkError: Prometheus is not installed, or does not start.
+    """
+    binary = shutil.which("prometheus")
+    if binary is None:
+        raise BenchmarkError("no prometheus found: install it (Debian: apt-get install prometheus)")
+    rules = yaml.safe_load((K8S / "components" / "monitoring" / "rules.yaml").read_text())["spec"]
+    interval = f"{INTERVAL_S:g}s"
+    target = {"targets": [metrics_url], "labels": {"namespace": "emoserve", "pod": "triton-0"}}
+    configuration = {
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "rule_files": ["rules.yml"],
+        "scrape_configs": [{"job_name": "emoserve/triton", "static_configs": [target]}],
+    }
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="emoserve-prometheus-") as name:
+        directory = Path(name)
+        (directory / "rules.yml").write_text(yaml.safe_dump(rules))
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+        command = [binary, f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
+        command.append(f"--web.listen-address={HOST}:{port}")
+        url = f"http://{HOST}:{port}"
+        with running("prometheus", command, http_ready(f"{url}/-/ready"), os.environ):
+            yield PrometheusClient(url)
+
 
 HEALTH_CHECK, SERVING = "/grpc.health.v1.Health/Check", b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 WINDOW_S = 60.0  # over which the rules take rates
@@ -35,7 +97,6 @@ SIGNALS = {
     "answered": "emoserve:requests:rate1m",
     "failing": "emoserve:failure_ratio:rate1m",
 }
-Series = Sequence[tuple[float, float]]
 
 
 @dataclass
@@ -71,7 +132,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
     parser.add_argument("--overload", type=float, default=2.0, metavar="X", help="of the capacity (default: 2)")
     parser.add_argument("--minutes", type=float, default=3.0, metavar="N", help="duration of the overload (default: 3)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="save a picture, as PNG or SVG")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,25 +158,20 @@ def run(arguments: argparse.Namespace) -> int:
         begun, end = float(load.start[0]), time.time()
         series = {name: client.series(query, begun - WINDOW_S, end) for name, query in SIGNALS.items()}
         fired = client.firing(begun, end)
-        deviation = max(_deviations(client, begun, over))
     above = [moment for moment, value in series["waiting"] if value > target]
     rise = next((moment - begun for moment in above if moment >= begun), None)
     fall = above[-1] + INTERVAL_S - over if above and above[-1] <= end - 2 * INTERVAL_S else None
     print(f"{len(load.failure)} requests at {rate:.1f}/s ({arguments.overload:g} x {capacity:.1f}/s)")
     print(f"answered: {int(load.answered.sum())}, {dict(load.failures)}")
-    print(f"waiting time: target {target:g} s, largest {max(value for _, value in series['waiting']):.1f} s")
+    largest = (f"{name} {np.nanmax([value for _, value in found], initial=0):.2f}" for name, found in series.items())
+    print(f"target of the waiting time: {target:g} s; largest values: {', '.join(largest)}")
     print(f"above target {_seconds(rise)} after the overload began, below it {_seconds(fall)} after the last answer")
-    print(f"recorded against calculated from the raw counters: {deviation:.2%} apart at most")
     for name, probe in probes.items():
-        print(
-            f"{name}: asked {probe.asked} times, slowest {1e3 * probe.slowest:.0f} ms (of {probe.timeout:g} s), "
-            f"at most {probe.failed} failures in a row (of {probe.threshold})"
-        )
+        slowest = f"slowest {1e3 * probe.slowest:.0f} ms (of {probe.timeout:g} s)"
+        failed = f"at most {probe.failed} failures in a row (of {probe.threshold})"
+        print(f"{name}: asked {probe.asked} times, {slowest}, {failed}")
     for name, after in fired.items():
         print(f"alert {name}: fired {after:.0f} s after the overload began")
-    if arguments.plot:
-        plotting.save(plot(series, begun, over, target, rate), arguments.plot)
-        print(f"plot: {arguments.plot}")
     healthy = probes["livenessProbe"].failed < probes["livenessProbe"].threshold
     return int(rise is None or rise > MAX_RISE_S or fall is None or not healthy)
 
@@ -125,11 +180,8 @@ def read_probes() -> dict[str, Probe]:
     """Return the readiness and liveness probes of k8s/base."""
     deployment = yaml.safe_load((K8S / "base" / "deployment.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    probes = {name: container[name] for name in ("readinessProbe", "livenessProbe")}
-    return {
-        name: Probe(probe["periodSeconds"], probe["timeoutSeconds"], probe["failureThreshold"])
-        for name, probe in probes.items()
-    }
+    keys = ("periodSeconds", "timeoutSeconds", "failureThreshold")
+    return {name: Probe(*map(container[name].get, keys)) for name in ("readinessProbe", "livenessProbe")}
 
 
 def read_target() -> float:
@@ -143,52 +195,14 @@ def read_target() -> float:
 @contextmanager
 def _asking(probes: Mapping[str, Probe], grpc_url: str) -> Iterator[None]:
     ended = threading.Event()
-    threads = [threading.Thread(target=probe.ask, args=(grpc_url, ended)) for probe in probes.values()]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
-
-
-def _deviations(client: PrometheusClient, start: float, end: float) -> Iterator[float]:
-    """Yield the relative distance of each recorded "waiting" from what the raw counters of its minute give."""
-
-    def grown(selector: str, at: float) -> float:
-        found = client.query(f"{selector}[{WINDOW_S:g}s]", at)
-        return sum(float(series["values"][-1][1]) - float(series["values"][0][1]) for series in found)
-
-    def waited_s(stage: str, at: float) -> float:
-        label = f'{{model="{stage}"}}'
-        if stage in ONNX_MODELS:
-            seconds = grown(f"nv_inference_queue_duration_us{label}", at) / 1e6
-            return seconds / grown(f"nv_inference_request_success{label}", at)
-        seconds = grown(f"emoserve_stage_wait_seconds_total{label}", at)
-        return seconds / grown(f"emoserve_stage_requests_total{label}", at)
-
-    (recorded,) = client.query(f"{SIGNALS['waiting']}[{end - start:.0f}s]", end)
-    for moment, value in recorded["values"]:
-        if moment > start + WINDOW_S:
-            yield abs(float(value) / sum(waited_s(stage, moment) for stage in STAGES) - 1)
+    with ThreadPoolExecutor() as threads:
+        for probe in probes.values():
+            threads.submit(probe.ask, grpc_url, ended)
+        try:
+            yield
+        finally:
+            ended.set()
 
 
 def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.0f} s"
-
-
-def plot(series: Mapping[str, Series], begun: float, over: float, target: float, rate: float) -> Figure:
-    """Draw the signals of SIGNALS over time; the overload from `begun` to `over` is shaded."""
-    curves: dict[str, Curve] = {
-        name: ([moment - begun for moment, _ in values], [value for _, value in values])
-        for name, values in series.items()
-    }
-    at = curves["waiting"][0]
-    panels = [
-        Panel({"waiting": curves["waiting"], f"target, {target:g} s": (at, [target] * len(at))}, "s a request waits"),
-        Panel({"utilisation": curves["utilisation"], "failing": curves["failing"]}, "share", {"ylim": (0, 1.05)}),
-        Panel({"answered": curves["answered"], "offered": ((0, over - begun), (rate, rate))}, "requests/s"),
-    ]
-    return plotting.stack(panels, "s since the overload began", (0, over - begun))

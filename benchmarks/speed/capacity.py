@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import output
@@ -13,22 +12,14 @@ from benchmarks.speed import results
 from benchmarks.speed.results import SweepPoint
 
 LATEST = ROOT / "benchmarks" / "results" / "latest.json"
-UTILISATION = 0.75  # the autoscaler's target
-SPARE = 1  # pods that may be lost, or be rolled out, at the peak
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """The utterances/s that one pod answers within the objective, and the pods for a load, spare ones included."""
+def needed(
+    rate: float, sweep: Sequence[SweepPoint], p99_ms: float, utilisation: float, spare: int
+) -> tuple[float, int]:
+    """Return what a pod answers/s, and the pods for `rate` utterances/s: ceil(rate / (utilisation * that)) + spare.
 
-    per_pod: float
-    pods: int
-
-
-def needed(rate: float, sweep: Sequence[SweepPoint], p99_ms: float, utilisation: float, spare: int) -> Capacity:
-    """Return the pods for `rate` utterances/s: ceil(rate / (utilisation * throughput)) + spare.
-
-    Throughput is the largest of the sweep whose p99 keeps the objective, without a failure.
+    A pod answers the largest throughput of the sweep whose p99 keeps the objective, without a failure.
 
     Raises:
         BenchmarkError: no point of the sweep keeps the objective.
@@ -37,7 +28,7 @@ def needed(rate: float, sweep: Sequence[SweepPoint], p99_ms: float, utilisation:
     if not within:
         fastest = min((point.p99 for point in sweep if math.isfinite(point.p99)), default=math.nan)
         raise BenchmarkError(f"no load kept p99 within {p99_ms:g} ms; the lowest p99 measured was {fastest:.0f} ms")
-    return Capacity(max(within), math.ceil(rate / (utilisation * max(within))) + spare)
+    return max(within), math.ceil(rate / (utilisation * max(within))) + spare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, required=True, metavar="X", help="utterances/s at the peak")
     parser.add_argument("--p99-ms", type=float, default=4000.0, metavar="N", help="objective in ms (default: 4000)")
     parser.add_argument("--results", type=Path, default=LATEST, metavar="JSON", help="of make bench, on such a pod")
-    parser.add_argument("--utilisation", type=float, default=UTILISATION, metavar="X", help="of a pod (default: 0.75)")
-    parser.add_argument("--spare", type=int, default=SPARE, metavar="N", help="additional pods (default: 1)")
+    parser.add_argument("--utilisation", type=float, default=0.75, metavar="X", help="of a pod (default: 0.75)")
+    parser.add_argument("--spare", type=int, default=1, metavar="N", help="additional pods (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,10 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for name, sweep in (("fp32", found.sweep), ("int8", found.sweep_int8)):
         if sweep:
-            capacity = needed(arguments.rate, sweep, arguments.p99_ms, arguments.utilisation, arguments.spare)
-            pods = [count for count in (capacity.pods, capacity.pods - 1) if count]
-            shares = [f"{arguments.rate / (count * capacity.per_pod):.0%}" for count in pods]
-            rows.append([name, f"{capacity.per_pod:.1f}", str(capacity.pods), *shares])
+            per_pod, pods = needed(arguments.rate, sweep, arguments.p99_ms, arguments.utilisation, arguments.spare)
+            shares = [f"{arguments.rate / (count * per_pod):.0%}" for count in (pods, pods - 1) if count]
+            rows.append([name, f"{per_pod:.1f}", str(pods), *shares])
     objective = f"{found.machine.cores:g} cores a pod, p99 at most {arguments.p99_ms:g} ms"
     print(f"measured {found.started:%Y-%m-%d} with {found.command}: {objective}")
     headings = ("precision", "a pod answers/s", f"pods for {arguments.rate:g}/s", "utilisation", "with one pod lost")

@@ -14,6 +14,7 @@ from benchmarks.speed import results
 from benchmarks.speed.results import FIGURES, Results, ratios_by_round
 
 SIGNIFICANCE = 0.05
+Floats = Sequence[float]
 UNITS = {"throughput": "utterances/s", "p99": "p99, ms"}
 
 
@@ -67,30 +68,22 @@ def noise(a: Sequence[float], b: Sequence[float]) -> str:
 
 def _rows(a: Results, b: Results) -> Iterator[list[str]]:
     rounds = ratios_by_round(a), ratios_by_round(b)
-    for name, (title, _, _) in FIGURES.items():
-        yield from _row(title, [a.summary.get(name)], [b.summary.get(name)], *(of.get(name, []) for of in rounds))
-    for name in dict.fromkeys([*a.systems, *b.systems]):
-        one, other = a.systems.get(name), b.systems.get(name)
-        title = (one or other).title  # type: ignore[union-attr]  # one of both has it
-        for key, unit in UNITS.items():
-            values = [getattr(system, key) if system else [] for system in (one, other)]
-            yield from _row(f"{title}: {unit}", *values, *values)
-    for title, sweeps in (("fp32", (a.sweep, b.sweep)), ("int8", (a.sweep_int8, b.sweep_int8))):
-        points = [{point.users: point for point in sweep} for sweep in sweeps]
-        for users in sorted({*points[0], *points[1]}):
-            for key, unit in UNITS.items():
-                values = [[getattr(of[users], key)] if users in of else [] for of in points]
+    for name, (title, _) in FIGURES.items():
+        figures = [[] if (value := run.summary.get(name)) is None else [value] for run in (a, b)]
+        yield from _row(title, *figures, *(of.get(name, []) for of in rounds))
+    for key, unit in UNITS.items():
+        for name, system in (b.systems | a.systems).items():
+            values = [getattr(run.systems[name], key) if name in run.systems else [] for run in (a, b)]
+            yield from _row(f"{system.title}: {unit}", *values, *values)
+        for title, sweeps in (("fp32", (a.sweep, b.sweep)), ("int8", (a.sweep_int8, b.sweep_int8))):
+            for users in sorted({point.users for sweep in sweeps for point in sweep}):
+                values = [[getattr(point, key) for point in sweep if point.users == users] for sweep in sweeps]
                 yield from _row(f"{title}, callers {users}: {unit}", *values)
 
 
-def _row(
-    title: str,
-    a: Sequence[float | None],
-    b: Sequence[float | None],
-    rounds_a: Sequence[float] = (),
-    rounds_b: Sequence[float] = (),
-) -> Iterator[list[str]]:
-    one, other = (middle([value for value in values if value is not None]) for values in (a, b))
+def _row(title: str, a: Floats, b: Floats, rounds_a: Floats = (), rounds_b: Floats = ()) -> Iterator[list[str]]:
+    """Yield a row with the medians of both runs, unless neither has a value."""
+    one, other = middle(a), middle(b)
     if one is not None or other is not None:
         figures = [
             "–" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.4g}" for value in (one, other)

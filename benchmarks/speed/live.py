@@ -11,17 +11,16 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.speed.web import SPEECH, TIMEOUT_S, Page, served_page
+from benchmarks.speed.web import served_page
 from emotion import decoding
 from emotion.audio import SAMPLE_RATE
-from web.gateway.live import to_wav
+from export import speech
 
 CHUNK_S = 0.1
 
@@ -33,19 +32,17 @@ class Speaker:
         lags: s from the last sample of each update's window until the update arrived.
         utterances: number of utterances with an answer.
         failures: messages of errors, of utterances and of the stream.
-        answer: the probabilities of the whole; None if it is too long for one answer.
     """
 
     def __init__(self, number: int, seconds: float) -> None:
         """Compose the speech: recordings with pauses of a second, beginning with another one for each speaker."""
-        waveforms = [decoding.decode(file.read_bytes()) for file in sorted(SPEECH.glob("*.flac"))]
+        waveforms = [decoding.decode(file.read_bytes()) for file in sorted(speech.SPEECH.glob("*.flac"))]
         pause = np.zeros(SAMPLE_RATE, np.float32)
         parts = islice(cycle(waveforms), number, number + int(seconds) + 1)  # each is longer than a second
-        speech = np.concatenate([part for waveform in parts for part in (waveform, pause)])
-        self.samples: NDArray[np.int16] = (speech[: int(seconds * SAMPLE_RATE)] * 32767).astype("<i2")
+        spoken = np.concatenate([part for waveform in parts for part in (waveform, pause)])
+        self.samples: NDArray[np.int16] = (spoken[: int(seconds * SAMPLE_RATE)] * 32767).astype("<i2")
         self.lags: list[float] = []
         self.utterances, self.failures = 0, list[str]()
-        self.answer: dict[str, float] | None = None
 
     async def speak(self, address: str) -> None:
         """Stream the speech to a gateway."""
@@ -76,8 +73,6 @@ class Speaker:
                 self.utterances += 1
             case {"type": "utterance", "error": str(error)} | {"type": "error", "message": str(error)}:
                 self.failures.append(error)
-            case {"type": "answer", "analysis": {"probabilities": dict(probabilities)}}:
-                self.answer = probabilities
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     with served_page(arguments.repository) as page:
         asyncio.run(Speaker(0, 5).speak(page.address))  # not counted
         with Console(stderr=True).status(f"{arguments.speakers} speakers for {arguments.seconds:g} s"):
-            memory = asyncio.run(_speak(page, speakers))
-        difference = max((_difference(page.address, speaker) for speaker in speakers if speaker.answer), default=None)
+            asyncio.run(page.watched(speaker.speak(page.address) for speaker in speakers))
     lags = np.concatenate([speaker.lags for speaker in speakers])
     first = max(speaker.lags[0] for speaker in speakers) + 0.5
     rate = len(lags) / arguments.seconds / arguments.speakers
@@ -102,35 +96,5 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"updates: {rate:.2f} a second and speaker, the first after {first:.2f} s of speech at most")
     print(f"lag behind the audio: median {1e3 * np.median(lags):.0f} ms, p95 {1e3 * np.percentile(lags, 95):.0f} ms")
     print(f"utterances answered: {sum(speaker.utterances for speaker in speakers)}, failures: {failures or 'none'}")
-    if difference is not None:
-        print(f"answers to the whole against uploads: largest difference {difference:.1e}")
-    quarter = max(1, len(memory) // 4)
-    for name, mib in zip(("Triton", "gateway"), zip(*memory, strict=True), strict=True):
-        early, late = np.median(mib[quarter : 2 * quarter]), np.median(mib[-quarter:])
-        print(f"memory of {name}: median {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
+    page.print_memory()
     return int(bool(failures))
-
-
-async def _speak(page: Page, speakers: list[Speaker]) -> list[tuple[float, float]]:
-    """Let all speak at once; return the MiB of Triton and the gateway every 5 s."""
-    memory = []
-
-    async def watch() -> None:
-        while True:
-            memory.append(page.memory())
-            await asyncio.sleep(5)
-
-    watching = asyncio.create_task(watch())
-    try:
-        await asyncio.gather(*(speaker.speak(page.address) for speaker in speakers))
-    finally:
-        watching.cancel()
-    return memory
-
-
-def _difference(address: str, speaker: Speaker) -> float:
-    """Return the largest difference between the probabilities of the stream and of an upload."""
-    upload = {"audio": ("a", to_wav(speaker.samples.tobytes(), SAMPLE_RATE))}
-    answer = httpx.post(f"{address}/api/analyze", files=upload, timeout=TIMEOUT_S).raise_for_status().json()
-    assert speaker.answer is not None
-    return max(abs(speaker.answer[name] - value) for name, value in answer["probabilities"].items())

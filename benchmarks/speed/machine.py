@@ -2,21 +2,18 @@
 
 import os
 import platform
-import shutil
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
-from threadpoolctl import threadpool_info
 
 from benchmarks.processes import ROOT
 
 # instruction sets that decide how fast fp32 and int8 matrix products are, as /proc/cpuinfo spells them
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 PACKAGES = ("numpy", "onnxruntime", "tritonclient", "torch", "locust", "nvidia-pytriton", "litserve", "fastapi")
-KERNEL_VARIABLES = ("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "DNNL_", "ATEN_CPU_")  # prefixes
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -28,7 +25,6 @@ class Machine:
     cores: float  # that this process may use, by its affinity and the cgroup's quota
     memory_gib: float  # of the machine, or the cgroup's limit if that is less
     instructions: list[str]  # those of INSTRUCTIONS that the CPU has
-    gpu: str | None  # names, joined by ", "; None without a GPU
     kernel: str  # name and release
     python: str  # version
 
@@ -45,7 +41,6 @@ def describe() -> Machine:
         cores=round(min(len(os.sched_getaffinity(0)), *quotas, float("inf")), 2),
         memory_gib=round(min(psutil.virtual_memory().total, *memory, float("inf")) / 2**30, 1),
         instructions=[name for name in INSTRUCTIONS if name in flags],
-        gpu=_gpu(),
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
@@ -53,26 +48,8 @@ def describe() -> Machine:
 
 def versions() -> dict[str, str]:
     """Return the versions of those PACKAGES that are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def kernels() -> dict[str, str]:
-    """Return what decides how fast the libraries multiply matrices: their kernels, and variables that select others."""
-    import torch  # takes seconds to import
-
-    found = {
-        f"{library['internal_api']} {library['version']}": str(library.get("architecture", library["num_threads"]))
-        for library in threadpool_info()
-        if library["user_api"] == "blas"
-    }
-    found["torch"] = torch.backends.cpu.get_cpu_capability()
-    return found | {name: value for name, value in sorted(os.environ.items()) if name.startswith(KERNEL_VARIABLES)}
+    found = {one.metadata["Name"]: one.version for one in distributions()}
+    return {package: found[package] for package in PACKAGES if package in found}
 
 
 def revision() -> str | None:
@@ -80,7 +57,11 @@ def revision() -> str | None:
     if not (ROOT / ".git").exists():  # or git would answer for a repository further up
         return None
     command = ["git", "--no-optional-locks", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    return _output(*command, "--abbrev=12")
+    try:
+        done = subprocess.run([*command, "--abbrev=12"], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def _limits(name: str) -> list[str]:
@@ -89,19 +70,3 @@ def _limits(name: str) -> list[str]:
     own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
     groups = [_CGROUP / own, *(_CGROUP / parent for parent in Path(own).parents)]
     return [file.read_text().strip() for group in groups if (file := group / name).is_file()]
-
-
-def _gpu() -> str | None:
-    if shutil.which("nvidia-smi") is None:
-        return None
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return ", ".join(names.splitlines()) if names else None
-
-
-def _output(*command: str) -> str | None:
-    """Return the output of a command; None if it fails."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

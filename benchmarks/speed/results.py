@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
 
-import numpy as np
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
+from benchmarks.load.sampling import ModelStatistics
 from benchmarks.speed.machine import Machine
 
 # ms of a request; NaN (null in JSON) if none was answered
@@ -46,15 +46,6 @@ class Roofline:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Means over the requests of one model."""
-
-    queue_ms: float
-    compute_ms: float
-    mean_batch: float  # rows of an execution
-
-
-@dataclass(frozen=True)
 class SweepPoint:
     """A closed loop of `users` callers."""
 
@@ -64,18 +55,6 @@ class SweepPoint:
     p95: Latency
     p99: Latency
     failures: int = 0
-    stages: dict[str, Stage] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Growth:
-    """The time of one utterance by its length, with a straight line over the lengths up to `up_to`."""
-
-    points: list[tuple[float, float]]  # (length in tokens or seconds, ms)
-    slope: float  # ms per unit of length
-    intercept: float  # ms
-    r2: float  # share of the variance that the line explains
-    up_to: float
 
 
 @dataclass(frozen=True)
@@ -89,23 +68,20 @@ class Results:
     revision: str | None  # of the code; None outside a git checkout
     machine: Machine
     versions: dict[str, str]
-    kernels: dict[str, str]  # from `machine.kernels`
     settings: dict[str, int]  # "users" are the callers of each round
     checkpoint: dict[str, str]  # "digest" of the weights, "text_encoder"
     workload: dict[str, float]  # from `workload.describe`
-    # "served" (fp32), "served_int8", the same of a baseline, "roofline", "graph" (input read before), peers
+    # "served" (fp32), "served_int8", "roofline", peers
     systems: dict[str, System]
     roofline: Roofline | None = None
-    stages: dict[str, Stage] = field(default_factory=dict)  # of the main run
+    stages: dict[str, ModelStatistics] = field(default_factory=dict)  # of the main run
     sweep: list[SweepPoint] = field(default_factory=list)  # ascending in users
     sweep_int8: list[SweepPoint] = field(default_factory=list)
-    growth: dict[str, Growth] = field(default_factory=dict)  # with "tokens", with "seconds"
-    latencies: dict[str, list[tuple[float, Latency]]] = field(default_factory=dict)  # system -> (percentile, ms)
     high_concurrency: dict[str, list[float]] = field(default_factory=dict)  # answers/s of "best" callers and of "most"
     overload: dict[str, Latency] = field(default_factory=dict)  # of an open loop
     measured: dict[str, Latency] = field(default_factory=dict)  # figures of the summary that are no ratios of systems
     summary: dict[str, Latency | None] = field(default_factory=dict)  # from `summarise`
-    format: Literal[4] = 4
+    format: Literal[5] = 5
 
 
 @dataclass(frozen=True)
@@ -123,48 +99,42 @@ class Goal:
         return f"{self.sense} {self.bound:.4g}"
 
 
-_PYTORCH = "fastapi_pytorch"
 CORE_HOUR = 0.04  # USD, about the price of a core of a general-purpose cloud machine on demand
-# every figure of the summary: title, goal, and for a ratio of two systems over, under and what is compared
-FIGURES: dict[str, tuple[str, Goal | None, tuple[str, str, str] | None]] = {
-    "served_over_roofline": (
-        "Throughput served over the best in one process, by wall clock",
-        None,
-        ("served", "roofline", "throughput"),
-    ),
-    # inverted: utterances per CPU second
-    "served_over_roofline_cpu": ("The same by CPU seconds", Goal("≥", 0.95), ("roofline", "served", "cpu_ms")),
-    "served_over_graph": ("Served over its models alone, input read before", None, ("served", "graph", "throughput")),
+FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goal
+    "served_over_roofline": ("Throughput served over the best in one process, by wall clock", None),
+    "served_over_roofline_cpu": ("The same by CPU seconds", Goal("≥", 0.95)),
     # Winograd's convolutions need fewer FLOPs than direct ones, so this can exceed 1
-    "achieved_over_peak_flops": ("FLOP/s of direct convolution over the machine's peak", Goal("≥", 1.0), None),
-    "vs_baseline": ("Throughput over the baseline", None, ("served", "baseline", "throughput")),
-    "int8_vs_baseline": ("The same in int8", None, ("served_int8", "baseline_int8", "throughput")),
-    "per_core": ("Utterances/s for each core", None, None),
-    "cost_per_million": (f"A million utterances at {CORE_HOUR} USD a core-hour, USD", None, None),
-    "vs_fastapi_pytorch": ("Throughput over FastAPI + PyTorch", Goal("≥", 7), ("served", _PYTORCH, "throughput")),
-    "p99_vs_fastapi_pytorch": ("p99 over that of FastAPI + PyTorch", Goal("≤", 1), ("served", _PYTORCH, "p99")),
-    "int8_vs_fastapi_pytorch": ("The same in int8, throughput", Goal("≥", 6), ("served_int8", _PYTORCH, "throughput")),
-    "int8_p99_vs_fastapi_pytorch": ("The same in int8, p99", Goal("≤", 1), ("served_int8", _PYTORCH, "p99")),
-    "vs_fastapi_onnxruntime": (
-        "Throughput over FastAPI + ONNX Runtime",
-        Goal("≥", 1.9),
-        ("served", "fastapi_onnxruntime", "throughput"),
-    ),
-    "vs_litserve_onnxruntime": (
-        "Throughput over LitServe + ONNX Runtime",
-        Goal("≥", 1.7),
-        ("served", "litserve_onnxruntime", "throughput"),
-    ),
-    "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 4.2), ("served", "padded_triton", "throughput")),
-    "int8_over_fp32": ("Throughput in int8 over fp32", Goal("≥", 1.5), ("served_int8", "served", "throughput")),
-    "flops_spent_over_needed": ("FLOPs spent over needed", Goal("≤", 1.05), None),
-    "frontend_ms_3s": ("Audio front-end for 3 s, ms", Goal("≤", 2), None),
-    "frontend_share_of_cpu": ("Preprocessing's share of CPU time under load", Goal("≤", 0.04), None),
-    "latency_one_in_process_ms": ("Latency of 3 s and 15 tokens in one process, ms", None, None),
-    "latency_one_ms": ("The same served to one caller, ms", None, None),
-    "latency_one_over_in_process": ("Served over one process", None, None),
-    "throughput_256_over_best": ("Throughput with 256 callers over the best", Goal("≥", 0.95), None),
-    "overload_rejection_p99_ms": ("p99 until a rejection under overload, ms", Goal("≤", 50), None),
+    "achieved_over_peak_flops": ("FLOP/s of direct convolution over the machine's peak", Goal("≥", 1.0)),
+    "per_core": ("Utterances/s for each core", None),
+    "cost_per_million": (f"A million utterances at {CORE_HOUR} USD a core-hour, USD", None),
+    "vs_fastapi_pytorch": ("Throughput over FastAPI + PyTorch", Goal("≥", 7)),
+    "p99_vs_fastapi_pytorch": ("p99 over that of FastAPI + PyTorch", Goal("≤", 1)),
+    "int8_vs_fastapi_pytorch": ("The same in int8, throughput", Goal("≥", 6)),
+    "int8_p99_vs_fastapi_pytorch": ("The same in int8, p99", Goal("≤", 1)),
+    "vs_fastapi_onnxruntime": ("Throughput over FastAPI + ONNX Runtime", Goal("≥", 1.9)),
+    "vs_litserve_onnxruntime": ("Throughput over LitServe + ONNX Runtime", Goal("≥", 1.7)),
+    "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 4.2)),
+    "int8_over_fp32": ("Throughput in int8 over fp32", Goal("≥", 1.5)),
+    "flops_spent_over_needed": ("FLOPs spent over needed", Goal("≤", 1.05)),
+    "frontend_ms_3s": ("Audio front-end for 3 s, ms", Goal("≤", 2)),
+    "frontend_share_of_cpu": ("Preprocessing's share of CPU time under load", Goal("≤", 0.04)),
+    "latency_one_in_process_ms": ("Latency of 3 s and 15 tokens in one process, ms", None),
+    "latency_one_ms": ("The same served to one caller, ms", None),
+    "latency_one_over_in_process": ("Served over one process", None),
+    "throughput_256_over_best": ("Throughput with 256 callers over the best", Goal("≥", 0.95)),
+    "overload_rejection_p99_ms": ("p99 until a rejection under overload, ms", Goal("≤", 50)),
+}
+RATIOS = {  # figures that are ratios of two systems: over, under, and what is compared
+    "served_over_roofline": ("served", "roofline", "throughput"),
+    "served_over_roofline_cpu": ("roofline", "served", "cpu_ms"),  # inverted: utterances per CPU second
+    "vs_fastapi_pytorch": ("served", "fastapi_pytorch", "throughput"),
+    "p99_vs_fastapi_pytorch": ("served", "fastapi_pytorch", "p99"),
+    "int8_vs_fastapi_pytorch": ("served_int8", "fastapi_pytorch", "throughput"),
+    "int8_p99_vs_fastapi_pytorch": ("served_int8", "fastapi_pytorch", "p99"),
+    "vs_fastapi_onnxruntime": ("served", "fastapi_onnxruntime", "throughput"),
+    "vs_litserve_onnxruntime": ("served", "litserve_onnxruntime", "throughput"),
+    "vs_padded_ensemble": ("served", "padded_triton", "throughput"),
+    "int8_over_fp32": ("served_int8", "served", "throughput"),
 }
 WHY_CPU_SECONDS = (
     "The load generator runs on the server's cores, so the wall clock counts its work against the server; "
@@ -179,9 +149,9 @@ def ratios_by_round(results: Results) -> dict[str, list[float]]:
     Both sides of a ratio are from the same round, so that what slows the whole machine cancels out.
     """
     systems, found = results.systems, {}
-    for name, (_, _, ratio) in FIGURES.items():
-        if ratio and ratio[0] in systems and ratio[1] in systems:
-            found[name] = ratios(*(getattr(systems[side], ratio[2]) for side in ratio[:2]))
+    for name, (over, under, key) in RATIOS.items():
+        if over in systems and under in systems:
+            found[name] = ratios(getattr(systems[over], key), getattr(systems[under], key))
     if results.roofline and "served" in systems:
         needed = [rate * results.roofline.needed_gflop for rate in systems["served"].throughput]
         peaks = [max(each) for each in zip(*results.roofline.peak_gflops.values(), strict=True)]
@@ -221,7 +191,7 @@ def summary_rows(results: Results) -> list[tuple[str, str, str, str]]:
     """
     rows = []
     for name, value in results.summary.items():
-        title, goal, _ = FIGURES[name]
+        title, goal = FIGURES[name]
         if name == "latency_one_ms" and (in_process := results.measured.get("latency_one_in_process_ms")):
             goal = Goal("≤", 1.15 * in_process + 4)
         verdict = "not measured" if value is None else ""
@@ -231,34 +201,18 @@ def summary_rows(results: Results) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def growth(points: Sequence[tuple[float, float]], up_to: float) -> Growth:
-    """Return points (length, ms) with their straight line, by least squares over the lengths up to `up_to`.
-
-    Raises:
-        BenchmarkError: there are fewer than two lengths to fit.
-    """
-    chosen = [(x, ms) for x, ms in points if x <= up_to]
-    if len({x for x, _ in chosen}) < 2:
-        raise BenchmarkError(f"a line needs two lengths up to {up_to:g}; measure more")
-    x, ms = np.array(chosen).T
-    slope, intercept = np.polyfit(x, ms, 1)
-    spread = float(np.sum((ms - ms.mean()) ** 2))
-    unexplained = float(np.sum((ms - (slope * x + intercept)) ** 2))
-    return Growth(list(points), float(slope), float(intercept), 1 - unexplained / spread if spread else 1.0, up_to)
-
-
-def to_json(results: Results) -> str:
-    """Return the results as JSON."""
-    return _JSON.dump_json(results, indent=1).decode() + "\n"
-
-
 def read(path: Path) -> Results:
-    """Return the results in a file; raises BenchmarkError if it cannot be read."""
-    return output.read_json(_JSON, path, "make bench")
+    """Return the results in a file. Raises BenchmarkError if it cannot be read, or has another format."""
+    try:
+        return _JSON.validate_json(path.read_bytes())
+    except OSError as error:
+        raise BenchmarkError(f"{path} can't be read ({error.strerror}); `make bench` writes it") from None
+    except ValidationError:
+        raise BenchmarkError(f"{path} is no result of this version's `make bench`; run it again") from None
 
 
 def write(results: Results, directory: Path) -> Path:
     """Write `latest.json` and a copy named by when the run started; return the path of `latest.json`."""
     for name in (f"{results.started:%Y-%m-%dT%H-%M-%S}", "latest"):
-        output.write_text(directory / f"{name}.json", to_json(results))
+        output.write_text(directory / f"{name}.json", _JSON.dump_json(results, indent=1).decode() + "\n")
     return directory / "latest.json"

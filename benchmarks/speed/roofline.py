@@ -1,26 +1,81 @@
 """The machine's limits: the served ONNX files in one process with ideal batches, and the matrix-multiply peak."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import median
+from typing import Self
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.load.workload import Utterance
+from emotion.audio import PATCH_SHAPE
+from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, FusionHead, VGGish
 from emotion.text import WordPiece
 from export import parity
 from export.onnx_files import IR_VERSION, OPSET
 from export.parity import OnnxModels, front_ends
+
+
+@dataclass(frozen=True)
+class Flops:
+    """What the served models cost."""
+
+    patch: int  # of `vggish`
+    token: int  # of `bert`, everything that works on single tokens
+    pair: int  # of `bert`'s attention, for each pair of tokens of an utterance
+    text: int  # of the projection after `bert`'s mean, for each utterance
+    head: int  # of `fusion`, for each utterance
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Self:
+        """Return the costs of a checkpoint directory; VGGish is the same in all."""
+        config = json.loads((checkpoint / "text_encoder" / "config.json").read_text())
+        present = torch.empty(1, dtype=torch.bool, device="meta")
+        sound, words = (torch.empty(1, width, device="meta") for width in (AUDIO_EMBEDDING, TEXT_EMBEDDING))
+        hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+        return cls(
+            patch=_count(VGGish, (), [torch.empty(1, *PATCH_SHAPE, device="meta")]),
+            token=layers * (2 * 4 * hidden * hidden + 2 * 2 * hidden * config["intermediate_size"]),
+            pair=layers * 2 * 2 * hidden,
+            text=2 * hidden * TEXT_EMBEDDING,
+            head=_count(FusionHead, (hidden,), [sound, present, words, present]),
+        )
+
+    def needed(self, utterances: Sequence[Utterance]) -> int:
+        """Return what the models need for all utterances, without padding."""
+        patches, tokens = (sum(getattr(each, name) for each in utterances) for name in ("patches", "tokens"))
+        pairs = sum(each.tokens**2 for each in utterances)
+        per_utterance = len(utterances) * (self.text + self.head)
+        return self.patch * patches + self.token * tokens + self.pair * pairs + per_utterance
+
+    def spent(self, utterances: Sequence[Utterance], size: int) -> int:
+        """Return what the models compute in batches of `size`: attention is padded to the longest text of its batch."""
+        padding = 0
+        for start in range(0, len(utterances), size):
+            tokens = [each.tokens for each in utterances[start : start + size]]
+            padding += len(tokens) * max(tokens) ** 2 - sum(count**2 for count in tokens)
+        return self.needed(utterances) + self.pair * padding
+
+
+def _count(module: type[nn.Module], arguments: Sequence[int], inputs: Sequence[Tensor]) -> int:
+    """Return the FLOPs of a module for inputs without data."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        module(*arguments)(*inputs)
+    return int(counter.get_total_flops())
+
 
 Run = Callable[[Sequence[Future[parity.Utterance]]], None]  # waits for each utterance of a batch
 
@@ -47,7 +102,7 @@ def peak_gflops() -> dict[str, float]:
     """Return the GFLOP/s of fp32 matrix products on all cores, by library.
 
     The fastest counts as the machine's peak: a library is slow if it does not know the CPU, or an environment variable
-    selects the kernel of another one (`machine.kernels`).
+    such as OPENBLAS_CORETYPE selects the kernel of another one.
     """
     matrix = np.random.default_rng(0).random((MATRIX, MATRIX), np.float32)
     session, tensor = _product_session(matrix), torch.from_numpy(matrix)
@@ -69,15 +124,10 @@ def _gflops(product: Callable[[], object]) -> float:
 
 def _product_session(matrix: NDArray[np.float32]) -> onnxruntime.InferenceSession:
     """Return a session that multiplies A with a constant matrix, as the models do with their weights."""
-    shape = list(matrix.shape)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["A", "B"], ["C"])],
-        "product",
-        [helper.make_tensor_value_info("A", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("C", TensorProto.FLOAT, shape)],
-        [numpy_helper.from_array(matrix, "B")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    size = f"float[{len(matrix)}, {len(matrix)}]"
+    header = f'<ir_version: {IR_VERSION}, opset_import: ["": {OPSET}]>'
+    model = parser.parse_model(f"{header} product ({size} A) => ({size} C) {{ C = MatMul(A, B) }}")
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "B"))
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in the served models
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -112,23 +162,18 @@ def _batches(models: Sequence[OnnxModels], size: int) -> Run:
     return run
 
 
-def cost(run: Run, utterances: Sequence[Utterance], pieces: WordPiece, graph_alone: bool = False) -> Cost:
+def cost(run: Run, utterances: Sequence[Utterance], pieces: WordPiece) -> Cost:
     """Return the cost of all utterances, from their bytes to their probabilities.
 
     Args:
         run: the way to run them.
         utterances: audio and text; other threads decode them ahead of the batches.
         pieces: the tokenizer of the text encoder.
-        graph_alone: decode before the measurement.
     """
     # one BLAS thread, as in the stage `preprocess`: more threads would spin between the front-end's small products
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as readers:
         start = time.perf_counter(), time.process_time()
-        read = [readers.submit(front_ends, each.audio, each.text, pieces) for each in utterances]
-        if graph_alone:
-            wait(read)
-            start = time.perf_counter(), time.process_time()
-        run(read)
+        run([readers.submit(front_ends, each.audio, each.text, pieces) for each in utterances])
         return Cost(time.perf_counter() - start[0], time.process_time() - start[1])
 
 

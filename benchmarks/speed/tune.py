@@ -4,15 +4,10 @@ The measure is throughput in a closed loop, among the settings whose p99 of late
 starts Triton with its own configurations and sends it the same utterances. Since the best of many noisy measurements is
 partly the luckiest, the leaders and the current configuration are measured again in turns, and only that counts. Among
 leaders that are equally fast, the one with the fewest instances wins: each holds a copy of the weights.
-
-Finished trials are kept in build/tune/NAME.db, so that the same command continues after an interruption.
 """
 
 import argparse
-import hashlib
-import json
 import math
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -24,22 +19,96 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import runner
 from benchmarks.load.sampling import PREPROCESS, QUEUE
 from benchmarks.load.workload import tokenizer_file
-from benchmarks.processes import ROOT
 from benchmarks.speed import machine
-from benchmarks.speed.configurations import StageSettings, edit, link, parse, settings
 from emotion.manifest import MANIFEST
-from export.repository import ENCODERS
+from export.repository import ENCODERS, REPOSITORY
 from serving import Triton, TritonError
 from serving.repository import check_repository
 
-STATE = Path("build/tune")
+THREADS, MAX_WAITING = "intra_op_thread_count", "max_waiting"  # parameters of a configuration
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """The settings of a model that tuning changes."""
+
+    instances: int  # of the model
+    threads: int | None  # of each instance's ONNX Runtime, 0 for all cores; None if the model has no such parameter
+    batch: int  # largest batch in rows
+    max_waiting: int | None  # requests that `queue` lets wait before the models behind it; None likewise
+
+
+def parse(text: str) -> Any:
+    """Return a config.pbtxt as ModelConfig. Raises BenchmarkError if the text is no ModelConfig."""
+    try:
+        return text_format.Parse(text, ModelConfig())
+    except text_format.ParseError as error:
+        raise BenchmarkError(f"a model's configuration can't be read (line:column : reason): {error}") from None
+
+
+def settings(text: str) -> StageSettings:
+    """Return the settings in a config.pbtxt.
+
+    Raises:
+        BenchmarkError: the configuration has not exactly one instance group.
+    """
+    config = parse(text)
+    if len(config.instance_group) != 1:
+        raise BenchmarkError(f"the configuration of {config.name} must have one instance_group to be tuned")
+
+    def parameter(name: str) -> int | None:
+        return int(config.parameters[name].string_value) if name in config.parameters else None
+
+    # without a queue delay, Triton never exceeds the largest preferred size
+    batch = max(config.dynamic_batching.preferred_batch_size, default=config.max_batch_size)
+    return StageSettings(config.instance_group[0].count, parameter(THREADS), batch, parameter(MAX_WAITING))
+
+
+def edit(text: str, wanted: StageSettings, ensemble_batch: int) -> str:
+    """Return a config.pbtxt with other settings; it is returned as it is, comments included, if nothing changes.
+
+    Triton rejects a model whose max_batch_size is below its ensemble's, so smaller batches are set by
+    preferred_batch_size.
+    """
+    before = settings(text)
+    if wanted == before:
+        return text
+    config = parse(text)
+    config.instance_group[0].count = wanted.instances
+    for name, value in ((THREADS, wanted.threads), (MAX_WAITING, wanted.max_waiting)):
+        if value is not None:
+            config.parameters[name].string_value = str(value)
+    if (wanted.instances, wanted.threads) != (before.instances, before.threads):
+        # instances that each have a part of the cores must not take turns
+        config.instance_group[0].ClearField("rate_limiter")
+    if wanted.batch != before.batch:
+        config.max_batch_size = max(wanted.batch, ensemble_batch)
+        config.dynamic_batching.ClearField("preferred_batch_size")
+        if wanted.batch < ensemble_batch:
+            config.dynamic_batching.preferred_batch_size.append(wanted.batch)
+    return str(text_format.MessageToString(config))
+
+
+def link(repository: Path, texts: dict[str, str], directory: Path) -> None:
+    """Make `directory` a model repository: links to another one's files, with configurations of its own by model."""
+    repository = repository.resolve()
+    (directory / MANIFEST).symlink_to(repository / MANIFEST)
+    for model, text in texts.items():
+        (directory / model).mkdir()
+        for entry in (repository / model).iterdir():
+            if entry.name not in ("config.pbtxt", "configs"):
+                (directory / model / entry.name).symlink_to(entry)
+        (directory / model / "config.pbtxt").write_text(text)
+
+
 PRECISIONS = ("fp32", "int8")
 MIN_REQUESTS, REQUESTS_PER_USER = 256, 8  # measured in a trial
 WARM_UP_PER_USER = 2  # requests before them
@@ -65,21 +134,17 @@ class Base:
 
         Raises:
             BenchmarkError: the repository was not exported, or not with this precision.
+            TritonError: an exported file is missing or damaged.
         """
-        try:
-            manifest = check_repository(repository)
-        except TritonError as error:
-            raise BenchmarkError(str(error)) from None
-        if manifest is None:
+        if check_repository(repository) is None:
             raise BenchmarkError(f"{repository} was not made by `python -m export`; name another with --repository")
-        texts, found = {}, precision == PRECISIONS[0]
-        for default in sorted(repository.glob("*/config.pbtxt")):
-            named = default.parent / "configs" / f"{precision}.pbtxt"
-            found |= named.is_file()
-            texts[default.parent.name] = (named if named.is_file() else default).read_text()
-        if not found:
-            command = f"python -m export CHECKPOINT --precision {precision}"
-            raise BenchmarkError(f"{repository} has no configs/{precision}.pbtxt; make them with: {command}")
+        texts = {path.parent.name: path.read_text() for path in sorted(repository.glob("*/config.pbtxt"))}
+        if precision != PRECISIONS[0]:
+            named = {path.parent.parent.name: path for path in repository.glob(f"*/configs/{precision}.pbtxt")}
+            if not named:
+                command = f"python -m export CHECKPOINT --precision {precision}"
+                raise BenchmarkError(f"{repository} has no configs/{precision}.pbtxt; make them with: {command}")
+            texts |= {model: path.read_text() for model, path in named.items()}
         return cls(repository, texts)
 
     @cached_property
@@ -124,10 +189,6 @@ class Space:
         self.base = base
         self.choices = {name: list(dict.fromkeys(map(str, labels))) for name, labels in found.items()}
         self.current = {name: labels[0] for name, labels in self.choices.items()}
-
-    def suggest(self, trial: optuna.Trial) -> Parameters:
-        """Return the parameters of a trial."""
-        return {name: trial.suggest_categorical(name, labels) for name, labels in self.choices.items()}
 
     def describe(self, parameters: Parameters) -> str:
         """Return parameters in one line."""
@@ -180,12 +241,6 @@ class Candidate:
         return Measurement(*map(median, zip(*map(astuple, self.runs), strict=True)))
 
 
-def candidates(study: optuna.Study) -> list[Candidate]:
-    """Return the finished trials."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [Candidate(trial.params, [Measurement(*trial.user_attrs["measurement"])]) for trial in trials]
-
-
 def ranking(among: Iterable[Candidate], p99_ms: float) -> list[Candidate]:
     """Return those that keep the objective, the highest throughput first."""
     holding = [candidate for candidate in among if candidate.result.p99 <= p99_ms]
@@ -216,111 +271,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `python -m benchmarks tune`."""
     parser.add_argument("--p99-ms", type=float, required=True, metavar="N", help="objective for the p99 of latency, ms")
     parser.add_argument("--users", type=int, default=32, help="callers in the closed loop (default: 32)")
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=ROOT / "build" / "model_repository",
-        metavar="DIR",
-        help="exported models (default: build/model_repository)",
-    )
-    parser.add_argument("--trials", type=int, default=30, help="number of trials, earlier ones included (default: 30)")
+    models = "exported models (default: build/model_repository)"
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help=models)
+    parser.add_argument("--trials", type=int, default=30, help="number of trials (default: 30)")
     parser.add_argument("--name", default="tuned", help="name of the configuration to write (default: tuned)")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the weights (default: fp32)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, print the table, write the winner.
-
-    Returns:
-        0; 1 if no settings keep the objective; 130 if interrupted.
+    """Search, print the table, write the winner; return 1 if no settings keep the objective, else 0.
 
     Raises:
         BenchmarkError: an argument or the repository cannot be used.
     """
-    p99_ms, name = arguments.p99_ms, arguments.name
-    if not (0 < p99_ms < math.inf and arguments.users > 0 and arguments.trials > 0):
+    p99_ms, users, name = arguments.p99_ms, arguments.users, arguments.name
+    if not (0 < p99_ms < math.inf and users > 0 and arguments.trials > 0):
         raise BenchmarkError("--p99-ms, --users and --trials must be above 0")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise BenchmarkError(f"--name is {name!r}; use lower-case letters, digits, - and _")
     base = Base.load(arguments.repository, arguments.precision)
     for path in _targets(base, name):
         if path.exists() and not path.read_text().startswith(MADE_BY):
             raise BenchmarkError(f"{path} was not made by tuning and is not overwritten; choose another --name")
     here = machine.describe()
-    space = Space(base, max(1, int(here.cores)), arguments.users)
-    database = STATE / f"{name}.db"
-    study = open_study(database, base, here, arguments)
-    try:
-        search(study, space, p99_ms, arguments.users, arguments.trials)
-        found = candidates(study)
-        leaders = ranking(found, p99_ms)[:LEADERS]
-        if leaders:
-            leaders += [one for one in found if one.parameters == space.current and one not in leaders][:1]
-        leaders = measure_again(leaders, lambda parameters: measure(base, space.stages(parameters), arguments.users))
-    except KeyboardInterrupt:
-        print(f"interrupted; finished trials are in {database}: repeat the command to go on", file=sys.stderr)
-        return 130
-    repeated = [one.parameters for one in leaders]
-    found = leaders + [one for one in found if one.parameters not in repeated]
+    space = Space(base, max(1, int(here.cores)), users)
+    found = search(space, p99_ms, users, arguments.trials)
+    before = found[0]
+    leaders = ranking(found, p99_ms)[:LEADERS]
+    leaders += [before] if leaders and before not in leaders else []
+    leaders = measure_again(leaders, lambda parameters: measure(base, space.stages(parameters), users))
+    repeated = {space.describe(one.parameters): one for one in leaders}
+    shown = leaders + [one for one in found if space.describe(one.parameters) not in repeated]
     print(f"settings, and whether they keep a p99 of {p99_ms:g} ms; * is the current configuration\n")
     headings = ("settings", "runs", "utterances/s", "p50 ms", "p99 ms", "holds")
-    print(output.table(headings, [_row(space, one, p99_ms) for one in found], width=250))
+    print(output.table(headings, [_row(space, one, p99_ms) for one in shown], width=250))
     holding = ranking(leaders, p99_ms)
     if not holding:
-        best = min(one.result.p99 for one in found)
-        print(f"nothing holds a p99 of {p99_ms:g} ms with {arguments.users} users: the best is {best:.0f} ms")
+        best = min(one.result.p99 for one in shown)
+        print(f"nothing holds a p99 of {p99_ms:g} ms with {users} users: the best is {best:.0f} ms")
         return 1
     winner = choose(holding, space.stages)
-    before = next(one for one in found if one.parameters == space.current)
+    before = repeated[space.describe(space.current)]
     print(f"winner: {space.describe(winner.parameters)}: {winner.result}; now: {before.result}")
     header = (
-        f"{MADE_BY} --p99-ms {p99_ms:g} --users {arguments.users} --precision {arguments.precision}`.\n"
-        f"# For {here.cores:g} cores of {here.cpu}, ONNX Runtime {machine.versions()['onnxruntime']}.\n"
-        f"# Medians of {len(winner.runs)}: {winner.result};\n# before tuning: {before.result}.\n"
+        f"{MADE_BY} --p99-ms {p99_ms:g} --users {users} --precision {arguments.precision}`.\n"
+        f"# For {here.cores:g} cores of {here.cpu}; {winner.result}; before tuning: {before.result}.\n"
     )
     written = write(base, space.stages(winner.parameters), name, header)
+    print(f"written: {', '.join(map(str, written)) or 'nothing, as the current configuration is the winner'}")
     if written:
-        print("written: " + ", ".join(map(str, written)))
         print(f"serve it with: python -m serving --repository {arguments.repository} --config {name}")
-    else:
-        print("the current configuration is the winner: there is nothing to write")
     return 0
 
 
-def open_study(database: Path, base: Base, here: machine.Machine, arguments: argparse.Namespace) -> optuna.Study:
-    """Return the study of this search; another machine, repository, precision or objective has a study of its own."""
-    question = [arguments.p99_ms, arguments.users, arguments.precision, here.cpu, here.cores, base.texts]
-    manifest = (base.repository / MANIFEST).read_text()
-    digest = hashlib.sha256(json.dumps([*question, machine.versions()["onnxruntime"], manifest]).encode()).hexdigest()
-    database.parent.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = f"sqlite:///{database.absolute()}"
-    return optuna.create_study(study_name=digest[:12], storage=storage, direction="maximize", load_if_exists=True)
-
-
-def search(study: optuna.Study, space: Space, p99_ms: float, users: int, trials: int) -> None:
-    """Measure until there are `trials`, the current configuration first.
+def search(space: Space, p99_ms: float, users: int, trials: int) -> list[Candidate]:
+    """Return `trials` measured settings, the current configuration first.
 
     Raises:
         BenchmarkError: the current configuration cannot be measured, or the load fails.
     """
+    found: list[Candidate] = []
 
     def objective(trial: optuna.Trial) -> float:
-        parameters = space.suggest(trial)
+        parameters = {name: trial.suggest_categorical(name, labels) for name, labels in space.choices.items()}
         measurement = measure(space.base, space.stages(parameters), users)
         if measurement == FAILED and parameters == space.current:
             raise BenchmarkError(f"the current configuration does not answer all requests of {users} users")
-        trial.set_user_attr("measurement", astuple(measurement))
+        found.append(Candidate(parameters, [measurement]))
         trial.set_constraint("p99", measurement.p99 - p99_ms)
         print(f"{space.describe(parameters)}: {measurement}", file=sys.stderr)
         return measurement.throughput
 
-    # another seed each time, or a resumed search would repeat its first suggestions
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
-    finished = len(candidates(study))
-    if not finished:
-        study.enqueue_trial(space.current)
-    study.optimize(objective, n_trials=max(0, trials - finished), show_progress_bar=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    study.enqueue_trial(space.current)
+    study.optimize(objective, n_trials=trials, show_progress_bar=True)
+    return found
 
 
 def measure(base: Base, stages: dict[str, StageSettings], users: int) -> Measurement:

@@ -6,32 +6,32 @@ Word errors are counted over the example recordings.
 
 import argparse
 import asyncio
-import csv
-import io
 import os
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 import jiwer
 import numpy as np
 import psutil
-import soundfile
 from rich.console import Console
 
 from benchmarks.load.sampling import MIB, resource_usage
-from benchmarks.processes import HOST, ROOT, free_port, http_ready, running
+from benchmarks.load.workload import encode
+from benchmarks.processes import HOST, free_port, http_ready, running
 from emotion import decoding
 from emotion.audio import SAMPLE_RATE
+from export import speech
 from serving import Triton
 
-SPEECH = ROOT / "examples" / "speech"
 SECONDS = 3.0  # of the recording whose latency is measured
 REPEATS = 20
 TIMEOUT_S = 60.0
@@ -58,53 +58,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 if anybody got an error other than "busy", else 0."""
-    with (SPEECH / "transcripts.tsv").open(newline="") as file:
-        sentences = dict(csv.reader(file, delimiter="\t"))
-    recordings = [(SPEECH / name).read_bytes() for name in sentences]
-    texts = list(sentences.values())
+    sentences = speech.transcripts()
+    recordings, texts = [(speech.SPEECH / name).read_bytes() for name in sentences], list(sentences.values())
     console = Console(stderr=True)
     with served_page(arguments.repository) as page, httpx.Client(base_url=page.address, timeout=TIMEOUT_S) as client:
         with console.status("word errors"):
             heard = [_analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
         print(f"word error rate: {word_error_rate(texts, heard):.1%} over {len(heard)} recordings")
-        flac = io.BytesIO()
-        cut = decoding.decode(recordings[0])[: int(SECONDS * SAMPLE_RATE)]
-        soundfile.write(flac, cut, SAMPLE_RATE, format="FLAC")
-        with console.status("one at a time"):
-            spoken = _latencies(client, ("audio", ("a", flac.getvalue())))
-            typed = _latencies(client, ("text", (None, texts[0])))
-        for what, times in ((f"speech of {SECONDS:g} s", spoken), ("typed text", typed)):
+        flac = encode(decoding.decode(recordings[0])[: int(SECONDS * SAMPLE_RATE)], file="FLAC")
+        parts: dict[str, Part] = {f"speech of {SECONDS:g} s": ("audio", ("a", flac))}
+        for what, part in (parts | {"typed text": ("text", (None, texts[0]))}).items():
+            with console.status(f"{what}, one at a time"):
+                times = _latencies(client, part)
             middle, longest = 1e3 * median(times), 1e3 * max(times)
             print(f"{what} to answer: median {middle:.0f} ms, longest {longest:.0f} ms ({REPEATS})")
         what = f"{arguments.people} people for {arguments.minutes:g} minutes"
         with console.status(what):
-            outcomes, waits, memory = asyncio.run(_people(page, recordings, texts, arguments))
+            outcomes, waits = asyncio.run(_people(page, recordings, texts, arguments))
     print(f"{what}: {dict(outcomes)}")
-    print(
-        f"answers after: median {median(waits):.1f} s, p99 {np.percentile(waits, 99):.1f} s, longest {max(waits):.1f} s"
-    )
-    quarter = max(1, len(memory) // 4)
-    for name, mib in zip(("Triton", "gateway"), zip(*memory, strict=True), strict=True):
-        early, late = median(mib[quarter : 2 * quarter]), median(mib[-quarter:])
-        print(f"memory of {name}: median {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
+    tail = f"p99 {np.percentile(waits, 99):.1f} s, longest {max(waits):.1f} s"
+    print(f"answers after: median {median(waits):.1f} s, {tail}")
+    page.print_memory()
     return int(bool(set(outcomes) - {"answered", "busy"}))
 
 
+@dataclass
 class Page:
     """Triton with speech recognition, and the gateway in front of it."""
 
-    def __init__(self, address: str, triton: int, gateway: int) -> None:
-        """Describe them.
+    address: str  # of the gateway, http://HOST:PORT
+    triton: int  # process id
+    gateway: int  # process id
+    memory: list[tuple[float, float]] = field(default_factory=list)  # MiB of Triton (PSS) and of the gateway (RSS)
 
-        Args:
-            address: the gateway's address, http://HOST:PORT.
-            triton, gateway: their process IDs.
-        """
-        self.address, self._triton, self._gateway = address, triton, gateway
+    async def watched(self, calls: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Run calls at once, and read the memory every 5 s."""
 
-    def memory(self) -> tuple[float, float]:
-        """Return the MiB of Triton (PSS of its processes) and of the gateway (RSS)."""
-        return resource_usage(self._triton).pss_mib, psutil.Process(self._gateway).memory_info().rss / MIB
+        async def watch() -> None:
+            while True:
+                gateway = psutil.Process(self.gateway).memory_info().rss / MIB
+                self.memory.append((resource_usage(self.triton).pss_mib, gateway))
+                await asyncio.sleep(5)
+
+        watching = asyncio.create_task(watch())
+        try:
+            await asyncio.gather(*calls)
+        finally:
+            watching.cancel()
+
+    def print_memory(self) -> None:
+        """Print the memory in the second and in the last quarter of the time."""
+        quarter = max(1, len(self.memory) // 4)
+        for name, mib in zip(("Triton", "gateway"), zip(*self.memory, strict=True), strict=True):
+            early, late = median(mib[quarter : 2 * quarter] or mib), median(mib[-quarter:])
+            print(f"memory of {name}: median {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
 
 
 @contextmanager
@@ -139,11 +146,10 @@ def _latencies(client: httpx.Client, part: Part) -> list[float]:
 
 async def _people(
     page: Page, recordings: Sequence[bytes], sentences: Sequence[str], arguments: argparse.Namespace
-) -> tuple[Counter[str], list[float], list[tuple[float, float]]]:
-    """Return outcomes by kind, the s of each answer, and the MiB of Triton and the gateway every 5 s."""
+) -> tuple[Counter[str], list[float]]:
+    """Return outcomes by kind, and the s of each answer."""
     outcomes: Counter[str] = Counter()
     waits: list[float] = []
-    memory: list[tuple[float, float]] = []
     end = time.monotonic() + 60 * arguments.minutes
 
     async def person(number: int) -> None:
@@ -160,10 +166,5 @@ async def _people(
                     waits.append(time.perf_counter() - start)
                 await asyncio.sleep(chance.uniform(*PAUSE_S))
 
-    async def watch() -> None:
-        while time.monotonic() < end:
-            memory.append(page.memory())
-            await asyncio.sleep(5)
-
-    await asyncio.gather(watch(), *map(person, range(arguments.people)))
-    return outcomes, waits, memory
+    await page.watched(map(person, range(arguments.people)))
+    return outcomes, waits

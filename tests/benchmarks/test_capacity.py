@@ -32,7 +32,7 @@ SWEEP = [
     ],
 )
 def test_needed_rounds_up_and_adds_spare_pods(rate: float, p99_ms: float, spare: int, pods: int) -> None:
-    assert needed(rate, SWEEP, p99_ms, 0.75, spare).pods == pods
+    assert needed(rate, SWEEP, p99_ms, 0.75, spare)[1] == pods
 
 
 def test_needed_without_a_load_within_the_objective_raises() -> None:
@@ -51,7 +51,6 @@ def test_capacity_command_prints_a_row_for_each_precision(
         revision=None,
         machine=machine.describe(),
         versions={},
-        kernels={},
         settings={},
         checkpoint={"digest": "d" * 64, "text_encoder": "bert-base"},
         workload={},

@@ -11,8 +11,7 @@ from benchmarks.__main__ import main
 from benchmarks.load import runner
 from benchmarks.load.runner import Load
 from benchmarks.resilience import faults
-from benchmarks.resilience.faults import Fault, Injection
-from benchmarks.resilience.replicas import BrokenPromise, FaultSkipped, Replica
+from benchmarks.resilience.faults import BrokenPromise, Fault, Injection, Replica
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +44,7 @@ def replica(tmp_path: Path) -> Replica:
 
 def test_judge_counts_failures_of_requests_that_were_due_during_the_fault() -> None:
     failure = ["Unavailable" if 40 <= number < 60 and number % 2 else "" for number in range(100)]
-    load = Load(1e9 + np.arange(100.0), np.full(100, 50.0), ["both"] * 100, failure, 1.0)
+    load = Load(1e9 + np.arange(100.0), np.full(100, 50.0), ["both"] * 100, failure)
     injection = Injection(1e9 + 30, 1e9 + 50)
     outcome = faults.judge(injection, load)
     assert (outcome.requests, outcome.failures, outcome.p99) == (20, {"Unavailable": 5}, 50.0)
@@ -60,15 +59,11 @@ def test_inject_with_a_promise_that_is_not_kept_names_it(replica: Replica, monke
     def broken(_: Replica) -> float:
         raise BrokenPromise("it did not even try")
 
-    def skipped(_: Replica) -> float:
-        raise FaultSkipped("it needs root")
-
     assert faults.inject(Fault(broken, "all is well"), replica).broken == ("it did not even try",)
-    assert faults.inject(Fault(skipped, "all is well"), replica).skipped == "it needs root"
     slow = faults.inject(Fault(lambda _: 11.0, "all is well"), replica)
     assert (slow.recovery, slow.broken) == (11.0, ("back after 11.0 s, not within 10 s",))
     assert slow.ended - slow.began >= 0.1
-    nothing = Load(np.array([0.0]), np.array([1.0]), ["both"], [""], 1.0)
+    nothing = Load(np.array([0.0]), np.array([1.0]), ["both"], [""])
     outcome = faults.judge(slow, nothing)
     assert outcome.requests == 0 and math.isnan(outcome.p99)
     assert faults.verdict(slow, outcome) == "back after 11.0 s, not within 10 s"

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.load import runner
 from benchmarks.load.runner import Load
 from benchmarks.load.sampling import ModelStatistics, Sampler
 from benchmarks.resilience import overload
+from serving import Triton
 
 LATENCY_MS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # by outcome; "" is an answer
 
@@ -23,13 +25,12 @@ def load_with(*failures: str) -> Load:
         latency=np.array([LATENCY_MS[outcome] for outcome in outcomes]),
         kind=["both"] * 200,
         failure=outcomes,
-        offered=10.0,
     )
 
 
 def server(computed: int, cpu: float) -> Sampler:
     """Return a sampler of a server whose first model computed some utterances in `cpu` CPU seconds."""
-    sampler = Sampler(Namespace(metrics_url="127.0.0.1:1", pid=0))
+    sampler = Sampler(cast("Triton", Namespace(metrics_url="127.0.0.1:1", pid=0)))
     sampler.models = {"vggish": ModelStatistics(computed, 1, 0.0, 0.0)}
     sampler.cpu_seconds = {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4}
     return sampler
@@ -67,22 +68,20 @@ def test_judge_flood_counts_recovery_from_the_end_of_the_flood() -> None:
     start = 1e9 + 0.1 * np.arange(600)
     seconds = start - start[0]
     latency = np.where((seconds > 20) & (seconds < 45), 2000.0, 200.0)
-    interactive = Load(start, latency, ["both"] * 600, [""] * 600, 10.0)
-    bulk = Load(start[200:400], latency[200:400], ["both"] * 200, [""] * 200, 10.0)
+    interactive = Load(start, latency, ["both"] * 600, [""] * 600)
+    bulk = Load(start[200:400], latency[200:400], ["both"] * 200, [""] * 200)
     flood = overload.judge_flood("bulk", interactive, bulk)
     assert (flood.before, flood.during, flood.p99, flood.failed) == (200, 2000, 2000, 0)
     assert flood.recovery == pytest.approx(5, abs=0.7)
 
 
 def test_overload_run_ends_with_a_verdict(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "CAPACITY_REQUESTS", 32)
     monkeypatch.setattr(overload, "LEVELS", (5.0,))
     monkeypatch.setattr(overload, "FLOODS", ("bulk",))
-    plot = tmp_path / "overload.png"
-    overload.run(Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0, plot=plot))
+    overload.run(Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0))
     printed = capsys.readouterr().out
     assert "5 x bulk for 3 s beside 0.5 x interactive" in printed
     assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))
-    assert plot.stat().st_size > 10_000

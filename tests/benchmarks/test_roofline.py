@@ -40,13 +40,12 @@ def tokenizer(repository: Path) -> Path:
     return repository / "preprocess" / "1" / "tokenizer.json"
 
 
-@pytest.mark.parametrize("graph_alone", [False, True])
 @pytest.mark.parametrize("models", [1, 2])
-def test_cost_runs_every_utterance_once_in_ordered_batches(tokenizer: Path, models: int, graph_alone: bool) -> None:
+def test_cost_runs_every_utterance_once_in_ordered_batches(tokenizer: Path, models: int) -> None:
     utterances, pieces = workload.mixed(COUNT, tokenizer), WordPiece(tokenizer)
     recorders = [Recorder() for _ in range(models)]
     way = roofline._batches(cast("list[parity.OnnxModels]", recorders), 4)
-    assert roofline.cost(way, utterances, pieces, graph_alone).seconds > 0
+    assert roofline.cost(way, utterances, pieces).seconds > 0
     expected = [str(parity.front_ends(each.audio, each.text, pieces)) for each in utterances]
     batches = [batch for recorder in recorders for batch in recorder.batches]
     assert sorted(batches) == sorted(expected[start : start + 4] for start in range(0, COUNT, 4))
@@ -87,11 +86,9 @@ def test_cost_counts_the_cpu_time_of_all_threads_without_waiting(tokenizer: Path
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names a kernel for x86-64")
 def test_peak_gflops_with_a_slow_blas_kernel_measures_a_faster_library() -> None:
     """With OpenBLAS's kernel for an old CPU, numpy is slow, but ONNX Runtime is not."""
-    code = "import json; from benchmarks.speed import machine, roofline; roofline.PRODUCTS = 1; "
-    code += "print(json.dumps([roofline.peak_gflops(), machine.kernels()]))"
+    code = "import json; from benchmarks.speed import roofline; roofline.PRODUCTS = 1; "
+    code += "print(json.dumps(roofline.peak_gflops()))"
     environment = os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
-    peaks, kernels = json.loads(done.stdout)
+    peaks = json.loads(done.stdout)
     assert max(peaks["onnxruntime"], peaks["torch"]) > 1.5 * peaks["numpy"]
-    assert kernels["OPENBLAS_CORETYPE"] == "PRESCOTT"
-    assert "Prescott" in kernels.values()

@@ -1,6 +1,7 @@
 """Test that the sampler's counts equal the requests that were sent."""
 
 import os
+from typing import cast
 
 import pytest
 from emotion_client import EmotionClient, Utterance
@@ -45,6 +46,6 @@ class UnreachableServer:
 def test_sampler_without_a_server_names_it() -> None:
     with (
         pytest.raises(BenchmarkError, match=r"no metrics from the server at .*: is it still running"),
-        Sampler(UnreachableServer()),
+        Sampler(cast("Triton", UnreachableServer())),
     ):
         pass

@@ -5,18 +5,14 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.trial import TrialState
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.speed import configurations, machine, tune
-from benchmarks.speed.configurations import StageSettings
-from benchmarks.speed.tune import FAILED, Base, Candidate, Measurement, Space
+from benchmarks.speed import machine, tune
+from benchmarks.speed.tune import FAILED, Base, Candidate, Measurement, Space, StageSettings
 from export.repository import ENCODERS, ONNX_MODELS, TEMPLATE
 from tests.conftest import copy_repository
 
@@ -32,7 +28,7 @@ def other_settings(model: str) -> list[StageSettings]:
     return [
         StageSettings(3, threads, 64, waiting),
         StageSettings(3, threads, 4, waiting),
-        replace(configurations.settings(text(model)), instances=7),
+        replace(tune.settings(text(model)), instances=7),
     ]
 
 
@@ -41,7 +37,7 @@ def without_tuned(config: Any) -> Any:
     config.max_batch_size = 0
     config.instance_group[0].count = 0
     config.instance_group[0].ClearField("rate_limiter")
-    for name in (configurations.THREADS, configurations.MAX_WAITING):
+    for name in (tune.THREADS, tune.MAX_WAITING):
         config.parameters.pop(name, None)
     config.dynamic_batching.ClearField("preferred_batch_size")
     return config
@@ -72,51 +68,51 @@ def arguments(repository: Path, **options: Any) -> argparse.Namespace:
 @pytest.mark.parametrize("model", tune.TUNED)
 def test_edit_changes_the_settings_and_nothing_else(model: str) -> None:
     for stage in other_settings(model):
-        edited = configurations.edit(text(model), stage, ENSEMBLE_BATCH)
-        assert configurations.settings(edited) == stage
-        assert configurations.parse(edited).max_batch_size >= ENSEMBLE_BATCH
-        assert without_tuned(configurations.parse(edited)) == without_tuned(configurations.parse(text(model)))
-        takes_turns = configurations.parse(edited).instance_group[0].HasField("rate_limiter")
-        before = configurations.settings(text(model))
+        edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
+        assert tune.settings(edited) == stage
+        assert tune.parse(edited).max_batch_size >= ENSEMBLE_BATCH
+        assert without_tuned(tune.parse(edited)) == without_tuned(tune.parse(text(model)))
+        takes_turns = tune.parse(edited).instance_group[0].HasField("rate_limiter")
+        before = tune.settings(text(model))
         same_cores = (stage.instances, stage.threads) == (before.instances, before.threads)
         assert takes_turns == (model in ENCODERS and same_cores)
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
 def test_edit_without_a_change_returns_the_text_with_its_comments(model: str) -> None:
-    assert configurations.edit(text(model), configurations.settings(text(model)), ENSEMBLE_BATCH) == text(model)
+    assert tune.edit(text(model), tune.settings(text(model)), ENSEMBLE_BATCH) == text(model)
 
 
 @pytest.mark.parametrize("model", tune.TUNED)
 def test_edit_back_gives_the_same_configuration(model: str) -> None:
     for stage in other_settings(model):
-        edited = configurations.edit(text(model), stage, ENSEMBLE_BATCH)
-        back = configurations.parse(configurations.edit(edited, configurations.settings(text(model)), ENSEMBLE_BATCH))
-        assert configurations.settings(str(back)) == configurations.settings(text(model))
-        assert back.max_batch_size == configurations.parse(text(model)).max_batch_size
+        edited = tune.edit(text(model), stage, ENSEMBLE_BATCH)
+        back = tune.parse(tune.edit(edited, tune.settings(text(model)), ENSEMBLE_BATCH))
+        assert tune.settings(str(back)) == tune.settings(text(model))
+        assert back.max_batch_size == tune.parse(text(model)).max_batch_size
 
 
 def test_settings_take_the_largest_preferred_batch_size_or_the_largest_batch() -> None:
-    assert [configurations.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 8, 8]
+    assert [tune.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 8, 8]
     two = text("vggish").replace("preferred_batch_size: [ 8 ]", "preferred_batch_size: [ 8, 16 ]")
-    assert configurations.settings(two).batch == 16
-    unlimited = configurations.edit(two, replace(configurations.settings(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
+    assert tune.settings(two).batch == 16
+    unlimited = tune.edit(two, replace(tune.settings(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
     assert "preferred_batch_size" not in unlimited
-    assert configurations.settings(unlimited).batch == configurations.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
+    assert tune.settings(unlimited).batch == tune.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
 
 
 def test_link_makes_a_repository_with_its_own_configurations(base: Base, tmp_path: Path) -> None:
     stages = base.stages | {"bert": replace(base.stages["bert"], instances=3)}
     directory = tmp_path / "trial"
     directory.mkdir()
-    configurations.link(base.repository, base.edited(stages), directory)
+    tune.link(base.repository, base.edited(stages), directory)
     for model in base.texts:
         served = (directory / model / "config.pbtxt").read_text()
-        assert configurations.parse(served).name == model
+        assert tune.parse(served).name == model
         assert (served == base.texts[model]) == (model != "bert")
         assert not (directory / model / "configs").exists()
     assert (directory / "bert/1/model.onnx").samefile(base.repository / "bert/1/model.onnx")
-    assert configurations.settings((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
+    assert tune.settings((directory / "bert/config.pbtxt").read_text()) == stages["bert"]
 
 
 def test_write_writes_what_differs_and_removes_an_earlier_winner(base: Base) -> None:
@@ -124,12 +120,12 @@ def test_write_writes_what_differs_and_removes_an_earlier_winner(base: Base) -> 
     queue, vggish = (base.repository / model / "configs/tuned.pbtxt" for model in ("queue", "vggish"))
     changed = stages | {"queue": replace(stages["queue"], max_waiting=16)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [queue]
-    assert configurations.settings(queue.read_text()).max_waiting == 16
+    assert tune.settings(queue.read_text()).max_waiting == 16
     changed = stages | {"vggish": replace(stages["vggish"], instances=3)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [vggish]
     assert not queue.exists()
     assert vggish.read_text().startswith(tune.MADE_BY)
-    assert configurations.settings(vggish.read_text()).instances == 3
+    assert tune.settings(vggish.read_text()).instances == 3
 
 
 def test_write_of_another_precision_writes_its_configurations(base: Base) -> None:
@@ -169,7 +165,7 @@ def test_space_has_sensible_choices_and_the_current_one_first(base: Base, cores:
             assert stage.instances * (stage.threads or 1) <= 2 * cores
             assert stage.batch < 2 * max(users, base.stages[model].batch)
             assert (stage.max_waiting or 0) < 2 * max(users, base.stages["queue"].max_waiting or 0)
-            assert configurations.settings(configurations.edit(text(model), stage, ENSEMBLE_BATCH)) == stage
+            assert tune.settings(tune.edit(text(model), stage, ENSEMBLE_BATCH)) == stage
 
 
 # --- the choice among measurements
@@ -218,28 +214,15 @@ def test_candidate_that_failed_once_is_never_ranked(base: Base) -> None:
 
 
 def test_run_without_settings_within_the_objective_writes_nothing(
-    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tune, "STATE", tmp_path / "state")
     monkeypatch.setattr(tune, "measure", lambda *_: Measurement(9, 60, 70))
     assert tune.run(arguments(base.repository, p99_ms=50.0, trials=1)) == 1
     assert "the best is 70 ms" in capsys.readouterr().out
     assert not list(base.repository.glob("*/configs/tuned.pbtxt"))
 
 
-# --- resuming a search
-
-
-def test_open_study_with_other_settings_opens_another_study(base: Base, tmp_path: Path) -> None:
-    here, path = machine.describe(), tmp_path / "search.db"
-    given = arguments(base.repository)
-    study = tune.open_study(path, base, here, given)
-    study.add_trial(optuna.trial.create_trial(value=1.0))
-    assert len(tune.open_study(path, base, here, given).trials) == 1
-    (base.repository / "export.json").write_text(json.dumps({"checkpoint": "1", "files": {}}))
-    assert not tune.open_study(path, base, here, given).trials
-    assert not tune.open_study(path, base, replace(here, cores=64.0), given).trials
-    assert not tune.open_study(path, base, here, arguments(base.repository, p99_ms=1.0)).trials
+# --- the command
 
 
 def test_run_does_not_overwrite_hand_written_configurations(base: Base) -> None:
@@ -247,37 +230,27 @@ def test_run_does_not_overwrite_hand_written_configurations(base: Base) -> None:
         tune.run(arguments(base.repository, name="gpu"))
 
 
-def test_run_after_an_interruption_continues(
+def test_run_of_two_trials_writes_the_winner(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run two trials with a real Triton under load, and interrupt the search between them."""
+    """Run two trials with a real Triton under load."""
     tuned = tmp_path / "model_repository"  # a copy, because tests must not change the shared repository
     copy_repository(repository, tuned)
-    monkeypatch.setattr(tune, "STATE", tmp_path / "state")
     for name, value in {"MIN_REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 1}.items():
         monkeypatch.setattr(tune, name, value)
-    measure, calls = tune.measure, count()
+    search, found = tune.search, list[Candidate]()
 
-    def interrupted_once(*given: Any) -> Measurement:
-        if next(calls) == 1:
-            raise KeyboardInterrupt
-        return measure(*given)
+    def recorded(*given: Any) -> list[Candidate]:
+        found.extend(search(*given))
+        return [*found]
 
-    monkeypatch.setattr(tune, "measure", interrupted_once)
-    assert tune.run(arguments(tuned, trials=2)) == 130
-    assert "repeat the command" in capsys.readouterr().err
+    monkeypatch.setattr(tune, "search", recorded)
     assert tune.run(arguments(tuned, trials=2)) == 0
-
-    storage = f"sqlite:///{tmp_path}/state/tuned.db"
-    (name,) = optuna.get_all_study_names(storage)
-    trials = optuna.load_study(study_name=name, storage=storage).trials
-    assert [trial.state for trial in trials if trial.state == TrialState.COMPLETE] == [TrialState.COMPLETE] * 2
     space = Space(Base.load(tuned, "fp32"), max(1, int(machine.describe().cores)), users=2)
-    assert trials[0].params == space.current
+    assert len(found) == 2 and found[0].parameters == space.current
     printed = capsys.readouterr().out
-    measured = [one.params for one in trials if one.state == TrialState.COMPLETE]
-    (winner,) = [one for one in measured if f"winner: {space.describe(one)}: " in printed]
+    (winner,) = [one.parameters for one in found if f"winner: {space.describe(one.parameters)}: " in printed]
     for model, stage in space.stages(winner).items():
         written = tuned / model / "configs/tuned.pbtxt"
         assert written.exists() == (stage != space.base.stages[model])
-        assert not written.exists() or configurations.settings(written.read_text()) == stage
+        assert not written.exists() or tune.settings(written.read_text()) == stage

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,14 @@ from export.repository import TEMPLATE, staging
 OPSET = 18  # read by the ONNX Runtime 1.19.2 inside Triton 24.10
 STAGE = Path(__file__).with_name("padded_triton.py")
 TYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(bool)": "TYPE_BOOL"}
-MAX_BATCH = "max_batch_size: 32 instance_group { kind: KIND_CPU count: 1 } "
-WAITING = "dynamic_batching { max_queue_delay_microseconds: 2000 }"
+COMMON = "max_batch_size: 32 instance_group { kind: KIND_CPU count: 1 } "
 PARAMETERS = {  # in the order of a request's steps
-    "vggish": WAITING,
-    "bert": WAITING,
+    "vggish": "dynamic_batching { max_queue_delay_microseconds: 2000 }",
+    "bert": "dynamic_batching { max_queue_delay_microseconds: 2000 }",
     # too small to share out
     "fusion": 'dynamic_batching {} parameters { key: "intra_op_thread_count" value { string_value: "1" } }',
 }
-PREPROCESS = f"""name: "preprocess" backend: "python" {MAX_BATCH} dynamic_batching {{}}
+PREPROCESS = f"""name: "preprocess" backend: "python" {COMMON} dynamic_batching {{}}
 input {{ name: "AUDIO" data_type: TYPE_STRING dims: 1 }}
 input {{ name: "TEXT" data_type: TYPE_STRING dims: 1 }}
 output {{ name: "PATCHES" data_type: TYPE_FP32 dims: [ -1, 96, 64 ] }}
@@ -58,11 +57,6 @@ class Graph(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Any:
         return self.function(self.model, *tensors)
-
-
-def bert(model: EmotionModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Return TEXT_EMBEDDING [batch, 256] of ids and mask, int64 [batch, length]."""
-    return model.embed_text(input_ids, attention_mask)
 
 
 def vggish(model: EmotionModel, patches: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,36 +106,36 @@ def _write_onnx(model: EmotionModel, files: Path) -> None:
     repository = files / "padded_triton"
     mask = torch.ones(2, PADDED_LENGTH, dtype=torch.int64)
     patches = torch.zeros(2, 3, *PATCH_SHAPE)
-    text = {"INPUT_IDS": mask[:, :8].clone(), "ATTENTION_MASK": mask[:, :8]}
-    embeddings = {
-        "AUDIO_EMBEDDING": torch.zeros(2, AUDIO_EMBEDDING),
-        "HAS_AUDIO": torch.ones(2, 1, dtype=torch.bool),
-        "TEXT_EMBEDDING": torch.zeros(2, TEXT_EMBEDDING),
-        "HAS_TEXT": torch.ones(2, 1, dtype=torch.bool),
-    }
-    outputs = ["AUDIO_EMBEDDING", "NEXT_ATTENTION_MASK"]
-    _write(model.vggish, files / "vggish.onnx", {"PATCHES": patches[0]}, ["EMBEDDING"])
-    _write(Graph(model, bert), repository / "bert/1/model.onnx", text, ["TEXT_EMBEDDING"], "length", list(text))
-    inputs = {"PATCHES": patches, "ATTENTION_MASK": mask}
-    _write(Graph(model, vggish), repository / "vggish/1/model.onnx", inputs, outputs, "patches", ["PATCHES"])
-    _write(Graph(model, fusion), repository / "fusion/1/model.onnx", embeddings, [*VIEWS, "CONFIDENCE"])
+    present = torch.ones(2, 1, dtype=torch.bool)
+    tokens = {"INPUT_IDS": mask[:, :8].clone(), "ATTENTION_MASK": mask[:, :8]}
+    embeddings = {"AUDIO_EMBEDDING": torch.zeros(2, AUDIO_EMBEDDING), "HAS_AUDIO": present}
+    embeddings |= {"TEXT_EMBEDDING": torch.zeros(2, TEXT_EMBEDDING), "HAS_TEXT": present.clone()}
+    free = {0: "batch", 1: "second"}
 
+    def write(
+        function: Callable[..., Any], path: Path, inputs: dict[str, Tensor], outputs: Sequence[str], **axes: Any
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.onnx.export(
+            Graph(model, function).eval(),
+            tuple(inputs.values()),
+            path,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)} | axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
 
-def _write(
-    module: nn.Module,
-    path: Path,
-    inputs: Mapping[str, Tensor],
-    outputs: Sequence[str],
-    second: str = "",
-    varying: Sequence[str] = (),
-) -> None:
-    """Export a graph with free first axes, and free second axes (named `second`) of the inputs `varying`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    axes = {name: {0: "batch"} | ({1: second} if name in varying else {}) for name in (*inputs, *outputs)}
-    names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs), "dynamic_axes": axes}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations, and values that tracing makes constant
-        torch.onnx.export(module.eval(), tuple(inputs.values()), path, opset_version=OPSET, dynamo=False, **names)
+        write(lambda model, rows: model.vggish(rows), files / "vggish.onnx", {"PATCHES": patches[0]}, ["EMBEDDING"])
+        inputs = {"PATCHES": patches, "ATTENTION_MASK": mask}
+        outputs = ["AUDIO_EMBEDDING", "NEXT_ATTENTION_MASK"]
+        write(vggish, repository / "vggish/1/model.onnx", inputs, outputs, PATCHES=free)
+        both = {"INPUT_IDS": free, "ATTENTION_MASK": free}
+        write(EmotionModel.embed_text, repository / "bert/1/model.onnx", tokens, ["TEXT_EMBEDDING"], **both)
+        write(fusion, repository / "fusion/1/model.onnx", embeddings, [*VIEWS, "CONFIDENCE"])
 
 
 def _write_repository(checkpoint: Checkpoint, repository: Path) -> None:
@@ -165,7 +159,7 @@ def _write_repository(checkpoint: Checkpoint, repository: Path) -> None:
 
 def _configuration(name: str, path: Path) -> Any:
     """Return the configuration of an ONNX model, with the tensors of its file."""
-    config = text_format.Parse(MAX_BATCH + PARAMETERS[name], ModelConfig(name=name, backend="onnxruntime"))
+    config = text_format.Parse(COMMON + PARAMETERS[name], ModelConfig(name=name, backend="onnxruntime"))
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for tensors, nodes in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
         for node in nodes:
