@@ -120,9 +120,10 @@ def test_budget_allows_one_hedge_for_ten_answered_calls() -> None:
 def test_hedge_that_is_rejected_waits_for_the_other_answer(link: Callable[..., Any], serve: Callable[..., str]) -> None:
     slow, rejecting = link(), RejectingHandler(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     with EmotionClient([slow.url, serve(rejecting)], retries=False, deadline=60, hedge_after=0.2) as client:
-        for _ in range(4):  # until both are connected; the rejecting server may come first
+        answer = None
+        while answer is None or not rejecting.requests:  # until both are connected
             with contextlib.suppress(Unavailable):
-                client.analyze(text="hello")
+                answer = client.analyze(text="hello")
         slow.stall()
         while True:
             rejecting.requests.clear()

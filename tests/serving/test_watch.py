@@ -136,8 +136,10 @@ def test_start_removes_shared_memory_of_a_killed_server(repository: Path) -> Non
         with launched(repository, "serving", *arguments) as (process, _):
             found |= set(Path("/dev/shm").glob(f"triton_*_{ports['grpc']}_*"))
             assert len(found) >= 3  # one for each Python stage
-            for one in (process, *process.children(recursive=True)):
+            killed = [process, *process.children(recursive=True)]
+            for one in killed:
                 one.kill()
+            psutil.wait_procs(killed, timeout=30)  # until then, they hold the ports
     assert not any(region.exists() for region in regions[0])
     for region in regions[1]:
         region.unlink()
