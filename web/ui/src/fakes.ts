@@ -66,7 +66,7 @@ export function linesOf({ seconds, total, speech, utterances, complete, checkpoi
   ].map((line) => `${JSON.stringify(line)}\n`);
 }
 
-/** A response whose lines the test sends one after the other. */
+/** A response whose lines the test sends one after the other; like the gateway's, it ends after the last one. */
 export class Stream {
   private controller!: ReadableStreamDefaultController<Uint8Array>;
   readonly cancel = vi.fn();
@@ -80,6 +80,7 @@ export class Stream {
   );
   send(text: string) {
     this.controller.enqueue(new TextEncoder().encode(text));
+    if (text.includes('"type":"end"')) this.controller.close();
   }
   close() {
     this.controller.close();

@@ -53,6 +53,17 @@ test("analyzeLong reads lines and letters that arrive in parts, and a last line 
   expect(answer.utterances[0]!.transcript).toBe("où est-il");
 });
 
+test("analyzeLong returns a complete answer whose connection breaks at its end", async () => {
+  const parts = [...lines.map((line) => new TextEncoder().encode(line)), null];
+  const pull = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+    const part = parts.shift();
+    if (part) controller.enqueue(part);
+    else controller.error(new TypeError("network error"));
+  };
+  vi.stubGlobal("fetch", async () => new Response(new ReadableStream({ pull })));
+  expect(await analyse()).toEqual(long);
+});
+
 test("analyzeLong rejects with the error that the service sends in place of the rest", async () => {
   const answer = analyse();
   stream.send(`${lines[0]}${lines[1]}{"type": "error", "code": "late", "message": "The answer took too long."}\n`);

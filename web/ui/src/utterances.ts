@@ -58,18 +58,23 @@ export async function analyzeLong(audio: Blob, signal: AbortSignal, onProgress: 
   const response = await request("/api/utterances", upload(body, signal));
   if (!response.ok || !response.body) throw await failure(response);
   let answer: LongAnalysis | undefined;
-  for await (const lines of readLines(response.body)) {
-    for (const line of lines) {
-      if (line.type === "error") {
-        if (answer) onProgress(answer);
-        throw new ApiError(line.code, line.message, RETRY_S);
+  try {
+    for await (const lines of readLines(response.body)) {
+      for (const line of lines) {
+        if (line.type === "error") {
+          if (answer) onProgress(answer);
+          throw new ApiError(line.code, line.message, RETRY_S);
+        }
+        answer = add(answer, line);
       }
-      answer = add(answer, line);
+      // the response is read to its end: the gateway would count one that is cut off as cancelled
+      if (answer && !answer.complete && lines.length) onProgress(answer);
     }
-    if (answer?.complete) return answer;
-    if (answer && lines.length) onProgress(answer);
+  } catch (error) {
+    if (!answer?.complete) throw error;
   }
-  throw LOST;
+  if (!answer?.complete) throw LOST;
+  return answer;
 }
 
 /** Returns the answer with one more line. */
