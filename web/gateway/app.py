@@ -145,7 +145,10 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         return Health(status="ready", speech=await service.speech(), feedback=feedback is not None, limits=limits)
 
     # fields of forms
-    AudioFile = Annotated[UploadFile, File(description=f"a {ACCEPTED} file of any sample rate")]
+    audio_file = File(description=f"a {ACCEPTED} file of any sample rate")
+    AudioFile = Annotated[UploadFile, audio_file]
+    # not `AudioFile | None`: in a union FastAPI ignores that it is a file, and the schema says urlencoded
+    OptionalAudioFile = Annotated[UploadFile | None, audio_file]
     Text = Annotated[
         str,
         Form(
@@ -158,7 +161,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     @app.post(ANALYZE, responses=ERRORS, dependencies=key)
     async def analyze(
         request: Request,
-        audio: AudioFile | None = None,
+        audio: OptionalAudioFile = None,
         text: Text = "",
     ) -> Analysis:
         """Return the emotion of a recording, a text or both."""
@@ -204,7 +207,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
                 str, Form(description="the emotion that is right", json_schema_extra={"enum": list(EMOTIONS)})
             ],
             consent: Annotated[str, Form(description="`yes`: the sender agrees that all of this is stored")] = "",
-            audio: AudioFile | None = None,
+            audio: OptionalAudioFile = None,
             text: Text = "",
         ) -> Received:
             """Store a recording, a text or both with the emotion that is right, for training."""
@@ -253,6 +256,9 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     for path in app.openapi()["paths"].values():  # FastAPI keeps this schema from here on
         for operation in path.values():
             operation["responses"].pop("422", None)  # invalid input is answered with 400
+            for status, response in operation["responses"].items():
+                if status >= "400":  # FastAPI gives errors the type of the answer
+                    response["content"] = {"application/json": content for content in response["content"].values()}
     # keeps uploads in memory: no recording is written to a disk
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
     uploads = (ANALYZE, UTTERANCES, FEEDBACK)
