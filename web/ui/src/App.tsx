@@ -216,6 +216,9 @@ export function App() {
             </button>
           </li>
           <li>
+            <a href="/api-docs.html">API</a>
+          </li>
+          <li>
             <a href="/LICENSE.txt">Licence</a>
           </li>
         </ul>
