@@ -158,7 +158,7 @@ def test_recorded_speech_shows_transcript_and_radar_chart(
 
 
 def test_timeline_follows_playback(page: Page) -> None:
-    page.get_by_role("button", name="“then leisure”").click()
+    page.get_by_role("button", name="neutral (voice)").click()
     wait_for_answer(page)
     position = page.get_by_label("Position in the recording")
     expect(page.get_by_role("button", name="Play")).to_be_enabled()
@@ -176,12 +176,12 @@ def test_answer_is_saved_as_json_csv_and_png(page: Page) -> None:
     """Save the answer in dark mode: the image has the colours of the light theme on white."""
     page.emulate_media(color_scheme="dark")
     with page.expect_response("**/api/analyze", timeout=ANSWER_TIMEOUT_MS) as response:
-        page.get_by_role("button", name="“then leisure”").click()
+        page.get_by_role("button", name="neutral (voice)").click()
     answer = response.value.json()
     wait_for_answer(page)
 
     name, contents = saved_file(page, "JSON")
-    assert name == "Example-then-leisure-emotions.json"
+    assert name == "Example-neutral-voice-emotions.json"
     assert json.loads(contents) == answer
 
     rows = list(csv.DictReader(io.StringIO(saved_file(page, "CSV")[1].decode("utf-8-sig"), newline="")))
@@ -191,10 +191,10 @@ def test_answer_is_saved_as_json_csv_and_png(page: Page) -> None:
     assert [float(row["end"]) for row in rows[3:]] == [window["end"] for window in answer["timeline"]]
 
     recent = list(csv.DictReader(io.StringIO(saved_file(page, "Save as CSV")[1].decode("utf-8-sig"), newline="")))
-    assert [(row["name"], row["label"]) for row in recent] == [("Example: “then leisure”", answer["label"])]
+    assert [(row["name"], row["label"]) for row in recent] == [("Example: neutral (voice)", answer["label"])]
 
     name, contents = saved_file(page, "PNG")
-    assert name == "Example-then-leisure-emotions.png"
+    assert name == "Example-neutral-voice-emotions.png"
     image = np.round(imread(io.BytesIO(contents), format="png")[..., :3] * 255).astype(int)
     height, width, _ = image.shape
     assert width == 960
@@ -526,7 +526,7 @@ def test_page_has_no_accessibility_violations(browser: Browser, site: str, width
     for name in ("File", "Type"):
         page.get_by_role("tab", name=name).click()
         assert not violations()
-    page.get_by_role("button", name="“then leisure”").click()
+    page.get_by_role("button", name="neutral (voice)").click()
     wait_for_answer(page)
     page.wait_for_timeout(500)
     assert not violations()
@@ -542,7 +542,7 @@ def test_page_has_no_accessibility_violations(browser: Browser, site: str, width
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_marks_are_visible_in_forced_colours(page: Page, scheme: Any) -> None:
     page.emulate_media(forced_colors="active", color_scheme=scheme)
-    page.get_by_role("button", name="“then leisure”").click()
+    page.get_by_role("button", name="neutral (voice)").click()
     wait_for_answer(page)
     background = page.locator(".recent .card").evaluate("(card) => getComputedStyle(card).backgroundColor")
     for mark in page.locator(".recent .bar span").all():

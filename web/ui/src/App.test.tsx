@@ -67,7 +67,7 @@ test("view button toggles its view in the chart", async () => {
 test("corrected transcript is sent with the same recording", async () => {
   analyses = [json({ ...answer, transcript: "so it is", understood: true, audio_probabilities: fused }), json(answer)];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\) English/ }));
   const transcript = await screen.findByLabelText("What was heard");
   expect([...sent[0]!.keys()]).toEqual(["audio"]);
   await userEvent.type(transcript, " not");
@@ -80,7 +80,7 @@ test("corrected transcript is sent with the same recording", async () => {
 test("answer without a transcript says that no words were recognised", async () => {
   analyses = [json({ ...answer, transcript: "", understood: false, text: "", audio_probabilities: fused, text_probabilities: null })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\) English/ }));
   expect(await screen.findByText(/No words were recognised/)).toBeInTheDocument();
 });
 
@@ -88,7 +88,7 @@ test("transcript that was not understood is shown with a note", async () => {
   const voice = { transcript: "Ten luck and lead", understood: false, text: "", audio_probabilities: fused, text_probabilities: null };
   analyses = [json({ ...answer, ...voice })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /“made amiable” He might even/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\) English/ }));
   expect(await screen.findByText(/“Ten luck and lead” was heard, but not clearly enough/)).toBeInTheDocument();
 });
 
@@ -112,7 +112,7 @@ test("unsure answer with a distant second emotion names one", async () => {
 test("recording without sound says that the answer uses the words alone", async () => {
   analyses = [json({ ...answer, status: "no_speech", seconds: 2 })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\)/ }));
   await focused("no speech heard");
   expect(screen.getByText(/has no sound: the answer uses the words alone, which say sadness 70 %/)).toBeInTheDocument();
 });
@@ -461,7 +461,7 @@ test("timeline shows the emotion at the slider's position", async () => {
   ];
   analyses = [json({ ...answer, audio_probabilities: fused, seconds: 4.2, timeline })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\)/ }));
   const slider = await screen.findByRole("slider", { name: "Position in the recording" });
   expect(slider).toHaveAttribute("aria-valuetext", "0:00, sadness 70 %");
   fireEvent.change(slider, { target: { value: "4" } });
@@ -476,7 +476,7 @@ test("timeline window without sound shows no emotion", async () => {
   ];
   analyses = [json({ ...answer, audio_probabilities: fused, seconds: 4.2, timeline })];
   render(<App />);
-  await userEvent.click(screen.getByRole("button", { name: /made amiable/ }));
+  await userEvent.click(screen.getByRole("button", { name: /^neutral \(voice\)/ }));
   const slider = await screen.findByRole("slider", { name: "Position in the recording" });
   expect(slider).toHaveAttribute("aria-valuetext", "0:00, no sound");
   expect(screen.getByRole("img", { name: /From 0:00: no sound; From 0:01: neutral 48 %/ })).toBeInTheDocument();

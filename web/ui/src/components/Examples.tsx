@@ -1,22 +1,26 @@
 import { type ApiError, UNREACHABLE } from "../api";
-import type { Job } from "../job";
-import leisure from "../../../../examples/speech/austen-0870.flac?url";
-import disposed from "../../../../examples/speech/austen-0880.flac?url";
-import selfish from "../../../../examples/speech/austen-0890.flac?url";
-import amiable from "../../../../examples/speech/austen-0930.flac?url";
+import type { Emotion } from "../emotions";
+import { EXAMPLE, type Job } from "../job";
+import neutral from "../../../../examples/speech/austen-0870.flac?url";
+import sad from "../../../../examples/speech/emodb-08a07Tb.flac?url";
+import joyful from "../../../../examples/speech/emodb-08b01Fe.flac?url";
 import angry from "../../../../examples/speech/emodb-08b01Wa.flac?url";
-import happy from "../../../../examples/speech/emodb-08b01Fe.flac?url";
-import transcripts from "../../../../examples/speech/transcripts.tsv?raw";
 
-const SENTENCES: Record<string, string> = Object.fromEntries(transcripts.split("\n").map((line) => line.split("\t")));
-const GERMAN = "German: “Was sind denn das für Tüten, die da unter dem Tisch stehen?” (what are those bags under the table?)";
-const CLIPS = [
-  { name: "An angry voice", words: GERMAN, url: angry },
-  { name: "A joyful voice", words: GERMAN, url: happy },
-  { name: "“ill-disposed”", words: SENTENCES["austen-0880.flac"], url: disposed },
-  { name: "“rather selfish”", words: SENTENCES["austen-0890.flac"], url: selfish },
-  { name: "“made amiable”", words: SENTENCES["austen-0930.flac"], url: amiable },
-  { name: "“then leisure”", words: SENTENCES["austen-0870.flac"], url: leisure },
+interface Example {
+  emotion: Emotion;
+  /** What the button says about a recording, or the sentence that is sent. */
+  words: string;
+  /** Address of the recording; a sentence has none. */
+  url?: string;
+}
+
+const EXAMPLES: Example[] = [
+  { emotion: "neutral", words: "English: “And Mr. John Dashwood had then leisure to consider…”", url: neutral },
+  { emotion: "anger", words: "German: “What are those bags under the table?”", url: angry },
+  { emotion: "sadness", words: "German: “In seven hours it will be time.”", url: sad },
+  { emotion: "excitement", words: "German: “What are those bags under the table?”", url: joyful },
+  { emotion: "frustration", words: "It is so annoying that this form never works." },
+  { emotion: "excitement", words: "I got the job! I am so happy, I can't wait to start!" },
 ];
 
 interface Props {
@@ -25,12 +29,15 @@ interface Props {
   onError: (error: ApiError) => void;
 }
 
+/** Recordings and sentences that the demo model answers with the emotion they are named after. */
 export function Examples({ busy, onJob, onError }: Props) {
-  async function analyseExample(name: string, url: string) {
+  async function analyseExample({ words, url }: Example, name: string) {
+    const source = `${EXAMPLE}${name}`;
+    if (!url) return onJob({ text: words, source });
     try {
       const response = await fetch(url);
       if (!response.ok) throw UNREACHABLE;
-      onJob({ audio: await response.blob(), source: `Example: ${name}` });
+      onJob({ audio: await response.blob(), source });
     } catch {
       onError(UNREACHABLE);
     }
@@ -40,17 +47,24 @@ export function Examples({ busy, onJob, onError }: Props) {
     <div className="examples">
       <h3>Or try an example</h3>
       <ul>
-        {CLIPS.map(({ name, words, url }) => (
-          <li key={name}>
-            <button type="button" disabled={busy} onClick={() => void analyseExample(name, url)}>
-              {name} <small>{words}</small>
-            </button>
-          </li>
-        ))}
+        {EXAMPLES.map((example) => {
+          const name = `${example.emotion} (${example.url ? "voice" : "words"})`;
+          return (
+            <li key={name}>
+              <button type="button" disabled={busy} onClick={() => void analyseExample(example, name)}>
+                <span className="label" data-emotion={example.emotion}>
+                  {name}
+                </span>{" "}
+                <small>{example.url ? example.words : `“${example.words}”`}</small>
+              </button>
+            </li>
+          );
+        })}
       </ul>
       <small>
-        English: Jane Austen, Sense and Sensibility, read by a volunteer for LibriVox; public domain. German: an actress of
-        the Berlin Database of Emotional Speech; CC0.
+        They were picked because the demo model names their emotion; it is often wrong about others. English: Jane Austen,
+        Sense and Sensibility, read by a volunteer for LibriVox; public domain. German: an actress of the Berlin Database of
+        Emotional Speech; CC0.
       </small>
     </div>
   );
