@@ -40,6 +40,7 @@ interface Shown {
 export function App() {
   const service = useHealth();
   const limits = service?.limits ?? LIMITS;
+  const feedback = service?.feedback ?? false;
   const [recent, setRecent] = useState(recents.load);
   const [answer, setAnswer] = useState<Shown | null>(() => opened(recents.shown(recent)));
   const [draft, setDraft] = useState(""); // kept here, because switching tabs unmounts TextInput
@@ -145,7 +146,7 @@ export function App() {
               <Examples busy={busy} onJob={onJob} onError={fail} />
             </>
           ) : (
-            <Notice onAccept={accept} />
+            <Notice feedback={feedback} onAccept={accept} />
           )}
         </section>
         <div className="outcome" ref={outcome}>
@@ -182,6 +183,7 @@ export function App() {
                 analysis={shown.analysis}
                 busy={busy || !accepted}
                 limit={limits.characters}
+                feedback={feedback}
                 onJob={onJob}
               />
               )}
@@ -223,7 +225,7 @@ export function App() {
           </li>
         </ul>
       </footer>
-      {topic && <NoticeDialog topic={topic} onClose={() => setTopic(null)} />}
+      {topic && <NoticeDialog topic={topic} feedback={feedback} onClose={() => setTopic(null)} />}
     </>
   );
 }

@@ -32,6 +32,8 @@ export interface Limits {
 
 export interface Health {
   speech: boolean;
+  /** Whether the service stores feedback. */
+  feedback: boolean;
   limits: Limits;
 }
 

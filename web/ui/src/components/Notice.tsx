@@ -6,11 +6,16 @@ export type Topic = "terms" | "model";
 
 const TITLE: Record<Topic, string> = { terms: "What is sent and kept", model: "About the model" };
 
+interface Props {
+  /** Whether the service stores feedback. */
+  feedback: boolean;
+}
+
 /** The notice before the first input of a browser. */
-export function Notice({ onAccept }: { onAccept: () => void }) {
+export function Notice({ feedback, onAccept }: Props & { onAccept: () => void }) {
   return (
     <div className="notice">
-      <Terms />
+      <Terms feedback={feedback} />
       <details>
         <summary>{TITLE.model}</summary>
         <Model />
@@ -23,7 +28,7 @@ export function Notice({ onAccept }: { onAccept: () => void }) {
 }
 
 /** One part of the notice in a dialog over the page. */
-export function NoticeDialog({ topic, onClose }: { topic: Topic; onClose: () => void }) {
+export function NoticeDialog({ topic, feedback, onClose }: Props & { topic: Topic; onClose: () => void }) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     if (!dialog.current!.open) dialog.current!.showModal(); // in strict mode React runs this twice
@@ -37,12 +42,12 @@ export function NoticeDialog({ topic, onClose }: { topic: Topic; onClose: () => 
           Close
         </button>
       </div>
-      {topic === "terms" ? <Terms /> : <Model />}
+      {topic === "terms" ? <Terms feedback={feedback} /> : <Model />}
     </dialog>
   );
 }
 
-function Terms() {
+function Terms({ feedback }: Props) {
   return (
     <>
       <p>
@@ -55,7 +60,19 @@ function Terms() {
           at first, also the sound while you record.
         </dd>
         <dt>Stored by the service</dt>
-        <dd>No recordings and no texts. They are held in memory until they are answered.</dd>
+        <dd>
+          No recordings and no texts{feedback && ", except those that you send with “This is wrong”"}. They are held in memory
+          until they are answered.
+        </dd>
+        {feedback && (
+          <>
+            <dt>Stored with “This is wrong”</dt>
+            <dd>
+              The recording, its words and the emotion that you choose, on the service’s disk, to train later models. Only if
+              you agree, each time. You get a number by which whoever runs this service can delete them.
+            </dd>
+          </>
+        )}
         <dt>Kept in this browser</dt>
         <dd>
           The last six answers, with their texts and the names of their files, until you press “Clear”. Your settings. An

@@ -3,8 +3,9 @@ import { type FormEvent, useEffect, useId, useRef, useState } from "react";
 import type { Analysis } from "../api";
 import { EMOTIONS, percent, type Probabilities, strongest, verdict, type View, VIEW, VIEWS, type Views } from "../emotions";
 import { viewsOf } from "../exports";
-import type { Job } from "../job";
+import { EXAMPLE, type Job } from "../job";
 import { EmotionRadar } from "./EmotionRadar";
+import { Feedback } from "./Feedback";
 import { Numbers } from "./Numbers";
 import { Playback } from "./Playback";
 import { Save } from "./Save";
@@ -16,10 +17,12 @@ interface Props {
   analysis: Analysis;
   busy: boolean;
   limit: number;
+  /** Whether the service stores feedback. */
+  feedback: boolean;
   onJob: (job: Job) => void;
 }
 
-export function Result({ job, analysis, busy, limit, onJob }: Props) {
+export function Result({ job, analysis, busy, limit, feedback, onJob }: Props) {
   const views = viewsOf(analysis);
   const [hidden, setHidden] = useState<Set<View>>(new Set());
   const shown = VIEWS.filter((view) => views[view] && !hidden.has(view));
@@ -82,6 +85,9 @@ export function Result({ job, analysis, busy, limit, onJob }: Props) {
       </div>
       <Words job={job} analysis={analysis} busy={busy} limit={limit} onJob={onJob} />
       {job.audio && <Playback audio={job.audio} own={job.own ?? false} seconds={analysis.seconds ?? 0} timeline={analysis.timeline} />}
+      {(job.audio || analysis.text) && !job.source.startsWith(EXAMPLE) && (
+        <Feedback input={{ audio: job.audio, text: analysis.text }} offered={feedback} />
+      )}
       <Save source={job.source} analysis={analysis} shown={shown} chart={chart} />
       <p className="fine">
         Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by model version {analysis.checkpoint.slice(0, 8)}.
@@ -106,7 +112,7 @@ function whyWordsAreUnused(transcript: string | null) {
 }
 
 /** The words of the answer in a form, so that they can be corrected and analysed again. */
-function Words({ job, analysis, busy, limit, onJob }: Props) {
+function Words({ job, analysis, busy, limit, onJob }: Omit<Props, "feedback">) {
   const [text, setText] = useState(analysis.text);
   const id = useId();
   const changed = text !== analysis.text;
