@@ -117,7 +117,8 @@ def test_caller_who_leaves_frees_its_place(gateway: Gateway, long: NDArray[np.fl
     with gateway(in_flight=1) as address:
         files = {"audio": ("long", data)}
         with httpx.stream("POST", f"{address}/api/utterances", files=files, timeout=120) as response:
-            assert next(response.iter_lines())
+            arriving = response.iter_lines()
+            assert next(arriving)
             assert post(address, data).status_code == 503
         until = time.monotonic() + 1
         while httpx.post(f"{address}/api/analyze", files={"text": (None, "words")}).status_code == 503:

@@ -258,7 +258,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             operation["responses"].pop("422", None)  # invalid input is answered with 400
             for status, response in operation["responses"].items():
                 if status >= "400":  # FastAPI gives errors the type of the answer
-                    response["content"] = {"application/json": content for content in response["content"].values()}
+                    response["content"] = {"application/json": next(iter(response["content"].values()))}
     # keeps uploads in memory: no recording is written to a disk
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
     uploads = (ANALYZE, UTTERANCES, FEEDBACK)

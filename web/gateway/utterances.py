@@ -1,7 +1,9 @@
 """Find the utterances of a long recording, and analyze each of them."""
 
 import asyncio
+import itertools
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
@@ -79,20 +81,26 @@ async def messages(
         patience_s: seconds for which an utterance is asked for again while the server is busy.
     """
     yield Recording(seconds=len(waveform) / SAMPLE_RATE, utterances=len(found), speech=speech)
-    places = asyncio.Semaphore(AT_ONCE)
+    last: EmotionResult | None = None
+    running: deque[asyncio.Task[EmotionResult | EmotionError]] = deque()
+    waiting = enumerate(found, 1)
 
     async def answer(number: int, start: int, end: int) -> EmotionResult | EmotionError:
-        async with places:
-            try:
-                return await _while_busy(lambda: ask(waveform[start:end], number), patience_s)
-            except InvalidInput as error:  # such as a click, in which the model finds no sound
-                return error
+        try:
+            return await _while_busy(lambda: ask(waveform[start:end], number), patience_s)
+        except InvalidInput as error:  # such as a click, in which the model finds no sound
+            return error
 
-    last: EmotionResult | None = None
-    tasks = [asyncio.create_task(answer(number, *part)) for number, part in enumerate(found, 1)]
+    def start_next(count: int) -> None:
+        parts = itertools.islice(waiting, count)
+        running.extend(asyncio.create_task(answer(number, *part)) for number, part in parts)
+
     try:
-        for (start, end), task in zip(found, tasks, strict=True):
-            result = await task
+        start_next(AT_ONCE)
+        for start, end in found:
+            result = await running[0]
+            running.popleft()
+            start_next(1)
             last = result if isinstance(result, EmotionResult) else last
             yield spoken(start / SAMPLE_RATE, end / SAMPLE_RATE, result)
         yield End(checkpoint=last.checkpoint if last else None, untrained=list(last.untrained) if last else [])
@@ -100,9 +108,9 @@ async def messages(
         failure = from_client_error(error)
         yield Failed(code=failure.code, message=failure.message)
     finally:
-        for task in tasks:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
 
 async def _while_busy(ask: Callable[[], Awaitable[EmotionResult]], patience_s: float) -> EmotionResult:
