@@ -78,7 +78,7 @@ test("answer of an earlier version is not analysed again before the notice is ac
 });
 
 test.each([
-  ["What is sent and kept", /The last six answers, with their texts/],
+  ["What is sent and kept", /The last 100 answers, with their texts/],
   ["About the model", /75.5 % of 2,511 test comments/],
 ])("footer shows %s in a dialog", async (name, words) => {
   localStorage.setItem(KEY, "true");

@@ -75,7 +75,7 @@ function Terms({ feedback }: Props) {
         )}
         <dt>Kept in this browser</dt>
         <dd>
-          The last six answers, with their texts and the names of their files, until you press “Clear”. Your settings. An
+          The last 100 answers, with their texts and the names of their files, until you press “Clear”. Your settings. An
           access key, if you enter one, until you close the tab. No recordings.
         </dd>
         <dt>Do not judge people by it</dt>
