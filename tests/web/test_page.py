@@ -440,7 +440,7 @@ def test_recording_over_the_limit_can_be_shortened(page: Page, recordings: dict[
     soundfile.write(tmp_path / "long.flac", np.tile(waveform, 20)[: 65 * audio.SAMPLE_RATE], audio.SAMPLE_RATE)
     page.get_by_role("tab", name="File").click()
     page.get_by_label("Choose recordings").set_input_files(tmp_path / "long.flac")
-    assert "at most 60 s" in alert(page)
+    page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Analyse the first 60 s").click()
     wait_for_answer(page)
     expect(page.get_by_role("alert")).to_have_count(0)

@@ -62,7 +62,7 @@ const Row = memo(function Row({ utterance, isCurrent, onPlay }: { utterance: Utt
         <span className="label" data-emotion={emotionOf(utterance) ?? undefined}>
           {utteranceVerdict(utterance)}
         </span>
-        {status === "ok" && confidence !== null && ` ${percent(confidence)}`}
+        {status === "ok" && confidence !== null && <span className="confidence"> {percent(confidence)}</span>}
       </td>
     </tr>
   );
