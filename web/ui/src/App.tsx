@@ -16,6 +16,7 @@ import { SpeechInput } from "./components/SpeechInput";
 import { Tabs } from "./components/Tabs";
 import { TextInput } from "./components/TextInput";
 import { Waiting } from "./components/Waiting";
+import { useKeptFocus } from "./focus";
 import type { Job } from "./job";
 import * as recents from "./recent";
 import { useRecorder } from "./recorder";
@@ -93,6 +94,7 @@ export function App() {
   }
 
   useQuestionBeforeLeaving(recorder.state === "recording" || kept.length > 0 || jobs.some((job) => job.own));
+  useKeptFocus(outcome);
   useEffect(() => recents.watch(setRecent), []);
   useEffect(() => void loadResult(), []);
 
@@ -149,7 +151,7 @@ export function App() {
             <Notice feedback={feedback} onAccept={accept} />
           )}
         </section>
-        <div className="outcome" ref={outcome}>
+        <div className="outcome" ref={outcome} role="group" aria-label="Outcome" tabIndex={-1}>
           {live && recorder.stream && <Live stream={recorder.stream} />}
           <div role="status">
             {pending && (
@@ -197,6 +199,7 @@ export function App() {
           onOpen={(one) => {
             setAnswer((known) => (known?.id === one.id ? known : opened(one))); // the one that is shown has its recording
             outcome.current?.scrollIntoView?.({ block: "nearest" });
+            outcome.current?.querySelector<HTMLElement>("#answer")?.focus(); // another answer takes the focus itself
             recents.remember(one.id);
           }}
           onClear={() => setRecent(recents.save([]))}
