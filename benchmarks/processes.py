@@ -44,16 +44,9 @@ def running(
 ) -> Iterator[psutil.Popen]:
     """Run a server while the block lasts, from its first answer on.
 
-    The process leads a process group, of which nothing is left afterwards.
-
-    Args:
-        name: the server, for error messages.
-        command: the command line, run in the root of the repository.
-        ready: tells whether the server answers.
-        environment: replaces this process's environment.
-
-    Raises:
-        BenchmarkError: the server ended or did not answer in time; with the last lines of its output.
+    The command is run in the root of the repository and leads a process group, of which nothing is left afterwards.
+    `ready` tells whether the server answers. Raises BenchmarkError, with `name` and the last lines of its output, if
+    the server ends or does not answer in time.
     """
     with tempfile.TemporaryFile() as log:
         process = psutil.Popen(

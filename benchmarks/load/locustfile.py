@@ -72,13 +72,13 @@ class TooManyInFlight(Exception):
 class Run:
     """The state that the users share during a test."""
 
-    items: Iterator[tuple[Utterance, Any]] = field(default_factory=lambda: iter(()))  # with what send() takes
-    random: np.random.Generator = field(default_factory=np.random.default_rng)
+    items: Iterator[tuple[Utterance, Any]]  # with what send() takes
+    random: np.random.Generator
     samples: list[Sample] = field(default_factory=list)
     users: int = 0  # that have not ended yet
 
 
-run = Run()
+run = Run(iter(()), np.random.default_rng())
 
 
 class Caller(User):
@@ -133,25 +133,19 @@ class Caller(User):
         return float(run.random.exponential(runner.target_user_count / self.options.rate))
 
     def call(self, item: tuple[Utterance, Any], due: float) -> None:
-        failure = None
         try:
             self.send(item[1])
+            self.report(item[0], due)
         except Exception as error:  # every class is counted
-            failure = error
-        self.report(item[0], due, failure)
+            self.report(item[0], due, error)
 
-    def report(self, utterance: Utterance, due: float, failure: Exception | None) -> None:
+    def report(self, utterance: Utterance, due: float, failure: Exception | None = None) -> None:
         latency = 1e3 * (time.perf_counter() - due)
         if self.options.samples:
             run.samples.append(Sample(EPOCH + due, latency, utterance.kind, type(failure).__name__ if failure else ""))
-        self.environment.events.request.fire(
-            request_type=self.scheme,
-            name=utterance.kind,
-            response_time=latency,
-            response_length=len(utterance.audio) + len(utterance.text),
-            exception=failure,
-            context={},
-        )
+        size = len(utterance.audio) + len(utterance.text)
+        what = {"request_type": self.scheme, "name": utterance.kind, "context": {}}
+        self.environment.events.request.fire(response_time=latency, response_length=size, exception=failure, **what)
 
 
 class TritonUser(Caller):
@@ -250,11 +244,10 @@ def _connect(host: str, options: Any) -> None:
     TritonUser.client = EmotionClient(host.removeprefix("grpc://").split(","), **settings)
     try:
         # any call opens the channel; this one does not count as a request to a model
-        ready = TritonUser.client._triton.is_server_ready(client_timeout=10)
+        if not TritonUser.client._triton.is_server_ready(client_timeout=10):
+            raise BenchmarkError(f"the server at {host} is not ready: wait until all its models are loaded")
     except InferenceServerException as error:
         raise BenchmarkError(f"{host} does not answer as a Triton does: {error.message()}") from None
-    if not ready:
-        raise BenchmarkError(f"the server at {host} is not ready: wait until all its models are loaded")
 
 
 def _write_samples(file_name: str) -> None:

@@ -26,10 +26,7 @@ CAPACITY_REQUESTS = 160  # requests of a capacity measurement
 
 
 class LoadOptions(TypedDict, total=False):
-    """The options of a load.
-
-    A load needs `requests` or `seconds`, except in `start`. It is a closed loop unless `rate` is given.
-    """
+    """A load needs `requests` or `seconds`, except in `start`. It is a closed loop unless `rate` is given."""
 
     users: int  # callers of the closed loop (32)
     requests: int  # number of utterances, each sent once
@@ -100,11 +97,7 @@ class RunningLoad:
         return self.result()
 
     def result(self) -> Load:
-        """Wait for the end of the load and return its requests.
-
-        Raises:
-            BenchmarkError: Locust failed, or no request was sent.
-        """
+        """Wait for the end of the load and return its requests. Raises BenchmarkError if Locust failed or sent none."""
         status = self._process.wait()
         samples = self._directory / "samples.csv"
         if status or not samples.is_file():
@@ -123,13 +116,9 @@ class RunningLoad:
 def run(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Load:
     """Load a server and return what became of every request.
 
-    Args:
-        host: grpc://HOST:PORT of a Triton (several separated by commas), http://HOST:PORT of a peer.
-        tokenizer: tokenizer.json that the lengths of texts are counted with.
-        options: what to send.
-
-    Raises:
-        BenchmarkError: the server cannot be reached, the options have no end, or Locust failed.
+    The host is grpc://HOST:PORT of a Triton (several separated by commas) or http://HOST:PORT of a peer; tokenizer.json
+    counts the lengths of texts. Raises BenchmarkError if the server cannot be reached, the options have no end, or
+    Locust fails.
     """
     if not options.get("requests") and not options.get("seconds"):
         raise BenchmarkError("a load without an end: give requests or seconds")
@@ -175,14 +164,7 @@ def _flags(options: LoadOptions) -> list[str]:
 
 
 def check_host(host: str) -> str:
-    """Check that a host is listening.
-
-    Returns:
-        The protocol, "grpc" or "http".
-
-    Raises:
-        BenchmarkError: the host is malformed or cannot be reached.
-    """
+    """Return the protocol of a host, "grpc" or "http". Raises BenchmarkError if it is malformed or not listening."""
     scheme, _, addresses = host.partition("://")
     for address in addresses.split(","):
         name, _, port = address.rpartition(":")

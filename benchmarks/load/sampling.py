@@ -5,9 +5,9 @@ import os
 import re
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import psutil
 
@@ -52,38 +52,33 @@ class ResourceUsage:
     threads: int
 
 
-class Sampler:
-    """Compares a server before and after a `with` block. Raises BenchmarkError if the server does not answer.
+@dataclass
+class ServerUsage:
+    """What a server did during the block of `sampled`."""
 
-    Attributes:
-        models: statistics of the block by model.
-        cpu_seconds: used by "tritonserver", and by each model that has a process of its own.
-    """
+    models: dict[str, ModelStatistics] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)  # of "tritonserver", and of models with own processes
 
-    models: dict[str, ModelStatistics]
-    cpu_seconds: dict[str, float]
 
-    def __init__(self, server: Triton) -> None:
-        self._server, self._read = server, MetricsReader(f"http://{server.metrics_url}/metrics")
+@contextlib.contextmanager
+def sampled(server: Triton) -> Iterator[ServerUsage]:
+    """Compare a server before and after the block. Raises BenchmarkError if it does not answer."""
+    read = MetricsReader(f"http://{server.metrics_url}/metrics")
 
-    def __enter__(self) -> Self:
-        self._metrics, self._cpu = self._snapshot()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is None:
-            metrics, cpu = self._snapshot()
-            loaded = [model for name, model in metrics if name == "exec_count"]
-            self.models = {model: _statistics(model, self._metrics, metrics) for model in loaded}
-            self.cpu_seconds = {name: used - self._cpu.get(name, 0.0) for name, used in cpu.items()}
-
-    def _snapshot(self) -> tuple[Values, dict[str, float]]:
+    def snapshot() -> tuple[Values, dict[str, float]]:
         time.sleep(SETTLING_S)
         try:
-            return self._read(), cpu_seconds(self._server.pid)
+            return read(), cpu_seconds(server.pid)
         except OSError as error:
-            url = self._server.metrics_url
+            url = server.metrics_url
             raise BenchmarkError(f"no metrics from the server at {url} ({error}): is it still running?") from None
+
+    before, usage = snapshot(), ServerUsage()
+    yield usage
+    metrics, used = snapshot()
+    loaded = [model for name, model in metrics if name == "exec_count"]
+    usage.models = {model: _statistics(model, before[0], metrics) for model in loaded}
+    usage.cpu_seconds = {name: seconds - before[1].get(name, 0.0) for name, seconds in used.items()}
 
 
 def cpu_seconds(leader: int) -> dict[str, float]:

@@ -7,7 +7,6 @@ and a shorter workload is the start of a longer one.
 """
 
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,8 +64,7 @@ def lengths(count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int6
 def mixed(count: int, tokenizer: Path, seed: int = 4) -> list[Utterance]:
     """Return utterances with IEMOCAP's lengths; one in ten has audio only, one in ten text only.
 
-    Raises:
-        BenchmarkError: the tokenizer does not exist.
+    Raises BenchmarkError if the tokenizer does not exist.
     """
     seconds, tokens = lengths(count, seed)
     places = np.arange(count) % 10
@@ -76,26 +74,13 @@ def mixed(count: int, tokenizer: Path, seed: int = 4) -> list[Utterance]:
 def uniform(count: int, tokenizer: Path, seconds: float, tokens: int, seed: int = 4) -> list[Utterance]:
     """Return utterances of one length; 0 seconds, or 0 tokens, leaves the modality out.
 
-    Raises:
-        BenchmarkError: the tokenizer does not exist, or no utterance has such lengths.
+    Raises BenchmarkError if the tokenizer does not exist, or no utterance has such lengths.
     """
     if seconds < 0 or tokens < 0 or (not seconds and not tokens):
         raise BenchmarkError(f"an utterance can't have {seconds:g} s and {tokens} tokens: give at least one of both")
     if 0 < tokens <= SPECIAL_TOKENS:
         raise BenchmarkError(f"{tokens} tokens are [CLS] and [SEP] alone: give at least 3, or 0 for no text")
     return _cut(np.full(count, seconds), np.full(count, tokens), tokenizer, seed)
-
-
-def describe(utterances: Sequence[Utterance]) -> dict[str, float]:
-    """Return the counts of a workload, and mean, median, p95, p99 and max of its lengths."""
-    kinds = Counter(utterance.kind for utterance in utterances)
-    figures: dict[str, float] = {"count": len(utterances), "audio_only": kinds["audio"], "text_only": kinds["text"]}
-    for name, absent in (("seconds", "text"), ("tokens", "audio")):
-        values = [getattr(utterance, name) for utterance in utterances if utterance.kind != absent] or [0.0]
-        figures[f"{name}_mean"] = float(np.mean(values))
-        for label, percent in (("median", 50), ("p95", 95), ("p99", 99), ("max", 100)):
-            figures[f"{name}_{label}"] = float(np.percentile(values, percent))
-    return figures
 
 
 def _cut(seconds: NDArray[np.float64], tokens: NDArray[np.int64], tokenizer: Path, seed: int) -> list[Utterance]:

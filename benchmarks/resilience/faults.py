@@ -1,8 +1,9 @@
 """`python -m benchmarks faults`: faults in one of two replicas under a steady load, and what happens to the requests.
 
-The load is an open loop at half the capacity through one client with its retries. Each fault is a function that
-injects it, waits until the replica answers, and returns how many seconds that took, or None if it answered all along.
-Its docstring is the promise. It is always promised that no request is lost.
+Replicas run as in Kubernetes: each has its own files, and is restarted when it ends. The load is an open loop at half
+the capacity through one client with its retries. Each fault is a function that injects it, waits until the replica
+answers, and returns how many seconds that took, or None if it answered all along. Its docstring is the promise. It is
+always promised that no request is lost.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +36,13 @@ from benchmarks.processes import HOST, ROOT
 from serving.triton import free_ports
 from stages.triton_metrics import MetricsReader
 
+SHARE = 0.5  # of the replicas' capacity
+CALM_S = 20.0  # without a fault, to compare with
+MIN_WINDOW_S = 5.0  # of load by which a fault is judged
+SETTLING_S = 3.0  # between faults
+RECOVERY_S = 10.0  # promised
+PROCESSES = ("preprocess", "queue", "vggish", "bert", "Triton")
+SERVED_FILES = ("vggish/1/model.onnx", "vggish/config.pbtxt", "bert/1/model.onnx", "preprocess/1/tokenizer.json")
 HEALTHY_TIMEOUT_S = 90.0
 SUPERVISOR = 'while :; do "$@"; sleep 0.5; done'
 
@@ -49,7 +56,7 @@ class Replica:
 
     Attributes:
         repository: its copy of the models.
-        endpoint, http: HOST:PORT of gRPC; host and port of HTTP.
+        endpoint: HOST:PORT of gRPC.
     """
 
     def __init__(self, source: Path, directory: Path) -> None:
@@ -58,7 +65,7 @@ class Replica:
         self.admin_key = secrets.token_urlsafe(32)
         self._source = source
         self._ports = free_ports(HOST, {"http": 0, "grpc": 0, "metrics": 0})
-        self.endpoint, self.http = f"{HOST}:{self._ports['grpc']}", (HOST, self._ports["http"])
+        self.endpoint = f"{HOST}:{self._ports['grpc']}"
 
     @property
     def launcher(self) -> psutil.Process:
@@ -89,14 +96,9 @@ class Replica:
         return True
 
     def until_healthy(self, since: float, last: int | None = None) -> float:
-        """Wait until it answers, after a restart if `last` is given.
+        """Wait until it answers, and the launcher with the process id `last` is gone.
 
-        Args:
-            since: s on the clock of time.monotonic().
-            last: process id of the launcher that must be gone.
-
-        Returns:
-            Seconds since then.
+        Returns the seconds since `since`, s on the clock of time.monotonic().
         """
         while self.launcher.pid == last or not self.is_healthy():
             if time.monotonic() > since + HEALTHY_TIMEOUT_S:
@@ -114,7 +116,7 @@ class Replica:
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
         """Kill all its processes, and do not restart it while the block runs."""
-        self._kill()
+        self._stop()
         try:
             yield
         finally:
@@ -139,12 +141,7 @@ class Replica:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._supervisor.suspend()  # so that it starts nothing anew
-        children = self._supervisor.children()
-        for one in children:
-            one.terminate()
-        psutil.wait_procs(children, timeout=30)
-        self._kill()
+        self._stop(psutil.Process.terminate)
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "serving", "--repository", str(self.repository)]
@@ -153,26 +150,22 @@ class Replica:
         shell = ["sh", "-c", SUPERVISOR, "supervisor", *command]
         with self._log.open("a") as log:
             self._supervisor = psutil.Popen(
-                shell, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                shell, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _kill(self) -> None:
-        """Kill the supervisor and all below it."""
+    def _stop(self, end: Callable[[psutil.Process], None] = psutil.Process.kill) -> None:
+        """End the launcher, then kill what is left, the supervisor included."""
         self._supervisor.suspend()  # so that it starts nothing anew
         family = [*self._supervisor.children(recursive=True), self._supervisor]
+        with contextlib.suppress(psutil.Error):
+            end(family[0])
+            family[0].wait(30)
         for one in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         psutil.wait_procs(family, timeout=30)
 
 
-SHARE = 0.5  # of the replicas' capacity
-CALM_S = 20.0  # without a fault, to compare with
-MIN_WINDOW_S = 5.0  # of load by which a fault is judged
-SETTLING_S = 3.0  # between faults
-RECOVERY_S = 10.0  # promised
-PROCESSES = ("preprocess", "queue", "vggish", "bert", "Triton")
-SERVED_FILES = ("vggish/1/model.onnx", "vggish/config.pbtxt", "bert/1/model.onnx", "preprocess/1/tokenizer.json")
 Inject = Callable[[Replica], float | None]
 
 
@@ -187,8 +180,8 @@ class Fault(NamedTuple):
 class Injection(NamedTuple):
     """A fault that was injected."""
 
-    began: float  # s on the clock of time.time(); requests that were due meanwhile are judged
-    ended: float  # s on the clock of time.time(); requests that were due meanwhile are judged
+    began: float  # s on the clock of time.time()
+    ended: float  # likewise; requests that were due meanwhile are judged
     recovery: float | None = None  # s until the replica answered again; None if it answered all along
     broken: tuple[str, ...] = ()  # one phrase for each promise that was not kept
 
@@ -290,7 +283,8 @@ def run(arguments: argparse.Namespace) -> int:
         running = stack.enter_context(runner.start(host, tokenizer, rate=rate, retries=True))
         with console.status("the load without a fault"):
             before = replicas[0].answered()
-            _wait_until(lambda: replicas[0].answered() > before, 30)  # Locust has started
+            while running.is_running() and replicas[0].answered() == before:  # Locust starts
+                time.sleep(0.1)
             calm_began = time.time()
             time.sleep(CALM_S)
             calm_ended = time.time()
@@ -344,9 +338,3 @@ def verdict(injection: Injection, outcome: Outcome) -> str:
     kinds = ", ".join(outcome.failures)
     lost = [f"{outcome.failures.total()} of {outcome.requests} lost ({kinds})"] if outcome.failures else []
     return "; ".join([*lost, *injection.broken])
-
-
-def _wait_until(condition: Callable[[], bool], limit_s: float) -> None:
-    end = time.monotonic() + limit_s
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.1)

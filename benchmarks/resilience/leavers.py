@@ -1,8 +1,8 @@
 """`python -m benchmarks leavers`: callers who leave before their answer, and the work that is wasted on them.
 
-The callers use plain tritonclient. They leave in three ways (WAYS). There are two loads: a
-burst on an idle server, which all callers leave, and an open loop above the capacity, which those callers leave who are
-not answered in time. Every utterance has audio, so `vggish` computes each one that is computed.
+The callers use plain tritonclient. They leave in three ways (WAYS). There are two loads: a burst on an idle server,
+which all callers leave, and an open loop above the capacity, which those callers leave who are not answered in time.
+Every utterance has audio, so `vggish` computes each one that is computed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks import output
 from benchmarks.load import runner
-from benchmarks.load.sampling import ENSEMBLE, Sampler
+from benchmarks.load.sampling import ENSEMBLE, sampled
 from benchmarks.load.workload import Utterance, tokenizer_file, uniform
 from export.repository import ONNX_MODELS
 from serving import Triton
@@ -37,11 +37,7 @@ LENGTHS = (3.0, 15)  # s and tokens of every utterance
 BURST, BURST_PATIENCE_S = 100, 0.1
 QUIET_S = 2.0  # without a waiting request, after which a run is over
 CONNECTIONS = 8  # one gRPC connection carries 100 calls at a time
-WAYS = {
-    "timeout": "gRPC deadline, and Triton's timeout",
-    "deadline": "gRPC deadline alone",
-    "cancel": "gRPC call cancelled",
-}
+WAYS = {"timeout": "deadline, and Triton's timeout", "deadline": "deadline alone", "cancel": "cancelled call"}  # gRPC
 _GRPC_OUTCOMES = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "rejected"}
 
 
@@ -104,7 +100,7 @@ def table(outcomes: dict[str, list[Outcome]]) -> str:
 
 def _measure(triton: Triton, calls: Coroutine[Any, Any, list[str]]) -> Outcome:
     """Run the calls, and wait until no request waits at the server."""
-    with Sampler(triton) as sampler:
+    with sampled(triton) as sampler:
         outcomes = Counter(asyncio.run(calls))
         read = MetricsReader(f"http://{triton.metrics_url}/metrics")
         quiet_since = time.monotonic()
@@ -121,8 +117,7 @@ async def _calls(
 ) -> list[str]:
     """Send the utterance after each gap, and leave each call after `patience` seconds.
 
-    Returns:
-        The outcome of each call: "answered", "rejected", "left" or "failed".
+    Returns the outcome of each call: "answered", "rejected", "left" or "failed".
     """
     inputs = [InferInput(name, [1, 1], "BYTES") for name in ("AUDIO", "TEXT")]
     for tensor, value in zip(inputs, (utterance.audio, utterance.text.encode()), strict=True):

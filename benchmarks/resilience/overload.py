@@ -19,7 +19,7 @@ from rich.progress import track
 from benchmarks import output
 from benchmarks.load import runner
 from benchmarks.load.runner import Load, percentile
-from benchmarks.load.sampling import Sampler
+from benchmarks.load.sampling import ServerUsage, sampled
 from benchmarks.load.workload import tokenizer_file
 from export.repository import ONNX_MODELS
 from serving import Triton
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         measured: dict[float, list[Level]] = {factor: [] for factor in LEVELS}
         turns = [(turn, factor) for turn in range(rounds) for factor in LEVELS[:: -1 if turn % 2 else 1]]
         for turn, factor in track(turns, "levels", console=console):
-            with Sampler(triton) as sampler:
+            with sampled(triton) as sampler:
                 load = offer(rate=factor * capacity, seed=turn)
             measured[factor].append(judge_level(factor, load, sampler, seconds))
         levels = [median_level(turns) for turns in measured.values()]
@@ -96,35 +96,30 @@ def run(arguments: argparse.Namespace) -> int:
                 floods.append(judge_flood(priority, interactive.result(), flood))
     print(f"capacity {capacity:.1f}/s; callers wait {deadline:g} s and do not retry; medians of {rounds} turns")
     headings = ("offered", "answered/s", "per core/s", "p50 ms", "p99 ms", "rejected", "99 % within", "late", "wasted")
-    print(output.table(headings, [_row(level) for level in levels]))
+    rows = []
+    for level in levels:
+        shares = f"{level.rejected:.1%}", f"{level.rejection:.0f} ms", f"{level.late:.1%}", f"{level.wasted:.1%}"
+        rates = f"{level.factor:g} x", f"{level.goodput:.1f}", f"{level.per_core:.1f}"
+        rows.append([*rates, f"{level.p50:.0f}", f"{level.p99:.0f}", *shares])
+    print(output.table(headings, rows))
     for one in floods:
-        print(
-            f"\n{FLOOD:g} x {one.priority} for {seconds:g} s beside {INTERACTIVE:g} x interactive: p50 "
-            f"{one.before:.0f} ms before, {one.during:.0f} ms during (p99 {one.p99:.0f} ms, {one.failed:.1%} "
-            f"failed); as before {one.recovery:.1f} s after its end"
-        )
+        during = f"{one.during:.0f} ms during (p99 {one.p99:.0f} ms, {one.failed:.1%} failed)"
+        print(f"\n{FLOOD:g} x {one.priority} for {seconds:g} s beside {INTERACTIVE:g} x interactive:")
+        print(f"p50 {one.before:.0f} ms before, {during}; as before {one.recovery:.1f} s after its end")
     judged = next(level for level in levels if level.factor == JUDGED_LEVEL)
     share = judged.per_core / max(level.per_core for level in levels)
-    broken = [
-        *([f"a core's goodput at {JUDGED_LEVEL:g} x is {share:.2f} of the best"] if share < MIN_GOODPUT else []),
-        *([f"rejections took {judged.rejection:.0f} ms"] if judged.rejection > MAX_REJECTION_MS else []),
-        *([f"p99 of the answered is over {deadline:g} s"] if judged.p99 > 1e3 * deadline else []),
-    ]
+    broken = {
+        f"a core's goodput at {JUDGED_LEVEL:g} x is {share:.2f} of the best": share < MIN_GOODPUT,
+        f"rejections took {judged.rejection:.0f} ms": judged.rejection > MAX_REJECTION_MS,
+        f"p99 of the answered is over {deadline:g} s": judged.p99 > 1e3 * deadline,
+    }
+    goodput = f"at {JUDGED_LEVEL:g} x, a core's goodput {share:.2f} of the best (at least {MIN_GOODPUT:g})"
+    promise = f"{goodput}, p99 within {deadline:g} s, rejections within {MAX_REJECTION_MS:g} ms"
     print()
-    return output.verdict(
-        broken,
-        f"at {JUDGED_LEVEL:g} x, a core's goodput {share:.2f} of the best (at least {MIN_GOODPUT:g}), "
-        f"p99 within {deadline:g} s, rejections within {MAX_REJECTION_MS:g} ms",
-    )
+    return output.verdict([phrase for phrase, is_broken in broken.items() if is_broken], promise)
 
 
-def _row(level: Level) -> list[str]:
-    times = (f"{ms:.0f}" for ms in (level.p50, level.p99))
-    shares = f"{level.rejected:.1%}", f"{level.rejection:.0f} ms", f"{level.late:.1%}", f"{level.wasted:.1%}"
-    return [f"{level.factor:g} x", f"{level.goodput:.1f}", f"{level.per_core:.1f}", *times, *shares]
-
-
-def judge_level(factor: float, load: Load, server: Sampler, seconds: float) -> Level:
+def judge_level(factor: float, load: Load, server: ServerUsage, seconds: float) -> Level:
     """Return the figures of one turn."""
     began = load.start[0]
     kind = np.array(load.failure)

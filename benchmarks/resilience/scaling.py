@@ -60,11 +60,7 @@ class PrometheusClient:
 
 @contextmanager
 def prometheus(metrics_url: str) -> Iterator[PrometheusClient]:
-    """Run a Prometheus that scrapes a server, while the block lasts.
-
-    Raises:
-        BenchmarkError: Prometheus is not installed, or does not start.
-    """
+    """Run a Prometheus that scrapes a server, while the block lasts. Raises BenchmarkError if it cannot be started."""
     binary = shutil.which("prometheus")
     if binary is None:
         raise BenchmarkError("no prometheus found: install it (Debian: apt-get install prometheus)")
@@ -165,7 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"answered: {int(load.answered.sum())}, {dict(load.failures)}")
     largest = (f"{name} {np.nanmax([value for _, value in found], initial=0):.2f}" for name, found in series.items())
     print(f"target of the waiting time: {target:g} s; largest values: {', '.join(largest)}")
-    print(f"above target {_seconds(rise)} after the overload began, below it {_seconds(fall)} after the last answer")
+    risen, fallen = ("never" if value is None else f"{value:.0f} s" for value in (rise, fall))
+    print(f"above target {risen} after the overload began, below it {fallen} after the last answer")
     for name, probe in probes.items():
         slowest = f"slowest {1e3 * probe.slowest:.0f} ms (of {probe.timeout:g} s)"
         failed = f"at most {probe.failed} failures in a row (of {probe.threshold})"
@@ -202,7 +199,3 @@ def _asking(probes: Mapping[str, Probe], grpc_url: str) -> Iterator[None]:
             yield
         finally:
             ended.set()
-
-
-def _seconds(value: float | None) -> str:
-    return "never" if value is None else f"{value:.0f} s"

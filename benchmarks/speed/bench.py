@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks import frontend, output
+from benchmarks import output
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import runner, workload
 from benchmarks.load.runner import Load, percentile
-from benchmarks.load.sampling import ENSEMBLE, PREPROCESS, QUEUE, Sampler, cpu_seconds
+from benchmarks.load.sampling import ENSEMBLE, PREPROCESS, QUEUE, cpu_seconds, sampled
 from benchmarks.processes import ROOT
 from benchmarks.speed import machine, peers, report, results, roofline
 from benchmarks.speed.results import Results, SweepPoint, System
@@ -64,21 +64,10 @@ class Plan:
     main: int = 256  # requests of the run that gives batches and CPU shares
     single: int = 20  # requests of each of three turns with one caller
     overload: bool = False  # whether to send more than the server can answer
-    quick: bool = False  # whether the figures are rough
 
 
-FULL = Plan(
-    command="make bench",
-    rounds=5,
-    requests=128,
-    pairs=10,
-    peers=tuple(peers.PEERS),
-    sweep=(1, 2, 4, 8, 16, 32, 64, 128, 256),
-    passes=3,
-    main=640,
-    overload=True,
-)
-QUICK = Plan("make bench-quick", rounds=2, requests=64, sweep=(1, 8, 32), main=128, single=10, quick=True)
+FULL = Plan("make bench", 5, 128, 10, tuple(peers.PEERS), (1, 2, 4, 8, 16, 32, 64, 128, 256), 3, 640, overload=True)
+QUICK = Plan("make bench-quick", rounds=2, requests=64, sweep=(1, 8, 32), main=128, single=10)
 ROOFLINE = Plan("python -m benchmarks roofline", rounds=7, requests=256)
 PEERS = Plan("python -m benchmarks peers", rounds=5, requests=128, peers=tuple(peers.PEERS))
 
@@ -111,7 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
 class Target:
     """A server to load."""
 
-    title: str  # in results
     host: str  # as `runner.run` takes it
     leader: int  # the process that leads the server's group
     triton: Triton | None = None  # if it is one of emoserve
@@ -149,12 +137,7 @@ class Bench:
     targets: dict[str, Target] = field(default_factory=dict)  # what takes turns, by the name in results
 
     def run(self) -> Results:
-        """Measure all parts of the plan.
-
-        Raises:
-            BenchmarkError: something cannot be run.
-            TritonError: the repository cannot be served.
-        """
+        """Measure all parts of the plan. Raises BenchmarkError or TritonError if something cannot be run or served."""
         started, clock = datetime.now(UTC), time.monotonic()
         manifest = check_repository(self.repository)
         if manifest is None:
@@ -167,41 +150,37 @@ class Bench:
             systems, peaks, strategies = self._take_turns(utterances)
             self.status.update("stages")
             assert served.triton is not None
-            with Sampler(served.triton) as side:
+            with sampled(served.triton) as side:
                 served.load(self.tokenizer, requests=self.plan.main)
             flops = Flops.of(self.checkpoint)
             batch = max(1, round(side.models[ONNX_MODELS[1]].mean_batch))  # bert's, the one that pads
             per_utterance = 1e9 * len(utterances)  # FLOP of all -> GFLOP of one
             needed, spent = flops.needed(utterances), flops.spent(utterances, batch)
             share = side.cpu_seconds[PREPROCESS] / sum(side.cpu_seconds.values())
-            front_end = frontend.measure()
+            front_end = {"frontend_ms_3s": roofline.frontend_ms(), "frontend_share_of_cpu": share}
             sweep = self._sweep(served)
             models = {name: model for name, model in side.models.items() if name != ENSEMBLE}
             settings = {name: getattr(self.plan, name) for name in ("rounds", "pairs", "requests")}
             sources = {"digest": str(manifest["checkpoint"])[:12], "text_encoder": manifest["sources"]["text_encoder"]}
             found = Results(
                 started=started,
-                minutes=0.0,
-                quick=self.plan.quick,
+                minutes=0.0,  # not known yet
                 command=self.plan.command,
                 revision=machine.revision(),
                 machine=machine.describe(),
                 versions=machine.versions(),
                 settings={"users": USERS} | settings,
                 checkpoint=sources,
-                workload=workload.describe(utterances),
                 systems=systems,
                 roofline=results.Roofline(peaks, strategies, needed / per_utterance, spent / per_utterance),
                 stages=models,
                 sweep=sweep,
                 sweep_int8=self._sweep(int8) if int8 else [],
-                measured={"frontend_ms_3s": frontend.measure(), "frontend_share_of_cpu": share}
-                | self._single_request(),
+                measured=front_end | self._single_request(),
                 high_concurrency=self._high_concurrency(sweep),
                 overload=self._overload(sweep),
             )
-        found = replace(found, minutes=(time.monotonic() - clock) / 60)
-        return replace(found, summary=results.summarise(found))
+        return replace(found, minutes=(time.monotonic() - clock) / 60, summary=results.summarise(found))
 
     def _start(self, stack: ExitStack) -> None:
         """Start the servers that take turns."""
@@ -210,11 +189,11 @@ class Bench:
             self.status.update(f"starting {TITLES[name]}")
             triton = Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config)
             stack.enter_context(triton)
-            self.targets[name] = Target(TITLES[name], f"grpc://{triton.grpc_url}", triton.pid, triton)
+            self.targets[name] = Target(f"grpc://{triton.grpc_url}", triton.pid, triton)
         for name in self.plan.peers:
             self.status.update(f"starting {name}")
             peer = stack.enter_context(peers.start(name, self.checkpoint, Path("build") / "bench" / "peers"))
-            self.targets[name] = Target(TITLES[name], peer.host, peer.pid)
+            self.targets[name] = Target(peer.host, peer.pid)
             if self.targets[name].polls:
                 stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # a stopped process does not end
 
@@ -231,7 +210,6 @@ class Bench:
             rates[name] = len(utterances) / min(roofline.cost(way, utterances, pieces).seconds for _ in range(2))
         best = max(rates, key=lambda name: rates[name])
         cost = partial(roofline.cost, ways[best], pieces=pieces)
-
         for name, target in self.targets.items():
             self.status.update(f"warming up {name}")
             target.load(self.tokenizer, requests=USERS)
@@ -264,7 +242,7 @@ class Bench:
         runs: dict[int, list[SweepPoint]] = {users: [] for users in self.plan.sweep}
         for number in range(self.plan.passes):
             for users in self.plan.sweep[:: -1 if number % 2 else 1]:  # up and down, against drift
-                self.status.update(f"{target.title}: {users} callers")
+                self.status.update(f"{users} callers")
                 found = target.load(self.tokenizer, users=users, requests=max(48, 2 * users))
                 p50, p95, p99 = map(found.percentile, (50, 95, 99))
                 runs[users].append(SweepPoint(users, found.throughput, p50, p95, p99, found.failures.total()))
@@ -310,8 +288,7 @@ class Bench:
 
 def system(title: str, turns: Sequence[tuple[Load, float]]) -> System:
     """Return the figures of a system's turns, each a load and the CPU seconds that the system used for it."""
-    loads = [found for found, _ in turns]
-    p50, p95, p99 = ([found.percentile(percent) for found in loads] for percent in (50, 95, 99))
+    p50, p95, p99 = ([found.percentile(percent) for found, _ in turns] for percent in (50, 95, 99))
     cpu = [1e3 * used / answered if (answered := found.answered.sum()) else float("nan") for found, used in turns]
-    failures = sum(found.failures.total() for found in loads)
-    return System(title, [found.throughput for found in loads], p50, p95, p99, cpu, failures)
+    failures = sum(found.failures.total() for found, _ in turns)
+    return System(title, [found.throughput for found, _ in turns], p50, p95, p99, cpu, failures)

@@ -20,9 +20,7 @@ def needed(
     """Return what a pod answers/s, and the pods for `rate` utterances/s: ceil(rate / (utilisation * that)) + spare.
 
     A pod answers the largest throughput of the sweep whose p99 keeps the objective, without a failure.
-
-    Raises:
-        BenchmarkError: no point of the sweep keeps the objective.
+    Raises BenchmarkError if no point of the sweep keeps the objective.
     """
     within = [point.throughput for point in sweep if point.p99 <= p99_ms and not point.failures]
     if not within:

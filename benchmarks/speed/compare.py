@@ -36,7 +36,7 @@ def compare(a: Results, b: Results) -> str:
     The text begins with what else differs between the runs, such as machine, versions and settings.
     """
     parts = [
-        f"{letter}: {run.started:%Y-%m-%d %H:%M} UTC, revision {run.revision or 'unknown'}{', quick' * run.quick}"
+        f"{letter}: {run.started:%Y-%m-%d %H:%M} UTC, {run.command}, revision {run.revision or 'unknown'}"
         for letter, run in (("A", a), ("B", b))
     ]
     if differences := unlike(a, b):
@@ -51,8 +51,8 @@ def compare(a: Results, b: Results) -> str:
 
 def unlike(a: Results, b: Results) -> list[str]:
     """Return what differs between two runs besides the code, one line for each fact."""
-    found = [f"{'A' if a.quick else 'B'} is a quick run, the other one is not"] if a.quick != b.quick else []
-    for what in ("machine", "versions", "settings", "workload", "checkpoint"):
+    found = [f"command: {a.command} → {b.command}"] if a.command != b.command else []
+    for what in ("machine", "versions", "settings", "checkpoint"):
         one, other = asdict(a)[what], asdict(b)[what]
         keys = dict.fromkeys([*one, *other])
         found += [f"{what}: {key} {one.get(key)} → {other.get(key)}" for key in keys if one.get(key) != other.get(key)]

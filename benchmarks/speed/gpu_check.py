@@ -28,6 +28,7 @@ from benchmarks.load.sampling import cpu_seconds
 from benchmarks.load.workload import encode, tokenizer_file
 from benchmarks.processes import HOST, ROOT, http_ready, running
 from benchmarks.speed import machine
+from benchmarks.speed.peers.service import VIEWS
 from emotion import checkpoint as checkpoints
 from emotion.checkpoint import Checkpoint
 from emotion.text import WordPiece
@@ -39,7 +40,6 @@ CALLERS = (1, 8, 32, 128)  # of the closed loops
 LOAD_S = 15.0
 WARM_UP_S = 5.0  # of 32 callers: a GPU chooses its kernels at new shapes
 OPEN_SHARE = 0.8  # arrivals of the open loop over the best closed loop's throughput
-VIEWS = ("PROBABILITIES", "AUDIO_PROBABILITIES", "TEXT_PROBABILITIES")
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     for precision in ("fp32", "fp16"):
         command = [sys.executable, "-m", "export", str(arguments.checkpoint), "--repository", str(repository)]
         with console.status(f"exporting in {precision}"):
-            done = subprocess.run(
-                [*command, "--precision", precision], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
-            )
-        if done.returncode:
-            raise BenchmarkError(f"the export in {precision} failed; its message is above")
+            if subprocess.call([*command, "--precision", precision], cwd=ROOT, stdout=subprocess.DEVNULL):
+                raise BenchmarkError(f"the export in {precision} failed; its message is above")
     tokenizer = tokenizer_file(repository)
     with console.status("measuring the GPU"), serve(python, repository, "gpu") as (url, pid):
         gpu = measure(url, pid, tokenizer, checkpoint, "fp16")
@@ -126,8 +123,7 @@ def find_gpus() -> list[str]:
 def serve(python: Path, repository: Path, config: str = "default") -> Iterator[tuple[str, int]]:
     """Run `python -m serving` in the environment of an interpreter; yield HOST:PORT of gRPC and Triton's process id.
 
-    Raises:
-        BenchmarkError: the server did not start.
+    Raises BenchmarkError if the server does not start.
     """
     ports = free_ports(HOST, {"http": 0, "grpc": 0, "metrics": 0})
     command = [str(python), "-m", "serving", "--repository", str(repository.resolve()), "--config", config]
@@ -138,17 +134,10 @@ def serve(python: Path, repository: Path, config: str = "default") -> Iterator[t
 
 
 def measure(url: str, pid: int, tokenizer: Path, checkpoint: Checkpoint, precision: str) -> Device:
-    """Compare the answers of a server with the model's, then load it.
+    """Compare the answers of a server at host:port with those of the served checkpoint, then load it.
 
-    Args:
-        url: host:port of gRPC.
-        pid: the process that leads the server's process group.
-        tokenizer: tokenizer.json that the workload's texts are counted with.
-        checkpoint: of the served files.
-        precision: of the served files; decides the tolerance.
-
-    Raises:
-        BenchmarkError: the server answered nothing.
+    `pid` leads the server's process group; the precision decides the tolerance. Raises BenchmarkError if the server
+    answers nothing.
     """
     worst = check_parity(url, checkpoint, parity.TOLERANCES[precision].eager)
     host = f"grpc://{url}"
@@ -170,8 +159,7 @@ def measure(url: str, pid: int, tokenizer: Path, checkpoint: Checkpoint, precisi
 def check_parity(url: str, checkpoint: Checkpoint, tolerance: float) -> Parity:
     """Compare what is served with eager PyTorch in fp32, on the utterances of the export's parity gate.
 
-    Raises:
-        BenchmarkError: an utterance was not answered.
+    Raises BenchmarkError if an utterance is not answered.
     """
     tokenizer = WordPiece(checkpoint.tokenizer)
     asked = [
@@ -201,8 +189,8 @@ def violations(gpu: Device, cpu: Device) -> list[str]:
     for name, device in (("GPU", gpu), ("CPU", cpu)):
         worst = device.parity
         if not worst.difference <= worst.tolerance:
-            difference = f"{worst.difference:.2g} (tolerance {worst.tolerance:g}), {worst.where}"
-            found.append(f"{name}: an answer differs from PyTorch's by {difference}")
+            what = f"{worst.difference:.2g} (tolerance {worst.tolerance:g}), {worst.where}"
+            found.append(f"{name}: an answer differs from PyTorch's by {what}")
         found += [f"{name}, {one.load}: {one.failures} requests failed" for one in device.points if one.failures]
     return found
 

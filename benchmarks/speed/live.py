@@ -85,10 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 if anything failed, else 0."""
     speakers = [Speaker(number, arguments.seconds) for number in range(arguments.speakers)]
-    with served_page(arguments.repository) as page:
-        asyncio.run(Speaker(0, 5).speak(page.address))  # not counted
+
+    async def speak(address: str) -> None:
+        await asyncio.gather(*(speaker.speak(address) for speaker in speakers))
+
+    with served_page(arguments.repository) as address:
+        asyncio.run(Speaker(0, 5).speak(address))  # not counted
         with Console(stderr=True).status(f"{arguments.speakers} speakers for {arguments.seconds:g} s"):
-            asyncio.run(page.watched(speaker.speak(page.address) for speaker in speakers))
+            asyncio.run(speak(address))
     lags = np.concatenate([speaker.lags for speaker in speakers])
     first = max(speaker.lags[0] for speaker in speakers) + 0.5
     rate = len(lags) / arguments.seconds / arguments.speakers
@@ -96,5 +100,4 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"updates: {rate:.2f} a second and speaker, the first after {first:.2f} s of speech at most")
     print(f"lag behind the audio: median {1e3 * np.median(lags):.0f} ms, p95 {1e3 * np.percentile(lags, 95):.0f} ms")
     print(f"utterances answered: {sum(speaker.utterances for speaker in speakers)}, failures: {failures or 'none'}")
-    page.print_memory()
     return int(bool(failures))

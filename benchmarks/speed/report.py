@@ -14,7 +14,6 @@ from benchmarks.output import middle
 from benchmarks.speed.results import WHY_CPU_SECONDS, Results, SweepPoint, System, ratios, summary_rows
 
 OURS = ("served", "served_int8")
-LABEL_WIDTH = 26  # characters in a line of a label beside a bar
 WIDTH = 4.7  # inches of a picture
 
 
@@ -43,8 +42,7 @@ def write(results: Results, path: Path) -> None:
         figure.savefig(picture, dpi=200)
         parts += [f"## {title}", f"![{title}]({picture.name})"]
     facts = asdict(results.machine) | results.versions | results.settings
-    facts |= results.checkpoint | results.workload
-    facts |= {"revision": results.revision or "unknown", "minutes": _number(results.minutes)}
+    facts |= results.checkpoint | {"revision": results.revision or "unknown", "minutes": _number(results.minutes)}
     parts += ["## Conditions", _table(("fact", "value"), [(name, str(value)) for name, value in facts.items()])]
     output.write_text(path, "\n\n".join(parts) + "\n")
 
@@ -103,7 +101,7 @@ def peers(systems: Mapping[str, System]) -> Figure:
         axes.barh(place, middle, 0.62, color="#0072b2" if name in OURS else "#6b6b65")
         axes.plot([low, high], [place, place], color="black", linewidth=1)
         axes.annotate(f"{middle:.3g}", (high, place), (5, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(range(len(systems)), [textwrap.fill(system.title, LABEL_WIDTH) for system in systems.values()])
+    axes.set_yticks(range(len(systems)), [textwrap.fill(system.title, 26) for system in systems.values()])
     axes.invert_yaxis()
     axes.margins(x=0.14)
     axes.set(xlabel="utterances/s")

@@ -63,14 +63,12 @@ class Results:
 
     started: datetime  # UTC
     minutes: float
-    quick: bool  # a short run, whose figures are rougher
     command: str  # the command that repeats the run
     revision: str | None  # of the code; None outside a git checkout
     machine: Machine
     versions: dict[str, str]
     settings: dict[str, int]  # "users" are the callers of each round
     checkpoint: dict[str, str]  # "digest" of the weights, "text_encoder"
-    workload: dict[str, float]  # from `workload.describe`
     # "served" (fp32), "served_int8", "roofline", peers
     systems: dict[str, System]
     roofline: Roofline | None = None

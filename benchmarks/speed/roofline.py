@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.load.workload import Utterance
+from benchmarks.load.workload import Utterance, encode
+from emotion import audio, decoding
 from emotion.audio import PATCH_SHAPE
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, FusionHead, VGGish
 from emotion.text import WordPiece
-from export import parity
+from export import parity, speech
 from export.onnx_files import IR_VERSION, OPSET
 from export.parity import OnnxModels, front_ends
 
@@ -114,12 +116,7 @@ def peak_gflops() -> dict[str, float]:
 
 
 def _gflops(product: Callable[[], object]) -> float:
-    times = []
-    for _ in range(PRODUCTS + 1):
-        start = time.perf_counter()
-        product()
-        times.append(time.perf_counter() - start)
-    return 2 * MATRIX**3 / median(times[1:]) / 1e9
+    return 2 * MATRIX**3 / median(timeit.repeat(product, number=1, repeat=PRODUCTS + 1)[1:]) / 1e9
 
 
 def _product_session(matrix: NDArray[np.float32]) -> onnxruntime.InferenceSession:
@@ -163,13 +160,7 @@ def _batches(models: Sequence[OnnxModels], size: int) -> Run:
 
 
 def cost(run: Run, utterances: Sequence[Utterance], pieces: WordPiece) -> Cost:
-    """Return the cost of all utterances, from their bytes to their probabilities.
-
-    Args:
-        run: the way to run them.
-        utterances: audio and text; other threads decode them ahead of the batches.
-        pieces: the tokenizer of the text encoder.
-    """
+    """Return the cost to run all utterances in one way, from their bytes, which other threads decode ahead."""
     # one BLAS thread, as in the stage `preprocess`: more threads would spin between the front-end's small products
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as readers:
         start = time.perf_counter(), time.process_time()
@@ -180,9 +171,15 @@ def cost(run: Run, utterances: Sequence[Utterance], pieces: WordPiece) -> Cost:
 def one_at_a_time_ms(repository: Path, utterance: Utterance, tokenizer: Path, repeats: int = 30) -> float:
     """Return the median ms of one utterance from its bytes to its probabilities, without a server."""
     model, pieces = OnnxModels(repository), WordPiece(tokenizer)
-    times = []
-    for _ in range(repeats + 3):
-        start = time.perf_counter()
-        model([front_ends(utterance.audio, utterance.text, pieces)])
-        times.append(1e3 * (time.perf_counter() - start))
-    return median(times[3:])
+    times = timeit.repeat(
+        lambda: model([front_ends(utterance.audio, utterance.text, pieces)]), number=1, repeat=repeats + 3
+    )
+    return 1e3 * median(times[3:])
+
+
+def frontend_ms(repeats: int = 100) -> float:
+    """Return the median ms of the audio front-end for 3 s of WAV at 44.1 kHz, on one thread as in `preprocess`."""
+    data = encode(np.resize(speech.waveform(), 3 * 44_100), 44_100)  # what is said does not change the work
+    with threadpool_limits(limits=1):
+        times = timeit.repeat(lambda: audio.sound_patches(decoding.decode(data)), number=1, repeat=repeats)
+    return 1e3 * median(times)

@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +32,16 @@ from export.repository import ENCODERS, REPOSITORY
 from serving import Triton, TritonError
 from serving.repository import check_repository
 
+PRECISIONS = ("fp32", "int8")
+MIN_REQUESTS, REQUESTS_PER_USER = 256, 8  # measured in a trial
+WARM_UP_PER_USER = 2  # requests before them
+LEADERS, ROUNDS = 3, 3  # settings that are measured again, and how often
+TIE = 0.05  # share of the best throughput within which medians of ROUNDS cannot be told apart
+TUNED = (PREPROCESS, QUEUE, *ENCODERS)  # `fusion` takes next to no time
+MAX_PREPROCESS_INSTANCES, MAX_ENCODER_INSTANCES = 4, 8
+SIZES = (4, 8, 16, 32, 64, 128)  # of batches and of max_waiting
+MADE_BY = "# Made by `python -m benchmarks tune"
+Parameters = dict[str, str]  # the label of each search parameter's choice
 THREADS, MAX_WAITING = "intra_op_thread_count", "max_waiting"  # parameters of a configuration
 
 
@@ -47,22 +56,13 @@ class StageSettings:
 
 
 def parse(text: str) -> Any:
-    """Return a config.pbtxt as ModelConfig. Raises BenchmarkError if the text is no ModelConfig."""
-    try:
-        return text_format.Parse(text, ModelConfig())
-    except text_format.ParseError as error:
-        raise BenchmarkError(f"a model's configuration can't be read (line:column : reason): {error}") from None
+    """Return a config.pbtxt as ModelConfig."""
+    return text_format.Parse(text, ModelConfig())
 
 
 def settings(text: str) -> StageSettings:
-    """Return the settings in a config.pbtxt.
-
-    Raises:
-        BenchmarkError: the configuration has not exactly one instance group.
-    """
+    """Return the settings in a config.pbtxt with one instance group."""
     config = parse(text)
-    if len(config.instance_group) != 1:
-        raise BenchmarkError(f"the configuration of {config.name} must have one instance_group to be tuned")
 
     def parameter(name: str) -> int | None:
         return int(config.parameters[name].string_value) if name in config.parameters else None
@@ -109,19 +109,7 @@ def link(repository: Path, texts: dict[str, str], directory: Path) -> None:
         (directory / model / "config.pbtxt").write_text(text)
 
 
-PRECISIONS = ("fp32", "int8")
-MIN_REQUESTS, REQUESTS_PER_USER = 256, 8  # measured in a trial
-WARM_UP_PER_USER = 2  # requests before them
-LEADERS, ROUNDS = 3, 3  # settings that are measured again, and how often
-TIE = 0.05  # share of the best throughput within which medians of ROUNDS cannot be told apart
-TUNED = (PREPROCESS, QUEUE, *ENCODERS)  # `fusion` takes next to no time
-MAX_PREPROCESS_INSTANCES, MAX_ENCODER_INSTANCES = 4, 8
-SIZES = (4, 8, 16, 32, 64, 128)  # of batches and of max_waiting
-MADE_BY = "# Made by `python -m benchmarks tune"
-Parameters = dict[str, str]  # the label of each search parameter's choice
-
-
-@dataclass(frozen=True)
+@dataclass
 class Base:
     """The configurations that tuning starts from: config.pbtxt by model of an exported repository."""
 
@@ -132,30 +120,20 @@ class Base:
     def load(cls, repository: Path, precision: str) -> "Base":
         """Return what is served by default, or with `--config int8`.
 
-        Raises:
-            BenchmarkError: the repository was not exported, or not with this precision.
-            TritonError: an exported file is missing or damaged.
+        Raises BenchmarkError or TritonError if the repository is not an intact export with this precision.
         """
         if check_repository(repository) is None:
             raise BenchmarkError(f"{repository} was not made by `python -m export`; name another with --repository")
         texts = {path.parent.name: path.read_text() for path in sorted(repository.glob("*/config.pbtxt"))}
-        if precision != PRECISIONS[0]:
-            named = {path.parent.parent.name: path for path in repository.glob(f"*/configs/{precision}.pbtxt")}
-            if not named:
-                command = f"python -m export CHECKPOINT --precision {precision}"
-                raise BenchmarkError(f"{repository} has no configs/{precision}.pbtxt; make them with: {command}")
-            texts |= {model: path.read_text() for model, path in named.items()}
-        return cls(repository, texts)
+        named = {path.parent.parent.name: path.read_text() for path in repository.glob(f"*/configs/{precision}.pbtxt")}
+        if precision != PRECISIONS[0] and not named:
+            command = f"python -m export CHECKPOINT --precision {precision}"
+            raise BenchmarkError(f"{repository} has no configs/{precision}.pbtxt; make them with: {command}")
+        return cls(repository, texts | named)
 
-    @cached_property
-    def stages(self) -> dict[str, StageSettings]:
-        """The settings of the tuned models."""
-        return {model: settings(self.texts[model]) for model in TUNED}
-
-    @property
-    def ensemble_batch(self) -> int:
-        """The rows that a client may send in one request."""
-        return int(parse(self.texts["emotion"]).max_batch_size)
+    def __post_init__(self) -> None:
+        self.stages = {model: settings(self.texts[model]) for model in TUNED}
+        self.ensemble_batch = int(parse(self.texts["emotion"]).max_batch_size)  # rows in one request
 
     def edited(self, stages: dict[str, StageSettings]) -> dict[str, str]:
         """Return the configurations of all models with other settings for the tuned ones."""
@@ -279,11 +257,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Search, print the table, write the winner; return 1 if no settings keep the objective, else 0.
-
-    Raises:
-        BenchmarkError: an argument or the repository cannot be used.
-    """
+    """Search, print the table, write the winner; return 1 if no settings keep the objective, else 0."""
     p99_ms, users, name = arguments.p99_ms, arguments.users, arguments.name
     if not (0 < p99_ms < math.inf and users > 0 and arguments.trials > 0):
         raise BenchmarkError("--p99-ms, --users and --trials must be above 0")
@@ -302,7 +276,12 @@ def run(arguments: argparse.Namespace) -> int:
     shown = leaders + [one for one in found if space.describe(one.parameters) not in repeated]
     print(f"settings, and whether they keep a p99 of {p99_ms:g} ms; * is the current configuration\n")
     headings = ("settings", "runs", "utterances/s", "p50 ms", "p99 ms", "holds")
-    print(output.table(headings, [_row(space, one, p99_ms) for one in shown], width=250))
+    rows = []
+    for one in shown:
+        label = space.describe(one.parameters) + " *" * (one.parameters == space.current)
+        figures = f"{one.result.throughput:.2f}", f"{one.result.p50:.0f}", f"{one.result.p99:.0f}"
+        rows.append([label, str(len(one.runs)), *figures, "yes" if one.result.p99 <= p99_ms else "no"])
+    print(output.table(headings, rows, width=250))
     holding = ranking(leaders, p99_ms)
     if not holding:
         best = min(one.result.p99 for one in shown)
@@ -323,11 +302,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def search(space: Space, p99_ms: float, users: int, trials: int) -> list[Candidate]:
-    """Return `trials` measured settings, the current configuration first.
-
-    Raises:
-        BenchmarkError: the current configuration cannot be measured, or the load fails.
-    """
+    """Return `trials` measured settings, the current first. Raises BenchmarkError if these cannot be measured."""
     found: list[Candidate] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -366,22 +341,12 @@ def measure(base: Base, stages: dict[str, StageSettings], users: int) -> Measure
     return Measurement(counted.throughput, counted.percentile(50), counted.percentile(99))
 
 
-def _row(space: Space, one: Candidate, p99_ms: float) -> list[str]:
-    figures = [f"{one.result.throughput:.2f}", f"{one.result.p50:.0f}", f"{one.result.p99:.0f}"]
-    label = space.describe(one.parameters) + " *" * (one.parameters == space.current)
-    return [label, str(len(one.runs)), *figures, "yes" if one.result.p99 <= p99_ms else "no"]
-
-
 def _targets(base: Base, name: str) -> list[Path]:
     return [base.repository / model / "configs" / f"{name}.pbtxt" for model in base.texts]
 
 
 def write(base: Base, stages: dict[str, StageSettings], name: str, header: str) -> list[Path]:
-    """Write configs/NAME.pbtxt of every model that differs from its config.pbtxt; remove an earlier search's others.
-
-    Returns:
-        The files written.
-    """
+    """Write and return configs/NAME.pbtxt of every model that differs from its config.pbtxt; remove earlier others."""
     written = []
     for path, text in zip(_targets(base, name), base.edited(stages).values(), strict=True):
         if text == (path.parent.parent / "config.pbtxt").read_text():

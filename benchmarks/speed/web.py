@@ -10,21 +10,19 @@ import os
 import random
 import sys
 import time
+import timeit
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import httpx
 import jiwer
 import numpy as np
-import psutil
 from rich.console import Console
 
-from benchmarks.load.sampling import MIB, resource_usage
 from benchmarks.load.workload import encode
 from benchmarks.processes import HOST, free_port, http_ready, running
 from emotion import decoding
@@ -61,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     sentences = speech.transcripts()
     recordings, texts = [(speech.SPEECH / name).read_bytes() for name in sentences], list(sentences.values())
     console = Console(stderr=True)
-    with served_page(arguments.repository) as page, httpx.Client(base_url=page.address, timeout=TIMEOUT_S) as client:
+    with served_page(arguments.repository) as address, httpx.Client(base_url=address, timeout=TIMEOUT_S) as client:
         with console.status("word errors"):
             heard = [_analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
         print(f"word error rate: {word_error_rate(texts, heard):.1%} over {len(heard)} recordings")
@@ -69,60 +67,27 @@ def run(arguments: argparse.Namespace) -> int:
         parts: dict[str, Part] = {f"speech of {SECONDS:g} s": ("audio", ("a", flac))}
         for what, part in (parts | {"typed text": ("text", (None, texts[0]))}).items():
             with console.status(f"{what}, one at a time"):
-                times = _latencies(client, part)
+                times = timeit.repeat(partial(_analyze, client, part), number=1, repeat=REPEATS + 1)[1:]
             middle, longest = 1e3 * median(times), 1e3 * max(times)
             print(f"{what} to answer: median {middle:.0f} ms, longest {longest:.0f} ms ({REPEATS})")
         what = f"{arguments.people} people for {arguments.minutes:g} minutes"
         with console.status(what):
-            outcomes, waits = asyncio.run(_people(page, recordings, texts, arguments))
+            outcomes, waits = asyncio.run(_people(address, recordings, texts, arguments))
     print(f"{what}: {dict(outcomes)}")
     tail = f"p99 {np.percentile(waits, 99):.1f} s, longest {max(waits):.1f} s"
     print(f"answers after: median {median(waits):.1f} s, {tail}")
-    page.print_memory()
     return int(bool(set(outcomes) - {"answered", "busy"}))
 
 
-@dataclass
-class Page:
-    """Triton with speech recognition, and the gateway in front of it."""
-
-    address: str  # of the gateway, http://HOST:PORT
-    triton: int  # process id
-    gateway: int  # process id
-    memory: list[tuple[float, float]] = field(default_factory=list)  # MiB of Triton (PSS) and of the gateway (RSS)
-
-    async def watched(self, calls: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Run calls at once, and read the memory every 5 s."""
-
-        async def watch() -> None:
-            while True:
-                gateway = psutil.Process(self.gateway).memory_info().rss / MIB
-                self.memory.append((resource_usage(self.triton).pss_mib, gateway))
-                await asyncio.sleep(5)
-
-        watching = asyncio.create_task(watch())
-        try:
-            await asyncio.gather(*calls)
-        finally:
-            watching.cancel()
-
-    def print_memory(self) -> None:
-        """Print the memory in the second and in the last quarter of the time."""
-        quarter = max(1, len(self.memory) // 4)
-        for name, mib in zip(("Triton", "gateway"), zip(*self.memory, strict=True), strict=True):
-            early, late = median(mib[quarter : 2 * quarter] or mib), median(mib[-quarter:])
-            print(f"memory of {name}: median {early:.0f} MiB in the second quarter, {late:.0f} MiB in the last")
-
-
 @contextmanager
-def served_page(repository: Path) -> Iterator[Page]:
-    """Run Triton and the gateway, as `make web` does, while the block runs."""
+def served_page(repository: Path) -> Iterator[str]:
+    """Run Triton and the gateway, as `make web` does, while the block runs; yield http://HOST:PORT of the gateway."""
     address = f"http://{HOST}:{free_port()}"
     with Triton(repository, http_port=0, grpc_port=0, metrics_port=0, speech=True) as triton:
         command = [sys.executable, "-m", "web.gateway", "--port", address.rpartition(":")[2], "--metrics-port", "0"]
         command += ["--endpoints", f'["{triton.grpc_url}"]', "--no-request-log"]
-        with running("the gateway", command, http_ready(f"{address}/api/health"), os.environ) as process:
-            yield Page(address, triton.pid, process.pid)
+        with running("the gateway", command, http_ready(f"{address}/api/health"), os.environ):
+            yield address
 
 
 def word_error_rate(sentences: list[str], heard: list[str]) -> float:
@@ -134,18 +99,8 @@ def _analyze(client: httpx.Client, part: Part) -> Mapping[str, str]:
     return dict(client.post("/api/analyze", files=[part]).raise_for_status().json())
 
 
-def _latencies(client: httpx.Client, part: Part) -> list[float]:
-    """Return the s of REPEATS analyses after one that is not counted."""
-    found = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        _analyze(client, part)
-        found.append(time.perf_counter() - start)
-    return found[1:]
-
-
 async def _people(
-    page: Page, recordings: Sequence[bytes], sentences: Sequence[str], arguments: argparse.Namespace
+    address: str, recordings: Sequence[bytes], sentences: Sequence[str], arguments: argparse.Namespace
 ) -> tuple[Counter[str], list[float]]:
     """Return outcomes by kind, and the s of each answer."""
     outcomes: Counter[str] = Counter()
@@ -154,7 +109,7 @@ async def _people(
 
     async def person(number: int) -> None:
         chance = random.Random(number)
-        async with httpx.AsyncClient(base_url=page.address, timeout=TIMEOUT_S) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S) as client:
             while time.monotonic() < end:
                 part: Part = ("audio", ("a", chance.choice(recordings)))
                 if chance.random() < TYPED_SHARE:
@@ -166,5 +121,5 @@ async def _people(
                     waits.append(time.perf_counter() - start)
                 await asyncio.sleep(chance.uniform(*PAUSE_S))
 
-    await page.watched(map(person, range(arguments.people)))
+    await asyncio.gather(*map(person, range(arguments.people)))
     return outcomes, waits

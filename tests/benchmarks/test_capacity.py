@@ -46,14 +46,12 @@ def test_capacity_command_prints_a_row_for_each_precision(
     found = Results(
         started=datetime(2026, 1, 2, tzinfo=UTC),
         minutes=30.0,
-        quick=False,
         command="make bench",
         revision=None,
         machine=machine.describe(),
         versions={},
         settings={},
         checkpoint={"digest": "d" * 64, "text_encoder": "bert-base"},
-        workload={},
         systems={},
         sweep=SWEEP,
     )

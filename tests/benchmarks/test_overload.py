@@ -3,16 +3,14 @@
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 
 from benchmarks.load import runner
 from benchmarks.load.runner import Load
-from benchmarks.load.sampling import ModelStatistics, Sampler
+from benchmarks.load.sampling import ModelStatistics, ServerUsage
 from benchmarks.resilience import overload
-from serving import Triton
 
 LATENCY_MS = {"": 300.0, "Unavailable": 20.0, "DeadlineExceeded": 5000.0}  # by outcome; "" is an answer
 
@@ -28,12 +26,10 @@ def load_with(*failures: str) -> Load:
     )
 
 
-def server(computed: int, cpu: float) -> Sampler:
-    """Return a sampler of a server whose first model computed some utterances in `cpu` CPU seconds."""
-    sampler = Sampler(cast("Triton", Namespace(metrics_url="127.0.0.1:1", pid=0)))
-    sampler.models = {"vggish": ModelStatistics(computed, 1, 0.0, 0.0)}
-    sampler.cpu_seconds = {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4}
-    return sampler
+def server(computed: int, cpu: float) -> ServerUsage:
+    """Return the usage of a server whose first model computed some utterances in `cpu` CPU seconds."""
+    models = {"vggish": ModelStatistics(computed, 1, 0.0, 0.0)}
+    return ServerUsage(models, {"tritonserver": cpu / 4, "vggish": 3 * cpu / 4})
 
 
 def test_judge_level_counts_outcomes_after_the_first_fifth() -> None:

@@ -22,14 +22,12 @@ def bare() -> Results:
     return Results(
         started=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         minutes=21.5,
-        quick=False,
         command="make bench",
         revision="0123456789ab",
         machine=replace(machine.describe(), cores=2.0),
         versions=machine.versions(),
         settings={"users": 32, "rounds": 5},
         checkpoint={"digest": "d" * 64, "text_encoder": "random bert-base"},
-        workload={"count": 200.0, "seconds_mean": 4.6, "tokens_mean": 15.2},
         systems={"served": System("emoserve, fp32", [10.0, 12.0, 11.0, 10.5, 11.5])},
     )
 
@@ -223,20 +221,18 @@ def test_compare_distinguishes_noise_from_differences(run: Results) -> None:
 def test_compare_of_unlike_runs_names_what_differs(run: Results) -> None:
     other = replace(
         run,
-        quick=True,
+        command="make bench-quick",
         machine=replace(run.machine, cores=64.0),
         versions=run.versions | {"onnxruntime": "0.0.1"},
         settings={"users": 8},
-        workload={"count": 20.0},
         checkpoint=run.checkpoint | {"digest": "f" * 64},
     )
     text = compare(run, other)
-    assert "unlike" in text and "B is a quick run" in text
+    assert "unlike" in text and "command: make bench → make bench-quick" in text
     for expected in (
         "machine: cores",
         "versions: onnxruntime",
         "settings: users 32 → 8",
-        "workload: count",
         "checkpoint: digest",
     ):
         assert expected in text

@@ -7,7 +7,7 @@ import pytest
 from emotion_client import EmotionClient, Utterance
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.sampling import Sampler, cpu_seconds
+from benchmarks.load.sampling import cpu_seconds, sampled
 from export.repository import ONNX_MODELS
 from serving import Triton
 from serving.triton import free_ports
@@ -21,7 +21,7 @@ def test_sampler_counts_the_requests_sent(server: Triton, recordings: dict[str, 
     with EmotionClient(server.grpc_url) as client:
         client.analyze(text="this one comes before")
         before = sum(cpu_seconds(server.pid).values())
-        with Sampler(server) as result:
+        with sampled(server) as result:
             client.analyze_many(utterances, concurrency=48)  # more than a batch, so that some wait in the queue
         used = sum(cpu_seconds(server.pid).values()) - before
     assert set(result.models) == MODELS | {"emotion"}
@@ -46,6 +46,6 @@ class UnreachableServer:
 def test_sampler_without_a_server_names_it() -> None:
     with (
         pytest.raises(BenchmarkError, match=r"no metrics from the server at .*: is it still running"),
-        Sampler(cast("Triton", UnreachableServer())),
+        sampled(cast("Triton", UnreachableServer())),
     ):
         pass

@@ -1,6 +1,7 @@
 """Test the lengths, contents and seeds of the workload's utterances."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.workload import describe, lengths, mixed, uniform
+from benchmarks.load.workload import lengths, mixed, uniform
 from emotion import decoding, text
 from emotion.audio import sound_patches
 
@@ -42,10 +43,7 @@ def test_mixed_utterances_have_the_lengths_they_state(tokenizer: Path) -> None:
             assert len(sound_patches(decoding.decode(utterance.audio))) == utterance.patches >= 1
         else:
             assert utterance.patches == 0
-    figures = describe(utterances)
-    assert (figures["count"], figures["audio_only"], figures["text_only"]) == (100, 10, 10)
-    assert figures["seconds_max"] == max(utterance.seconds for utterance in utterances)
-    assert figures["tokens_mean"] == pytest.approx(np.mean([u.tokens for u in utterances if u.kind != "audio"]))
+    assert Counter(utterance.kind for utterance in utterances) == {"both": 80, "audio": 10, "text": 10}
 
 
 def test_mixed_with_one_seed_is_reproducible(tokenizer: Path) -> None:

@@ -33,16 +33,10 @@ class RunningPeer:
 
 @contextmanager
 def start(name: str, checkpoint: Path, directory: Path) -> Iterator[RunningPeer]:
-    """Run a peer while the block lasts.
+    """Run a peer of PEERS with the weights of a checkpoint directory, while the block lasts.
 
-    Args:
-        name: a key of PEERS.
-        checkpoint: the checkpoint directory whose weights it serves.
-        directory: keeps exports for the next start.
-
-    Raises:
-        BenchmarkError: there is no such peer, or it did not start; with the end of its output.
-        CheckpointError: the checkpoint cannot be read.
+    `directory` keeps exports for the next start. Raises BenchmarkError if there is no such peer or it does not start,
+    with the end of its output, and CheckpointError if the checkpoint cannot be read.
     """
     if name not in PEERS:
         raise BenchmarkError(f"there is no peer {name!r}; the peers are {', '.join(PEERS)}")

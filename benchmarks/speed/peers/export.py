@@ -84,11 +84,8 @@ def fusion(
 def export(checkpoint: Path, directory: Path) -> Path:
     """Write the files of the peers into a folder below `directory`, unless an earlier call has done so.
 
-    Returns:
-        The folder: vggish.onnx, and the repository padded_triton/, whose bert and fusion the HTTP peers use, too.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be read.
+    Returns the folder: vggish.onnx, and the repository padded_triton/, whose bert and fusion the HTTP peers use, too.
+    Raises CheckpointError if the checkpoint cannot be read.
     """
     version = hashlib.sha256("".join(map(digest, (Path(__file__), STAGE))).encode()).hexdigest()
     files = directory.resolve() / f"{checkpoints.digest(checkpoint)[:16]}-{version[:8]}"
@@ -116,16 +113,10 @@ def _write_onnx(model: EmotionModel, files: Path) -> None:
         function: Callable[..., Any], path: Path, inputs: dict[str, Tensor], outputs: Sequence[str], **axes: Any
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.onnx.export(
-            Graph(model, function).eval(),
-            tuple(inputs.values()),
-            path,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)} | axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        names: dict[str, Any] = {"input_names": list(inputs), "output_names": list(outputs)}
+        names["dynamic_axes"] = {name: {0: "batch"} for name in (*inputs, *outputs)} | axes
+        tensors = tuple(inputs.values())
+        torch.onnx.export(Graph(model, function).eval(), tensors, path, opset_version=OPSET, dynamo=False, **names)
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # deprecations, and values that tracing makes constant

@@ -1,6 +1,7 @@
 """LitServe + ONNX Runtime with dynamic batches: text is padded to the longest of the batch, patches lie end to end."""
 
 from pathlib import Path
+from typing import Any
 
 import litserve
 
@@ -21,7 +22,7 @@ class EmotionAPI(litserve.LitAPI):  # type: ignore[misc]  # LitServe has no type
         """Load the models in the worker."""
         self.models = OnnxModels(self.checkpoint, self.files)
 
-    def decode_request(self, request: dict[str, str]) -> FrontEnd:
+    def decode_request(self, request: dict[str, Any]) -> FrontEnd:
         """Return the front-end output of one utterance."""
         return self.models.read(Request(**request))
 

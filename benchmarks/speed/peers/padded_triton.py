@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.speed.peers.service import PaddedWordPiece
-from emotion import audio, decoding, text
+from benchmarks.speed.peers.service import PaddedWordPiece, log_mel
+from emotion import text
 from emotion.ragged import at_least_one
 from stages.requests import bytes_rows, response
 
@@ -29,9 +29,7 @@ class TritonPythonModel:
     def tensors(self, request: Any) -> dict[str, NDArray[Any]]:
         """Return PATCHES [1, patches, 96, 64], INPUT_IDS and ATTENTION_MASK [1, 128], HAS_AUDIO and HAS_TEXT."""
         data, sentence = bytes_rows(request, "AUDIO")[0], bytes_rows(request, "TEXT")[0]
-        patches = np.empty((0, *audio.PATCH_SHAPE), np.float32)
-        if data:
-            patches = audio.sound_patches(decoding.decode(data))
+        patches = log_mel(data)
         ids, mask = self.word_piece.encode(text.decode(sentence))
         return {
             "PATCHES": at_least_one(patches)[None],  # Triton's backends cannot batch a tensor without elements

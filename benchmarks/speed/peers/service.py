@@ -1,7 +1,6 @@
 """Code that peers share: the command line, padded text, and the models in ONNX Runtime."""
 
 import argparse
-import base64
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import Base64Bytes, BaseModel
 from tokenizers import Tokenizer
 
 from emotion import audio, decoding, text
@@ -24,7 +23,7 @@ Answer = dict[str, list[float]]  # the probabilities by lower-case view, [5] eac
 class Request(BaseModel):
     """The body of POST /analyze; an empty string is an absent modality."""
 
-    audio: str  # base64 of a whole audio file
+    audio: Base64Bytes  # a whole audio file
     text: str
 
 
@@ -37,11 +36,9 @@ def arguments(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def log_mel(encoded: str) -> NDArray[np.float32]:
-    """Return the log-mel patches of a request's audio, float32 [patches, 96, 64]; none without sound."""
-    if not encoded:
-        return np.empty((0, *audio.PATCH_SHAPE), np.float32)
-    return audio.sound_patches(decoding.decode(base64.b64decode(encoded)))
+def log_mel(data: bytes) -> NDArray[np.float32]:
+    """Return the log-mel patches of an audio file, float32 [patches, 96, 64]; none of an empty one."""
+    return audio.sound_patches(decoding.decode(data)) if data else np.empty((0, *audio.PATCH_SHAPE), np.float32)
 
 
 class PaddedWordPiece:
