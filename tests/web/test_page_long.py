@@ -15,6 +15,7 @@ from emotion_client import EMOTIONS
 from playwright.sync_api import Browser, Page, expect
 
 from emotion import audio, decoding
+from tests.encoding import encode, encode_with_ffmpeg
 from tests.web import test_page
 from tests.web.test_page import ANSWER_TIMEOUT_MS, AXE, accept_notice, alert, saved_file
 
@@ -121,6 +122,17 @@ def test_cancelled_long_recording_keeps_what_arrived(page: Page, talk: Path) -> 
     expect(page.get_by_role("region", name="Recent analyses").get_by_text("1:15 long")).to_be_visible()
 
 
+@pytest.mark.parametrize("kind", ["webm as it is recorded", "mp4 in fragments", "aac", "AIFF"])
+def test_long_recording_is_recognised_in_any_format(page: Page, talk: Path, kind: str) -> None:
+    """Check formats that do not begin with their length, and AIFF, which Chromium can't read."""
+    waveform, _ = soundfile.read(talk, dtype="float32")
+    data = encode(waveform, kind) if kind == "AIFF" else encode_with_ffmpeg(waveform, kind)
+    file: Any = {"name": "talk", "mimeType": "", "buffer": data}
+    with page.expect_request("**/api/utterances", timeout=ANSWER_TIMEOUT_MS):
+        upload(page, file)
+    expect(rows(page).first).to_be_visible(timeout=ANSWER_TIMEOUT_MS)
+
+
 def test_recording_over_the_longest_length_is_not_sent(page: Page, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "day.flac", np.zeros(660 * 8000, np.int16), 8000)
     requests: list[str] = []
@@ -157,9 +169,11 @@ def test_long_answer_has_no_accessibility_violations(browser: Browser, site: str
     page = context.new_page()
     page.goto("/")
 
+    schemes: tuple[Any, ...] = ("light", "dark")
+
     def check() -> None:
         page.evaluate(AXE.read_text())
-        for width, scheme in itertools.product((320, 1440), ("light", "dark")):
+        for width, scheme in itertools.product((320, 1440), schemes):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
             found = page.evaluate("axe.run()")["violations"]
