@@ -349,7 +349,7 @@ test("recent long recording is shown without its sound after a reload", async ()
   unmount();
   render(<App />);
   expect(await rows()).toHaveLength(3);
-  expect(screen.getByRole("img", { name: /0:01: sadness; 0:05: unsure: anger or frustration; 1:03: not analysed/ })).toBeInTheDocument();
+  expect(screen.getByRole("img", { name: "Emotion over the recording, as in the table of utterances" })).toBeInTheDocument();
   expect(screen.queryByLabelText("The recording")).toBeNull();
   expect(screen.queryByRole("button", { name: /Play from/ })).toBeNull();
 });

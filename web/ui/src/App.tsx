@@ -240,8 +240,9 @@ function opened(one: recents.Recent | undefined): Shown | null {
 
 /** Returns why a file can't be sent; null if it can. */
 function problemOf({ name, size }: File, limit: number): Rejected | null {
-  if (size > limit) return { source: name, message: `is too large; at most ${megabytes(limit)} are accepted.` };
-  return size ? null : { source: name, message: "is empty. Choose another recording." };
+  if (!size) return { source: name, message: "is empty. Choose another recording." };
+  const message = `is too large; at most ${megabytes(limit)} are accepted. Save it as MP3, M4A or FLAC, or cut it.`;
+  return size > limit ? { source: name, message } : null;
 }
 
 /** Returns what the service does for a job, in words. */

@@ -1,7 +1,5 @@
 import { memo } from "react";
 
-import { clock } from "../emotions";
-import { utteranceVerdict } from "../exports";
 import { emotionOf } from "../overview";
 import type { Utterance } from "../utterances";
 import { pattern } from "./Patterns";
@@ -11,19 +9,22 @@ interface Props {
   seconds: number;
 }
 
-/** The utterances of a recording over time. Sure ones are as high as the strip, unsure ones half as high. */
+/** The utterances of a recording over time. Sure ones are as high as the strip, unsure ones half as high, and those without an emotion are a line. */
 export const Strip = memo(function Strip({ utterances, seconds }: Props) {
-  const summary = utterances.map((one) => `${clock(one.start)}: ${utteranceVerdict(one) ?? "not analysed"}`).join("; ");
   return (
-    <svg className="utterances" role="img" aria-label={`Emotion over the recording. ${summary}`}>
+    <svg className="utterances" role="img" aria-label="Emotion over the recording, as in the table of utterances">
       {utterances.map((one) => {
         const emotion = emotionOf(one);
-        const height = emotion && (one.status === "ok" ? 100 : 50);
-        const place = { x: `${(100 * one.start) / seconds}%`, width: `${(100 * (one.end - one.start)) / seconds}%` };
-        return emotion ? (
-          <rect key={one.start} {...place} y={`${100 - height!}%`} height={`${height}%`} fill={pattern(emotion)} />
-        ) : (
-          <rect key={one.start} {...place} y="90%" height="10%" fill="var(--soft)" />
+        const height = !emotion ? 10 : one.status === "ok" ? 100 : 50;
+        return (
+          <rect
+            key={one.start}
+            x={`${(100 * one.start) / seconds}%`}
+            y={`${100 - height}%`}
+            width={`${(100 * (one.end - one.start)) / seconds}%`}
+            height={`${height}%`}
+            fill={emotion ? pattern(emotion) : "var(--soft)"}
+          />
         );
       })}
     </svg>
