@@ -156,14 +156,13 @@ class Replica:
     def _stop(self, end: Callable[[psutil.Process], None] = psutil.Process.kill) -> None:
         """End the launcher, then kill what is left, the supervisor included."""
         self._supervisor.suspend()  # so that it starts nothing anew
-        family = [*self._supervisor.children(recursive=True), self._supervisor]
-        with contextlib.suppress(psutil.Error):
-            end(family[0])
-            family[0].wait(30)
-        for one in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(family, timeout=30)
+        family = self._supervisor.children(recursive=True)
+        self._supervisor.kill()  # first: a suspended parent leaves zombies, for which the others would wait
+        self._supervisor.wait()
+        for one, finish in ((family[0], end), *((one, psutil.Process.kill) for one in family)):
+            with contextlib.suppress(psutil.Error):
+                finish(one)
+                one.wait(30)
 
 
 Inject = Callable[[Replica], float | None]
