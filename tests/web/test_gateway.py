@@ -120,8 +120,8 @@ def test_timeline_windows_have_equal_lengths(seconds: float, count: int) -> None
 
 def test_health_returns_the_limits_of_the_input(address: str) -> None:
     health = httpx.get(f"{address}/api/health").json()
-    limits = {"seconds": 60.0, "bytes": 20 << 20, "characters": 2000}
-    assert health == {"status": "ready", "speech": True, "limits": limits}
+    limits = {"seconds": 60.0, "long_seconds": 600.0, "bytes": 20 << 20, "characters": 2000}
+    assert health == {"status": "ready", "speech": True, "feedback": False, "limits": limits}
 
 
 def test_analyze_without_recognition_uses_the_voice_alone(gateway: Gateway, server: Triton, clip: bytes) -> None:
