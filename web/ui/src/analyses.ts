@@ -145,7 +145,9 @@ function reduce(state: State, action: Action): State {
       return { ...without(state, action.job), kept: kept.filter((one) => one !== action.job) };
     case "failed": {
       const { job, error } = action;
-      const next = { ...state, partial: null, kept: including(kept, [job]) };
+      // a file that can never be used is on the user's disk
+      const useless = error.code === "unusable" && job.audio instanceof File;
+      const next = { ...state, partial: null, kept: useless ? kept : including(kept, [job]) };
       if (finished + jobs.length > 1 && !BLOCKING_CODES.includes(error.code)) {
         return { ...without(next, job), rejected: [...rejected, { source: job.source, message: error.message }] };
       }

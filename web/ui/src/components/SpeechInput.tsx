@@ -65,7 +65,7 @@ export function SpeechInput({ recorder, limit, busy, live, onLive }: Props) {
             {live
               ? "The sound is sent to the service while you record, and the whole recording when you analyse it."
               : "Nothing is sent while you record, or when you press “Stop and listen first”. Otherwise the recording is sent when it ends."}{" "}
-            The service infers emotions from voice and words, and stores no recordings.
+            The service infers emotions from voice and words, and stores no recording without your consent.
           </small>
         </>
       )}
