@@ -134,8 +134,8 @@ SERVED = {"repository", "demo_checkpoint"}  # fixtures that export or expand a c
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need a checkpoint, and order the files.
 
-    One test process exports `repository` while the other runs what does not need it. Files of many tests come first,
-    as pytest-xdist would have it.
+    One test process exports `repository` while the others run what does not need it. Files that take long come first,
+    because the last ones leave processes without work: those of the benchmarks, then those of many tests.
     """
     for item in items:
         if isinstance(item, pytest.Function) and not SERVED.isdisjoint(item.fixturenames):
@@ -147,8 +147,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def waits(path: Path) -> bool:
         return any("repository" in item.fixturenames for item in files[path] if isinstance(item, pytest.Function))
 
-    by_size = sorted(files, key=lambda path: -len(files[path]))
-    exporting, others = [path for path in by_size if waits(path)], [path for path in by_size if not waits(path)]
+    by_time = sorted(files, key=lambda path: (path.parent.name != "benchmarks", -len(files[path])))
+    exporting, others = [path for path in by_time if waits(path)], [path for path in by_time if not waits(path)]
     items[:] = [item for path in [*exporting[:1], *others, *exporting[1:]] for item in files[path]]
 
 
