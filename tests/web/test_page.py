@@ -4,9 +4,8 @@ import csv
 import io
 import json
 import re
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import pytest
 import soundfile
 from emotion_client import EMOTIONS, EmotionClient
 from matplotlib.image import imread
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 from emotion import audio, decoding
 from serving import Triton
+from tests.web.conftest import accept_notice, launch
 from web.gateway.recordings import decode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,70 +35,6 @@ RECORD_UPLOAD = """() => {
     };
 }"""
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
-
-
-@pytest.fixture(scope="module")
-def playwright(require: Callable[[str], None]) -> Iterator[Playwright]:
-    require("chromium")
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def spoken(recordings: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a WAV file for the fake microphone to repeat: a clip followed by a pause."""
-    waveform = decoding.decode(recordings["austen-0890.flac"])
-    path = tmp_path_factory.mktemp("microphone") / "spoken.wav"
-    soundfile.write(path, np.concatenate([waveform, np.zeros(16_000, np.float32)]), 16_000, subtype="PCM_16")
-    return path
-
-
-def launch(playwright: Playwright, *flags: str) -> Browser:
-    return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", *flags])
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, spoken: Path) -> Iterator[Browser]:
-    """Run Chromium with a fake microphone that plays `spoken`."""
-    flags = ("--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={spoken}")
-    browser = launch(playwright, *flags)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(page_files: Path, gateway: Gateway) -> Iterator[str]:
-    """Run the gateway with the page and yield its address."""
-    with gateway(page=page_files) as address:
-        yield address
-
-
-def accept_notice(context: BrowserContext) -> BrowserContext:
-    """Let the pages of a fresh browser start as if its user had accepted the notice, and return the context."""
-    context.add_init_script("localStorage.setItem('emoserve.notice', 'true')")
-    return context
-
-
-@pytest.fixture
-def context(browser: Browser, site: str) -> Iterator[BrowserContext]:
-    context = accept_notice(browser.new_context(base_url=site))
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """Open the page, and check afterwards that it logged no error and loaded nothing from another site."""
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto("/")
-    expect(page.get_by_text("Ready")).to_be_visible()
-    yield page
-    assert not [
-        error for error in errors if "Failed to load resource" not in error
-    ]  # logged for every rejected request
 
 
 def submit_text(page: Page, text: str = SENTENCE) -> None:

@@ -1,14 +1,13 @@
 """Test the API page in a real Chromium."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 ROOT = Path(__file__).parent.parent.parent
 AXE = ROOT / "web" / "ui" / "node_modules" / "axe-core" / "axe.min.js"
@@ -17,22 +16,6 @@ ANSWER_TIMEOUT_MS = 30_000  # other tests may run at the same time
 SENTENCE = "I got the job! I am so happy, I can't wait to start!"
 KEY = "open sesame"
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
-
-
-@pytest.fixture(scope="module")
-def browser(require: Callable[[str], None]) -> Iterator[Browser]:
-    require("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def site(page_files: Path, gateway: Gateway) -> Iterator[str]:
-    """Run the gateway with the page and yield its address."""
-    with gateway(page=page_files) as address:
-        yield address
 
 
 @pytest.fixture

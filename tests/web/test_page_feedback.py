@@ -1,14 +1,13 @@
 """Test "This is wrong" on the page in a real Chromium: what people send is stored with their consent."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from emotion import audio, decoding
 from web.gateway.recordings import decode
@@ -18,15 +17,6 @@ AXE = ROOT / "web" / "ui" / "node_modules" / "axe-core" / "axe.min.js"
 ANSWER_TIMEOUT_MS = 30_000  # other tests may run at the same time
 SENTENCE = "This is wonderful, thank you so much!"
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
-
-
-@pytest.fixture(scope="module")
-def browser(require: Callable[[str], None]) -> Iterator[Browser]:
-    require("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """Walk through the page in a real Chromium with the keyboard alone, and check what a screen reader hears."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 ANSWER_TIMEOUT_MS = 30_000  # other tests may run at the same time
 MAX_STEPS = 40  # with the Tab key to one element
@@ -33,15 +32,6 @@ FOCUS_FAULTS = """() => {
     return faults.map((fault) => `${fault}: ${focused.outerHTML.slice(0, 150)}`);
 }"""
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
-
-
-@pytest.fixture(scope="module")
-def browser(require: Callable[[str], None]) -> Iterator[Browser]:
-    require("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

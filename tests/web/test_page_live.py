@@ -6,11 +6,8 @@ from pathlib import Path
 from emotion_client import EMOTIONS
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.web import test_page
 from tests.web.test_page import ANSWER_TIMEOUT_MS, AXE, Gateway, wait_for_answer
 
-playwright, spoken, browser, site = test_page.playwright, test_page.spoken, test_page.browser, test_page.site
-context, page = test_page.context, test_page.page
 VOICE = re.compile(rf"The voice: ({'|'.join(EMOTIONS)}) \d+ %")
 
 

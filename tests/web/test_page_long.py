@@ -16,11 +16,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from emotion import audio, decoding
 from tests.encoding import encode, encode_with_ffmpeg
-from tests.web import test_page
-from tests.web.test_page import ANSWER_TIMEOUT_MS, AXE, accept_notice, alert, saved_file
+from tests.web.conftest import accept_notice
+from tests.web.test_page import ANSWER_TIMEOUT_MS, AXE, alert, saved_file
 
-playwright, spoken, browser, site = test_page.playwright, test_page.spoken, test_page.browser, test_page.site
-context, page = test_page.context, test_page.page
 LONG_TIMEOUT_MS = 4 * ANSWER_TIMEOUT_MS  # for the whole of a long recording
 TALK_S = 75
 RECORD_ANSWER = """() => {
