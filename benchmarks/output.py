@@ -13,6 +13,8 @@ from rich.table import Table
 from benchmarks.errors import BenchmarkError
 from emotion.files import write_atomically
 
+console = Console(stderr=True)  # for progress
+
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int = 150) -> str:
     """Return a plain-text table without colours; the first column is aligned left, the others right."""

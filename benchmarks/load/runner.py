@@ -17,6 +17,7 @@ import numpy as np
 from emotion_client import Priority
 from numpy.typing import NDArray
 
+from benchmarks import output
 from benchmarks.errors import BenchmarkError
 from benchmarks.processes import ROOT
 
@@ -136,7 +137,10 @@ def start(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Iterato
         command += ["--headless", "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0", "--host", host]
         command += ["--tokenizer", str(tokenizer), "--samples", str(directory / "samples.csv"), *_flags(options)]
         with (directory / "log").open("w") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log, text=True)
+            # in a session of its own, so that Ctrl-C in a terminal does not end it
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log, text=True, start_new_session=True
+            )
         try:
             yield RunningLoad(process, directory)
         finally:
@@ -147,8 +151,9 @@ def start(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Iterato
 
 def capacity(host: str, tokenizer: Path, uniform: tuple[float, int] | None = None) -> float:
     """Return the answers/s of a closed loop, after a warm-up. Arguments and errors are those of `run`."""
-    run(host, tokenizer, users=CAPACITY_USERS, requests=CAPACITY_USERS, uniform=uniform)
-    return run(host, tokenizer, users=CAPACITY_USERS, requests=CAPACITY_REQUESTS, uniform=uniform).throughput
+    with output.console.status("capacity"):
+        run(host, tokenizer, users=CAPACITY_USERS, requests=CAPACITY_USERS, uniform=uniform)
+        return run(host, tokenizer, users=CAPACITY_USERS, requests=CAPACITY_REQUESTS, uniform=uniform).throughput
 
 
 def _flags(options: LoadOptions) -> list[str]:

@@ -12,13 +12,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.errors import BenchmarkError
-from export.repository import ONNX_MODELS
 from serving import Triton
 from stages.triton_metrics import REQUESTS, WAIT_SECONDS, WORK_SECONDS, MetricsReader, Values
 
 ENSEMBLE = "emotion"  # the model that clients call
 PREPROCESS, QUEUE = "preprocess", "queue"  # Python stages; admitted requests wait in `queue`
-STAGES = (PREPROCESS, QUEUE, *ONNX_MODELS)  # in the order of a request
 SETTLING_S = 0.25  # Triton counts a request after its answer has left
 MIB = 1 << 20
 _COMPUTE = ("compute_input_duration_us", "compute_infer_duration_us", "compute_output_duration_us")

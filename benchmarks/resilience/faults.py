@@ -1,9 +1,9 @@
 """`python -m benchmarks faults`: faults in one of two replicas under a steady load, and what happens to the requests.
 
 Replicas run as in Kubernetes: each has its own files, and is restarted when it ends. The load is an open loop at half
-the capacity through one client with its retries. Each fault is a function that injects it, waits until the replica
-answers, and returns how many seconds that took, or None if it answered all along. Its docstring is the promise. It is
-always promised that no request is lost.
+the capacity through one client with its retries. Each fault has a function that injects it, waits until the replica
+answers, and returns how many seconds that took, or None if it answered all along. It is always promised that no request
+is lost.
 """
 
 import argparse
@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from emotion_client import EmotionClient, EmotionError
-from rich.console import Console
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
@@ -193,39 +192,13 @@ class Outcome(NamedTuple):
     p99: float
 
 
-FAULTS: dict[str, Fault] = {}
-
-
-def fault(name: str, within: float = RECOVERY_S) -> Callable[[Inject], Inject]:
-    """Decorate a function that injects a fault: its docstring is the promise."""
-
-    def register(inject: Inject) -> Inject:
-        FAULTS[name] = Fault(inject, inject.__doc__ or "", within)
-        return inject
-
-    return register
-
-
 def signalled(number: signal.Signals, process: str, replica: Replica) -> float:
     """Send a signal to a process of a replica; return the seconds until it was restarted and answered."""
     return replica.restarts(lambda: replica.process(process).send_signal(number))
 
 
-for _process in PROCESSES:
-    for _verb, _number in (("kill", signal.SIGKILL), ("stop", signal.SIGSTOP)):
-        _inject = partial(signalled, _number, _process)
-        FAULTS[f"{_verb}-{_process}"] = Fault(_inject, f"healthy again within {RECOVERY_S:g} s")
-
-
-@fault("kill-launcher", within=20.0)
-def launcher_killed(replica: Replica) -> float:
-    """Triton finishes what it has and ends by itself; healthy again within 20 s"""
-    return replica.restarts(replica.launcher.kill)
-
-
-@fault("lost-for-good")
 def lost_for_good(replica: Replica) -> float:
-    """the other answers alone for 15 s; callers come back by themselves"""
+    """Kill a replica, start it after 15 s, and return the seconds until it answered."""
     with replica.lost():
         time.sleep(15)
     took = replica.until_healthy(time.monotonic())
@@ -236,9 +209,8 @@ def lost_for_good(replica: Replica) -> float:
     return took
 
 
-@fault("damaged-while-serving")
 def damaged_while_serving(replica: Replica) -> None:
-    """it goes on with what it has loaded; reloading is rejected, even with the admin key"""
+    """Overwrite parts of the served files, try to reload a model, and restore the files."""
     last = replica.launcher.pid
     try:
         for name in SERVED_FILES:
@@ -256,31 +228,39 @@ def damaged_while_serving(replica: Replica) -> None:
         raise BrokenPromise(f"it was restarted, or does not answer: {replica.last_line()}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks faults`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    names = f"faults: {', '.join(FAULTS)}"
-    parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="NAME", default=[*FAULTS], help=names)
+FAULTS = {
+    f"{verb}-{process}": Fault(partial(signalled, number, process), f"healthy again within {RECOVERY_S:g} s")
+    for process in PROCESSES
+    for verb, number in (("kill", signal.SIGKILL), ("stop", signal.SIGSTOP))
+} | {
+    "kill-launcher": Fault(
+        lambda replica: replica.restarts(replica.launcher.kill),
+        "Triton finishes what it has and ends by itself; healthy again within 20 s",
+        within=20.0,
+    ),
+    "lost-for-good": Fault(lost_for_good, "the other answers alone for 15 s; callers come back by themselves"),
+    "damaged-while-serving": Fault(
+        damaged_while_serving, "it goes on with what it has loaded; reloading is rejected, even with the admin key"
+    ),
+}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inject the faults and print a table; return 1 if a request was lost or a promise broken, else 0."""
-    console = Console(stderr=True)
     tokenizer = tokenizer_file(arguments.repository)
     injections: dict[str, Injection] = {}
     with contextlib.ExitStack() as stack:
         # SIGTERM must leave no server behind
         stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emoserve-faults-")))
-        with console.status("starting two replicas"):
+        with output.console.status("starting two replicas"):
             replicas = [stack.enter_context(Replica(arguments.repository, directory / name)) for name in ("a", "b")]
             for replica in replicas:
                 replica.until_healthy(time.monotonic())
         host = f"grpc://{','.join(replica.endpoint for replica in replicas)}"
-        with console.status("capacity"):
-            rate = SHARE * runner.capacity(host, tokenizer)
+        rate = SHARE * runner.capacity(host, tokenizer)
         running = stack.enter_context(runner.start(host, tokenizer, rate=rate, retries=True))
-        with console.status("the load without a fault"):
+        with output.console.status("the load without a fault"):
             before = replicas[0].answered()
             while running.is_running() and replicas[0].answered() == before:  # Locust starts
                 time.sleep(0.1)
@@ -288,13 +268,13 @@ def run(arguments: argparse.Namespace) -> int:
             time.sleep(CALM_S)
             calm_ended = time.time()
         for number, name in enumerate(arguments.only):
-            with console.status(f"{name} ({number + 1} of {len(arguments.only)})"):
+            with output.console.status(f"{name} ({number + 1} of {len(arguments.only)})"):
                 injections[name] = inject(FAULTS[name], replicas[number % 2])
                 with contextlib.suppress(BrokenPromise):  # then the next fault finds it so
                     for replica in replicas:
                         replica.until_healthy(time.monotonic())
                 time.sleep(SETTLING_S)
-            console.print(f"{name}: {'; '.join(injections[name].broken) or 'done'}")
+            output.console.print(f"{name}: {'; '.join(injections[name].broken) or 'done'}")
         load = running.stop()
     calm = judge(Injection(calm_began, calm_ended), load)
     print(f"{rate:.1f} requests/s, half of the capacity; without a fault p99 {calm.p99:.0f} ms")

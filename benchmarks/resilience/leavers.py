@@ -1,6 +1,6 @@
 """`python -m benchmarks leavers`: callers who leave before their answer, and the work that is wasted on them.
 
-The callers use plain tritonclient. They leave in three ways (WAYS). There are two loads: a burst on an idle server,
+The callers use plain tritonclient. They leave in four ways (WAYS). There are two loads: a burst on an idle server,
 which all callers leave, and an open loop above the capacity, which those callers leave who are not answered in time.
 Every utterance has audio, so `vggish` computes each one that is computed.
 """
@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+import aiohttp
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
-from tritonclient.grpc import InferInput
-from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc import aio as grpc
+from tritonclient.http import aio as http
 from tritonclient.utils import InferenceServerException
 
 from benchmarks import output
@@ -37,8 +36,13 @@ LENGTHS = (3.0, 15)  # s and tokens of every utterance
 BURST, BURST_PATIENCE_S = 100, 0.1
 QUIET_S = 2.0  # without a waiting request, after which a run is over
 CONNECTIONS = 8  # one gRPC connection carries 100 calls at a time
-WAYS = {"timeout": "deadline, and Triton's timeout", "deadline": "deadline alone", "cancel": "cancelled call"}  # gRPC
-_GRPC_OUTCOMES = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "rejected"}
+WAYS = {
+    "timeout": "gRPC deadline, and Triton's timeout",
+    "deadline": "gRPC deadline alone",
+    "cancel": "gRPC call cancelled",
+    "http": "HTTP connection closed",
+}
+_OUTCOMES = {"StatusCode.DEADLINE_EXCEEDED": "left", "StatusCode.UNAVAILABLE": "rejected", "503": "rejected"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Outcome:
 
     sent: int  # requests
     answered: int  # before their callers left
-    rejected: int  # with UNAVAILABLE
+    rejected: int  # with UNAVAILABLE, or HTTP's 503
     computed: int  # utterances that the first ONNX model computed
 
     @property
@@ -56,28 +60,17 @@ class Outcome:
         return max(0.0, 1 - self.answered / self.computed) if self.computed else 0.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks leavers`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="of an overload (default: 20)")
-    parser.add_argument("--factor", type=float, default=3.0, metavar="X", help="of the capacity (default: 3)")
-    parser.add_argument("--patience", type=float, default=2.0, metavar="S", help="that callers wait (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every way (default: 3)")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print two tables. The status is always 0."""
     tokenizer = tokenizer_file(arguments.repository)
-    console = Console(stderr=True)
     seconds, patience, rounds = arguments.seconds, arguments.patience, arguments.rounds
     bursts: dict[str, list[Outcome]] = {way: [] for way in WAYS}
     overloads: dict[str, list[Outcome]] = {way: [] for way in WAYS}
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
-        with console.status("capacity"):
-            rate = arguments.factor * runner.capacity(f"grpc://{triton.grpc_url}", tokenizer, LENGTHS)
+        rate = arguments.factor * runner.capacity(f"grpc://{triton.grpc_url}", tokenizer, LENGTHS)
         (utterance,) = uniform(1, tokenizer, *LENGTHS)
         turns = [(number, way) for number in range(rounds) for way in [*WAYS][:: -1 if number % 2 else 1]]
-        for number, way in track(turns, "ways to leave", console=console):
+        for number, way in track(turns, "ways to leave", console=output.console):
             gaps = np.random.default_rng(number).exponential(1 / rate, int(rate * seconds))
             bursts[way].append(_measure(triton, _calls(triton, utterance, way, np.zeros(BURST), BURST_PATIENCE_S)))
             overloads[way].append(_measure(triton, _calls(triton, utterance, way, gaps, patience)))
@@ -119,25 +112,31 @@ async def _calls(
 
     Returns the outcome of each call: "answered", "rejected", "left" or "failed".
     """
-    inputs = [InferInput(name, [1, 1], "BYTES") for name in ("AUDIO", "TEXT")]
+    protocol: Any = http if way == "http" else grpc
+    inputs = [protocol.InferInput(name, [1, 1], "BYTES") for name in ("AUDIO", "TEXT")]
     for tensor, value in zip(inputs, (utterance.audio, utterance.text.encode()), strict=True):
         tensor.set_data_from_numpy(np.array([[value]], object))
-    options = [[("emoserve.channel", number)] for number in range(CONNECTIONS)]  # so that none is shared
-    clients = [InferenceServerClient(triton.grpc_url, channel_args=one) for one in options]
+    if way == "http":
+        clients = [http.InferenceServerClient(triton.http_url, conn_limit=0)]  # without a limit
+    else:
+        options = [[("emoserve.channel", number)] for number in range(CONNECTIONS)]  # so that none is shared
+        clients = [grpc.InferenceServerClient(triton.grpc_url, channel_args=one) for one in options]
     turns = itertools.cycle(clients)
 
     async def call() -> str:
         infer = partial(next(turns).infer, ENSEMBLE, inputs)
         try:
-            if way == "cancel":
+            if way in ("cancel", "http"):  # a cancelled HTTP request closes its connection
                 await asyncio.wait_for(infer(), patience)
             else:
                 timeout = {"timeout": int(1e6 * patience)} if way == "timeout" else {}
                 await infer(client_timeout=patience, **timeout)
         except TimeoutError:
             return "left"
+        except aiohttp.ClientError:  # refused, reset, or closed without an answer
+            return "failed"
         except InferenceServerException as error:
-            return _GRPC_OUTCOMES.get(error.status() or "", "failed")
+            return _OUTCOMES.get(error.status() or "", "failed")
         return "answered"
 
     calls, due = [], time.monotonic()

@@ -9,11 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from emotion_client import Priority
-from rich.console import Console
 from rich.progress import track
 
 from benchmarks import output
@@ -62,33 +60,23 @@ class Flood:
     recovery: float  # s from its end until the latency is what it was
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks overload`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="N", help="duration of a level (default: 20)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every level (default: 3)")
-    parser.add_argument("--deadline", type=float, default=5.0, metavar="S", help="that callers wait (default: 5)")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print the figures and the verdict; return 1 if a promise is broken, else 0."""
     tokenizer = tokenizer_file(arguments.repository)
-    console = Console(stderr=True)
     seconds, deadline, rounds = arguments.seconds, arguments.deadline, arguments.rounds
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton:
         host = f"grpc://{triton.grpc_url}"
-        with console.status("capacity"):
-            capacity = runner.capacity(host, tokenizer)
+        capacity = runner.capacity(host, tokenizer)
         offer = partial(runner.run, host, tokenizer, seconds=seconds, deadline=deadline)
         measured: dict[float, list[Level]] = {factor: [] for factor in LEVELS}
         turns = [(turn, factor) for turn in range(rounds) for factor in LEVELS[:: -1 if turn % 2 else 1]]
-        for turn, factor in track(turns, "levels", console=console):
+        for turn, factor in track(turns, "levels", console=output.console):
             with sampled(triton) as sampler:
                 load = offer(rate=factor * capacity, seed=turn)
             measured[factor].append(judge_level(factor, load, sampler, seconds))
         levels = [median_level(turns) for turns in measured.values()]
         floods = []
-        for priority in track(FLOODS, "floods", console=console):
+        for priority in track(FLOODS, "floods", console=output.console):
             steady = INTERACTIVE * capacity
             with runner.start(host, tokenizer, rate=steady, seconds=3 * seconds, deadline=deadline) as interactive:
                 time.sleep(seconds)

@@ -21,8 +21,8 @@ import grpc
 import httpx
 import numpy as np
 import yaml
-from rich.console import Console
 
+from benchmarks import output
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import runner
 from benchmarks.load.workload import tokenizer_file
@@ -123,33 +123,24 @@ class Probe:
             ended.wait(max(0.0, self.period - took))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks scaling`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--overload", type=float, default=2.0, metavar="X", help="of the capacity (default: 2)")
-    parser.add_argument("--minutes", type=float, default=3.0, metavar="N", help="duration of the overload (default: 3)")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 if the signal was late or stayed, or liveness failed, else 0."""
     tokenizer = tokenizer_file(arguments.repository)
-    console = Console(stderr=True)
     probes, target = read_probes(), read_target()
     with (
         Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton,
         prometheus(triton.metrics_url) as client,
     ):
         host = f"grpc://{triton.grpc_url}"
-        with console.status("capacity"):
-            capacity = runner.capacity(host, tokenizer)
+        capacity = runner.capacity(host, tokenizer)
         rate = arguments.overload * capacity
         with _asking(probes, triton.grpc_url):
-            with console.status("at rest"):
+            with output.console.status("at rest"):
                 time.sleep(2 * WINDOW_S)
-            with console.status(f"{rate:.1f} utterances/s for {arguments.minutes:g} minutes"):
+            with output.console.status(f"{rate:.1f} utterances/s for {arguments.minutes:g} minutes"):
                 load = runner.run(host, tokenizer, seconds=60 * arguments.minutes, rate=rate)
             over = time.time()
-            with console.status("at rest again"):
+            with output.console.status("at rest again"):
                 time.sleep(2 * WINDOW_S)
         begun, end = float(load.start[0]), time.time()
         series = {name: client.series(query, begun - WINDOW_S, end) for name, query in SIGNALS.items()}

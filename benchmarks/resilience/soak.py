@@ -9,11 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
@@ -54,43 +52,47 @@ class TrendCheck:
         return f"{self.name:<24}{self.first:10.1f}{self.last:10.1f}{self.last / self.first - 1:+9.1%}{bound}"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks soak`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="duration, 4 or more (default: 30)")
-    parser.add_argument("--config", metavar="NAME", help="configuration to serve, such as int8")
-
-
 def run(arguments: argparse.Namespace) -> int:
-    """Load with Poisson arrivals and print the verdict; return 1 if a request failed or something grew, else 0."""
+    """Load with Poisson arrivals and print the verdict, also if the load is interrupted after MIN_MINUTES.
+
+    Returns 0, 1 if a request failed or something grew, or 130 if it was interrupted.
+    """
     minutes: float = arguments.minutes
     if minutes < MIN_MINUTES:
         raise BenchmarkError(
             f"--minutes is {minutes:g}; noise would decide over so little: give {MIN_MINUTES:g} or more"
         )
     tokenizer = tokenizer_file(arguments.repository)
-    console = Console(stderr=True)
     usage: list[ResourceUsage] = []
+    interrupted = False
     with Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0, config=arguments.config) as triton:
         host = f"grpc://{triton.grpc_url}"
-        with console.status("a large batch, then the capacity"):
+        with output.console.status("a large batch"):
             runner.run(host, tokenizer, users=LARGE_BATCH_USERS, requests=LARGE_BATCH_USERS, uniform=LONGEST)
-            capacity = runner.capacity(host, tokenizer)
+        capacity = runner.capacity(host, tokenizer)
         rate = SHARE * capacity
         what = f"{rate:.1f} utterances/s ({SHARE:.0%} of {capacity:.1f}/s) for {minutes:g} minutes"
         print(what, flush=True)
-        with console.status(what), runner.start(host, tokenizer, seconds=60 * minutes, rate=rate) as running:
-            while running.is_running():
-                usage.append(resource_usage(triton.pid))
-                time.sleep(INTERVAL_S)
-            load = running.result()
+        with output.console.status(what), runner.start(host, tokenizer, seconds=60 * minutes, rate=rate) as running:
+            began = time.monotonic()
+            try:
+                while running.is_running():
+                    usage.append(resource_usage(triton.pid))
+                    time.sleep(INTERVAL_S)
+            except KeyboardInterrupt:
+                interrupted = True
+                if (passed := (time.monotonic() - began) / 60) < MIN_MINUTES:
+                    print(f"interrupted after {passed:.1f} minutes; {MIN_MINUTES:g} are needed for a verdict")
+                    return 130
+            load = running.stop()
     begin, end = load.start[0], load.start[-1]
     settled = begin + SETTLING_SHARE * (end - begin)
     checks = check_usage(usage, settled, end) + check_latency(load, settled, end)
     print(f"first and last third of minutes {(settled - begin) / 60:.1f} to {(end - begin) / 60:.1f}, medians:")
     print(*checks, sep="\n")
     promise = f"all of {len(load.failure)} requests were answered, and nothing grew beyond its bound"
-    return output.verdict(violations(checks, load), promise)
+    status = output.verdict(violations(checks, load), promise)
+    return 130 if interrupted else status
 
 
 def check_usage(usage: Sequence[ResourceUsage], begin: float, end: float) -> list[TrendCheck]:

@@ -19,7 +19,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
@@ -42,9 +41,12 @@ SINGLE_REQUEST = (3.0, 15)  # seconds and tokens of the utterance whose latency 
 TITLES = {
     "served": "emoserve, fp32",
     "served_int8": "emoserve, int8",
+    "baseline": "baseline, fp32",
+    "baseline_int8": "baseline, int8",
     "roofline": "best in one process, fp32",
     **peers.PEERS,
 }
+SINGLE_TURNS = 3  # of the server and the models in one process
 HIGH_CONCURRENCY = 256  # callers
 OVERLOAD = 2.0  # x the capacity
 OVERLOAD_MARGIN_S = 15.0  # for which the queue stays full
@@ -62,7 +64,7 @@ class Plan:
     sweep: Sequence[int] = ()  # numbers of callers
     passes: int = 1  # of the sweep, up and down in turns; the run of median throughput is quoted
     main: int = 256  # requests of the run that gives batches and CPU shares
-    single: int = 20  # requests of each of three turns with one caller
+    single: int = 20  # requests of each of SINGLE_TURNS with one caller
     overload: bool = False  # whether to send more than the server can answer
 
 
@@ -72,23 +74,13 @@ ROOFLINE = Plan("python -m benchmarks roofline", rounds=7, requests=256)
 PEERS = Plan("python -m benchmarks peers", rounds=5, requests=128, peers=tuple(peers.PEERS))
 
 
-def add_arguments(parser: argparse.ArgumentParser, plan: Plan) -> None:
-    """Add the options of a command that runs a plan."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="what was exported")
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of all systems (default: {plan.rounds})")
-    if plan is FULL:
-        parser.add_argument("--quick", action="store_true", help="measure less, in a few minutes")
-    parser.set_defaults(plan=plan)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(plan: Plan, arguments: argparse.Namespace) -> int:
     """Run a plan, write its results and print the summary. The status is always 0."""
-    plan = QUICK if getattr(arguments, "quick", False) else arguments.plan
+    if getattr(arguments, "quick", False):
+        plan = QUICK
     if arguments.rounds is not None:
         plan = replace(plan, rounds=arguments.rounds)
-    bench = Bench(arguments.checkpoint, arguments.repository, plan, Console(stderr=True))
-    found = bench.run()
+    found = Bench(arguments.checkpoint, arguments.repository, arguments.baseline, plan).run()
     written = results.write(found, RESULTS)
     report.write(found, written.with_suffix(".md"))
     print(f"results: {os.path.relpath(written)}\nreport: {os.path.relpath(written.with_suffix('.md'))}\n")
@@ -132,8 +124,8 @@ class Bench:
 
     checkpoint: Path
     repository: Path
+    baseline: Path | None  # another repository
     plan: Plan
-    console: Console
     targets: dict[str, Target] = field(default_factory=dict)  # what takes turns, by the name in results
 
     def run(self) -> Results:
@@ -144,7 +136,7 @@ class Bench:
             raise BenchmarkError(f"{self.repository} is not one of ours: make one with `make export`")
         self.tokenizer = workload.tokenizer_file(self.repository)
         utterances = workload.mixed(self.plan.requests, self.tokenizer)
-        with self.console.status("starting") as self.status, ExitStack() as stack:
+        with output.console.status("starting") as self.status, ExitStack() as stack:
             self._start(stack)
             served, int8 = self.targets["served"], self.targets.get("served_int8")
             systems, peaks, strategies = self._take_turns(utterances)
@@ -184,18 +176,23 @@ class Bench:
 
     def _start(self, stack: ExitStack) -> None:
         """Start the servers that take turns."""
-        has_int8 = all(model_file(self.repository, model, "int8").is_file() for model in ENCODERS)
-        for name, config in {"served": None, **({"served_int8": "int8"} if has_int8 else {})}.items():
-            self.status.update(f"starting {TITLES[name]}")
-            triton = Triton(self.repository, http_port=0, grpc_port=0, metrics_port=0, config=config)
-            stack.enter_context(triton)
-            self.targets[name] = Target(f"grpc://{triton.grpc_url}", triton.pid, triton)
+        for name, config, repository in (
+            ("served", None, self.repository),
+            ("served_int8", "int8", self.repository),
+            ("baseline", None, self.baseline),
+            ("baseline_int8", "int8", self.baseline),
+        ):
+            if repository and (not config or all(model_file(repository, one, config).is_file() for one in ENCODERS)):
+                self.status.update(f"starting {TITLES[name]}")
+                triton = Triton(repository, http_port=0, grpc_port=0, metrics_port=0, config=config)
+                stack.enter_context(triton)
+                self.targets[name] = Target(f"grpc://{triton.grpc_url}", triton.pid, triton)
         for name in self.plan.peers:
             self.status.update(f"starting {name}")
-            peer = stack.enter_context(peers.start(name, self.checkpoint, Path("build") / "bench" / "peers"))
-            self.targets[name] = Target(peer.host, peer.pid)
-            if self.targets[name].polls:
-                stack.callback(os.killpg, peer.pid, signal.SIGCONT)  # a stopped process does not end
+            peer = peers.start(name, self.checkpoint, Path("build") / "bench" / "peers")
+            self.targets[name] = target = Target(*stack.enter_context(peer))
+            if target.polls:
+                stack.callback(os.killpg, target.leader, signal.SIGCONT)  # a stopped process does not end
 
     def _take_turns(
         self, utterances: Sequence[workload.Utterance]
@@ -228,8 +225,8 @@ class Bench:
                         peaks[library].append(gflops)
                     costs.append(before + cost(utterances[1::2]))
             figures = ", ".join(f"{name} {loads[name][-1][0].throughput:.1f}" for name in turns)
-            best_rate = len(utterances) / costs[-1].seconds
-            self.console.print(f"round {number + 1}, utterances/s: {figures}, roofline {best_rate:.1f}", soft_wrap=True)
+            figures += f", roofline {len(utterances) / costs[-1].seconds:.1f}"
+            output.console.print(f"round {number + 1}, utterances/s: {figures}", soft_wrap=True)
         systems = {name: system(TITLES[name], of) for name, of in loads.items()}
         systems["roofline"] = System(
             f"{TITLES['roofline']}: {best}",
@@ -265,7 +262,7 @@ class Bench:
         self.status.update("one utterance at a time")
         (utterance,) = workload.uniform(1, self.tokenizer, *SINGLE_REQUEST)
         single, served, alone = self.plan.single, [], []
-        for _ in range(3):  # in turns
+        for _ in range(SINGLE_TURNS):
             found = self.targets["served"].load(self.tokenizer, users=1, requests=single, uniform=SINGLE_REQUEST)
             served.append(found.percentile(50))
             alone.append(roofline.one_at_a_time_ms(self.repository, utterance, self.tokenizer, single))

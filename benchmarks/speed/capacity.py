@@ -3,15 +3,11 @@
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
-from benchmarks.processes import ROOT
 from benchmarks.speed import results
 from benchmarks.speed.results import SweepPoint
-
-LATEST = ROOT / "benchmarks" / "results" / "latest.json"
 
 
 def needed(
@@ -27,15 +23,6 @@ def needed(
         fastest = min((point.p99 for point in sweep if math.isfinite(point.p99)), default=math.nan)
         raise BenchmarkError(f"no load kept p99 within {p99_ms:g} ms; the lowest p99 measured was {fastest:.0f} ms")
     return max(within), math.ceil(rate / (utilisation * max(within))) + spare
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks capacity`."""
-    parser.add_argument("--rate", type=float, required=True, metavar="X", help="utterances/s at the peak")
-    parser.add_argument("--p99-ms", type=float, default=4000.0, metavar="N", help="objective in ms (default: 4000)")
-    parser.add_argument("--results", type=Path, default=LATEST, metavar="JSON", help="of make bench, on such a pod")
-    parser.add_argument("--utilisation", type=float, default=0.75, metavar="X", help="of a pod (default: 0.75)")
-    parser.add_argument("--spare", type=int, default=1, metavar="N", help="additional pods (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:

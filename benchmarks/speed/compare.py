@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import comb
-from pathlib import Path
 
 from scipy.stats import mannwhitneyu
 
@@ -16,12 +15,6 @@ from benchmarks.speed.results import FIGURES, Results, ratios_by_round
 SIGNIFICANCE = 0.05
 Floats = Sequence[float]
 UNITS = {"throughput": "utterances/s", "p99": "p99, ms"}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks compare`."""
-    parser.add_argument("a", type=Path, metavar="A.json", help="results of a run")
-    parser.add_argument("b", type=Path, metavar="B.json", help="results of another run")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 from emotion_client import EmotionClient, EmotionResult, Utterance
-from rich.console import Console
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
@@ -72,15 +71,9 @@ class Device:
     points: list[Point]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks gpu-check`."""
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="what to export and serve")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Measure both devices and print the table; return 1 if an answer or a request failed, else 0."""
     gpus = find_gpus()
-    console = Console(stderr=True)
     checkpoint = checkpoints.load(arguments.checkpoint)
     python = DIRECTORY / "venv" / "bin" / "python"
     if not python.is_file():
@@ -88,13 +81,13 @@ def run(arguments: argparse.Namespace) -> int:
     repository = DIRECTORY / "repository"
     for precision in ("fp32", "fp16"):
         command = [sys.executable, "-m", "export", str(arguments.checkpoint), "--repository", str(repository)]
-        with console.status(f"exporting in {precision}"):
+        with output.console.status(f"exporting in {precision}"):
             if subprocess.call([*command, "--precision", precision], cwd=ROOT, stdout=subprocess.DEVNULL):
                 raise BenchmarkError(f"the export in {precision} failed; its message is above")
     tokenizer = tokenizer_file(repository)
-    with console.status("measuring the GPU"), serve(python, repository, "gpu") as (url, pid):
+    with output.console.status("measuring the GPU"), serve(python, repository, "gpu") as (url, pid):
         gpu = measure(url, pid, tokenizer, checkpoint, "fp16")
-    with console.status("measuring the CPU"), serve(Path(sys.executable), repository) as (url, pid):
+    with output.console.status("measuring the CPU"), serve(Path(sys.executable), repository) as (url, pid):
         cpu = measure(url, pid, tokenizer, checkpoint, "fp32")
     here = machine.describe()
     print(f"GPU: {', '.join(gpus)}, {gpu.precision}\nCPU: {here.cpu}, {here.cores:g} cores, {cpu.precision}")

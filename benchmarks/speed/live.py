@@ -9,15 +9,16 @@ import asyncio
 import json
 import time
 from itertools import cycle, islice
-from pathlib import Path
 
+import httpx
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.speed.web import served_page
+from benchmarks import output
+from benchmarks.load.workload import encode
+from benchmarks.speed.web import TIMEOUT_S, analyze, served_page
 from emotion import decoding
 from emotion.audio import SAMPLE_RATE
 from export import speech
@@ -32,6 +33,7 @@ class Speaker:
         lags: s from the last sample of each update's window until the update arrived.
         utterances: number of utterances with an answer.
         failures: messages of errors, of utterances and of the stream.
+        answer: the probabilities of the whole; None if it is too long for one answer.
     """
 
     def __init__(self, number: int, seconds: float) -> None:
@@ -43,6 +45,7 @@ class Speaker:
         self.samples: NDArray[np.int16] = (spoken[: int(seconds * SAMPLE_RATE)] * 32767).astype("<i2")
         self.lags: list[float] = []
         self.utterances, self.failures = 0, list[str]()
+        self.answer: dict[str, float] | None = None
 
     async def speak(self, address: str) -> None:
         """Stream the speech to a gateway."""
@@ -73,13 +76,13 @@ class Speaker:
                 self.utterances += 1
             case {"type": "utterance", "error": str(error)} | {"type": "error", "message": str(error)}:
                 self.failures.append(error)
+            case {"type": "answer", "analysis": {"probabilities": dict(probabilities)}}:
+                self.answer = probabilities
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks live`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--speakers", type=int, default=1, metavar="N", help="streams at once (default: 1)")
-    parser.add_argument("--seconds", type=float, default=60.0, metavar="N", help="length of each (default: 60)")
+    def difference(self, client: httpx.Client) -> float:
+        """Return the largest difference between the probabilities of the whole stream and of an upload of its audio."""
+        upload = analyze(client, ("audio", ("a", encode(self.samples))))["probabilities"]
+        return max(abs(value - upload[name]) for name, value in (self.answer or {}).items())
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -89,10 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
     async def speak(address: str) -> None:
         await asyncio.gather(*(speaker.speak(address) for speaker in speakers))
 
-    with served_page(arguments.repository) as address:
+    with served_page(arguments.repository) as address, httpx.Client(base_url=address, timeout=TIMEOUT_S) as client:
         asyncio.run(Speaker(0, 5).speak(address))  # not counted
-        with Console(stderr=True).status(f"{arguments.speakers} speakers for {arguments.seconds:g} s"):
+        with output.console.status(f"{arguments.speakers} speakers for {arguments.seconds:g} s"):
             asyncio.run(speak(address))
+        differences = [speaker.difference(client) for speaker in speakers if speaker.answer]
     lags = np.concatenate([speaker.lags for speaker in speakers])
     first = max(speaker.lags[0] for speaker in speakers) + 0.5
     rate = len(lags) / arguments.seconds / arguments.speakers
@@ -100,4 +104,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"updates: {rate:.2f} a second and speaker, the first after {first:.2f} s of speech at most")
     print(f"lag behind the audio: median {1e3 * np.median(lags):.0f} ms, p95 {1e3 * np.percentile(lags, 95):.0f} ms")
     print(f"utterances answered: {sum(speaker.utterances for speaker in speakers)}, failures: {failures or 'none'}")
+    if differences:
+        print(f"answers to whole streams against uploads: largest difference {max(differences):.1e}")
     return int(bool(failures))

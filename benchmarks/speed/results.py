@@ -69,7 +69,7 @@ class Results:
     versions: dict[str, str]
     settings: dict[str, int]  # "users" are the callers of each round
     checkpoint: dict[str, str]  # "digest" of the weights, "text_encoder"
-    # "served" (fp32), "served_int8", "roofline", peers
+    # "served" (fp32), "served_int8", the same of a baseline, "roofline", peers
     systems: dict[str, System]
     roofline: Roofline | None = None
     stages: dict[str, ModelStatistics] = field(default_factory=dict)  # of the main run
@@ -103,6 +103,8 @@ FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goa
     "served_over_roofline_cpu": ("The same by CPU seconds", Goal("≥", 0.95)),
     # Winograd's convolutions need fewer FLOPs than direct ones, so this can exceed 1
     "achieved_over_peak_flops": ("FLOP/s of direct convolution over the machine's peak", Goal("≥", 1.0)),
+    "vs_baseline": ("Throughput over the baseline", None),
+    "int8_vs_baseline": ("The same in int8", None),
     "per_core": ("Utterances/s for each core", None),
     "cost_per_million": (f"A million utterances at {CORE_HOUR} USD a core-hour, USD", None),
     "vs_fastapi_pytorch": ("Throughput over FastAPI + PyTorch", Goal("≥", 7)),
@@ -125,6 +127,8 @@ FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goa
 RATIOS = {  # figures that are ratios of two systems: over, under, and what is compared
     "served_over_roofline": ("served", "roofline", "throughput"),
     "served_over_roofline_cpu": ("roofline", "served", "cpu_ms"),  # inverted: utterances per CPU second
+    "vs_baseline": ("served", "baseline", "throughput"),
+    "int8_vs_baseline": ("served_int8", "baseline_int8", "throughput"),
     "vs_fastapi_pytorch": ("served", "fastapi_pytorch", "throughput"),
     "p99_vs_fastapi_pytorch": ("served", "fastapi_pytorch", "p99"),
     "int8_vs_fastapi_pytorch": ("served_int8", "fastapi_pytorch", "throughput"),

@@ -85,7 +85,6 @@ MATRIX = 2048  # rows and columns, large enough that a product is arithmetic alo
 PRODUCTS = 10
 BATCHES_ALL_CORES = (1, 4, 8, 16, 32)
 SESSIONS, BATCHES_SIDE_BY_SIDE = 2, (4, 16)
-STRATEGIES = len(BATCHES_ALL_CORES) + len(BATCHES_SIDE_BY_SIDE)
 
 
 @dataclass(frozen=True)

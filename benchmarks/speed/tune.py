@@ -4,6 +4,8 @@ The measure is throughput in a closed loop, among the settings whose p99 of late
 starts Triton with its own configurations and sends it the same utterances. Since the best of many noisy measurements is
 partly the luckiest, the leaders and the current configuration are measured again in turns, and only that counts. Among
 leaders that are equally fast, the one with the fewest instances wins: each holds a copy of the weights.
+
+Finished trials are kept in build/tune/NAME.db, so that the same command continues an interrupted search.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import optuna
 from google.protobuf import text_format
+from optuna.trial import TrialState
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks import output
@@ -27,11 +30,12 @@ from benchmarks.load import runner
 from benchmarks.load.sampling import PREPROCESS, QUEUE
 from benchmarks.load.workload import tokenizer_file
 from benchmarks.speed import machine
-from emotion.manifest import MANIFEST
-from export.repository import ENCODERS, REPOSITORY
+from emotion.manifest import MANIFEST, digest
+from export.repository import ENCODERS
 from serving import Triton, TritonError
 from serving.repository import check_repository
 
+STATE = Path("build/tune")
 PRECISIONS = ("fp32", "int8")
 MIN_REQUESTS, REQUESTS_PER_USER = 256, 8  # measured in a trial
 WARM_UP_PER_USER = 2  # requests before them
@@ -245,17 +249,6 @@ def choose(holding: list[Candidate], stages: Callable[[Parameters], dict[str, St
     return min(as_fast, key=cost)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks tune`."""
-    parser.add_argument("--p99-ms", type=float, required=True, metavar="N", help="objective for the p99 of latency, ms")
-    parser.add_argument("--users", type=int, default=32, help="callers in the closed loop (default: 32)")
-    models = "exported models (default: build/model_repository)"
-    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help=models)
-    parser.add_argument("--trials", type=int, default=30, help="number of trials (default: 30)")
-    parser.add_argument("--name", default="tuned", help="name of the configuration to write (default: tuned)")
-    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of the weights (default: fp32)")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Search, print the table, write the winner; return 1 if no settings keep the objective, else 0."""
     p99_ms, users, name = arguments.p99_ms, arguments.users, arguments.name
@@ -267,7 +260,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise BenchmarkError(f"{path} was not made by tuning and is not overwritten; choose another --name")
     here = machine.describe()
     space = Space(base, max(1, int(here.cores)), users)
-    found = search(space, p99_ms, users, arguments.trials)
+    asked = {"--p99-ms": p99_ms, "--users": users, "--precision": arguments.precision, "CPU": here.cpu}
+    asked |= {"number of cores": here.cores, "ONNX Runtime": machine.versions()["onnxruntime"]}
+    study = open_study(name, asked | {"export": [digest(base.repository / MANIFEST), base.texts]})
+    found = search(study, space, p99_ms, users, arguments.trials)
     before = found[0]
     leaders = ranking(found, p99_ms)[:LEADERS]
     leaders += [before] if leaders and before not in leaders else []
@@ -301,25 +297,50 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def search(space: Space, p99_ms: float, users: int, trials: int) -> list[Candidate]:
-    """Return `trials` measured settings, the current first. Raises BenchmarkError if these cannot be measured."""
-    found: list[Candidate] = []
+def open_study(name: str, asked: dict[str, Any]) -> optuna.Study:
+    """Return the study in build/tune/NAME.db, which is new unless an earlier search began it.
+
+    Raises BenchmarkError if that search was asked anything else.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    STATE.mkdir(parents=True, exist_ok=True)
+    file = STATE / f"{name}.db"
+    storage = f"sqlite:///{file.absolute()}"
+    study = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
+    before = study.user_attrs.get("asked", asked)
+    if others := [key for key in asked if before[key] != asked[key]]:
+        what = f"the trials of a search with another {' and another '.join(others)}"
+        raise BenchmarkError(f"{file} has {what}; delete it, or choose another --name")
+    study.set_user_attr("asked", asked)
+    return study
+
+
+def search(study: optuna.Study, space: Space, p99_ms: float, users: int, trials: int) -> list[Candidate]:
+    """Measure until a study has `trials`; return all that are finished, the current configuration first.
+
+    Raises BenchmarkError if the current configuration cannot be measured.
+    """
 
     def objective(trial: optuna.Trial) -> float:
         parameters = {name: trial.suggest_categorical(name, labels) for name, labels in space.choices.items()}
         measurement = measure(space.base, space.stages(parameters), users)
         if measurement == FAILED and parameters == space.current:
             raise BenchmarkError(f"the current configuration does not answer all requests of {users} users")
-        found.append(Candidate(parameters, [measurement]))
+        trial.set_user_attr("measurement", astuple(measurement))
         trial.set_constraint("p99", measurement.p99 - p99_ms)
         print(f"{space.describe(parameters)}: {measurement}", file=sys.stderr)
         return measurement.throughput
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
-    study.enqueue_trial(space.current)
-    study.optimize(objective, n_trials=trials, show_progress_bar=True)
-    return found
+    def finished() -> list[Candidate]:
+        done = study.get_trials(states=[TrialState.COMPLETE])
+        return [Candidate(trial.params, [Measurement(*trial.user_attrs["measurement"])]) for trial in done]
+
+    # a seed of its own for each start, or a continued search would repeat its first suggestions
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    if not finished():
+        study.enqueue_trial(space.current)
+    study.optimize(objective, n_trials=max(0, trials - len(finished())), show_progress_bar=True)
+    return finished()
 
 
 def measure(base: Base, stages: dict[str, StageSettings], users: int) -> Measurement:

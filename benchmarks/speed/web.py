@@ -12,17 +12,18 @@ import sys
 import time
 import timeit
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 import jiwer
 import numpy as np
-from rich.console import Console
 
+from benchmarks import output
 from benchmarks.load.workload import encode
 from benchmarks.processes import HOST, free_port, http_ready, running
 from emotion import decoding
@@ -35,43 +36,27 @@ REPEATS = 20
 TIMEOUT_S = 60.0
 PAUSE_S = (0.0, 2.0)  # of a person before the next analysis
 TYPED_SHARE = 0.25  # of the analyses
-WORDS = jiwer.Compose(
-    [
-        jiwer.ToLowerCase(),
-        jiwer.RemovePunctuation(),
-        jiwer.RemoveMultipleSpaces(),
-        jiwer.Strip(),
-        jiwer.ReduceToListOfListOfWords(),
-    ]
-)
+WORDS = jiwer.Compose([jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.wer_default])
 Part = tuple[str, tuple[str | None, str | bytes]]  # of a form: name, (file name, content)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `python -m benchmarks web`."""
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the exported models")
-    parser.add_argument("--people", type=int, default=8, metavar="N", help="people at once (default: 8)")
-    parser.add_argument("--minutes", type=float, default=2.0, metavar="N", help="duration of their visit (default: 2)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 if anybody got an error other than "busy", else 0."""
     sentences = speech.transcripts()
     recordings, texts = [(speech.SPEECH / name).read_bytes() for name in sentences], list(sentences.values())
-    console = Console(stderr=True)
     with served_page(arguments.repository) as address, httpx.Client(base_url=address, timeout=TIMEOUT_S) as client:
-        with console.status("word errors"):
-            heard = [_analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
+        with output.console.status("word errors"):
+            heard = [analyze(client, ("audio", ("a", data)))["transcript"] for data in recordings]
         print(f"word error rate: {word_error_rate(texts, heard):.1%} over {len(heard)} recordings")
         flac = encode(decoding.decode(recordings[0])[: int(SECONDS * SAMPLE_RATE)], file="FLAC")
         parts: dict[str, Part] = {f"speech of {SECONDS:g} s": ("audio", ("a", flac))}
         for what, part in (parts | {"typed text": ("text", (None, texts[0]))}).items():
-            with console.status(f"{what}, one at a time"):
-                times = timeit.repeat(partial(_analyze, client, part), number=1, repeat=REPEATS + 1)[1:]
+            with output.console.status(f"{what}, one at a time"):
+                times = timeit.repeat(partial(analyze, client, part), number=1, repeat=REPEATS + 1)[1:]
             middle, longest = 1e3 * median(times), 1e3 * max(times)
             print(f"{what} to answer: median {middle:.0f} ms, longest {longest:.0f} ms ({REPEATS})")
         what = f"{arguments.people} people for {arguments.minutes:g} minutes"
-        with console.status(what):
+        with output.console.status(what):
             outcomes, waits = asyncio.run(_people(address, recordings, texts, arguments))
     print(f"{what}: {dict(outcomes)}")
     tail = f"p99 {np.percentile(waits, 99):.1f} s, longest {max(waits):.1f} s"
@@ -95,7 +80,8 @@ def word_error_rate(sentences: list[str], heard: list[str]) -> float:
     return float(jiwer.wer(sentences, heard, reference_transform=WORDS, hypothesis_transform=WORDS))
 
 
-def _analyze(client: httpx.Client, part: Part) -> Mapping[str, str]:
+def analyze(client: httpx.Client, part: Part) -> dict[str, Any]:
+    """Return the page's answer to an upload."""
     return dict(client.post("/api/analyze", files=[part]).raise_for_status().json())
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import benchmarks.__main__
-from benchmarks.load.sampling import STAGES
+from benchmarks.load.sampling import PREPROCESS, QUEUE
 from benchmarks.load.workload import Utterance
 from benchmarks.speed import bench, results, roofline
 from benchmarks.speed.roofline import Flops
+from export.repository import ONNX_MODELS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -45,30 +46,36 @@ def test_quick_run_measures_its_whole_plan(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Run what `make bench-quick` runs, with fewer requests and smaller matrices."""
+    """Run what `make bench-quick` runs with a baseline, with fewer requests, fewer ways and smaller matrices."""
     plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, single=3)
     monkeypatch.setattr(bench, "QUICK", plan)
+    monkeypatch.setattr(bench, "SINGLE_TURNS", 1)
     monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # not measured in a quick run without this change
     monkeypatch.setattr(bench, "RESULTS", tmp_path)
-    monkeypatch.setattr(roofline, "MATRIX", 512)
+    for name, less in {"MATRIX": 512, "BATCHES_ALL_CORES": (4,), "BATCHES_SIDE_BY_SIDE": (4,)}.items():
+        monkeypatch.setattr(roofline, name, less)
     options = ["--quick", "--checkpoint", str(demo_checkpoint), "--repository", str(repository)]
+    options += ["--baseline", str(repository)]
     monkeypatch.setattr(sys, "argv", ["benchmarks", "run", *options])
     assert benchmarks.__main__.main() == 0
     printed = capsys.readouterr().out
-    for title in ("Throughput served over the best in one process, by wall clock", "The same by CPU seconds"):
+    for title in ("Throughput served over the best in one process, by wall clock", "Throughput over the baseline"):
         assert title in printed
     assert "The load generator runs on the server's cores" in printed
     found = results.read(tmp_path / "latest.json")
     assert found.command == "make bench-quick"
-    assert {name: system.failures for name, system in found.systems.items()} == {"served": 0, "roofline": 0}
-    assert {len(system.throughput) for system in found.systems.values()} == {2}
+    turns = {name: (len(system.throughput), system.failures) for name, system in found.systems.items()}
+    assert turns == {"served": (2, 0), "baseline": (1, 0), "roofline": (2, 0)}
     assert all(0 < cpu_ms < math.inf for system in found.systems.values() for cpu_ms in system.cpu_ms)
-    assert {len(system.cpu_ms) for system in found.systems.values()} == {2}
+    assert {name: len(system.cpu_ms) for name, system in found.systems.items()} == {
+        name: count for name, (count, _) in turns.items()
+    }
     summary = found.summary
     assert summary["vs_fastapi_pytorch"] is None  # no peers in this plan
     for name in (
         "served_over_roofline",
         "served_over_roofline_cpu",
+        "vs_baseline",
         "achieved_over_peak_flops",
         "frontend_ms_3s",
         "latency_one_ms",
@@ -77,7 +84,7 @@ def test_quick_run_measures_its_whole_plan(
         value = summary[name]
         assert value is not None and 0 < value < math.inf
     assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
-    assert set(found.stages) == {*STAGES}
+    assert set(found.stages) == {PREPROCESS, QUEUE, *ONNX_MODELS}
     assert all(stage.mean_batch >= 1 for stage in found.stages.values())
     assert found.stages["queue"].compute_ms > 0 and found.stages["queue"].queue_ms > 0
     assert [point.users for point in found.sweep] == [1, 4]

@@ -74,10 +74,10 @@ def test_judge_flood_counts_recovery_from_the_end_of_the_flood() -> None:
 def test_overload_run_ends_with_a_verdict(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(runner, "CAPACITY_REQUESTS", 32)
+    monkeypatch.setattr(runner, "capacity", lambda *_: 20.0)
     monkeypatch.setattr(overload, "LEVELS", (5.0,))
     monkeypatch.setattr(overload, "FLOODS", ("bulk",))
-    overload.run(Namespace(repository=repository, seconds=3.0, rounds=1, deadline=2.0))
+    overload.run(Namespace(repository=repository, seconds=2.0, rounds=1, deadline=2.0))
     printed = capsys.readouterr().out
-    assert "5 x bulk for 3 s beside 0.5 x interactive" in printed
+    assert "5 x bulk for 2 s beside 0.5 x interactive" in printed
     assert printed.splitlines()[-1].startswith(("PASS: at 5 x, a core's goodput 1.00 of the best", "FAIL: "))

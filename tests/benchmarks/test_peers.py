@@ -68,14 +68,12 @@ def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
 def test_start_of_a_peer_answers_as_emoserve_does_and_leaves_no_process(
     name: str, demo_checkpoint: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
 ) -> None:
-    with peers.start(name, demo_checkpoint, directory) as peer:
-        if peer.host.startswith("grpc://"):
-            found = grpc(peer.host.removeprefix("grpc://"), utterances)
-        else:
-            found = http(peer.host, utterances)
+    with peers.start(name, demo_checkpoint, directory) as (host, leader):
+        answers, url = (grpc, host.removeprefix("grpc://")) if host.startswith("grpc://") else (http, host)
+        found = answers(url, utterances)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     with pytest.raises(ProcessLookupError):  # no process of its group is left
-        os.killpg(peer.pid, 0)
+        os.killpg(leader, 0)
 
 
 def test_start_of_a_peer_that_ends_raises_its_last_lines(demo_checkpoint: Path, directory: Path) -> None:
@@ -90,11 +88,3 @@ def test_start_of_a_peer_that_ends_raises_its_last_lines(demo_checkpoint: Path, 
             pass
     finally:
         (files / "elsewhere").rename(hidden)
-
-
-def test_start_of_an_unknown_peer_names_the_peers(demo_checkpoint: Path, directory: Path) -> None:
-    with (
-        pytest.raises(BenchmarkError, match="no peer 'flask'; the peers are fastapi_pytorch, "),
-        peers.start("flask", demo_checkpoint, directory),
-    ):
-        pass

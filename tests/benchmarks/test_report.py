@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
-from benchmarks.load.sampling import STAGES, ModelStatistics
+from benchmarks.load.sampling import PREPROCESS, QUEUE, ModelStatistics
 from benchmarks.speed import machine, report, results
 from benchmarks.speed.compare import compare
 from benchmarks.speed.results import Goal, Results, Roofline, SweepPoint, System
+from export.repository import ONNX_MODELS
 
 
 def bare() -> Results:
@@ -56,6 +57,8 @@ def full() -> Results:
         systems={
             "served": system("emoserve, fp32", 1.0),
             "served_int8": system("emoserve, int8", 1.6),
+            "baseline": system("baseline, fp32", 0.8),
+            "baseline_int8": system("baseline, int8", 1.6),
             "roofline": replace(
                 system("roofline, one process", 1.04),
                 p50=[],
@@ -74,7 +77,7 @@ def full() -> Results:
             10.0,
             10.4,
         ),
-        stages={name: ModelStatistics(61, 10, 40.0, 20.0) for name in STAGES},
+        stages={name: ModelStatistics(61, 10, 40.0, 20.0) for name in (PREPROCESS, QUEUE, *ONNX_MODELS)},
         sweep=sweep(1.0),
         sweep_int8=sweep(1.6),
         measured={
@@ -145,6 +148,7 @@ def test_summary_rows_show_whether_goals_are_reached(run: Results) -> None:
     assert rows["Throughput over FastAPI + PyTorch"] == ["4.000", "≥ 7", "MISSED"]
     assert rows["FLOP/s of direct convolution over the machine's peak"] == ["0.800", "≥ 1", "MISSED"]
     assert rows["The same served to one caller, ms"] == ["110.000", "≤ 119", "holds"]
+    assert rows["Throughput over the baseline"] == ["1.250", "", ""]
     assert rows["Served over one process"] == ["1.100", "", ""]
     unmeasured = results.summary_rows(replace(bare(), summary=dict.fromkeys(results.FIGURES)))
     assert [verdict for *_, verdict in unmeasured] == ["not measured"] * len(results.FIGURES)

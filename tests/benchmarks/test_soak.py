@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,6 +20,8 @@ from benchmarks.load import runner
 from benchmarks.load.runner import Load
 from benchmarks.load.sampling import ResourceUsage, resource_usage
 from benchmarks.resilience import soak
+from serving import Triton
+from stages.triton_metrics import MetricsReader
 
 # allocates each resource, then, twenty times a second, more of the one named by its first argument
 LEAKING = """
@@ -125,7 +128,7 @@ def short(repository: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_soak_run_ends_with_a_verdict(
     short: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [*short, "--minutes", "0.15"])
+    monkeypatch.setattr(sys, "argv", [*short, "--minutes", "0.1"])
     status = main()
     shown = capsys.readouterr().out
     last = shown.splitlines()[-1]
@@ -147,17 +150,33 @@ def test_soak_run_ends_with_a_verdict(
     assert float(figures["shared memory, MiB"]) >= 4  # a region for each process of a model
 
 
-def test_soak_run_when_interrupted_leaves_no_process(short: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
+@pytest.mark.parametrize(
+    ("enough", "last_line"),
+    [(0.0, "(PASS|FAIL): "), (1.0, "interrupted after 0.[0-9] minutes; 1 are needed for a verdict")],
+)
+def test_soak_run_when_interrupted_judges_what_was_measured_and_leaves_no_process(
+    enough: float,
+    last_line: str,
+    short: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    servers: list[Triton] = []
 
-    def interrupt_at_call_20(leader: int) -> ResourceUsage:
-        nonlocal calls
-        calls += 1
-        if calls == 20:
+    def triton(*arguments: Any, **options: Any) -> Triton:
+        servers.append(Triton(*arguments, **options))
+        return servers[-1]
+
+    def interrupt_under_load(leader: int) -> ResourceUsage:
+        metrics = MetricsReader(f"http://{servers[0].metrics_url}/metrics")()
+        if metrics["request_success", "emotion"] > soak.LARGE_BATCH_USERS + 4:
             os.kill(os.getpid(), signal.SIGINT)
         return resource_usage(leader)
 
-    monkeypatch.setattr(soak, "resource_usage", interrupt_at_call_20)
+    monkeypatch.setattr(soak, "MIN_MINUTES", enough)
+    monkeypatch.setattr(soak, "Triton", triton)
+    monkeypatch.setattr(soak, "resource_usage", interrupt_under_load)
+    monkeypatch.setattr(runner, "capacity", lambda *_: 10.0)
     monkeypatch.setattr(sys, "argv", [*short, "--minutes", "2"])
     before = set(psutil.Process().children(recursive=True))
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process may ignore SIGINT
@@ -165,6 +184,7 @@ def test_soak_run_when_interrupted_leaves_no_process(short: list[str], monkeypat
         assert main() == 130
     finally:
         signal.signal(signal.SIGINT, handler)
+    assert re.match(last_line, capsys.readouterr().out.splitlines()[-1])
     assert set(psutil.Process().children(recursive=True)) <= before
 
 

@@ -5,11 +5,15 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
+from benchmarks.__main__ import build_parser
 from benchmarks.errors import BenchmarkError
 from benchmarks.speed import machine, tune
 from benchmarks.speed.tune import FAILED, Base, Candidate, Measurement, Space, StageSettings
@@ -43,6 +47,13 @@ def without_tuned(config: Any) -> Any:
     return config
 
 
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory in which searches are kept."""
+    monkeypatch.setattr(tune, "STATE", tmp_path / "state")
+    return tmp_path / "state"
+
+
 @pytest.fixture
 def base(tmp_path: Path) -> Base:
     """Return the template's configurations, with small files in place of weights."""
@@ -56,9 +67,8 @@ def base(tmp_path: Path) -> Base:
 
 
 def arguments(repository: Path, **options: Any) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    tune.add_arguments(parser)
-    given = parser.parse_args(["--p99-ms", "60000", "--users", "2", "--repository", str(repository)])
+    options_of_tune = ["--p99-ms", "60000", "--users", "2", "--repository", str(repository)]
+    given = build_parser().parse_args(["tune", *options_of_tune])
     return argparse.Namespace(**(vars(given) | options))
 
 
@@ -222,6 +232,21 @@ def test_run_without_settings_within_the_objective_writes_nothing(
     assert not list(base.repository.glob("*/configs/tuned.pbtxt"))
 
 
+# --- continuing a search
+
+
+def test_open_study_with_other_settings_raises_and_names_them(state: Path) -> None:
+    asked = {"--p99-ms": 900.0, "--users": 32, "export": ["digest", {"bert": "name: 'bert'"}]}
+    study = tune.open_study("tuned", asked)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    assert len(tune.open_study("tuned", asked).trials) == 1
+    assert not tune.open_study("other", asked | {"--users": 8}).trials
+    with pytest.raises(BenchmarkError, match=r"tuned\.db has .* another --users and another export; delete it, or"):
+        tune.open_study("tuned", asked | {"--users": 8, "export": ["other", {}]})
+    (state / "tuned.db").unlink()
+    assert not tune.open_study("tuned", asked | {"--users": 8}).trials
+
+
 # --- the command
 
 
@@ -230,26 +255,35 @@ def test_run_does_not_overwrite_hand_written_configurations(base: Base) -> None:
         tune.run(arguments(base.repository, name="gpu"))
 
 
-def test_run_of_two_trials_writes_the_winner(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_run_after_an_interruption_continues(
+    repository: Path, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run two trials with a real Triton under load."""
+    """Run two trials with a real Triton under load, and interrupt the search between them."""
     tuned = tmp_path / "model_repository"  # a copy, because tests must not change the shared repository
     copy_repository(repository, tuned)
     for name, value in {"MIN_REQUESTS": 4, "REQUESTS_PER_USER": 1, "WARM_UP_PER_USER": 1, "ROUNDS": 1}.items():
         monkeypatch.setattr(tune, name, value)
-    search, found = tune.search, list[Candidate]()
+    measure, calls, known = tune.measure, count(), dict[str, Measurement]()
 
-    def recorded(*given: Any) -> list[Candidate]:
-        found.extend(search(*given))
-        return [*found]
+    def interrupted_once(base: Base, stages: dict[str, StageSettings], users: int) -> Measurement:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        if str(stages) not in known:  # leaders are not measured again
+            known[str(stages)] = measure(base, stages, users)
+        return known[str(stages)]
 
-    monkeypatch.setattr(tune, "search", recorded)
+    monkeypatch.setattr(tune, "measure", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        tune.run(arguments(tuned, trials=2))
     assert tune.run(arguments(tuned, trials=2)) == 0
+
+    (study,) = optuna.get_all_study_summaries(storage := f"sqlite:///{state}/tuned.db")
+    trials = optuna.load_study(study_name=study.study_name, storage=storage).trials
+    found = [trial.params for trial in trials if trial.state == TrialState.COMPLETE]
     space = Space(Base.load(tuned, "fp32"), max(1, int(machine.describe().cores)), users=2)
-    assert len(found) == 2 and found[0].parameters == space.current
+    assert len(found) == 2 and found[0] == space.current
     printed = capsys.readouterr().out
-    (winner,) = [one.parameters for one in found if f"winner: {space.describe(one.parameters)}: " in printed]
+    (winner,) = [one for one in found if f"winner: {space.describe(one)}: " in printed]
     for model, stage in space.stages(winner).items():
         written = tuned / model / "configs/tuned.pbtxt"
         assert written.exists() == (stage != space.base.stages[model])

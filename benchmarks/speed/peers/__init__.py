@@ -8,12 +8,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.errors import BenchmarkError
 from benchmarks.processes import HOST, free_port, http_ready, running
-from serving import Triton, TritonError
+from serving import Triton
 
 PEERS = {  # name -> title
     "fastapi_pytorch": "FastAPI + PyTorch",
@@ -23,32 +21,20 @@ PEERS = {  # name -> title
 }
 
 
-@dataclass(frozen=True)
-class RunningPeer:
-    """A peer that answers: "http://HOST:PORT" or "grpc://HOST:PORT", and the leader of its process group."""
-
-    host: str
-    pid: int
-
-
 @contextmanager
-def start(name: str, checkpoint: Path, directory: Path) -> Iterator[RunningPeer]:
+def start(name: str, checkpoint: Path, directory: Path) -> Iterator[tuple[str, int]]:
     """Run a peer of PEERS with the weights of a checkpoint directory, while the block lasts.
 
-    `directory` keeps exports for the next start. Raises BenchmarkError if there is no such peer or it does not start,
-    with the end of its output, and CheckpointError if the checkpoint cannot be read.
+    Yields "http://HOST:PORT" or "grpc://HOST:PORT", and the leader of its process group. `directory` keeps exports for
+    the next start. Raises BenchmarkError or TritonError if the peer does not start, with the end of its output, and
+    CheckpointError if the checkpoint cannot be read.
     """
-    if name not in PEERS:
-        raise BenchmarkError(f"there is no peer {name!r}; the peers are {', '.join(PEERS)}")
     from benchmarks.speed.peers.export import export  # takes seconds to import
 
     files = export(checkpoint, directory)
     if name == "padded_triton":
-        try:
-            with Triton(files / name, http_port=0, grpc_port=0, metrics_port=0, host=HOST) as server:
-                yield RunningPeer(f"grpc://{server.grpc_url}", server.pid)
-        except TritonError as error:
-            raise BenchmarkError(f"the peer {name} did not start: {error}") from None
+        with Triton(files / name, http_port=0, grpc_port=0, metrics_port=0, host=HOST) as server:
+            yield f"grpc://{server.grpc_url}", server.pid
         return
     port = free_port()
     command = [sys.executable, "-m", f"benchmarks.speed.peers.{name}", "--checkpoint", str(checkpoint.resolve())]
@@ -58,4 +44,4 @@ def start(name: str, checkpoint: Path, directory: Path) -> Iterator[RunningPeer]
         tempfile.TemporaryDirectory(prefix="emoserve-") as scratch,  # LitServe leaves its workers' sockets behind
         running(f"the peer {name}", command, ready, os.environ | {"TMPDIR": scratch}) as process,
     ):
-        yield RunningPeer(f"http://{HOST}:{port}", process.pid)
+        yield f"http://{HOST}:{port}", process.pid
