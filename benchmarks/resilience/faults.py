@@ -216,7 +216,7 @@ def damaged_while_serving(replica: Replica) -> None:
         for name in SERVED_FILES:
             with (replica.repository / name).open("r+b") as file:
                 file.write(np.random.default_rng(6).bytes(4096))
-        time.sleep(5)
+        time.sleep(MIN_WINDOW_S)
         with InferenceServerClient(replica.endpoint) as client:
             for headers in ({}, {"triton-grpc-protocol-admin-key": replica.admin_key}):
                 with contextlib.suppress(InferenceServerException):

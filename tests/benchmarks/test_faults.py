@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_faults_run_with_two_faults_prints_a_row_for_each(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, less in {"CALM_S": 1.0, "SETTLING_S": 0.2}.items():
+    for name, less in {"CALM_S": 1.0, "MIN_WINDOW_S": 2.0, "SETTLING_S": 0.2}.items():
         monkeypatch.setattr(faults, name, less)
     monkeypatch.setattr(runner, "capacity", lambda *_: 8.0)
     only = ("kill-vggish", "damaged-while-serving")
