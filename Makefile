@@ -40,7 +40,7 @@ test: $(VENV)/installed-dev  ## all checks and tests, against a real Triton
 	$(MAKE) --jobs=2 lint pytest
 
 # in two minutes: no test of these needs an exported checkpoint
-FAST := tests/emotion tests/stages tests/serving tests/clients tests/model_repository tests/docs tests/test_makefile.py
+FAST := tests/emotion tests/training/corpora tests/stages tests/serving tests/clients tests/model_repository tests/docs tests/test_makefile.py
 test-fast: $(VENV)/installed-dev  ## unit tests that need no exported checkpoint
 	$(BIN)/python -m pytest -n 2 -m "not served and not full_size and not k8s_deep" $(FAST)
 

@@ -92,7 +92,7 @@ def check_exports(repository: Path, config: str | None) -> None:
             remedy = f"make export PRECISION={precision}" if precision else "make export"
             raise TritonError(
                 f"{model / '1' / name} is missing; the configuration {config or DEFAULT_CONFIG} of the model "
-                f"'{model.name}' needs it; run: {remedy}"
+                f"'{model.name}' needs it; run: {remedy} (and CHECKPOINT=DIR if the checkpoint is not the demo's)"
             )
 
 

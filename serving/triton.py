@@ -463,9 +463,10 @@ def free_ports(host: str, wanted: dict[str, int], other_hosts: Mapping[str, str]
                 except (OSError, OverflowError) as error:
                     reason = error.strerror if isinstance(error, OSError) else "accepted are 0 to 65535"
             else:
+                option = f"--{protocol.lower()}-port" if len(wanted) > 1 else "--port"  # a single port needs no name
                 raise TritonError(
-                    f"{protocol} port {port} on {address} can't be used ({reason}); choose another with "
-                    f"--{protocol.lower()}-port, or 0 for any free one"
+                    f"{protocol} port {port} on {address} can't be used ({reason}); choose another with {option}, or "
+                    "0 for any free one"
                 )
             found[protocol] = probe.getsockname()[1]
     finally:

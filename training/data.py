@@ -8,7 +8,7 @@ from rich.console import Console
 
 from emotion import checkpoint as checkpoints
 from emotion.text import WordPiece
-from training import corpora
+from training import corpora, splits
 from training.corpora import Corpus, account
 from training.corpora.release import name_some
 from training.datasets import Utterances, tokenise
@@ -36,6 +36,16 @@ class TrainingData:
         wanted = set(ids)
         chosen = [each for each in (*self.corpus.utterances, *self.corpus.others) if each.id in wanted]
         return Utterances(chosen, self.recordings, tokenise(chosen, self.tokenizer))
+
+
+def check_folds(settings: Settings, cache: Path) -> None:
+    """Check that the corpus can be divided into the folds, before a run with these settings begins.
+
+    Raises:
+        TrainingError: the corpus can't be read, or has too few utterances.
+    """
+    corpus = corpora.load(settings.corpus, Path(settings.root), settings.happiness_policy, cache)
+    splits.make(corpus, settings.split, settings.folds, settings.seed)
 
 
 def load_training_data(settings: Settings, start: Path, cache: Path, console: Console) -> TrainingData:

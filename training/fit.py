@@ -30,7 +30,7 @@ from rich.console import Console
 from emotion import checkpoint as checkpoints
 from emotion.labels import EMOTIONS
 from training import baselines, splits
-from training.data import TrainingData, load_training_data
+from training.data import TrainingData, check_folds, load_training_data
 from training.environment import versions
 from training.errors import TrainingError
 from training.files import resumable_write
@@ -62,6 +62,7 @@ def fit(
     Raises:
         TrainingError, CheckpointError: the user can fix the cause; finished folds and epochs are kept.
     """
+    check_folds(settings, cache)
     settings.save(output)
     start = initial_checkpoint(settings, output)
     data = load_training_data(settings, start, cache, console)

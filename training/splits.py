@@ -238,7 +238,7 @@ def _stratified(utterances: Sequence[Utterance], folds: int, seed: int) -> list[
     if folds < 2 or most < folds:
         raise TrainingError(
             f"{len(utterances)} utterances, {most} of the most frequent emotion, are too few for {max(folds, 2)} "
-            "parts; add utterances or ask for fewer folds"
+            "parts; add utterances, or ask for fewer parts with --folds"
         )
     drawing = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

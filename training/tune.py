@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from training import splits
-from training.data import load_training_data
+from training.data import check_folds, load_training_data
 from training.errors import TrainingError
 from training.files import write_atomically
 from training.fit import initial_checkpoint
@@ -69,6 +69,7 @@ def tune(settings: Settings, output: Path, cache: Path, fold: int, trials: int, 
     Raises:
         TrainingError: the corpus or a setting is wrong, or no trial finished.
     """
+    check_folds(settings, cache)
     settings.save(output)
     start = initial_checkpoint(settings, output)
     data = load_training_data(settings, start, cache, console)

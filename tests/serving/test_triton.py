@@ -24,6 +24,7 @@ from emotion.manifest import digest
 from serving import Triton, TritonError, installation
 from serving.installation import Installation, check_release, find_triton
 from serving.repository import SPEECH_REPOSITORY, check_config
+from serving.triton import free_ports
 from tests.conftest import copy_repository
 
 ANY_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -264,6 +265,13 @@ def test_start_with_a_taken_port_fails(repository: Path, protocol: str) -> None:
     )
 
 
+def test_free_ports_with_a_taken_single_port_names_its_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(TritonError, match=f"^page port {port} on 127.0.0.1 .*; choose another with --port, or 0 "):
+            free_ports("127.0.0.1", {"page": port})
+
+
 @pytest.mark.parametrize("port", [-1, 65536])
 def test_start_with_an_invalid_port_fails(repository: Path, port: int) -> None:
     message = start_error(repository, grpc_port=port)
@@ -312,7 +320,8 @@ def test_start_with_a_configuration_without_exported_weights_fails(
     message = start_error(repository, config=config)
     assert re.fullmatch(
         rf"{re.escape(str(repository))}/\w+/1/model\.{precision}\.onnx is missing; the configuration {config} of "
-        rf"the model '\w+' needs it; run: make export PRECISION={precision}",
+        rf"the model '\w+' needs it; run: make export PRECISION={precision} "
+        r"\(and CHECKPOINT=DIR if the checkpoint is not the demo's\)",
         message,
     )
 
@@ -326,7 +335,7 @@ def test_start_with_the_default_configuration_without_exported_weights_fails(cop
     (missing := next(iter(sorted(copied.glob("*/1/model.onnx"))))).unlink()
     assert start_error(copied) == (
         f"{missing} is missing; the configuration default of the model '{missing.parts[-3]}' needs it; "
-        "run: make export PRECISION=fp32"
+        "run: make export PRECISION=fp32 (and CHECKPOINT=DIR if the checkpoint is not the demo's)"
     )
 
 

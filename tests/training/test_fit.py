@@ -197,6 +197,13 @@ def quick(manifest: Path, checkpoint: Path, output: Path, *options: str) -> list
     ]
 
 
+def test_fit_on_too_few_utterances_leaves_no_run_behind(small_checkpoint: Path, tmp_path: Path) -> None:
+    few = write_manifest(tmp_path / "few.jsonl", text_rows(2)[:4])
+    command = quick(few, small_checkpoint, tmp_path / "run", "--split", "random")
+    assert "ask for fewer parts with --folds" in error_of(forked(*command))
+    assert not (tmp_path / "run").exists()
+
+
 def same(one: Path, other: Path) -> None:
     """Assert that two runs have the same history, predictions, temperatures and weights, bit for bit."""
     results = [json.loads((run / "random-1" / "result.json").read_text()) for run in (one, other)]

@@ -54,7 +54,12 @@ class Analysis(BaseModel):
         examples=["I can't believe that it's over."],
     )
     label: str = Field(description="the most probable emotion", examples=["sadness"])
-    confidence: float = Field(description="calibrated probability that the label is right", examples=[0.83], ge=0, le=1)
+    confidence: float = Field(
+        description="calibrated probability that the label is right; low where voice and words disagree",
+        examples=[0.83],
+        ge=0,
+        le=1,
+    )
     status: Literal["ok", "unsure", "no_speech"] = Field(
         description="ok: confidence of at least 0.9; unsure: less; no_speech: the recording has no sound, and the "
         "answer uses the text alone"

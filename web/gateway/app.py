@@ -230,7 +230,10 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         if error.status_code == 400:  # raised by the parser of the form
             return await failed(request, invalid_input("The form can't be read: send multipart/form-data."))
         request.state.outcome = "not_served"
-        response = error_response(ApiError(error.status_code, "not_served", f"{error.detail}."))
+        message = f"{error.detail}."
+        if request.url.path == FEEDBACK and feedback is None:
+            message = "This service stores no feedback; who runs it can turn it on with EMOSERVE_FEEDBACK."
+        response = error_response(ApiError(error.status_code, "not_served", message))
         response.headers.update(error.headers or {})
         return response
 

@@ -7,6 +7,8 @@ from emotion import decoding
 from emotion.errors import InputError
 from web.gateway.errors import invalid_input, user_message
 
+ONE_UTTERANCE = "send one utterance at a time"  # the decoder's remedy for long recordings
+
 
 def decode(data: bytes, max_seconds: float) -> NDArray[np.float32]:
     """Decode one recording.
@@ -26,4 +28,7 @@ def decode(data: bytes, max_seconds: float) -> NDArray[np.float32]:
     try:
         return decoding.decode(data, max_seconds)
     except InputError as error:
-        raise invalid_input(user_message(str(error))) from None
+        message = user_message(str(error))
+        raise invalid_input(
+            message.replace(ONE_UTTERANCE, f"{ONE_UTTERANCE}, or the whole to /api/utterances")
+        ) from None

@@ -207,7 +207,7 @@ export function App() {
       </main>
       <footer>
         <p>
-          The model knows five emotions of English speech, and is often wrong; do not judge people by it.
+          The model knows five emotions and English words, and is often wrong; do not judge people by it.
         </p>
         <ul>
           <li>

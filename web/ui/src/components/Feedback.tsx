@@ -104,7 +104,7 @@ function Thanks({ id }: { id: string }) {
 
   return (
     <p ref={message} className="thanks" tabIndex={-1}>
-      Thank you. It is stored. Keep this number if you want it deleted later: <code>{id}</code>
+      Thank you. It is stored. Keep this id if you want it deleted later: <code>{id}</code>
     </p>
   );
 }

@@ -117,7 +117,7 @@ export function LongResult({ job, analysis, running }: Props) {
           { name: "CSV", type: "text/csv", contents: () => longCsv(analysis) },
         ]}
       />
-      {checkpoint && <p className="fine">Answered by model version {checkpoint.slice(0, 8)}.</p>}
+      {checkpoint && <p className="fine">Answered by checkpoint {checkpoint.slice(0, 8)}.</p>}
     </section>
   );
 }

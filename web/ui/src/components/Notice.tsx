@@ -69,7 +69,7 @@ function Terms({ feedback }: Props) {
             <dt>Stored with “This is wrong”</dt>
             <dd>
               The recording, its words and the emotion that you choose, on the service’s disk, to train later models. Only if
-              you agree, each time. You get a number by which whoever runs this service can delete them.
+              you agree, each time. You get an id by which whoever runs this service can delete them.
             </dd>
           </>
         )}

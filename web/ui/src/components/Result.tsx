@@ -90,7 +90,7 @@ export function Result({ job, analysis, busy, limit, feedback, onJob }: Props) {
       )}
       <Save source={job.source} analysis={analysis} shown={shown} chart={chart} />
       <p className="fine">
-        Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by model version {analysis.checkpoint.slice(0, 8)}.
+        Answered in {(analysis.timings.total_ms / 1000).toFixed(1)} s by checkpoint {analysis.checkpoint.slice(0, 8)}.
       </p>
     </section>
   );
