@@ -41,7 +41,7 @@ test("feedback sends the recording, the words, the emotion and the consent", asy
   await open({ audio, text: WORDS });
   await fill();
   const thanks = await screen.findByText(/Thank you/);
-  expect(thanks).toHaveTextContent("Keep this number if you want it deleted later: 6a1f");
+  expect(thanks).toHaveTextContent("Keep this id if you want it deleted later: 6a1f");
   expect(thanks).toHaveFocus();
   const [form] = sent;
   expect([form!.get("emotion"), form!.get("consent"), form!.get("text")]).toEqual(["anger", "yes", WORDS]);
