@@ -77,7 +77,9 @@ def main() -> int:
                 running.enter_context(triton)
             settings = Settings(endpoints=[triton.grpc_url], port=port, page=None if options.api_only else PAGE)
             app = create_app(settings, Metrics())
-            config = uvicorn.Config(app, host=settings.host, port=port, log_level="warning", **SERVER_OPTIONS)
+            config = uvicorn.Config(
+                app, host=settings.host, port=port, log_level="warning", timeout_graceful_shutdown=2, **SERVER_OPTIONS
+            )
             address = f"http://localhost:{port}"
             line = f"ready: {address}/api" if options.api_only else f"open {address}"
             server, failures = Server(config, line), list[TritonError]()

@@ -40,6 +40,7 @@ class UtteranceDetector:
         self._start: int | None = None  # frame at which the current utterance begins
         self._loud_since: int | None = None
         self._last_loud = 0
+        self._ended = 0  # frame at which the utterance before it ended
 
     def add(self, samples: NDArray[np.float32]) -> list[tuple[int, int]]:
         """Hear the next samples.
@@ -78,7 +79,7 @@ class UtteranceDetector:
         self._loud_since = frame if self._loud_since is None else self._loud_since
         if self._start is None:
             if self._frames - self._loud_since >= START_S / FRAME_S:
-                self._start = max(0, self._loud_since - round(LEAD_S / FRAME_S))
+                self._start = max(self._ended, self._loud_since - round(LEAD_S / FRAME_S))
         elif self._frames - self._start >= LONGEST_S / FRAME_S:
             return self._close(self._frames)
         return None
@@ -97,7 +98,7 @@ class UtteranceDetector:
         """End the current utterance at a frame, and return it unless it is too short."""
         assert self._start is not None
         start, self._start, self._loud_since = self._start, None, None
-        end = min(self._frames, end + round(LEAD_S / FRAME_S))
+        self._ended = end = min(self._frames, end + round(LEAD_S / FRAME_S))
         if (end - start) * FRAME_S < SHORTEST_S + LEAD_S:
             return None
         return start * self._frame, end * self._frame

@@ -1,9 +1,10 @@
 """Test that corrections of answers are stored with consent alone, and that training reads them."""
 
 import json
+import resource
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from emotion import decoding
+from emotion.audio import SAMPLE_RATE
+from tests.encoding import encode
 from training.corpora import manifest
 from web.gateway.errors import ApiError
 from web.gateway.feedback import FeedbackStore
 
+SILENCE = encode(np.zeros(SAMPLE_RATE, np.float32))
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
 
 
@@ -56,8 +60,12 @@ def test_corrections_are_a_manifest_that_training_reads(
         ({"emotion": "joy", "text": "words", "consent": "yes"}, "The emotion 'joy' is unknown; send one of neutral, "),
         ({"emotion": "anger", "consent": "yes"}, "There is neither a recording nor a text: send one of them, or both."),
         ({"emotion": "anger", "consent": "yes", "audio": b"RIFF"}, "The recording is "),
+        (
+            {"emotion": "anger", "consent": "yes", "audio": encode(np.zeros(SAMPLE_RATE, np.float32))},
+            "The recording has no",
+        ),
         ({"emotion": "anger", "consent": "yes", "name": "x"}, "The form has the unknown field 'name'; its fields are"),
-        ({"text": "words", "consent": "yes"}, "The form field emotion "),
+        ({"text": "words", "consent": "yes"}, "The field emotion is missing: send multipart/form-data with it."),
     ],
 )
 def test_unusable_corrections_are_rejected_and_not_stored(
@@ -65,7 +73,7 @@ def test_unusable_corrections_are_rejected_and_not_stored(
 ) -> None:
     with gateway(feedback=tmp_path / "corrections") as address:
         answer = send(address, **fields)
-    assert (answer.status_code, answer.json()["code"]) == (400, "unusable")
+    assert answer.status_code == 400 and answer.json()["code"] in ("unusable", "no_speech")
     assert answer.json()["message"].startswith(message)
     assert not (tmp_path / "corrections").exists()
 
@@ -74,11 +82,37 @@ def test_feedback_is_off_by_default(address: str) -> None:
     assert httpx.get(f"{address}/api/health").json()["feedback"] is False
     answer = send(address, emotion="anger", consent="yes", text="words")
     assert answer.status_code in (404, 405) and answer.json()["code"] == "not_served"
+    assert answer.json()["message"].startswith("This service stores no feedback; ")
+
+
+@contextmanager
+def disk_with(free: int, file: Path) -> Iterator[None]:
+    """Let files grow no more than `free` bytes beyond the size of `file`, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_correction_that_does_not_fit_leaves_nothing(recordings: dict[str, bytes], tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path, max_bytes=1 << 30, max_seconds=60)
+    first = store.add("anger", "yes", "words", None)
+    manifest_file = tmp_path / "manifest.jsonl"
+    clip = next(iter(recordings.values()))
+    with disk_with(10, manifest_file):
+        for text, recording in (("more words", None), ("", clip)):
+            with pytest.raises(ApiError, match="The feedback could not be stored"):
+                store.add("anger", "yes", text, recording)
+    assert [*(tmp_path / "audio").iterdir()] == []
+    second = store.add("anger", "yes", "", clip)
+    assert [one.id for one in manifest.read(manifest_file, "excitement").utterances] == [first, second]
 
 
 def test_full_directory_accepts_text_alone(recordings: dict[str, bytes], tmp_path: Path) -> None:
-    store = FeedbackStore(tmp_path / "corrections", max_bytes=1, max_seconds=60)
     clip = next(iter(recordings.values()))
+    store = FeedbackStore(tmp_path / "corrections", max_bytes=int(1.5 * len(clip)), max_seconds=60)
     store.add("anger", "yes", "", clip)
     with pytest.raises(ApiError, match="takes no more recordings") as raised:
         store.add("anger", "yes", "", clip)

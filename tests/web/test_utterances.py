@@ -10,7 +10,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from emotion_client import AsyncEmotionClient, EmotionClient, EmotionError, InvalidInput, Unavailable, Unreachable
+from emotion_client import (
+    AsyncEmotionClient,
+    DeadlineExceeded,
+    EmotionClient,
+    EmotionError,
+    InvalidInput,
+    Unavailable,
+    Unreachable,
+)
 from numpy.typing import NDArray
 
 from emotion import decoding
@@ -18,6 +26,7 @@ from emotion.audio import SAMPLE_RATE
 from serving import Triton
 from tests.encoding import encode
 from web.gateway import utterances
+from web.gateway.errors import invalid_input
 from web.gateway.messages import Failed, Spoken
 
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
@@ -114,15 +123,51 @@ def test_utterances_need_the_key_and_a_form_with_a_file(gateway: Gateway) -> Non
 
 def test_caller_who_leaves_frees_its_place(gateway: Gateway, long: NDArray[np.float32]) -> None:
     data = encode(long)
-    with gateway(in_flight=1) as address:
+    with gateway(long_recordings=1, in_flight=1) as address:
         files = {"audio": ("long", data)}
         with httpx.stream("POST", f"{address}/api/utterances", files=files, timeout=120) as response:
             arriving = response.iter_lines()
             assert next(arriving)
-            assert post(address, data).status_code == 503
+            rejected = post(address, data)
+            assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "20")
+            words = httpx.post(f"{address}/api/analyze", files={"text": (None, "words")}, timeout=60)
+            assert words.status_code == 200, "a long recording takes the place of a short one"
         until = time.monotonic() + 1
-        while httpx.post(f"{address}/api/analyze", files={"text": (None, "words")}).status_code == 503:
+        while post(address, b"not audio").status_code == 503:
             assert time.monotonic() < until, "the place is still taken after 1 s"
+
+
+def test_decoding_goes_on_alone_when_its_caller_leaves(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    def find(data: bytes, max_seconds: float) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.3)
+        running -= 1
+        raise invalid_input("On purpose.")
+
+    monkeypatch.setattr(utterances, "find", find)
+    with gateway() as address:
+        for _ in range(4):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{address}/api/utterances", files={"audio": ("a", b"RIFF")}, timeout=0.1)
+        assert post(address, b"RIFF").json()["message"] == "On purpose."
+    assert most == 1
+
+
+def test_late_utterance_does_not_stop_the_others() -> None:
+    async def ask(part: NDArray[np.float32], number: int) -> Any:
+        raise DeadlineExceeded("late") if number == 2 else InvalidInput("AUDIO has no sound")
+
+    _, *found, end = asyncio.run(collect(ask))
+    assert [isinstance(each, Spoken) and each.error for each in found] == [
+        "The recording has no sound.",
+        "The answer took too long; please try again, or send a shorter recording.",
+        "The recording has no sound.",
+    ]
+    assert isinstance(end, utterances.End)
 
 
 def test_request_ids_are_numbered_and_the_log_has_the_outcome(

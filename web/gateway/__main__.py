@@ -1,5 +1,6 @@
 """Run `python -m web.gateway`: the gateway alone, in front of Triton servers that run elsewhere."""
 
+import math
 import sys
 from contextlib import ExitStack
 
@@ -52,6 +53,7 @@ def main() -> int:
             port=settings.port,
             log_level="info",
             **SERVER_OPTIONS,
+            timeout_graceful_shutdown=math.ceil(settings.deadline) + 2,  # ends long recordings
             ssl_context_factory=https,
         )
     return 0

@@ -1,6 +1,5 @@
 """The ASGI application of the gateway: API and page."""
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -114,6 +113,10 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         FeedbackStore(settings.feedback, settings.feedback_bytes, settings.max_seconds) if settings.feedback else None
     )
 
+    def count(path: str, error: ApiError) -> None:
+        if path in (ANALYZE, UTTERANCES):
+            metrics.record_error(error)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.connected():
@@ -213,7 +216,8 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
             """Store a recording, a text or both with the emotion that is right, for training."""
             await check_form(request, ("emotion", "consent", "audio", "text"))
             recording = None if audio is None else await audio.read()
-            return Received(id=await asyncio.to_thread(feedback.add, emotion, consent, text, recording))
+            who = caller(request.client)
+            return Received(id=await service.correct(who, feedback, emotion, consent, text, recording))
 
     @app.websocket(LIVE)
     async def stream(socket: WebSocket) -> None:
@@ -221,7 +225,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
 
     @app.exception_handler(ApiError)
     async def failed(request: Request, error: ApiError) -> Response:
-        metrics.record_error(error)
+        count(request.url.path, error)
         request.state.outcome = error.code
         return error_response(error)
 
@@ -240,7 +244,10 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def invalid_form(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        message = f"The form field {first['loc'][-1]} can't be used: send audio as a file and text as plain text."
+        field = first["loc"][-1]
+        message = f"The form field {field} can't be used: send audio as a file and text as plain text."
+        if first["type"] == "missing":
+            message = f"The field {field} is missing: send multipart/form-data with it."
         if first["type"] == "string_too_long":
             message = f"The text is too long; at most {settings.max_characters} characters are accepted."
         return await failed(request, invalid_input(message))
@@ -265,7 +272,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
     # keeps uploads in memory: no recording is written to a disk
     MultiPartParser.spool_max_size = settings.max_bytes + FORM_OVERHEAD
     uploads = (ANALYZE, UTTERANCES, FEEDBACK)
-    app.add_middleware(Guard, paths=uploads, admission=admission, settings=settings, on_error=metrics.record_error)
+    app.add_middleware(Guard, paths=uploads, admission=admission, settings=settings, on_error=count)
     app.add_middleware(Headers)
     if settings.cors_origins:
         app.add_middleware(

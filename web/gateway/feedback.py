@@ -1,5 +1,7 @@
 """Store corrections of answers, with the consent of the people who send them, as a manifest that training reads."""
 
+import errno
+import io
 import json
 import os
 import threading
@@ -12,6 +14,7 @@ from emotion_client import EMOTIONS
 from numpy.typing import NDArray
 
 from emotion.audio import SAMPLE_RATE
+from emotion.loudness import find_sound
 from web.gateway.errors import ApiError, invalid_input
 from web.gateway.recordings import decode
 
@@ -59,32 +62,51 @@ class FeedbackStore:
         if recording is None and not text:
             raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
         waveform = None if recording is None else decode(recording, self._max_seconds)
+        if waveform is not None and find_sound(waveform) is None:
+            raise ApiError(400, "no_speech", "The recording has no sound, so it is not stored.")
         name = uuid.uuid4().hex
         entry = {"id": name, "emotion": emotion} | ({"text": text} if text else {})
         with self._lock:
             try:
-                if waveform is not None:
-                    entry["audio"] = f"audio/{name}.flac"
-                    self._write_audio(self._directory / entry["audio"], waveform)
-                self._append(json.dumps(entry, ensure_ascii=False))
+                self._directory.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+                if waveform is None:
+                    self._append(entry)
+                else:
+                    self._store(entry | {"audio": f"audio/{name}.flac"}, to_flac(waveform))
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else str(error)
                 raise ApiError(500, "fault", f"The feedback could not be stored ({reason}).") from None
         return name
 
-    def _write_audio(self, path: Path, waveform: NDArray[np.float32]) -> None:
-        folder = path.parent
-        self._directory.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        folder.mkdir(PRIVATE_DIRECTORY, exist_ok=True)
-        if sum(file.stat().st_size for file in folder.iterdir()) >= self._max_bytes:
+    def _store(self, entry: dict[str, str], audio: bytes) -> None:
+        """Write a recording, and then its line; if either fails, nothing is left."""
+        path = self._directory / entry["audio"]
+        path.parent.mkdir(PRIVATE_DIRECTORY, exist_ok=True)
+        if sum(file.stat().st_size for file in path.parent.iterdir()) + len(audio) > self._max_bytes:
             raise ApiError(503, "full", "This service takes no more recordings: its space for them is used up.")
-        with open(path, "xb", opener=_open_private) as file:
-            soundfile.write(file, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        try:
+            with open(path, "xb", opener=_open_private) as file:
+                file.write(audio)
+            self._append(entry)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
-    def _append(self, line: str) -> None:
-        self._directory.mkdir(PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        with open(self._directory / MANIFEST, "a", encoding="utf-8", opener=_open_private) as file:
-            file.write(line + "\n")
+    def _append(self, entry: dict[str, str]) -> None:
+        """Add a line to the manifest, whole or not at all."""
+        line = f"{json.dumps(entry, ensure_ascii=False)}\n".encode()
+        with open(self._directory / MANIFEST, "ab", buffering=0, opener=_open_private) as file:
+            size = file.tell()
+            if file.write(line) < len(line):  # the disk is full
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def to_flac(waveform: NDArray[np.float32]) -> bytes:
+    """Return a waveform [n] at 16 kHz as a FLAC file of 16 bits."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -65,7 +65,7 @@ class Guard:
         paths: Collection[str],
         admission: Admission,
         settings: Settings,
-        on_error: Callable[[ApiError], None],
+        on_error: Callable[[str, ApiError], None],
     ) -> None:
         self._app, self._paths, self._admission = app, paths, admission
         self._settings, self._on_error = settings, on_error
@@ -80,7 +80,7 @@ class Guard:
         try:
             body = await self._admit(Headers(scope=scope), scope.get("client"), receive)
         except ApiError as error:
-            self._on_error(error)
+            self._on_error(scope["path"], error)
             scope.setdefault("state", {})["outcome"] = error.code
             await error_response(error)(scope, receive, send)
             return
@@ -109,7 +109,7 @@ class Guard:
                 return
             with contextlib.suppress(asyncio.CancelledError):
                 await running
-            self._on_error(ApiError(499, "canceled", "The caller disconnected."))
+            self._on_error(scope["path"], ApiError(499, "canceled", "The caller disconnected."))
             scope.setdefault("state", {})["outcome"] = "canceled"
         finally:
             leaving.cancel()

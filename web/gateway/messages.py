@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from emotion_client import EmotionError, EmotionResult
+from emotion_client import EmotionError, EmotionResult, NoSpeech
 from pydantic import BaseModel, Field
 
 from web.gateway.analysis import Probabilities
 from web.gateway.errors import from_client_error
+
+NO_SOUND = "No sound was found in this utterance."
 
 
 class Spoken(BaseModel):
@@ -36,7 +38,8 @@ class Failed(BaseModel):
 def spoken(start: float, end: float, result: EmotionResult | EmotionError) -> Spoken:
     """Return the message for an utterance from `start` to `end`, in seconds."""
     if isinstance(result, EmotionError):
-        return Spoken(start=start, end=end, error=from_client_error(result).message)
+        error = NO_SOUND if isinstance(result, NoSpeech) else from_client_error(result).message
+        return Spoken(start=start, end=end, error=error)
     understood = result.transcript_confidence and result.transcript_confidence.understood
     return Spoken(
         start=start,

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 
 import numpy as np
@@ -15,6 +16,7 @@ from web.gateway import analysis, utterances
 from web.gateway.analysis import Analysis
 from web.gateway.certificates import contents, load
 from web.gateway.errors import busy, invalid_input
+from web.gateway.feedback import FeedbackStore
 from web.gateway.metrics import Metrics
 from web.gateway.places import NoPlaceError, Places
 from web.gateway.settings import Settings
@@ -22,7 +24,38 @@ from web.gateway.settings import Settings
 READY_MAX_AGE_S = 0.5  # after which the server is asked again whether it is ready
 SPEECH_MAX_AGE_S = 10.0  # after which the server is asked again whether it recognises speech
 USUAL_SHARE = 0.1  # of the newest analysis in the moving average of durations
+LONG_USUAL_S = 20.0  # a recording of 5 minutes on 2 cores
 CERTIFICATE_POLL_S = 5.0  # between two checks of the client certificate for renewal
+
+
+class Work:
+    """The places for one kind of analysis, and how long it usually takes."""
+
+    def __init__(self, places: int, usual_s: float | None = None) -> None:
+        """Start with free places.
+
+        Args:
+            places: number of analyses that may run at a time.
+            usual_s: their expected duration in seconds, until one has ended; None if it is not known.
+        """
+        self._places = Places(places)
+        self._usual_s = usual_s  # moving average of the duration
+
+    @contextmanager
+    def place(self, caller: str) -> Iterator[None]:
+        """Hold a place while the block runs, and note its duration unless it fails.
+
+        Raises:
+            ApiError: there is no place for this caller.
+        """
+        started = time.monotonic()
+        try:
+            with self._places.take(caller):
+                yield
+        except NoPlaceError:
+            raise busy(self._usual_s) from None
+        seconds = time.monotonic() - started
+        self._usual_s = seconds if self._usual_s is None else self._usual_s + USUAL_SHARE * (seconds - self._usual_s)
 
 
 class Service:
@@ -37,9 +70,9 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.client: AsyncEmotionClient
-        self._places = Places(settings.in_flight)
-        self._decoding = asyncio.Lock()  # of long recordings: one takes up to 0.5 GiB
-        self._usual_s: float | None = None  # moving average of the duration of an analysis
+        self._short, self._long = Work(settings.in_flight), Work(settings.long_recordings, LONG_USUAL_S)
+        # one at a time, even if its caller leaves: decoding 10 minutes takes up to 0.5 GiB
+        self._decoder = ThreadPoolExecutor(1, "decoder")
         self._ready, self._ready_checked_at = False, -READY_MAX_AGE_S
         self._speech, self._speech_checked_at = False, -SPEECH_MAX_AGE_S
 
@@ -108,7 +141,7 @@ class Service:
         text = text.strip()
         if recording is None and not text:
             raise invalid_input("There is neither a recording nor a text: send one of them, or both.")
-        with self._place(caller):
+        with self._short.place(caller), self.metrics.in_flight.track_inprogress():
             transcribe = recording is not None and not text and await self.speech()
             found = await analysis.analyze(
                 self.client,
@@ -120,15 +153,13 @@ class Service:
                 request_id,
                 trace_context,
             )
-        seconds = found.timings.total_ms / 1e3
-        self._usual_s = seconds if self._usual_s is None else self._usual_s + USUAL_SHARE * (seconds - self._usual_s)
-        self.metrics.record_success(transcribe, seconds)
+        self.metrics.record_success(transcribe, found.timings.total_ms / 1e3)
         return found
 
     async def utterances(
         self, caller: str, recording: bytes, request_id: str, trace_context: dict[str, str]
     ) -> AsyncGenerator[utterances.Message, None]:
-        """Yield the messages about the utterances of a recording. It counts as one analysis while it runs.
+        """Yield the messages about the utterances of a recording, unless `long_recordings` of them are running.
 
         Args:
             caller: the caller's address.
@@ -139,9 +170,10 @@ class Service:
         Raises:
             ApiError: before the first message: the gateway is busy, or the recording cannot be used.
         """
-        with self._place(caller):
-            async with self._decoding:
-                waveform, found = await asyncio.to_thread(utterances.find, recording, self.settings.long_seconds)
+        with self._long.place(caller), self.metrics.in_flight.track_inprogress():
+            waveform, found = await asyncio.get_running_loop().run_in_executor(
+                self._decoder, utterances.find, recording, self.settings.long_seconds
+            )
             speech = await self.speech()
 
             async def ask(part: NDArray[np.float32], number: int) -> EmotionResult:
@@ -160,15 +192,10 @@ class Service:
                 async for message in messages:
                     yield message
 
-    @contextmanager
-    def _place(self, caller: str) -> Iterator[None]:
-        """Hold one of the places for analyses while the block runs.
-
-        Raises:
-            ApiError: there is none for this caller.
-        """
-        try:
-            with self._places.take(caller), self.metrics.in_flight.track_inprogress():
-                yield
-        except NoPlaceError:
-            raise busy(self._usual_s) from None
+    async def correct(
+        self, caller: str, feedback: FeedbackStore, emotion: str, consent: str, text: str, recording: bytes | None
+    ) -> str:
+        """Store a correction of an answer, as `FeedbackStore.add` describes, and return its id."""
+        with self._short.place(caller):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._decoder, feedback.add, emotion, consent, text, recording)

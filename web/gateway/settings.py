@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     in_flight: int = Field(
         default=8, gt=0, description="analyses that run at a time; further ones are rejected with 503"
     )
+    long_recordings: int = Field(
+        default=2, gt=0, description="recordings that are cut into utterances at a time; further ones are rejected"
+    )
     uploads: int = Field(default=32, gt=0, description="uploads that are received at a time, each held in memory")
     rate_limit: float = Field(
         default=0.0,

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
 import numpy as np
-from emotion_client import EmotionError, EmotionResult, InvalidInput, Unavailable, find_utterances
+from emotion_client import DeadlineExceeded, EmotionError, EmotionResult, InvalidInput, Unavailable, find_utterances
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
@@ -88,7 +88,7 @@ async def messages(
     async def answer(number: int, start: int, end: int) -> EmotionResult | EmotionError:
         try:
             return await _while_busy(lambda: ask(waveform[start:end], number), patience_s)
-        except InvalidInput as error:  # such as a click, in which the model finds no sound
+        except (InvalidInput, DeadlineExceeded) as error:  # such as a click, in which the model finds no sound
             return error
 
     def start_next(count: int) -> None:

@@ -85,6 +85,16 @@ export function useAnalyses(limits: Limits, onStart: (job: Job) => void, onAnswe
   const { jobs, partial } = state;
   const job = jobs[0];
   const failed = state.failure?.job !== undefined;
+  const longest = useRef(new WeakMap<Blob, number>()); // number of utterances of the longest incomplete answer to a recording
+  const onPartial = useCallback(
+    (job: Job, answer: LongAnalysis) => {
+      const known = longest.current.get(job.audio!) ?? 0;
+      if (answer.utterances.length <= known) return; // another attempt got further
+      longest.current.set(job.audio!, answer.utterances.length);
+      onAnswer(job, answer);
+    },
+    [onAnswer],
+  );
 
   useEffect(() => {
     if (!job || failed) return;
@@ -103,12 +113,12 @@ export function useAnalyses(limits: Limits, onStart: (job: Job) => void, onAnswe
       },
       (reason: unknown) => {
         if (signal.aborted) return;
-        if (arrived?.utterances.length) onAnswer(job, arrived);
+        if (arrived) onPartial(job, arrived);
         dispatch({ type: "failed", job, error: reason instanceof ApiError ? reason : UNREACHABLE });
       },
     );
     return () => controller.abort();
-  }, [job, failed, onStart, onAnswer]);
+  }, [job, failed, onStart, onAnswer, onPartial]);
 
   const send = useCallback((given: Job[], rejected: Rejected[] = []) => dispatch({ type: "send", jobs: given, rejected }), []);
   const fail = useCallback((error: ApiError) => dispatch({ type: "fail", error }), []);
@@ -118,9 +128,9 @@ export function useAnalyses(limits: Limits, onStart: (job: Job) => void, onAnswe
   const dismiss = useCallback(() => dispatch({ type: "dismiss" }), []);
   const close = useCallback(() => dispatch({ type: "close" }), []);
   const cancel = useCallback(() => {
-    if (job && partial?.utterances.length) onAnswer(job, partial);
+    if (job && partial) onPartial(job, partial);
     dispatch({ type: "cancel" });
-  }, [job, partial, onAnswer]);
+  }, [job, partial, onPartial]);
   return { ...state, send, fail, keep, retry, dismiss, cancel, discard, close };
 }
 
