@@ -130,7 +130,7 @@ def create_app(settings: Settings, metrics: Metrics) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,  # the documentation page would load scripts from another site
         redoc_url=None,
-        telemetry=telemetry(ANALYZE),
+        telemetry=telemetry((ANALYZE, UTTERANCES)),
     )
 
     @app.head("/api/health", include_in_schema=False)

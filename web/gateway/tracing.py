@@ -4,6 +4,8 @@ FastAPI creates the spans and exports them as the standard OTEL_* variables say,
 (extra `tracing`). Without it the gateway creates no span, and passes on the context that the caller sent.
 """
 
+from collections.abc import Collection
+
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -13,14 +15,14 @@ HEADERS = ("traceparent", "tracestate")  # of W3C Trace Context
 _W3C = TraceContextTextMapPropagator()
 
 
-def telemetry(path: str) -> TelemetryConfig:
-    """Return FastAPI's settings: one span for each request to `path`, and neither metrics nor logs."""
+def telemetry(paths: Collection[str]) -> TelemetryConfig:
+    """Return FastAPI's settings: one span for each request to one of `paths`, and neither metrics nor logs."""
     return {
         "auto_configure": True,  # off unless OTEL_EXPORTER_OTLP_ENDPOINT is set
         "metrics": False,
         "logs": False,
         "operation_spans": False,
-        "exclude": lambda scope: scope.get("path") != path,
+        "exclude": lambda scope: scope.get("path") not in paths,
     }
 
 

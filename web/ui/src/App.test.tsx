@@ -314,7 +314,7 @@ test("long recording that is cancelled keeps what arrived, and can be analysed a
   await receive(...lines.slice(0, 2));
   await screen.findByText("1 of 3 utterances");
   await userEvent.click(screen.getByRole("button", { name: "Cancel" }));
-  expect(screen.getByText("The analysis ended early: the answer has 1 of 3 utterances.")).toBeInTheDocument();
+  expect(await screen.findByText("The analysis ended early: the answer has 1 of 3 utterances.")).toBeInTheDocument();
   const recent = within(screen.getByRole("region", { name: "Recent analyses" }));
   expect(recent.getByText("1:10 long, 1 utterance")).toBeInTheDocument();
   const kept = within(screen.getByRole("region", { name: "Your recording" }));
@@ -338,6 +338,18 @@ test("long recording whose answer breaks off keeps what arrived, and is sent aga
   await focused("most often sadness 50 %");
   expect(screen.queryByRole("alert")).toBeNull();
   vi.useRealTimers();
+});
+
+test("attempt that gets less far than the one before does not replace its answer", async () => {
+  const { receive } = await uploadLong();
+  const lines = linesOf(long);
+  const failed = '{"type": "error", "code": "fault", "message": "The server failed."}\n';
+  await receive(...lines.slice(0, 3), failed);
+  expect(await screen.findByText(/the answer has 2 of 3 utterances/)).toBeInTheDocument();
+  analyses = [() => new Response(`${lines[0]}${lines[1]}${failed}`)];
+  await userEvent.click(within(screen.getByRole("alert")).getByRole("button", { name: "Try again" }));
+  expect(await screen.findByText(/the answer has 2 of 3 utterances/)).toBeInTheDocument();
+  expect(screen.getByRole("alert")).toHaveTextContent("The server failed.");
 });
 
 test("recent long recording is shown without its sound after a reload", async () => {

@@ -85,13 +85,13 @@ export function useAnalyses(limits: Limits, onStart: (job: Job) => void, onAnswe
   const { jobs, partial } = state;
   const job = jobs[0];
   const failed = state.failure?.job !== undefined;
-  const longest = useRef(new WeakMap<Blob, number>()); // number of utterances of the longest incomplete answer to a recording
+  const longest = useRef(new WeakMap<Blob, LongAnalysis>()); // incomplete answer to each recording
   const onPartial = useCallback(
     (job: Job, answer: LongAnalysis) => {
-      const known = longest.current.get(job.audio!) ?? 0;
-      if (answer.utterances.length <= known) return; // another attempt got further
-      longest.current.set(job.audio!, answer.utterances.length);
-      onAnswer(job, answer);
+      const known = longest.current.get(job.audio!);
+      const best = known && known.utterances.length > answer.utterances.length ? known : answer; // an attempt may get less far
+      longest.current.set(job.audio!, best);
+      if (best.utterances.length) onAnswer(job, best);
     },
     [onAnswer],
   );
