@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,11 +28,13 @@ from numpy.typing import NDArray
 from emotion import decoding
 from emotion.audio import SAMPLE_RATE
 from serving import Triton
+from serving.triton import free_ports
 from tests.encoding import encode
 from web.gateway import utterances
 from web.gateway.errors import invalid_input
 from web.gateway.messages import Failed, Spoken
 
+ROOT = Path(__file__).parent.parent.parent
 Gateway = Callable[..., AbstractContextManager[str]]  # the fixture `gateway`
 PAUSE = np.zeros(SAMPLE_RATE, np.float32)
 
@@ -187,6 +193,22 @@ def test_request_ids_are_numbered_and_the_log_has_the_outcome(
     assert found[1]["code"] == "away" and sent[0] == "call-7.1"
     (entry,) = map(json.loads, capfd.readouterr().out.splitlines())
     assert (entry["status"], entry["outcome"]) == (200, "away")
+
+
+def test_gateway_that_is_stopped_ends_a_long_recording(speech_server: Triton, long: NDArray[np.float32]) -> None:
+    port = free_ports("127.0.0.1", {"gateway": 0})["gateway"]
+    command = [sys.executable, "-m", "web.gateway", "--port", str(port), "--metrics-port", "0", "--deadline", "1"]
+    command += ["--endpoints", json.dumps([speech_server.grpc_url])]
+    files = {"audio": ("long", encode(np.tile(long, 9)))}
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        client = httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=120)  # until it listens
+        with client, client.stream("POST", f"http://127.0.0.1:{port}/api/utterances", files=files) as response:
+            arriving = response.iter_lines()
+            assert next(arriving)
+            process.terminate()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(arriving)
+        assert process.wait(timeout=30) == -signal.SIGTERM  # as uvicorn ends
 
 
 # --- messages, with an injected server
