@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emotion import decoding
-from tests.encoding import CONTAINERS, encode_with_ffmpeg
+from tests.encoding import CONTAINERS, encode, encode_with_ffmpeg
 from web.gateway.errors import ApiError
 from web.gateway.recordings import decode
 
@@ -70,3 +70,9 @@ def test_decode_of_a_video_without_sound_raises() -> None:
             file.mux(packet)
     with pytest.raises(ApiError, match="has no sound in it"):
         decode(buffer.getvalue(), MAX_SECONDS)
+
+
+def test_decode_of_a_long_recording_names_the_call_for_it() -> None:
+    minute = encode(np.zeros(65 * 8_000, np.float32), rate=8_000)
+    with pytest.raises(ApiError, match=r"at most 60 s .*: send one utterance at a time \(/api/utterances finds them"):
+        decode(minute, MAX_SECONDS)

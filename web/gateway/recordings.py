@@ -30,5 +30,5 @@ def decode(data: bytes, max_seconds: float) -> NDArray[np.float32]:
     except InputError as error:
         message = user_message(str(error))
         raise invalid_input(
-            message.replace(ONE_UTTERANCE, f"{ONE_UTTERANCE}, or the whole to /api/utterances")
+            message.replace(ONE_UTTERANCE, f"{ONE_UTTERANCE} (/api/utterances finds them in long recordings)")
         ) from None
