@@ -8,6 +8,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
+import torch
+from threadpoolctl import threadpool_info
 
 from benchmarks.processes import ROOT
 
@@ -47,9 +49,12 @@ def describe() -> Machine:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of those PACKAGES that are installed."""
+    """Return the versions of those PACKAGES that are installed, their kernels, and variables that select others."""
     found = {one.metadata["Name"]: one.version for one in distributions()}
-    return {package: found[package] for package in PACKAGES if package in found}
+    kernels = {one["internal_api"]: one["architecture"] for one in threadpool_info() if "architecture" in one}
+    kernels["torch kernels"] = torch.backends.cpu.get_cpu_capability()
+    pins = {k: v for k, v in os.environ.items() if k.startswith(("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "ATEN_CPU_"))}
+    return {package: found[package] for package in PACKAGES if package in found} | kernels | pins
 
 
 def revision() -> str | None:

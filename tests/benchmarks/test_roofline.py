@@ -86,9 +86,10 @@ def test_cost_counts_the_cpu_time_of_all_threads_without_waiting(tokenizer: Path
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names a kernel for x86-64")
 def test_peak_gflops_with_a_slow_blas_kernel_measures_a_faster_library() -> None:
     """With OpenBLAS's kernel for an old CPU, numpy is slow, but ONNX Runtime is not."""
-    code = "import json; from benchmarks.speed import roofline; roofline.PRODUCTS = 1; "
-    code += "print(json.dumps(roofline.peak_gflops()))"
+    code = "import json; from benchmarks.speed import machine, roofline; roofline.PRODUCTS = 1; "
+    code += "print(json.dumps([roofline.peak_gflops(), machine.versions()]))"
     environment = os.environ | {"OPENBLAS_CORETYPE": "PRESCOTT"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
-    peaks = json.loads(done.stdout)
+    peaks, versions = json.loads(done.stdout)
     assert max(peaks["onnxruntime"], peaks["torch"]) > 1.5 * peaks["numpy"]
+    assert (versions["OPENBLAS_CORETYPE"], versions["openblas"]) == ("PRESCOTT", "Prescott")
