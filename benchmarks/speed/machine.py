@@ -51,7 +51,9 @@ def describe() -> Machine:
 def versions() -> dict[str, str]:
     """Return the versions of those PACKAGES that are installed, their kernels, and variables that select others."""
     found = {one.metadata["Name"]: one.version for one in distributions()}
-    kernels = {one["internal_api"]: one["architecture"] for one in threadpool_info() if "architecture" in one}
+    # numpy and scipy each bring an OpenBLAS of their own, in folders such as numpy.libs
+    libraries = {Path(one["filepath"]).parent.name.split(".")[0]: one for one in threadpool_info()}
+    kernels = {f"{name} kernels": one["architecture"] for name, one in libraries.items() if "architecture" in one}
     kernels["torch kernels"] = torch.backends.cpu.get_cpu_capability()
     pins = {k: v for k, v in os.environ.items() if k.startswith(("OPENBLAS_", "MKL_", "OMP_", "ONEDNN_", "ATEN_CPU_"))}
     return {package: found[package] for package in PACKAGES if package in found} | kernels | pins

@@ -26,11 +26,12 @@ def test_faults_run_with_two_faults_prints_a_row_for_each(
     command = ["benchmarks", "faults", "--repository", str(repository), "--only", *only]
     monkeypatch.setattr("sys.argv", command)
     status = main()
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     rows = {line.split()[0]: line for line in lines if line.strip().startswith(only)}
     for row in rows.values():  # times vary on a busy machine
         assert re.search(r" [1-9]\d* +0 +(never away|\d+\.\d s) +\d+ ms", row), lines
-    assert list(rows) == list(only)
+    assert list(rows) == list(only), printed.err
     assert "never away" in rows["damaged-while-serving"]
     assert "never away" not in rows["kill-vggish"]
     assert lines[-1].startswith("FAIL: " if status else "PASS: none of ")
