@@ -16,7 +16,7 @@ from typing import Any
 
 from emotion.errors import BusyError
 from stages.loopback import HTTP_URL, get
-from stages.triton_metrics import PENDING, REQUESTS, WAIT_SECONDS, WAITING, MetricsReader, Values
+from stages.triton_metrics import COST, PENDING, REQUESTS, WAIT_SECONDS, WAITING_COST, MetricsReader, Values
 
 QUEUE = "queue"  # the stage in whose queue admitted requests wait
 STAGES = ("preprocess", QUEUE)  # stages that notice that a caller has left
@@ -79,8 +79,9 @@ class QueueSnapshot:
 
     Attributes:
         time: time of the reading on a monotonic clock, in seconds.
-        interactive, bulk: requests that wait in QUEUE.
-        waiting: requests that wait for each of MODELS.
+        interactive, bulk: cost of the requests that wait in QUEUE, in patches.
+        waiting: number of requests that wait for each of MODELS.
+        passed, passed_cost: requests that have left QUEUE for the models since it was loaded, and their cost.
         work: counters of each of MODELS.
         canceled: canceled requests since the models were loaded.
         left_in_stages: canceled requests that were found in STAGES.
@@ -92,6 +93,8 @@ class QueueSnapshot:
     bulk: float
     waiting: Mapping[str, float]
     work: Mapping[str, ModelWork]
+    passed: float
+    passed_cost: float
     canceled: float = 0.0
     left_in_stages: float = 0.0
     waited_s: float = 0.0
@@ -102,9 +105,9 @@ class QueueSnapshot:
         return self.work[MODELS[-1]].requests
 
     @property
-    def all_waiting(self) -> float:
-        """The number of waiting requests of all stages and models."""
-        return self.interactive + self.bulk + sum(self.waiting.values())
+    def is_busy(self) -> bool:
+        """Whether a request waits."""
+        return any((self.interactive, self.bulk, *self.waiting.values()))
 
     def queued_for(self, model: str) -> float:
         """Return the number of requests behind QUEUE that a model has not run yet."""
@@ -116,13 +119,15 @@ class Speed:
     """Durations of the models, in seconds.
 
     Attributes:
-        bottleneck: time for one utterance by model, of the slowest model or of each model of the slowest group that
-            takes turns.
+        bottleneck: time for a request of the mean cost by model, of the slowest model or of each model of the slowest
+            group that takes turns.
+        cost: the mean cost of a request, in patches.
         batch: time for one batch of each model of the bottleneck, one after the other.
         passage: time for one batch of each of MODELS, one after the other.
     """
 
     bottleneck: Mapping[str, float]
+    cost: float
     batch: float
     passage: float
 
@@ -157,7 +162,7 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the last one before it
-        self._admitted = {False: 0, True: 0}  # requests since the newest snapshot, by whether they are bulk
+        self._admitted = {False: 0.0, True: 0.0}  # cost since the newest snapshot, by whether requests are bulk
         self._speed: Speed | None = None
         self._wanted = threading.Event()
         metrics, instances = MetricsReader(), InstancesReader()
@@ -165,12 +170,15 @@ class Admission:
         if metrics.available and read is None:
             threading.Thread(target=self._keep_observing, name="admission", daemon=True).start()
 
-    def check(self, timeout: int, bulk: bool) -> None:
-        """Admit a request and count it, or reject it.
+    def check(self, timeout: int, bulk: bool, cost: float = 0.0) -> None:
+        """Reject a request whose answer would come too late, or count its cost.
+
+        A stage checks a request twice: before it decodes the inputs, when their cost is not known, and after it.
 
         Args:
             timeout: time that the caller waits, in microseconds; 0 if the request has no timeout.
             bulk: whether interactive requests are served before this request.
+            cost: cost of the request in patches, as `stages.cost.cost` returns it; 0.0 if it is not known yet.
 
         Raises:
             BusyError: the answer would come too late; the message has the expected time and the timeout.
@@ -182,13 +190,13 @@ class Admission:
             if (
                 newest is not None
                 and self._speed is not None
-                and newest.all_waiting
+                and newest.is_busy
                 and self._clock() - newest.time < MAX_AGE_S
             ):
                 queued = newest.interactive + self._processes * self._admitted[False]
                 if bulk:
                     queued += newest.bulk + self._processes * self._admitted[True]
-                needed = _needed_s(newest, queued, self._speed)
+                needed = _needed_s(newest, queued, self._speed, cost)
                 waits = timeout / 1e6 or self._default_timeout_s
                 if needed > min(MAX_WAIT_S, MARGIN * waits):
                     caller = (
@@ -197,7 +205,7 @@ class Admission:
                         else f"a request without a timeout may take {waits:.1f} s; try again later, or send a timeout"
                     )
                     raise BusyError(f"the server is busy: an answer would take about {needed:.1f} s, and {caller}")
-            self._admitted[bulk] += 1
+            self._admitted[bulk] += cost
 
     def observe(self) -> None:
         """Read the metrics once, and update the queue lengths, the speed of the models and the assumed timeout.
@@ -214,10 +222,10 @@ class Admission:
                 and _utterances(self._snapshots[1], newest) >= MIN_UTTERANCES
             ):
                 self._snapshots.popleft()
-            self._admitted = {False: 0, True: 0}
+            self._admitted = {False: 0.0, True: 0.0}
             self._update_default_timeout(newest)
             oldest = self._snapshots[0]
-            if _utterances(oldest, newest) >= MIN_UTTERANCES:
+            if _utterances(oldest, newest) >= MIN_UTTERANCES and newest.passed > oldest.passed:
                 self._speed = speed(oldest, newest)
 
     def _update_default_timeout(self, newest: QueueSnapshot) -> None:
@@ -234,7 +242,7 @@ class Admission:
         seconds = min(seconds, WINDOW_S)  # the last snapshot may be a day old
         left, answered = newest.canceled - before.canceled, newest.answered - before.answered
         leaving = left >= MIN_CANCELED and left > MAX_CANCELED_SHARE * (left + answered)
-        if leaving and newest.all_waiting and self._speed is not None:
+        if leaving and newest.is_busy and self._speed is not None:
             current = _needed_s(newest, newest.interactive, self._speed) / MARGIN
             alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
             in_stages = newest.left_in_stages - before.left_in_stages
@@ -254,11 +262,20 @@ class Admission:
             time.sleep(POLL_INTERVAL_S)
 
 
-def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
-    """Return the seconds until the answer to a request that arrives behind `queued` other requests in QUEUE."""
-    ahead = sum((queued + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
+def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed, own: float = 0.0) -> float:
+    """Return the seconds until the answer to a request.
+
+    Args:
+        newest: the queues when it arrives.
+        queued: cost of the requests ahead of it in QUEUE.
+        speed: the speed of the models.
+        own: its cost.
+    """
+    # requests ahead, in requests of the mean cost; the sizes of those behind QUEUE are not known
+    ahead = sum((queued / speed.cost + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
+    alone = own / speed.cost * sum(speed.bottleneck.values())
     # the requests ahead, the running batches, and the request's own batches
-    return ahead + speed.batch + speed.passage
+    return ahead + speed.batch + max(speed.passage, alone)
 
 
 def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:
@@ -267,22 +284,26 @@ def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:
 
 
 def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
-    """Return the speed of the models between two snapshots; each model must have run a batch between them.
+    """Return the speed of the models between two snapshots.
+
+    Each model must have run a batch between them, and a request must have passed QUEUE.
 
     The speed is calculated from the durations of batches. The change of queue lengths would be misleading, because
     queues also become shorter when callers leave.
     """
     batch: dict[str, float] = {}
-    per_utterance: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by shared resource
+    per_request: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by shared resource
     for model in MODELS:
         old, new = since.work[model], until.work[model]
-        batch[model] = (new.request_seconds - old.request_seconds) / max(1.0, new.requests - old.requests)
-        per_batch = (new.utterances - old.utterances) / max(1.0, new.batches - old.batches)
-        per_utterance[new.instances.resource or model][model] = (
+        requests = max(1.0, new.requests - old.requests)
+        batch[model] = (new.request_seconds - old.request_seconds) / requests
+        per_batch = requests / max(1.0, new.batches - old.batches)
+        per_request[new.instances.resource or model][model] = (
             batch[model] / max(1.0, per_batch) / new.instances.concurrent
         )
-    bottleneck = max(per_utterance.values(), key=lambda models: sum(models.values()))
-    return Speed(bottleneck, sum(batch[model] for model in bottleneck), sum(batch.values()))
+    bottleneck = max(per_request.values(), key=lambda models: sum(models.values()))
+    cost = (until.passed_cost - since.passed_cost) / (until.passed - since.passed)
+    return Speed(bottleneck, cost or 1.0, sum(batch[model] for model in bottleneck), sum(batch.values()))
 
 
 def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> QueueSnapshot:
@@ -311,10 +332,12 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
     return QueueSnapshot(
         now,
-        values.get((f"{WAITING}:interactive", QUEUE), 0.0),
-        values.get((f"{WAITING}:bulk", QUEUE), 0.0),
+        values.get((f"{WAITING_COST}:interactive", QUEUE), 0.0),
+        values.get((f"{WAITING_COST}:bulk", QUEUE), 0.0),
         {model: waiting(model) for model in MODELS},
         {model: work(model) for model in MODELS},
+        values.get((f"{REQUESTS}:answered", QUEUE), 0.0),
+        values.get((f"{COST}:answered", QUEUE), 0.0),
         in_stages(f"{REQUESTS}:canceled")
         + sum(values.get(("request_failure:CANCELED", model), 0.0) for model in MODELS),
         in_stages(f"{REQUESTS}:canceled"),

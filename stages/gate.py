@@ -10,16 +10,11 @@ becomes its next batch, so the gate limits the work of a batch.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Sequence
 
 from stages.triton_metrics import PENDING, Values
 
-USUAL_PATCHES = 8.0  # a request with more work than this number of patches counts as several requests
-PATCHES_PER_TOKEN = 0.1  # in floating-point operations, bert-base beside VGGish
+USUAL_COST = 8.0  # a request with a higher cost, in patches, counts as several requests
 
 # While the gate is closed it pauses between readings, because a reading costs Triton 0.45 ms of CPU time. A pause is a
 # share of the last closed period, which is about one batch, so a batch costs about four readings.
@@ -61,13 +56,13 @@ class Gate:
         self._closed_since: float | None = None
         self._closed_s = 0.0  # duration of the last closed period
 
-    def pause_s(self, inputs: Mapping[str, NDArray[Any]]) -> float:
+    def pause_s(self, cost: float) -> float:
         """Return the seconds to wait before the next call, or 0.0 if the request may pass now.
 
         Args:
-            inputs: PATCH_COUNT and TOKEN_COUNT of the request, int32 [n, 1] each.
+            cost: cost of the request, in patches.
         """
-        needed = self._size(inputs)
+        needed = self._size(cost)
         if self._room >= needed:
             return 0.0
         if self._closed_since is None:
@@ -81,14 +76,14 @@ class Gate:
             self._closed_s = closed_s
         return 0.0
 
-    def passed(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Count a request that has passed the gate."""
-        self._passed.append(self._size(inputs))
+    def passed(self, cost: float) -> None:
+        """Count a request of this cost, in patches, that has passed the gate."""
+        self._passed.append(self._size(cost))
         self._room -= self._passed[-1]
 
-    def _size(self, inputs: Mapping[str, NDArray[Any]]) -> float:
+    def _size(self, cost: float) -> float:
         """Return the size of a request, limited so that every request can pass when none waits."""
-        return min(size(inputs), float(self._max_waiting))
+        return min(size(cost), float(self._max_waiting))
 
     def _read_room(self) -> float:
         """Return the size of the requests that may pass according to the current metrics."""
@@ -101,11 +96,6 @@ class Gate:
         return min(self._max_waiting - sum(sizes[: waiting[0]]), self._max_waiting * len(waiting) - sum(sizes))
 
 
-def size(inputs: Mapping[str, NDArray[Any]]) -> float:
-    """Return the number of usual requests that a request counts as, at least 1.
-
-    Args:
-        inputs: PATCH_COUNT and TOKEN_COUNT, int32 [n, 1] each.
-    """
-    patches, tokens = (float(np.maximum(inputs[name], 0).sum()) for name in ("PATCH_COUNT", "TOKEN_COUNT"))
-    return max(1.0, (patches + PATCHES_PER_TOKEN * tokens) / USUAL_PATCHES)
+def size(cost: float) -> float:
+    """Return the number of usual requests that a request of this cost, in patches, counts as: at least 1."""
+    return max(1.0, cost / USUAL_COST)

@@ -11,7 +11,7 @@ from __future__ import annotations  # Triton adds its classes to pb_utils only a
 import json
 import threading
 import time
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,17 +25,20 @@ from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
 BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
 ERROR_PAUSE_S = 0.1  # after an unexpected error of the queue itself
+# A request is served as if it had arrived later by this time for each patch of its cost, so that short requests do not
+# wait behind long ones. A minute of speech lets usual requests pass that arrive up to 3 s later, so none starves.
+DELAY_S_PER_PATCH = 0.05
 MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
 class Gate(Protocol):
     """Decides when a request may leave the queue."""
 
-    def pause_s(self, inputs: Any) -> float:
-        """Return the seconds to wait before the next call, or 0.0 if a request with these inputs may leave now."""
+    def pause_s(self, cost: float) -> float:
+        """Return the seconds to wait before the next call, or 0.0 if a request of this cost may leave now."""
 
-    def passed(self, inputs: Any) -> None:
-        """Count a request that has left the queue."""
+    def passed(self, cost: float) -> None:
+        """Count a request of this cost that has left the queue."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class HeldRequest:
     Attributes:
         sender: sends the response.
         inputs: the inputs that were read from the request.
+        cost: how much work the request is for the models behind the stage; 0.0 if the stage does not know it.
         timeout: time that the caller waits, in microseconds; 0 if the request has no timeout.
         bulk: whether interactive requests are served before this request.
         arrived, expires: times on the queue's clock, in seconds.
@@ -52,18 +56,24 @@ class HeldRequest:
 
     sender: Any
     inputs: Any
+    cost: float
     timeout: int
     bulk: bool
     arrived: float
     expires: float
+
+    @property
+    def turn(self) -> float:
+        """The time by which requests of the same priority are ordered, in seconds on the queue's clock."""
+        return self.arrived + DELAY_S_PER_PATCH * self.cost
 
 
 class RequestQueue:
     """The queue of one stage process, and the thread that answers its requests.
 
     Interactive requests leave the queue before requests with the parameter `bulk`. Requests of the same priority leave
-    it in the order of arrival. A request that waits longer than its timeout is rejected. A canceled request is dropped
-    when it reaches the front.
+    it in the order of arrival, but long ones later (DELAY_S_PER_PATCH). A request that waits longer than its timeout is
+    rejected. A canceled request is dropped when it reaches the front.
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class RequestQueue:
         read: Callable[[Any], Any],
         work: Callable[[HeldRequest], dict[str, NDArray[Any]]],
         gate: Gate | None = None,
+        cost: Callable[[Any], float] = lambda inputs: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread.
@@ -84,14 +95,15 @@ class RequestQueue:
                 arrives; an error that it raises becomes the response.
             work: maps a request to its output tensors by name.
             gate: decides when a request may leave the queue; None for no limit.
+            cost: maps the inputs of a request to its cost.
             clock: returns the time in seconds; tests inject their own.
         """
         parameters = json.loads(args["model_config"])["parameters"]
         self._max_size = int(parameters["max_queue_size"]["string_value"])
         self._max_wait_s = float(parameters["max_wait_seconds"]["string_value"])
-        self._read, self._work, self._gate, self._clock = read, work, gate, clock
+        self._read, self._work, self._gate, self._cost, self._clock = read, work, gate, cost, clock
         self._changed = threading.Condition()
-        self._held: dict[bool, deque[HeldRequest]] = {False: deque(), True: deque()}  # by whether they are bulk
+        self._held: dict[bool, list[HeldRequest]] = {False: [], True: []}  # by whether they are bulk; in order
         self._next_expiry = float("inf")  # none of the held requests expires earlier
         self._open = True
         self._metrics = QueueMetrics(args["model_name"], args["model_instance_name"], self._waiting)
@@ -110,7 +122,7 @@ class RequestQueue:
             inputs = self._read(request)
             timeout, now = request.timeout(), self._clock()
             waits = min(timeout / 1e6 or self._max_wait_s, self._max_wait_s)
-            self._append(HeldRequest(sender, inputs, timeout, bulk, now, now + waits))
+            self._append(HeldRequest(sender, inputs, self._cost(inputs), timeout, bulk, now, now + waits))
         except Exception as error:
             self._reject(sender, error)
 
@@ -137,7 +149,7 @@ class RequestQueue:
                 raise BusyError("the server is stopping; try again later")
             if len(level) >= self._max_size:
                 raise QueueFullError(f"the server is busy: {len(level)} requests wait already; try again later")
-            level.append(held)
+            insort(level, held, key=lambda other: other.turn)
             self._next_expiry = min(self._next_expiry, held.expires)
             self._changed.notify()
 
@@ -159,7 +171,7 @@ class RequestQueue:
         self._drop_expired()
         self._drop_canceled()
         front = self._front()
-        pause_s = self._gate.pause_s(front.inputs) if self._gate and front else 0.0
+        pause_s = self._gate.pause_s(front.cost) if self._gate and front else 0.0
         if not pause_s and (held := self._take()):
             self._answer(held)
         return pause_s
@@ -176,15 +188,15 @@ class RequestQueue:
             level = self._held[False] or self._held[True]
             if not level:
                 return None
-            held = level.popleft()
+            held = level.pop(0)
         if self._gate:
-            self._gate.passed(held.inputs)
+            self._gate.passed(held.cost)
         return held
 
     def _answer(self, held: HeldRequest) -> None:
         started = self._clock()
         outcome = respond(held.sender, lambda: self._work(held))
-        self._metrics.ended(outcome, started - held.arrived, self._clock() - started)
+        self._metrics.ended(outcome, started - held.arrived, self._clock() - started, held.cost)
 
     def _drop_expired(self) -> None:
         now = self._clock()
@@ -194,7 +206,7 @@ class RequestQueue:
         with self._changed:
             for bulk, level in self._held.items():
                 expired += [held for held in level if held.expires <= now]
-                self._held[bulk] = deque(held for held in level if held.expires > now)
+                self._held[bulk] = [held for held in level if held.expires > now]
             left = [held.expires for level in self._held.values() for held in level]
             self._next_expiry = min(left, default=float("inf"))
         for held in expired:
@@ -211,7 +223,7 @@ class RequestQueue:
             with self._changed:
                 level = self._held[front.bulk]
                 if level and level[0] is front:
-                    level.popleft()
+                    level.pop(0)
             self._reject(front.sender, CanceledError("the caller has left"), self._clock() - front.arrived)
 
     def _reject(self, sender: Any, error: Exception, waited_s: float = 0.0) -> None:
@@ -220,6 +232,9 @@ class RequestQueue:
 
         self._metrics.ended(respond(sender, fail), waited_s)
 
-    def _waiting(self) -> tuple[int, int]:
-        """Return the numbers of waiting interactive and bulk requests."""
-        return len(self._held[False]), len(self._held[True])
+    def _waiting(self) -> tuple[tuple[int, float], tuple[int, float]]:
+        """Return the number of waiting requests and their cost, for interactive and for bulk requests."""
+        with self._changed:
+            levels = self._held[False], self._held[True]
+            interactive, bulk = ((len(level), sum(held.cost for held in level)) for level in levels)
+        return interactive, bulk

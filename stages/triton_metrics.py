@@ -13,6 +13,8 @@ PENDING = "pending_request_count"  # requests in Triton's own queue of a model
 # metrics of stages/queue_metrics.py, without the prefix emoserve_
 WAITING = "stage_waiting_requests"
 REQUESTS = "stage_requests_total"
+WAITING_COST = "stage_waiting_cost"
+COST = "stage_cost_total"
 WAIT_SECONDS = "stage_wait_seconds_total"
 WORK_SECONDS = "stage_work_seconds_total"
 _SAMPLE = re.compile(r"(?m)^(?:nv_inference_|emoserve_)(\w+){([^}]*)} (\S+)")

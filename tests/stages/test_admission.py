@@ -7,11 +7,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from emotion_client import DeadlineExceeded, EmotionClient, EmotionError, Unavailable, Utterance
 from emotion_client.errors import from_triton
 from tritonclient.utils import InferenceServerException
 
+from emotion import audio, decoding
 from emotion.errors import BusyError
 from serving import Triton
 from stages.admission import (
@@ -32,9 +34,11 @@ from stages.admission import (
     snapshot,
     speed,
 )
+from stages.cost import cost
 from stages.triton_metrics import METRICS_URL, MetricsReader
 
 ONE = Instances(1)
+COST = 5.0  # of every request to the fake server, in patches
 
 
 @dataclass
@@ -74,7 +78,9 @@ class FakeServer:
             for model, seconds in self.batch_s.items()
         }
         waiting = {"vggish": self.before_vggish, "bert": self.bert, "fusion": 0}
-        return QueueSnapshot(self.now, self.queued, self.bulk, waiting, work, self.canceled, *self.left)
+        passed = done + self.before_vggish
+        costs = COST * self.queued, COST * self.bulk
+        return QueueSnapshot(self.now, *costs, waiting, work, passed, COST * passed, self.canceled, *self.left)
 
 
 def warm_admission(server: FakeServer, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
@@ -97,7 +103,7 @@ def count_admitted(admission: Admission, timeout_s: float, bulk: bool = False) -
     """Return how many of 1,000 requests are admitted before the first rejection."""
     for count in range(1000):
         try:
-            admission.check(int(1e6 * timeout_s), bulk)
+            admission.check(int(1e6 * timeout_s), bulk, COST)
         except BusyError:
             return count
     return 1000
@@ -125,7 +131,7 @@ def test_check_of_an_answer_after_the_timeout_rejects_with_the_times() -> None:
         BusyError, match=r"an answer would take about \d\.\d s, and the caller waits 2\.0 s; try again"
     ) as error:
         for _ in range(200):
-            admission.check(2_000_000, bulk=False)
+            admission.check(2_000_000, False, COST)
     admission.check(30_000_000, bulk=False)
     needed = float(re.findall(r"about (\S+) s", str(error.value))[0])
     assert client_retry_after(error.value) == pytest.approx(needed - 2.0)
@@ -155,7 +161,7 @@ def assumed_timeout_s(admission: Admission) -> float:
     """Return the assumed timeout of a request without one, in seconds."""
     with pytest.raises(BusyError, match="a request without a timeout may take") as error:
         for _ in range(1000):
-            admission.check(0, bulk=False)
+            admission.check(0, False, COST)
     return float(re.findall(r"may take (\S+) s", str(error.value))[0])
 
 
@@ -214,6 +220,30 @@ def test_check_counts_requests_admitted_since_the_last_snapshot() -> None:
     """4.05 s x 0.7 are 46 utterances of 0.05 s, the running batch (0.2 s) and the request's own three (0.3 s)."""
     server = FakeServer(before_vggish=1)
     assert count_admitted(warm_admission(server), 4.05) == 46
+
+
+def test_check_counts_the_cost_of_requests_ahead() -> None:
+    """A long recording ahead is as much work as 12 usual requests."""
+    server = FakeServer(before_vggish=1)
+    admission = warm_admission(server)
+    admission.check(30_000_000, False, 12 * COST)
+    assert count_admitted(admission, 4.05) == 46 - 12
+
+
+def test_check_of_a_long_request_counts_its_own_cost() -> None:
+    """A request of 40 times the usual cost needs 2 s on a busy server where a usual one needs 0.5 s."""
+    admission = warm_admission(FakeServer(before_vggish=1))
+    admission.check(1_000_000, False, COST)
+    with pytest.raises(BusyError, match=r"an answer would take about 2\.\d s, and the caller waits 1\.0 s"):
+        admission.check(1_000_000, False, 40 * COST)
+    admission.check(1_000_000, False, COST)  # the rejected request is not counted
+
+
+def test_check_without_a_cost_counts_nothing() -> None:
+    admission = warm_admission(FakeServer(before_vggish=1))
+    for _ in range(1000):
+        admission.check(4_050_000, False)
+    assert count_admitted(admission, 4.05) == 46
 
 
 def test_check_in_one_of_two_processes_counts_its_requests_twice() -> None:
@@ -281,9 +311,9 @@ def test_speed_of_several_instances_is_divided_by_their_number() -> None:
         model: ModelWork(80, 80, 10, 80 * seconds, Instances(2))
         for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
     }
-    found = speed(QueueSnapshot(0, 0, 0, {}, old), QueueSnapshot(1, 0, 0, {}, new))
+    found = speed(QueueSnapshot(0, 0, 0, {}, old, 0, 0), QueueSnapshot(1, 0, 0, {}, new, 80, 400))
     assert found.bottleneck == {"vggish": pytest.approx(0.4 / 8 / 2)}
-    assert (found.batch, found.passage) == pytest.approx((0.4, 0.5))
+    assert (found.cost, found.batch, found.passage) == pytest.approx((5.0, 0.4, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -312,14 +342,18 @@ def test_snapshot_of_a_real_triton_counts_its_work(
     with EmotionClient(server.grpc_url) as client:
         client.analyze(clip, "hello")
     end = time.monotonic() + 10
-    # Triton counts a request after it has sent the answer
-    while (after := snapshot(read(), instances(), 1)).answered == before.answered:
+    # Triton counts a request after it has sent the answer, and `queue` publishes its metrics every 50 ms
+    while (after := snapshot(read(), instances(), 1)).answered == before.answered or after.passed == before.passed:
         assert time.monotonic() < end
         time.sleep(0.05)
+    patches, tokens = len(audio.sound_patches(decoding.decode(clip))), 3  # [CLS] hello [SEP]
+    expected = cost({"PATCH_COUNT": np.array([patches]), "TOKEN_COUNT": np.array([tokens])})
+    assert after.passed - before.passed == 1
+    assert after.passed_cost - before.passed_cost == pytest.approx(expected)
     for model in MODELS:
         assert after.work[model].batches > before.work[model].batches
         assert after.work[model].request_seconds > before.work[model].request_seconds
-    assert snapshot({}, instances(), 0).all_waiting == 0
+    assert not snapshot({}, instances(), 0).is_busy
 
 
 def test_snapshot_of_a_real_triton_counts_canceled_requests(server: Triton, clip: bytes) -> None:

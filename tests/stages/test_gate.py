@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from stages.gate import MAX_PAUSE_S, MIN_PAUSE_S, PAUSE_SHARE, Gate, size
 
 MODELS = ("vggish", "bert")
-Inputs = Mapping[str, NDArray[np.int32]]
 Waiting = tuple[int, int] | None  # requests before vggish and bert; None if Triton does not answer
 
 
@@ -53,16 +50,11 @@ def pauses_of(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[flo
     return clock.pauses
 
 
-def pass_one(gate: Gate, clock: Clock, patches: int = 3) -> None:
+def pass_one(gate: Gate, clock: Clock, cost: float = 4.0) -> None:
     """Pass one request as stages.request_queue does: pause while the gate is closed."""
-    while pause_s := gate.pause_s(inputs(patches)):
+    while pause_s := gate.pause_s(cost):
         clock.sleep(pause_s)
-    gate.passed(inputs(patches))
-
-
-def inputs(patches: int, tokens: int = 10) -> Inputs:
-    """Return the inputs of a request of one utterance."""
-    return {"PATCH_COUNT": np.array([[patches]], np.int32), "TOKEN_COUNT": np.array([[tokens]], np.int32)}
+    gate.passed(cost)
 
 
 def test_gate_with_room_reads_once_for_all_requests_that_fit() -> None:
@@ -116,21 +108,13 @@ def test_gate_pauses_for_a_share_of_the_last_closed_period() -> None:
 def test_pause_s_of_an_open_gate_does_not_count_the_request() -> None:
     metrics = Metrics((7, 0))
     gate = Gate(metrics, MODELS, 8)
-    assert [gate.pause_s(inputs(3)) for _ in range(3)] == [0.0] * 3
+    assert [gate.pause_s(4.0) for _ in range(3)] == [0.0] * 3
     assert metrics.readings == 1
 
 
-@pytest.mark.parametrize(
-    ("patches", "tokens", "expected"),
-    [(3, 15, 1.0), (0, 0, 1.0), (15, 10, 2.0), (62, 20, 8.0), (0, 512, 6.4), (-(2**31), 160, 2.0)],
-)
-def test_size_of_a_request_grows_with_its_work(patches: int, tokens: int, expected: float) -> None:
-    assert size(inputs(patches, tokens)) == pytest.approx(expected)
-
-
-def test_size_of_a_request_of_several_utterances_counts_all() -> None:
-    counts = np.full((4, 1), 7, np.int32)
-    assert size({"PATCH_COUNT": counts, "TOKEN_COUNT": 10 * counts}) == pytest.approx(4 * (7 + 7) / 8)
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, 1.0), (4.5, 1.0), (16.0, 2.0), (64.0, 8.0)])
+def test_size_of_a_request_grows_with_its_cost(cost: float, expected: float) -> None:
+    assert size(cost) == pytest.approx(expected)
 
 
 def test_gate_lets_a_minute_of_speech_pass_only_when_no_other_request_waits() -> None:
@@ -138,14 +122,14 @@ def test_gate_lets_a_minute_of_speech_pass_only_when_no_other_request_waits() ->
     gate = Gate(Metrics((0, 0), (2, 0), (1, 0), (0, 6)), MODELS, 8, clock)
     for _ in range(2):
         pass_one(gate, clock)
-    pass_one(gate, clock, patches=2**31 - 1)  # no request is too long
+    pass_one(gate, clock, cost=2.0**31)  # no request is too long
     assert len(clock.pauses) == 2
 
 
 def test_gate_counts_a_waiting_minute_of_speech_as_several_requests() -> None:
     clock = Clock()
     gate = Gate(Metrics((0, 0), (1, 0), (0, 1)), MODELS, 8, clock)
-    pass_one(gate, clock, patches=62)
+    pass_one(gate, clock, cost=64.0)
     pass_one(gate, clock)
     assert len(clock.pauses) == 1
 
@@ -154,5 +138,5 @@ def test_gate_counts_both_models_by_the_sizes_of_the_requests() -> None:
     clock = Clock()
     gate = Gate(Metrics((0, 0), (0, 1), (0, 2), (0, 1)), MODELS, 8, clock)
     for _ in range(3):
-        pass_one(gate, clock, patches=62)
+        pass_one(gate, clock, cost=64.0)
     assert len(clock.pauses) == 1

@@ -37,15 +37,19 @@ class Stage:
         parameters = {"max_queue_size": str(max_queue_size), "max_wait_seconds": "30"}
         config = {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
         args = {"model_config": json.dumps(config), "model_name": "m", "model_instance_name": "m_0_0"}
-        self.queue = RequestQueue(args, self.read, self.work, self, lambda: self.now)
+        self.queue = RequestQueue(args, self.read, self.work, self, self.cost, lambda: self.now)
 
-    def pause_s(self, inputs: Any) -> float:
+    def pause_s(self, cost: float) -> float:
         if self.errors:
             raise self.errors.pop()
         return 0.0 if self.open else 0.001
 
-    def passed(self, inputs: Any) -> None:
+    def passed(self, cost: float) -> None:
         self.passed_count += 1
+
+    def cost(self, inputs: str) -> float:
+        """Return the number after a colon in the name, or 0."""
+        return float(inputs.partition(":")[2] or 0)
 
     def read(self, request: Any) -> str:
         if request.name == "unreadable":
@@ -112,6 +116,14 @@ def test_interactive_requests_leave_first_and_each_priority_in_order(stage: Stag
     assert stage.names(5) == ["i1", "i2", "b1", "b2", "b3"]
     assert [code for _, code, _ in stage.sent] == [-1] * 5
     assert stage.passed_count == 5
+
+
+def test_long_request_lets_requests_pass_that_arrive_up_to_50_ms_later_for_each_patch(stage: Stage) -> None:
+    for name, now in (("long:60", 1000.0), ("short:4", 1002.7), ("late:4", 1002.9), ("short:1", 1002.94)):
+        stage.now = now
+        stage.put(name)
+    stage.open = True
+    assert stage.names(4) == ["short:4", "short:1", "long:60", "late:4"]
 
 
 def test_request_above_the_limit_of_its_priority_is_rejected_immediately(stage: Stage) -> None:

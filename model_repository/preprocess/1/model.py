@@ -15,6 +15,7 @@ from emotion.errors import InputError
 from emotion.loudness import NO_SOUND
 from emotion.ragged import pad_rows
 from stages.admission import Admission
+from stages.cost import cost
 from stages.request_queue import HeldRequest, RequestQueue
 from stages.requests import bytes_rows
 
@@ -57,6 +58,7 @@ class TritonPythonModel:
         """Admit a request of n utterances, and return its output tensors by name.
 
         A request is admitted when its turn comes: those that wait here may be invalid, and cost the models nothing.
+        Decoding tells how much it costs them, so it is checked before, to save the decoding, and after.
 
         Returns:
             PATCHES float32 [n, longest, 96, 64], PATCH_COUNT int32 [n, 1], INPUT_IDS int64 [n, longest], TOKEN_COUNT
@@ -71,11 +73,11 @@ class TritonPythonModel:
         patches, ids = zip(*(self.front_ends(data, sentence) for data, sentence in utterances), strict=True)
         padded_patches, patch_count = pad_rows(patches)
         padded_ids, token_count = pad_rows(ids)
-        return {
+        counts = {"PATCH_COUNT": patch_count, "TOKEN_COUNT": token_count}
+        self.admission.check(held.timeout, held.bulk, cost(counts))
+        return counts | {
             "PATCHES": padded_patches,
-            "PATCH_COUNT": patch_count,
             "INPUT_IDS": padded_ids,
-            "TOKEN_COUNT": token_count,
             "CHECKPOINT": np.full((len(ids), 1), self.checkpoint, object),
         }
 
