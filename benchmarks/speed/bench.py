@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,24 +18,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from benchmarks import output
 from benchmarks.errors import BenchmarkError
 from benchmarks.load import runner, workload
-from benchmarks.load.runner import Load, percentile
-from benchmarks.load.sampling import ENSEMBLE, PREPROCESS, QUEUE, cpu_seconds, sampled
+from benchmarks.load.runner import Load
+from benchmarks.load.sampling import ENSEMBLE, PREPROCESS, cpu_seconds, sampled
 from benchmarks.processes import ROOT
 from benchmarks.speed import machine, peers, report, results, roofline
 from benchmarks.speed.results import Results, SweepPoint, System
 from benchmarks.speed.roofline import Cost, Flops
-from benchmarks.speed.tune import parse
 from emotion.text import WordPiece
 from export.repository import ENCODERS, ONNX_MODELS, model_file
 from serving import Triton
 from serving.repository import check_repository
 
 RESULTS = ROOT / "benchmarks" / "results"
+EXPORTS = Path("build") / "bench" / "peers"  # of the peers, for the next run
 USERS = 32
 SINGLE_REQUEST = (3.0, 15)  # seconds and tokens of the utterance whose latency is measured alone
 TITLES = {
@@ -44,12 +42,11 @@ TITLES = {
     "baseline": "baseline, fp32",
     "baseline_int8": "baseline, int8",
     "roofline": "best in one process, fp32",
+    "openvino": "OpenVINO in one process, fp32",
     **peers.PEERS,
 }
 SINGLE_TURNS = 3  # of the server and the models in one process
 HIGH_CONCURRENCY = 256  # callers
-OVERLOAD = 2.0  # x the capacity
-OVERLOAD_MARGIN_S = 15.0  # for which the queue stays full
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,9 @@ class Plan:
     passes: int = 1  # of the sweep, up and down in turns; the run of median throughput is quoted
     main: int = 256  # requests of the run that gives batches and CPU shares
     single: int = 20  # requests of each of SINGLE_TURNS with one caller
-    overload: bool = False  # whether to send more than the server can answer
 
 
-FULL = Plan("make bench", 5, 128, 10, tuple(peers.PEERS), (1, 2, 4, 8, 16, 32, 64, 128, 256), 3, 640, overload=True)
+FULL = Plan("make bench", 10, 128, 5, tuple(peers.PEERS), (1, 2, 4, 8, 16, 32, 64, 128, 256), 3, 640)
 QUICK = Plan("make bench-quick", rounds=2, requests=64, sweep=(1, 8, 32), main=128, single=10)
 ROOFLINE = Plan("python -m benchmarks roofline", rounds=7, requests=256)
 PEERS = Plan("python -m benchmarks peers", rounds=5, requests=128, peers=tuple(peers.PEERS))
@@ -170,7 +166,6 @@ class Bench:
                 sweep_int8=self._sweep(int8) if int8 else [],
                 measured=front_end | self._single_request(),
                 high_concurrency=self._high_concurrency(sweep),
-                overload=self._overload(sweep),
             )
         return replace(found, minutes=(time.monotonic() - clock) / 60, summary=results.summarise(found))
 
@@ -189,7 +184,7 @@ class Bench:
                 self.targets[name] = Target(f"grpc://{triton.grpc_url}", triton.pid, triton)
         for name in self.plan.peers:
             self.status.update(f"starting {name}")
-            peer = peers.start(name, self.checkpoint, Path("build") / "bench" / "peers")
+            peer = peers.start(name, self.checkpoint, EXPORTS)
             self.targets[name] = target = Target(*stack.enter_context(peer))
             if target.polls:
                 stack.callback(os.killpg, target.leader, signal.SIGCONT)  # a stopped process does not end
@@ -198,23 +193,24 @@ class Bench:
         self, utterances: Sequence[workload.Utterance]
     ) -> tuple[dict[str, System], dict[str, list[float]], dict[str, float]]:
         """Load the systems in turns with the roofline; return them, the machine's peaks and the strategies' rates."""
-        pieces = WordPiece(self.tokenizer)
-        ways = roofline.strategies(self.repository, os.cpu_count() or 1)
-        rates = {}
-        for name, way in ways.items():
-            self.status.update(f"in process: {name}")
-            roofline.cost(way, utterances[:32], pieces)  # warm-up
-            rates[name] = len(utterances) / min(roofline.cost(way, utterances, pieces).seconds for _ in range(2))
-        best = max(rates, key=lambda name: rates[name])
-        cost = partial(roofline.cost, ways[best], pieces=pieces)
+        cost, title, rates = self._best(
+            "roofline", roofline.strategies(self.repository, os.cpu_count() or 1), utterances
+        )
+        in_process = {"roofline": title}
+        if self.plan.peers:
+            from benchmarks.speed.peers import openvino_in_process  # OpenVINO takes seconds to import
+
+            other = roofline.one_by_one(openvino_in_process.models(self.checkpoint, EXPORTS))
+            other_cost, in_process["openvino"], _ = self._best("openvino", other, utterances)
         for name, target in self.targets.items():
             self.status.update(f"warming up {name}")
             target.load(self.tokenizer, requests=USERS)
         loads: dict[str, list[tuple[Load, float]]] = {name: [] for name in self.targets}
-        costs: list[Cost] = []  # of the roofline, by round
+        costs: dict[str, list[Cost]] = {name: [] for name in in_process}  # by round
         peaks: defaultdict[str, list[float]] = defaultdict(list)
         for number in range(self.plan.rounds + self.plan.pairs):
-            turns = self.targets if number < self.plan.rounds else {"served": self.targets["served"]}
+            is_full = number < self.plan.rounds
+            turns = self.targets if is_full else {"served": self.targets["served"]}
             for name, target in turns.items():
                 self.status.update(f"round {number + 1}: {name}")
                 # half of the roofline's turn comes before the server's and half after, against drift
@@ -223,17 +219,30 @@ class Bench:
                 if before:
                     for library, gflops in roofline.peak_gflops().items():
                         peaks[library].append(gflops)
-                    costs.append(before + cost(utterances[1::2]))
+                    costs["roofline"].append(before + cost(utterances[1::2]))
+            if is_full and self.plan.peers:
+                costs["openvino"].append(other_cost(utterances))
             figures = ", ".join(f"{name} {loads[name][-1][0].throughput:.1f}" for name in turns)
-            figures += f", roofline {len(utterances) / costs[-1].seconds:.1f}"
+            figures += f", roofline {len(utterances) / costs['roofline'][-1].seconds:.1f}"
             output.console.print(f"round {number + 1}, utterances/s: {figures}", soft_wrap=True)
         systems = {name: system(TITLES[name], of) for name, of in loads.items()}
-        systems["roofline"] = System(
-            f"{TITLES['roofline']}: {best}",
-            [len(utterances) / one.seconds for one in costs],
-            cpu_ms=[1e3 * one.cpu_seconds / len(utterances) for one in costs],
-        )
+        for name, of_rounds in costs.items():
+            throughput = [len(utterances) / one.seconds for one in of_rounds]
+            cpu_ms = [1e3 * one.cpu_seconds / len(utterances) for one in of_rounds]
+            systems[name] = System(in_process[name], throughput, cpu_ms=cpu_ms)
         return systems, peaks, rates
+
+    def _best(
+        self, name: str, ways: Mapping[str, roofline.Run], utterances: Sequence[workload.Utterance]
+    ) -> tuple[Callable[[Sequence[workload.Utterance]], Cost], str, dict[str, float]]:
+        """Return the cost of utterances in the fastest way, its title, and the utterances/s of each way."""
+        rates, pieces = {}, WordPiece(self.tokenizer)
+        for title, way in ways.items():
+            self.status.update(f"{TITLES[name]}: {title}")
+            roofline.cost(way, utterances[:32], pieces)  # warm-up
+            rates[title] = len(utterances) / min(roofline.cost(way, utterances, pieces).seconds for _ in range(2))
+        best = max(rates, key=lambda title: rates[title])
+        return partial(roofline.cost, ways[best], pieces=pieces), f"{TITLES[name]}: {best}", rates
 
     def _sweep(self, target: Target) -> list[SweepPoint]:
         runs: dict[int, list[SweepPoint]] = {users: [] for users in self.plan.sweep}
@@ -267,20 +276,6 @@ class Bench:
             served.append(found.percentile(50))
             alone.append(roofline.one_at_a_time_ms(self.repository, utterance, self.tokenizer, single))
         return {"latency_one_in_process_ms": median(alone), "latency_one_ms": median(served)}
-
-    def _overload(self, sweep: Sequence[SweepPoint]) -> dict[str, float]:
-        """Send a multiple of what the server answers, until well after its queue is full."""
-        if not self.plan.overload:
-            return {}
-        self.status.update("overload")
-        most = max(point.throughput for point in sweep)
-        rate = OVERLOAD * most
-        queue = parse((self.repository / QUEUE / "config.pbtxt").read_text())
-        seconds = int(queue.parameters["max_queue_size"].string_value) / (rate - most) + OVERLOAD_MARGIN_S
-        found = self.targets["served"].load(self.tokenizer, seconds=seconds, rate=rate)
-        rejected = found.latency[np.array([failure == "Unavailable" for failure in found.failure])]
-        figures = {"offered_per_s": rate, "answered_per_s": found.throughput, "rejected": float(rejected.size)}
-        return figures | {"rejection_p99_ms": percentile(rejected, 99), "accepted_p99_ms": found.percentile(99)}
 
 
 def system(title: str, turns: Sequence[tuple[Load, float]]) -> System:

@@ -33,7 +33,6 @@ def write(results: Results, path: Path) -> None:
     for title, values in (
         ("Utterances/s in one process, by way", ceiling.strategies if ceiling else {}),
         ("Matrix products in fp32 on all cores, GFLOP/s", peaks),
-        ("Overload", results.overload),
     ):
         rows = [(name, _number(value)) for name, value in values.items()]
         parts += [f"## {title}", _table(("name", "value"), rows)] if rows else []

@@ -76,10 +76,9 @@ class Results:
     sweep: list[SweepPoint] = field(default_factory=list)  # ascending in users
     sweep_int8: list[SweepPoint] = field(default_factory=list)
     high_concurrency: dict[str, list[float]] = field(default_factory=dict)  # answers/s of "best" callers and of "most"
-    overload: dict[str, Latency] = field(default_factory=dict)  # of an open loop
     measured: dict[str, Latency] = field(default_factory=dict)  # figures of the summary that are no ratios of systems
     summary: dict[str, Latency | None] = field(default_factory=dict)  # from `summarise`
-    format: Literal[5] = 5
+    format: Literal[6] = 6
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goa
     "vs_fastapi_onnxruntime": ("Throughput over FastAPI + ONNX Runtime", Goal("≥", 1.9)),
     "vs_litserve_onnxruntime": ("Throughput over LitServe + ONNX Runtime", Goal("≥", 1.7)),
     "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 4.2)),
+    "vs_openvino": ("Throughput served over OpenVINO in one process", Goal("≥", 1.0)),
     "int8_over_fp32": ("Throughput in int8 over fp32", Goal("≥", 1.5)),
     "flops_spent_over_needed": ("FLOPs spent over needed", Goal("≤", 1.05)),
     "frontend_ms_3s": ("Audio front-end for 3 s, ms", Goal("≤", 2)),
@@ -122,7 +122,6 @@ FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goa
     "latency_one_ms": ("The same served to one caller, ms", None),
     "latency_one_over_in_process": ("Served over one process", None),
     "throughput_256_over_best": ("Throughput with 256 callers over the best", Goal("≥", 0.95)),
-    "overload_rejection_p99_ms": ("p99 until a rejection under overload, ms", Goal("≤", 50)),
 }
 RATIOS = {  # figures that are ratios of two systems: over, under, and what is compared
     "served_over_roofline": ("served", "roofline", "throughput"),
@@ -136,6 +135,7 @@ RATIOS = {  # figures that are ratios of two systems: over, under, and what is c
     "vs_fastapi_onnxruntime": ("served", "fastapi_onnxruntime", "throughput"),
     "vs_litserve_onnxruntime": ("served", "litserve_onnxruntime", "throughput"),
     "vs_padded_ensemble": ("served", "padded_triton", "throughput"),
+    "vs_openvino": ("served", "openvino", "throughput"),
     "int8_over_fp32": ("served_int8", "served", "throughput"),
 }
 WHY_CPU_SECONDS = (
@@ -181,8 +181,6 @@ def summarise(results: Results) -> dict[str, float | None]:
     served, alone = figures["latency_one_ms"], figures["latency_one_in_process_ms"]
     if served and alone:
         figures["latency_one_over_in_process"] = served / alone
-    if results.overload.get("rejected"):
-        figures["overload_rejection_p99_ms"] = results.overload["rejection_p99_ms"]
     return figures
 
 

@@ -79,6 +79,7 @@ def _count(module: type[nn.Module], arguments: Sequence[int], inputs: Sequence[T
     return int(counter.get_total_flops())
 
 
+Model = Callable[[Sequence[parity.Utterance]], object]  # runs a batch
 Run = Callable[[Sequence[Future[parity.Utterance]]], None]  # waits for each utterance of a batch
 
 MATRIX = 2048  # rows and columns, large enough that a product is arithmetic alone
@@ -131,14 +132,17 @@ def _product_session(matrix: NDArray[np.float32]) -> onnxruntime.InferenceSessio
 
 def strategies(repository: Path, cores: int) -> dict[str, Run]:
     """Return ways to run the ONNX models of a repository in one process, by name."""
-    one = [OnnxModels(repository)]
     several = [OnnxModels(repository, threads=cores // SESSIONS or 1) for _ in range(SESSIONS)]
-    ways = {f"all cores for each batch, batches of {size}": _batches(one, size) for size in BATCHES_ALL_CORES}
     names = {f"{SESSIONS} batches side by side, of {size}": size for size in BATCHES_SIDE_BY_SIDE}
-    return ways | {name: _batches(several, size) for name, size in names.items()}
+    return one_by_one(OnnxModels(repository)) | {name: _batches(several, size) for name, size in names.items()}
 
 
-def _batches(models: Sequence[OnnxModels], size: int) -> Run:
+def one_by_one(model: Model) -> dict[str, Run]:
+    """Return ways to run one batch at a time, by name."""
+    return {f"all cores for each batch, batches of {size}": _batches([model], size) for size in BATCHES_ALL_CORES}
+
+
+def _batches(models: Sequence[Model], size: int) -> Run:
     """Return a way that runs batches in the workload's order; each is taken by the first model that is free."""
 
     def run(utterances: Sequence[Future[parity.Utterance]]) -> None:
@@ -146,7 +150,7 @@ def _batches(models: Sequence[OnnxModels], size: int) -> Run:
         for start in range(0, len(utterances), size):
             batches.put(utterances[start : start + size])
 
-        def work(model: OnnxModels) -> None:
+        def work(model: Model) -> None:
             for batch in iter(batches.get, None):
                 model([utterance.result() for utterance in batch])
 

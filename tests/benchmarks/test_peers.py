@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.speed import peers
+from benchmarks.speed.peers import openvino_in_process
 from benchmarks.speed.peers.export import export
+from emotion.text import WordPiece
+from export import parity
 from serving import Triton
 
 SENTENCE = "unless to be rather selfish is to be ill-disposed"
+VIEWS = ("probabilities", "audio_probabilities", "text_probabilities")
 Utterances = list[tuple[bytes, str]]
 
 
@@ -59,7 +63,7 @@ def http(host: str, utterances: Utterances) -> NDArray[np.float64]:
         request = urllib.request.Request(f"{host}/analyze", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             found = json.load(answer)
-        return [found[name] for name in ("probabilities", "audio_probabilities", "text_probabilities")]
+        return [found[name] for name in VIEWS]
 
     return np.array([views(audio, text) for audio, text in utterances])
 
@@ -74,6 +78,16 @@ def test_start_of_a_peer_answers_as_emoserve_does_and_leaves_no_process(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     with pytest.raises(ProcessLookupError):  # no process of its group is left
         os.killpg(leader, 0)
+
+
+def test_openvino_in_one_process_answers_as_emoserve_does(
+    demo_checkpoint: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
+) -> None:
+    models = openvino_in_process.models(demo_checkpoint, directory)
+    pieces = WordPiece(demo_checkpoint / "text_encoder" / "tokenizer.json")
+    answers = models([parity.front_ends(audio, text, pieces) for audio, text in utterances])
+    found = [[one[name] for name in VIEWS] for one in answers]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 def test_start_of_a_peer_that_ends_raises_its_last_lines(demo_checkpoint: Path, directory: Path) -> None:

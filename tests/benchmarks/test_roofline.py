@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -44,7 +43,7 @@ def tokenizer(repository: Path) -> Path:
 def test_cost_runs_every_utterance_once_in_ordered_batches(tokenizer: Path, models: int) -> None:
     utterances, pieces = workload.mixed(COUNT, tokenizer), WordPiece(tokenizer)
     recorders = [Recorder() for _ in range(models)]
-    way = roofline._batches(cast("list[parity.OnnxModels]", recorders), 4)
+    way = roofline._batches(recorders, 4)
     assert roofline.cost(way, utterances, pieces).seconds > 0
     expected = [str(parity.front_ends(each.audio, each.text, pieces)) for each in utterances]
     batches = [batch for recorder in recorders for batch in recorder.batches]
@@ -53,7 +52,7 @@ def test_cost_runs_every_utterance_once_in_ordered_batches(tokenizer: Path, mode
 
 def test_cost_with_unreadable_audio_raises(tokenizer: Path) -> None:
     broken = workload.Utterance(audio=b"not audio", text="", seconds=1.0, tokens=0, patches=1)
-    way = roofline._batches(cast("list[parity.OnnxModels]", [Recorder(), Recorder()]), 1)
+    way = roofline._batches([Recorder(), Recorder()], 1)
     with pytest.raises(InputError):
         roofline.cost(way, [broken, *workload.mixed(3, tokenizer)], WordPiece(tokenizer))
 

@@ -2,8 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -58,13 +59,15 @@ class PaddedWordPiece:
 
 
 class OnnxModels:
-    """The files of benchmarks.speed.peers.export in ONNX Runtime, on all cores."""
+    """The files of benchmarks.speed.peers.export, on all cores."""
 
-    def __init__(self, checkpoint: Path, files: Path) -> None:
+    def __init__(self, checkpoint: Path, files: Path, load: Callable[[Path, int], Any] | None = None) -> None:
+        """Load the files. `load` opens one with a number of threads; None opens it in ONNX Runtime."""
+        load = load or _session
         self._word_piece = text.WordPiece(checkpoint / "text_encoder" / "tokenizer.json")
-        self._bert = _session(files / "padded_triton/bert/1/model.onnx", CORES)
-        self._vggish = _session(files / "vggish.onnx", CORES)
-        self._fusion = _session(files / "padded_triton/fusion/1/model.onnx", 1)  # too small for several threads
+        self._bert = load(files / "padded_triton/bert/1/model.onnx", CORES)
+        self._vggish = load(files / "vggish.onnx", CORES)
+        self._fusion = load(files / "padded_triton/fusion/1/model.onnx", 1)  # too small for several threads
 
     def read(self, request: Request) -> FrontEnd:
         """Return the front-end output of a request."""
