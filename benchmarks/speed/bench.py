@@ -46,7 +46,7 @@ TITLES = {
     **peers.PEERS,
 }
 SINGLE_TURNS = 3  # of the server and the models in one process
-HIGH_CONCURRENCY = 256  # callers
+HIGH_CONCURRENCY, CROWDED_TURNS = 256, 5  # callers, and turns with them
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class Plan:
     command: str  # the command that runs it
     rounds: int  # turns of all systems
     requests: int  # of every turn
-    pairs: int = 0  # further rounds of the server and the roofline alone, whose ratio is close to 1
     peers: Sequence[str] = ()  # names of the peers
     sweep: Sequence[int] = ()  # numbers of callers
     passes: int = 1  # of the sweep, up and down in turns; the run of median throughput is quoted
@@ -64,7 +63,7 @@ class Plan:
     single: int = 20  # requests of each of SINGLE_TURNS with one caller
 
 
-FULL = Plan("make bench", 10, 128, 5, tuple(peers.PEERS), (1, 2, 4, 8, 16, 32, 64, 128, 256), 3, 640)
+FULL = Plan("make bench", 10, 128, tuple(peers.PEERS), (1, 2, 4, 8, 16, 32, 64, 128, 256), 3, 640)
 QUICK = Plan("make bench-quick", rounds=2, requests=64, sweep=(1, 8, 32), main=128, single=10)
 ROOFLINE = Plan("python -m benchmarks roofline", rounds=7, requests=256)
 PEERS = Plan("python -m benchmarks peers", rounds=5, requests=128, peers=tuple(peers.PEERS))
@@ -148,7 +147,7 @@ class Bench:
             front_end = {"frontend_ms_3s": roofline.frontend_ms(), "frontend_share_of_cpu": share}
             sweep = self._sweep(served)
             models = {name: model for name, model in side.models.items() if name != ENSEMBLE}
-            settings = {name: getattr(self.plan, name) for name in ("rounds", "pairs", "requests")}
+            settings = {name: getattr(self.plan, name) for name in ("rounds", "requests")}
             sources = {"digest": str(manifest["checkpoint"])[:12], "text_encoder": manifest["sources"]["text_encoder"]}
             found = Results(
                 started=started,
@@ -208,10 +207,8 @@ class Bench:
         loads: dict[str, list[tuple[Load, float]]] = {name: [] for name in self.targets}
         costs: dict[str, list[Cost]] = {name: [] for name in in_process}  # by round
         peaks: defaultdict[str, list[float]] = defaultdict(list)
-        for number in range(self.plan.rounds + self.plan.pairs):
-            is_full = number < self.plan.rounds
-            turns = self.targets if is_full else {"served": self.targets["served"]}
-            for name, target in turns.items():
+        for number in range(self.plan.rounds):
+            for name, target in self.targets.items():
                 self.status.update(f"round {number + 1}: {name}")
                 # half of the roofline's turn comes before the server's and half after, against drift
                 before = cost(utterances[::2]) if name == "served" else None
@@ -220,10 +217,10 @@ class Bench:
                     for library, gflops in roofline.peak_gflops().items():
                         peaks[library].append(gflops)
                     costs["roofline"].append(before + cost(utterances[1::2]))
-            if is_full and self.plan.peers:
+            if self.plan.peers:
                 costs["openvino"].append(other_cost(utterances))
-            figures = ", ".join(f"{name} {loads[name][-1][0].throughput:.1f}" for name in turns)
-            figures += f", roofline {len(utterances) / costs['roofline'][-1].seconds:.1f}"
+            figures = ", ".join(f"{name} {of[-1][0].throughput:.1f}" for name, of in loads.items())
+            figures += "".join(f", {name} {len(utterances) / of[-1].seconds:.1f}" for name, of in costs.items())
             output.console.print(f"round {number + 1}, utterances/s: {figures}", soft_wrap=True)
         systems = {name: system(TITLES[name], of) for name, of in loads.items()}
         for name, of_rounds in costs.items():
@@ -260,7 +257,7 @@ class Bench:
             return {}
         best = max(sweep, key=lambda point: point.throughput).users
         rates: dict[int, list[float]] = {best: [], HIGH_CONCURRENCY: []}
-        for number in range(self.plan.rounds):
+        for number in range(CROWDED_TURNS):
             for users in (best, HIGH_CONCURRENCY)[:: -1 if number % 2 else 1]:
                 self.status.update(f"round {number + 1}: {users} callers")
                 found = self.targets["served"].load(self.tokenizer, users=users, requests=2 * HIGH_CONCURRENCY)

@@ -47,7 +47,7 @@ def test_quick_run_measures_its_whole_plan(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Run what `make bench-quick` runs with a baseline, with fewer requests, fewer ways and smaller matrices."""
-    plan = replace(bench.QUICK, rounds=1, pairs=1, requests=8, sweep=(1, 4), main=8, single=3)
+    plan = replace(bench.QUICK, rounds=2, requests=8, sweep=(1, 4), main=8, single=3)
     monkeypatch.setattr(bench, "QUICK", plan)
     monkeypatch.setattr(bench, "SINGLE_TURNS", 1)
     monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # not measured in a quick run without this change
