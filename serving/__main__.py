@@ -81,7 +81,8 @@ def main() -> int:
         "--config",
         metavar="NAME",
         default=os.environ.get("EMOSERVE_CONFIG"),
-        help="use configs/NAME.pbtxt of each model that has this file, such as gpu or int8 (default: config.pbtxt)",
+        help="use configs/NAME.pbtxt of each model that has this file, such as gpu or int8; auto is int8 or default, "
+        "whichever is faster on this CPU (default: config.pbtxt)",
     )
     parser.add_argument(
         "--open-statistics",
@@ -162,6 +163,8 @@ def main() -> int:
                 + (f" ({listeners} on {server.host})" if server.host in addresses.LOOPBACK else ""),
                 flush=True,
             )
+            if server.config_reason:
+                print(f"configuration {server.config}: {server.config_reason}", flush=True)
             if server.manifest:
                 untrained = ", ".join(server.manifest["untrained"]) or "nothing"
                 print(f"checkpoint {server.manifest['checkpoint'][:12]}, untrained: {untrained}", flush=True)

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import psutil
 
 from serving import addresses, flags, log
+from serving.auto_config import AUTO, auto_config
 from serving.installation import (
     TritonError,
     check_release,
@@ -94,7 +95,7 @@ class Triton:
             repository: the model repository.
             http_port, grpc_port, metrics_port: the ports; 0 is any free port.
             config: name of a configuration in the models' configs/ directories, such as "gpu"; None or "default" is
-                config.pbtxt.
+                config.pbtxt; "auto" is the one that is fastest on this CPU.
             host: IPv4 address, IPv6 address or host name to bind to; 0.0.0.0 is all IPv4 addresses; :: is all IPv6
                 addresses and, for gRPC, all IPv4 addresses.
             log_level: lowest level of Triton's log that goes to standard error: verbose, info, warning or error.
@@ -118,6 +119,7 @@ class Triton:
         self.open_statistics = open_statistics
         self._admin_key = admin_key or secrets.token_urlsafe(32)
         self.http_warning: str | None = None  # why HTTP must not be exposed; set by start()
+        self.config_reason: str | None = None  # why `config` was chosen, with "auto"; set by start()
         self.manifest: dict[str, Any] | None = None
         self.loaded: set[str] = set()  # names of the loaded models; grows during the start
         self._ports = {"HTTP": http_port, "gRPC": grpc_port, "metrics": metrics_port}
@@ -173,6 +175,8 @@ class Triton:
             TritonError: the start failed; the message is one line with the reason and, if there is one, the remedy.
         """
         self.manifest = check_repository(self.repository)
+        if self.config == AUTO:
+            self.config, self.config_reason = auto_config(self.repository)
         config = check_config(self._repositories, self.config)
         if self.manifest:
             check_exports(self.repository, config)

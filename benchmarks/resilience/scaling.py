@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -126,15 +126,18 @@ class Probe:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; return 1 if the signal was late or stayed, or liveness failed, else 0."""
     tokenizer = tokenizer_file(arguments.repository)
-    probes, target = read_probes(), read_target()
+    probes, target, ended = read_probes(), read_target(), threading.Event()
     with (
         Triton(arguments.repository, http_port=0, grpc_port=0, metrics_port=0) as triton,
         prometheus(triton.metrics_url) as client,
+        ThreadPoolExecutor() as threads,
     ):
         host = f"grpc://{triton.grpc_url}"
         capacity = runner.capacity(host, tokenizer)
         rate = arguments.overload * capacity
-        with _asking(probes, triton.grpc_url):
+        for probe in probes.values():
+            threads.submit(probe.ask, triton.grpc_url, ended)
+        try:
             with output.console.status("at rest"):
                 time.sleep(2 * WINDOW_S)
             with output.console.status(f"{rate:.1f} utterances/s for {arguments.minutes:g} minutes"):
@@ -142,6 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
             over = time.time()
             with output.console.status("at rest again"):
                 time.sleep(2 * WINDOW_S)
+        finally:
+            ended.set()
         begun, end = float(load.start[0]), time.time()
         series = {name: client.series(query, begun - WINDOW_S, end) for name, query in SIGNALS.items()}
         fired = client.firing(begun, end)
@@ -178,15 +183,3 @@ def read_target() -> float:
     triggers = yaml.safe_load(text)["spec"]["triggers"]
     (found,) = (one for one in triggers if SIGNALS["waiting"] in one["metadata"]["query"])
     return float(found["metadata"]["threshold"])
-
-
-@contextmanager
-def _asking(probes: Mapping[str, Probe], grpc_url: str) -> Iterator[None]:
-    ended = threading.Event()
-    with ThreadPoolExecutor() as threads:
-        for probe in probes.values():
-            threads.submit(probe.ask, grpc_url, ended)
-        try:
-            yield
-        finally:
-            ended.set()

@@ -59,9 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     minutes: float = arguments.minutes
     if minutes < MIN_MINUTES:
-        raise BenchmarkError(
-            f"--minutes is {minutes:g}; noise would decide over so little: give {MIN_MINUTES:g} or more"
-        )
+        raise BenchmarkError(f"--minutes is {minutes:g}, over which noise decides: give {MIN_MINUTES:g} or more")
     tokenizer = tokenizer_file(arguments.repository)
     usage: list[ResourceUsage] = []
     interrupted = False

@@ -28,7 +28,7 @@ from benchmarks.speed import machine, peers, report, results, roofline
 from benchmarks.speed.results import Results, SweepPoint, System
 from benchmarks.speed.roofline import Cost, Flops
 from emotion.text import WordPiece
-from export.repository import ENCODERS, ONNX_MODELS, model_file
+from export.repository import ENCODERS, model_file
 from serving import Triton
 from serving.repository import check_repository
 
@@ -79,7 +79,7 @@ def run(plan: Plan, arguments: argparse.Namespace) -> int:
     written = results.write(found, RESULTS)
     report.write(found, written.with_suffix(".md"))
     print(f"results: {os.path.relpath(written)}\nreport: {os.path.relpath(written.with_suffix('.md'))}\n")
-    print(f"{output.table(('figure', 'value', 'goal', ''), results.summary_rows(found))}\n\n{results.WHY_CPU_SECONDS}")
+    print(output.table(("figure", "value", "goal", ""), results.summary_rows(found)))
     return 0
 
 
@@ -139,10 +139,7 @@ class Bench:
             assert served.triton is not None
             with sampled(served.triton) as side:
                 served.load(self.tokenizer, requests=self.plan.main)
-            flops = Flops.of(self.checkpoint)
-            batch = max(1, round(side.models[ONNX_MODELS[1]].mean_batch))  # bert's, the one that pads
-            per_utterance = 1e9 * len(utterances)  # FLOP of all -> GFLOP of one
-            needed, spent = flops.needed(utterances), flops.spent(utterances, batch)
+            needed = Flops.of(self.checkpoint).needed(utterances) / len(utterances) / 1e9  # GFLOP of one
             share = side.cpu_seconds[PREPROCESS] / sum(side.cpu_seconds.values())
             front_end = {"frontend_ms_3s": roofline.frontend_ms(), "frontend_share_of_cpu": share}
             sweep = self._sweep(served)
@@ -159,7 +156,7 @@ class Bench:
                 settings={"users": USERS} | settings,
                 checkpoint=sources,
                 systems=systems,
-                roofline=results.Roofline(peaks, strategies, needed / per_utterance, spent / per_utterance),
+                roofline=results.Roofline(peaks, strategies, needed),
                 stages=models,
                 sweep=sweep,
                 sweep_int8=self._sweep(int8) if int8 else [],

@@ -10,6 +10,7 @@ from scipy.stats import mannwhitneyu
 from benchmarks import output
 from benchmarks.output import middle
 from benchmarks.speed import results
+from benchmarks.speed.report import number
 from benchmarks.speed.results import FIGURES, Results, ratios_by_round
 
 SIGNIFICANCE = 0.05
@@ -78,8 +79,5 @@ def _row(title: str, a: Floats, b: Floats, rounds_a: Floats = (), rounds_b: Floa
     """Yield a row with the medians of both runs, unless neither has a value."""
     one, other = middle(a), middle(b)
     if one is not None or other is not None:
-        figures = [
-            "–" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.4g}" for value in (one, other)
-        ]
         ratio = f"{other / one:.3f}" if one and other is not None else "–"
-        yield [title, *figures, ratio, noise(rounds_a, rounds_b) if rounds_a and rounds_b else ""]
+        yield [title, number(one), number(other), ratio, noise(rounds_a, rounds_b) if rounds_a and rounds_b else ""]

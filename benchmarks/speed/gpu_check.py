@@ -98,10 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 def find_gpus() -> list[str]:
     """Return the names of the GPUs that CUDA sees. Raises BenchmarkError if there is no driver, or no GPU."""
     if shutil.which("nvidia-smi") is None:
-        raise BenchmarkError(
-            "no NVIDIA GPU can be used here: nvidia-smi, which comes with NVIDIA's driver, is not on PATH; run this on "
-            "a machine with a GPU and its driver"
-        )
+        raise BenchmarkError("no NVIDIA GPU can be used here: nvidia-smi, which comes with the driver, is not on PATH")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     command = ["nvidia-smi", "--query-gpu=name", *([f"--id={visible}"] if visible else []), "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

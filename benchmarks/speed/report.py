@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import output
 from benchmarks.output import middle
-from benchmarks.speed.results import WHY_CPU_SECONDS, Results, SweepPoint, System, ratios, summary_rows
+from benchmarks.speed.results import Results, SweepPoint, System, ratios, summary_rows
 
 OURS = ("served", "served_int8")
 WIDTH = 4.7  # inches of a picture
@@ -20,11 +20,11 @@ WIDTH = 4.7  # inches of a picture
 def write(results: Results, path: Path) -> None:
     """Write the report to `path`, and its pictures beside it. Raises BenchmarkError if the report cannot be written."""
     parts = [f"# {results.command}, {results.started:%Y-%m-%d %H:%M} UTC", "## Summary"]
-    parts += [_table(("figure", "value", "goal", "verdict"), summary_rows(results)), WHY_CPU_SECONDS, "## Systems"]
+    parts += [_table(("figure", "value", "goal", "verdict"), summary_rows(results)), "## Systems"]
     headings = ("system", "utterances/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "failed", "fp32 over it")
     parts.append(_table((*headings, "int8 over it"), [_row(results, name) for name in results.systems]))
     stages = [
-        (name, *map(_number, (one.queue_ms, one.compute_ms, one.mean_batch))) for name, one in results.stages.items()
+        (name, *map(number, (one.queue_ms, one.compute_ms, one.mean_batch))) for name, one in results.stages.items()
     ]
     if stages:
         parts += ["## Stages", _table(("model", "queue ms", "compute ms", "rows a batch"), stages)]
@@ -34,30 +34,31 @@ def write(results: Results, path: Path) -> None:
         ("Utterances/s in one process, by way", ceiling.strategies if ceiling else {}),
         ("Matrix products in fp32 on all cores, GFLOP/s", peaks),
     ):
-        rows = [(name, _number(value)) for name, value in values.items()]
+        rows = [(name, number(value)) for name, value in values.items()]
         parts += [f"## {title}", _table(("name", "value"), rows)] if rows else []
     for name, (title, figure) in figures(results).items():
         picture = path.with_name(f"{path.stem}-{name}.png")
         figure.savefig(picture, dpi=200)
         parts += [f"## {title}", f"![{title}]({picture.name})"]
     facts = asdict(results.machine) | results.versions | results.settings
-    facts |= results.checkpoint | {"revision": results.revision or "unknown", "minutes": _number(results.minutes)}
+    facts |= results.checkpoint | {"revision": results.revision or "unknown", "minutes": number(results.minutes)}
     parts += ["## Conditions", _table(("fact", "value"), [(name, str(value)) for name, value in facts.items()])]
     output.write_text(path, "\n\n".join(parts) + "\n")
 
 
 def _row(results: Results, name: str) -> list[str]:
     one = results.systems[name]
-    medians = [_number(middle(values)) for values in (one.throughput, one.p50, one.p95, one.p99, one.cpu_ms)]
+    medians = [number(middle(values)) for values in (one.throughput, one.p50, one.p95, one.p99, one.cpu_ms)]
     rates = [results.systems[ours].throughput if ours in results.systems and ours != name else [] for ours in OURS]
-    return [one.title, *medians, str(one.failures), *(_number(middle(ratios(ours, one.throughput))) for ours in rates)]
+    return [one.title, *medians, str(one.failures), *(number(middle(ratios(ours, one.throughput))) for ours in rates)]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows))
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Return a value with three digits, or all digits before the point; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

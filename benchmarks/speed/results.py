@@ -42,7 +42,6 @@ class Roofline:
     peak_gflops: dict[str, list[float]]  # GFLOP/s of an fp32 matrix product on all cores, by library and round
     strategies: dict[str, float]  # utterances/s of each way to run the models in one process
     needed_gflop: float  # for the mean utterance, without padding, with direct convolutions
-    spent_gflop: float  # the same with the padding of attention
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,9 @@ class Goal:
 
 CORE_HOUR = 0.04  # USD, about the price of a core of a general-purpose cloud machine on demand
 FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goal
+    # the load generator runs on the server's cores, so the wall clock counts its work against the server
     "served_over_roofline": ("Throughput served over the best in one process, by wall clock", None),
-    "served_over_roofline_cpu": ("The same by CPU seconds", Goal("≥", 0.95)),
+    "served_over_roofline_cpu": ("The same by CPU seconds, without the load generator's", Goal("≥", 0.95)),
     # Winograd's convolutions need fewer FLOPs than direct ones, so this can exceed 1
     "achieved_over_peak_flops": ("FLOP/s of direct convolution over the machine's peak", Goal("≥", 1.0)),
     "vs_baseline": ("Throughput over the baseline", None),
@@ -115,7 +115,6 @@ FIGURES: dict[str, tuple[str, Goal | None]] = {  # of the summary: title and goa
     "vs_padded_ensemble": ("Throughput over padded Triton", Goal("≥", 4.2)),
     "vs_openvino": ("Throughput served over OpenVINO in one process", Goal("≥", 1.0)),
     "int8_over_fp32": ("Throughput in int8 over fp32", Goal("≥", 1.5)),
-    "flops_spent_over_needed": ("FLOPs spent over needed", Goal("≤", 1.05)),
     "frontend_ms_3s": ("Audio front-end for 3 s, ms", Goal("≤", 2)),
     "frontend_share_of_cpu": ("Preprocessing's share of CPU time under load", Goal("≤", 0.04)),
     "latency_one_in_process_ms": ("Latency of 3 s and 15 tokens in one process, ms", None),
@@ -138,10 +137,6 @@ RATIOS = {  # figures that are ratios of two systems: over, under, and what is c
     "vs_openvino": ("served", "openvino", "throughput"),
     "int8_over_fp32": ("served_int8", "served", "throughput"),
 }
-WHY_CPU_SECONDS = (
-    "The load generator runs on the server's cores, so the wall clock counts its work against the server; "
-    "CPU seconds count the server's processes alone."
-)
 _JSON = TypeAdapter(Results)
 
 
@@ -173,8 +168,6 @@ def summarise(results: Results) -> dict[str, float | None]:
     """Return every figure of FIGURES; None for what was not run. Ratios are medians over the rounds."""
     figures: dict[str, float | None] = dict.fromkeys(FIGURES) | results.measured
     figures |= {name: median(values) for name, values in ratios_by_round(results).items() if values}
-    if results.roofline:
-        figures["flops_spent_over_needed"] = results.roofline.spent_gflop / results.roofline.needed_gflop
     if "served" in results.systems:
         per_core = median(results.systems["served"].throughput) / results.machine.cores
         figures |= {"per_core": per_core, "cost_per_million": CORE_HOUR * 1e6 / 3600 / per_core}

@@ -63,14 +63,6 @@ class Flops:
         per_utterance = len(utterances) * (self.text + self.head)
         return self.patch * patches + self.token * tokens + self.pair * pairs + per_utterance
 
-    def spent(self, utterances: Sequence[Utterance], size: int) -> int:
-        """Return what the models compute in batches of `size`: attention is padded to the longest text of its batch."""
-        padding = 0
-        for start in range(0, len(utterances), size):
-            tokens = [each.tokens for each in utterances[start : start + size]]
-            padding += len(tokens) * max(tokens) ** 2 - sum(count**2 for count in tokens)
-        return self.needed(utterances) + self.pair * padding
-
 
 def _count(module: type[nn.Module], arguments: Sequence[int], inputs: Sequence[Tensor]) -> int:
     """Return the FLOPs of a module for inputs without data."""

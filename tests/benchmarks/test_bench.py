@@ -32,9 +32,6 @@ def test_flops_of_known_models_equal_the_published_values(tmp_path: Path) -> Non
     short, long = Utterance(b"RIFF", "so", 1.0, 10, 1), Utterance(b"", "so it is", 0.0, 100, 0)
     assert flops.needed([short, long]) == flops.needed([short]) + flops.needed([long])
     assert flops.needed([long]) == 100 * flops.token + 100**2 * flops.pair + flops.text + flops.head
-    assert flops.spent([short], 8) == flops.needed([short])
-    assert flops.spent([short, long], 2) == flops.needed([short, long]) + flops.pair * (100**2 - 10**2)
-    assert flops.spent([short, long], 1) == flops.needed([short, long])
     # without audio, or without text, the encoder is skipped
     assert flops.needed([Utterance(b"RIFF", "", 1.0, 0, 1)]) == flops.patch + flops.text + flops.head
 
@@ -47,7 +44,7 @@ def test_quick_run_measures_its_whole_plan(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Run what `make bench-quick` runs with a baseline, with fewer requests, fewer ways and smaller matrices."""
-    plan = replace(bench.QUICK, rounds=2, requests=8, sweep=(1, 4), main=8, single=3)
+    plan = replace(bench.QUICK, rounds=1, requests=8, sweep=(1, 4), main=8, single=3)
     monkeypatch.setattr(bench, "QUICK", plan)
     monkeypatch.setattr(bench, "SINGLE_TURNS", 1)
     monkeypatch.setattr(bench, "HIGH_CONCURRENCY", 4)  # not measured in a quick run without this change
@@ -61,11 +58,10 @@ def test_quick_run_measures_its_whole_plan(
     printed = capsys.readouterr().out
     for title in ("Throughput served over the best in one process, by wall clock", "Throughput over the baseline"):
         assert title in printed
-    assert "The load generator runs on the server's cores" in printed
     found = results.read(tmp_path / "latest.json")
     assert found.command == "make bench-quick"
     turns = {name: (len(system.throughput), system.failures) for name, system in found.systems.items()}
-    assert turns == {"served": (2, 0), "baseline": (1, 0), "roofline": (2, 0)}
+    assert turns == {"served": (1, 0), "baseline": (1, 0), "roofline": (1, 0)}
     assert all(0 < cpu_ms < math.inf for system in found.systems.values() for cpu_ms in system.cpu_ms)
     assert {name: len(system.cpu_ms) for name, system in found.systems.items()} == {
         name: count for name, (count, _) in turns.items()
@@ -83,7 +79,6 @@ def test_quick_run_measures_its_whole_plan(
     ):
         value = summary[name]
         assert value is not None and 0 < value < math.inf
-    assert summary["flops_spent_over_needed"] is not None and 1 <= summary["flops_spent_over_needed"] < 1.5
     assert set(found.stages) == {PREPROCESS, QUEUE, *ONNX_MODELS}
     assert all(stage.mean_batch >= 1 for stage in found.stages.values())
     assert found.stages["queue"].compute_ms > 0 and found.stages["queue"].queue_ms > 0

@@ -46,7 +46,9 @@ def test_find_gpus_with_a_failing_driver_names_the_error(tmp_path: Path, monkeyp
 
 def test_run_without_a_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BenchmarkError, match=r"^no NVIDIA GPU can be used here: nvidia-smi, which comes with"):
+    with pytest.raises(
+        BenchmarkError, match=r"^no NVIDIA GPU can be used here: nvidia-smi, which comes with the driver"
+    ):
         gpu_check.run(Namespace(checkpoint=tmp_path))
 
 

@@ -74,7 +74,7 @@ def test_configs_are_complete() -> None:
     on_gpu = ("gpu", "tensorrt")
     named = {f"{model}/configs/{name}.pbtxt" for model in ENCODERS for name in (*on_gpu, "int8")}
     named |= {f"{model}/configs/{name}.pbtxt" for model in ("fusion", "queue") for name in on_gpu}
-    named |= {"emotion/configs/parallel.pbtxt"}
+    named |= {"emotion/configs/parallel.pbtxt", "bert/configs/int8-bert.pbtxt"}
     assert {config_id(path) for path in CONFIGS} == default | named
 
 
@@ -218,9 +218,9 @@ def test_named_config_has_the_interface_of_the_default_one(path: Path) -> None:
     assert (named.backend, named.platform) == (default.backend, default.platform)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_int8_config_differs_only_in_its_file(name: str) -> None:
-    int8 = parse(TEMPLATE / name / "configs" / "int8.pbtxt")
+@pytest.mark.parametrize(("name", "file"), [("vggish", "int8"), ("bert", "int8"), ("bert", "int8-bert")])
+def test_int8_config_differs_only_in_its_file(name: str, file: str) -> None:
+    int8 = parse(TEMPLATE / name / "configs" / f"{file}.pbtxt")
     assert int8.default_model_filename == "model.int8.onnx"
     plain = ModelConfig.FromString(int8.SerializeToString())
     plain.ClearField("default_model_filename")
@@ -239,7 +239,8 @@ def test_gpu_config_overrides_unsuitable_defaults_of_the_native_backend(name: st
 
 @every_onnx_config
 def test_onnx_config_names_a_file_of_the_export(path: Path) -> None:
-    precision = {"gpu.pbtxt": "fp16", "tensorrt.pbtxt": "fp16", "int8.pbtxt": "int8"}.get(path.name, "fp32")
+    precisions = {"gpu": "fp16", "tensorrt": "fp16", "int8": "int8", "int8-bert": "int8"}
+    precision = precisions.get(path.stem, "fp32")
     if model_name(path) not in ENCODERS:
         precision = "fp32"
     name = parse(path).default_model_filename or "model.onnx"  # Triton's own default

@@ -33,6 +33,7 @@ class Launched:
     """A `python -m serving` process that is ready.
 
     Attributes:
+        configuration: the line that says which configuration was chosen.
         terminal: what its standard error, a terminal, has shown so far, in bytes.
     """
 
@@ -40,6 +41,7 @@ class Launched:
     grpc_url: str
     http_url: str
     metrics_url: str
+    configuration: str
     terminal: bytearray
 
     def metric(self, name: str) -> float:
@@ -58,6 +60,7 @@ def launched(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (served / "emotion" / "config.pbtxt").unlink()
     (served / "emotion" / "config.pbtxt").write_text(f"{config}\nresponse_cache {{ enable: true }}\n")
     options = ["--repository", "model repository", "--speech", "--host", "::1", "--open-statistics"]
+    options += ["--config", "auto"]
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     command = [sys.executable, "-m", "serving", *options, *ports, "--", "--cache-config=local,size=4194304"]
     ours, terminal = pty.openpty()
@@ -77,7 +80,7 @@ def launched(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     try:
         ready = re.match(r"ready: gRPC (\S+), HTTP (\S+), metrics (\S+)\n", process.stdout.readline())
         assert ready, shown.decode()
-        yield Launched(process, ready[1], ready[2], ready[3], shown)
+        yield Launched(process, ready[1], ready[2], ready[3], process.stdout.readline(), shown)
     finally:
         process.terminate()
         process.wait(60)
@@ -91,6 +94,13 @@ def test_launch_from_paths_with_special_characters_serves_both_repositories(
     with EmotionClient(launched.grpc_url) as client:
         assert client.analyze(text="from a path with spaces").probabilities
         assert client.analyze(recordings["austen-0890.flac"], transcribe=True).transcript
+
+
+def test_launch_with_automatic_configuration_says_what_it_took(launched: Launched) -> None:
+    """The repository has no int8 files."""
+    assert re.fullmatch(
+        r"configuration default: (int8.* has no files; make them with: .*|int8 is .*)\n", launched.configuration
+    )
 
 
 def test_launch_on_ipv6_listens_on_ipv6_only(launched: Launched) -> None:
