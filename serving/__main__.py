@@ -81,8 +81,8 @@ def main() -> int:
         "--config",
         metavar="NAME",
         default=os.environ.get("EMOSERVE_CONFIG"),
-        help="use configs/NAME.pbtxt of each model that has this file, such as gpu or int8; auto is int8 or default, "
-        "whichever is faster on this CPU (default: config.pbtxt)",
+        help="use configs/NAME.pbtxt of each model that has this file, such as gpu or int8; auto is int8, int8-bert "
+        "or default, whichever is fastest on this CPU (default: config.pbtxt)",
     )
     parser.add_argument(
         "--open-statistics",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serving.installation import TritonError
-from serving.repository import DEFAULT_CONFIG, check_exports
+from serving.repository import DEFAULT_CONFIG, check_config, check_exports
 
 AUTO = "auto"  # as the name of a configuration
 # instructions for fast int8 products, as /proc/cpuinfo spells them; without them, VGGish is faster in fp32, as
@@ -20,12 +20,25 @@ def auto_config(repository: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> tupl
     """
     flags = set(cpuinfo.read_text().split())
     found = next((name for name in INT8_INSTRUCTIONS if name in flags), None)
-    if "avx2" not in flags:
+    if found:
+        fastest, reason = "int8", f"the CPU has {found}"
+    elif "avx2" in flags:
+        fastest, reason = "int8-bert", "the CPU has AVX2 without VNNI"
+    else:
         return DEFAULT_CONFIG, "int8 is measured only on x86-64 CPUs with AVX2"
-    config, reason = ("int8", f"the CPU has {found}") if found else ("int8-bert", "the CPU has AVX2 without VNNI")
+    if _is_exported(repository, fastest):
+        return fastest, reason
+    remedy = f"python -m export CHECKPOINT --repository {repository} --precision int8"
+    only = (
+        "int8" if _is_exported(repository, "int8") and not _is_exported(repository, DEFAULT_CONFIG) else DEFAULT_CONFIG
+    )
+    return only, f"{fastest} is faster, as {reason}, but not everything that it needs is exported; run: {remedy}"
+
+
+def _is_exported(repository: Path, config: str) -> bool:
+    """Return whether a repository has the configuration, and the ONNX files that it names."""
     try:
-        check_exports(repository, config)
+        check_exports(repository, check_config([repository], config))
     except TritonError:
-        remedy = "python -m export CHECKPOINT --precision int8"
-        return DEFAULT_CONFIG, f"{config} would be faster, as {reason}, but has no files; make them with: {remedy}"
-    return config, reason
+        return False
+    return True

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from emotion.errors import BusyError
+from stages.cost import USUAL_COST, delay_s
 from stages.loopback import HTTP_URL, get
-from stages.triton_metrics import COST, PENDING, REQUESTS, WAIT_SECONDS, WAITING_COST, MetricsReader, Values
+from stages.triton_metrics import COST, PENDING, REQUESTS, WAIT_SECONDS, WAITING, WAITING_COST, MetricsReader, Values
 
 QUEUE = "queue"  # the stage in whose queue admitted requests wait
 STAGES = ("preprocess", QUEUE)  # stages that notice that a caller has left
@@ -79,7 +80,8 @@ class QueueSnapshot:
 
     Attributes:
         time: time of the reading on a monotonic clock, in seconds.
-        interactive, bulk: cost of the requests that wait in QUEUE, in patches.
+        held: number of requests that wait in QUEUE.
+        interactive, bulk: cost of those that are ahead of a usual new one, in patches.
         waiting: number of requests that wait for each of MODELS.
         passed, passed_cost: requests that have left QUEUE for the models since it was loaded, and their cost.
         work: counters of each of MODELS.
@@ -89,6 +91,7 @@ class QueueSnapshot:
     """
 
     time: float
+    held: float
     interactive: float
     bulk: float
     waiting: Mapping[str, float]
@@ -107,7 +110,7 @@ class QueueSnapshot:
     @property
     def is_busy(self) -> bool:
         """Whether a request waits."""
-        return any((self.interactive, self.bulk, *self.waiting.values()))
+        return any((self.held, *self.waiting.values()))
 
     def queued_for(self, model: str) -> float:
         """Return the number of requests behind QUEUE that a model has not run yet."""
@@ -122,12 +125,14 @@ class Speed:
         bottleneck: time for a request of the mean cost by model, of the slowest model or of each model of the slowest
             group that takes turns.
         cost: the mean cost of a request, in patches.
+        request: time for a request of the mean cost in each of MODELS, one after the other, when it is alone.
         batch: time for one batch of each model of the bottleneck, one after the other.
         passage: time for one batch of each of MODELS, one after the other.
     """
 
     bottleneck: Mapping[str, float]
     cost: float
+    request: float
     batch: float
     passage: float
 
@@ -162,7 +167,7 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._snapshots: deque[QueueSnapshot] = deque()  # of the window, and the last one before it
-        self._admitted = {False: 0.0, True: 0.0}  # cost since the newest snapshot, by whether requests are bulk
+        self._admitted: dict[bool, list[float]] = {False: [], True: []}  # costs since the newest snapshot, by `bulk`
         self._speed: Speed | None = None
         self._wanted = threading.Event()
         metrics, instances = MetricsReader(), InstancesReader()
@@ -171,7 +176,7 @@ class Admission:
             threading.Thread(target=self._keep_observing, name="admission", daemon=True).start()
 
     def check(self, timeout: int, bulk: bool, cost: float = 0.0) -> None:
-        """Reject a request whose answer would come too late, or count its cost.
+        """Reject a request whose answer would come too late. If its cost is known, admit it otherwise.
 
         A stage checks a request twice: before it decodes the inputs, when their cost is not known, and after it.
 
@@ -193,11 +198,11 @@ class Admission:
                 and newest.is_busy
                 and self._clock() - newest.time < MAX_AGE_S
             ):
-                queued = newest.interactive + self._processes * self._admitted[False]
+                queued = newest.interactive + self._admitted_cost(False, self._speed)
                 if bulk:
-                    queued += newest.bulk + self._processes * self._admitted[True]
-                needed = _needed_s(newest, queued, self._speed, cost)
+                    queued += newest.bulk + self._admitted_cost(True, self._speed)
                 waits = timeout / 1e6 or self._default_timeout_s
+                needed = _needed_s(newest, queued, self._speed, cost) + _overtaken_s(cost, min(waits, MAX_WAIT_S))
                 if needed > min(MAX_WAIT_S, MARGIN * waits):
                     caller = (
                         f"the caller waits {waits:.1f} s; try again later"
@@ -205,7 +210,13 @@ class Admission:
                         else f"a request without a timeout may take {waits:.1f} s; try again later, or send a timeout"
                     )
                     raise BusyError(f"the server is busy: an answer would take about {needed:.1f} s, and {caller}")
-            self._admitted[bulk] += cost
+            if cost:
+                self._admitted[bulk].append(cost)
+
+    def _admitted_cost(self, bulk: bool, speed: Speed) -> float:
+        """Return the cost of what was admitted since the newest snapshot; other processes admit usual requests."""
+        costs = self._admitted[bulk]
+        return sum(costs) + (self._processes - 1) * len(costs) * speed.cost
 
     def observe(self) -> None:
         """Read the metrics once, and update the queue lengths, the speed of the models and the assumed timeout.
@@ -222,7 +233,7 @@ class Admission:
                 and _utterances(self._snapshots[1], newest) >= MIN_UTTERANCES
             ):
                 self._snapshots.popleft()
-            self._admitted = {False: 0.0, True: 0.0}
+            self._admitted = {False: [], True: []}
             self._update_default_timeout(newest)
             oldest = self._snapshots[0]
             if _utterances(oldest, newest) >= MIN_UTTERANCES and newest.passed > oldest.passed:
@@ -273,9 +284,13 @@ def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed, own: float = 0
     """
     # requests ahead, in requests of the mean cost; the sizes of those behind QUEUE are not known
     ahead = sum((queued / speed.cost + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
-    alone = own / speed.cost * sum(speed.bottleneck.values())
     # the requests ahead, the running batches, and the request's own batches
-    return ahead + speed.batch + max(speed.passage, alone)
+    return ahead + speed.batch + max(speed.passage, own / speed.cost * speed.request)
+
+
+def _overtaken_s(cost: float, waits_s: float) -> float:
+    """Return the seconds within which later requests of usual cost are ordered before a request."""
+    return max(0.0, delay_s(cost, waits_s) - delay_s(USUAL_COST, waits_s))
 
 
 def _utterances(since: QueueSnapshot, until: QueueSnapshot) -> float:
@@ -292,18 +307,18 @@ def speed(since: QueueSnapshot, until: QueueSnapshot) -> Speed:
     queues also become shorter when callers leave.
     """
     batch: dict[str, float] = {}
+    alone = 0.0
     per_request: defaultdict[str, dict[str, float]] = defaultdict(dict)  # by shared resource
     for model in MODELS:
         old, new = since.work[model], until.work[model]
         requests = max(1.0, new.requests - old.requests)
         batch[model] = (new.request_seconds - old.request_seconds) / requests
-        per_batch = requests / max(1.0, new.batches - old.batches)
-        per_request[new.instances.resource or model][model] = (
-            batch[model] / max(1.0, per_batch) / new.instances.concurrent
-        )
+        request = batch[model] / max(1.0, requests / max(1.0, new.batches - old.batches))
+        alone += request
+        per_request[new.instances.resource or model][model] = request / new.instances.concurrent
     bottleneck = max(per_request.values(), key=lambda models: sum(models.values()))
     cost = (until.passed_cost - since.passed_cost) / (until.passed - since.passed)
-    return Speed(bottleneck, cost or 1.0, sum(batch[model] for model in bottleneck), sum(batch.values()))
+    return Speed(bottleneck, cost or 1.0, alone, sum(batch[model] for model in bottleneck), sum(batch.values()))
 
 
 def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> QueueSnapshot:
@@ -332,6 +347,7 @@ def snapshot(values: Values, instances: Mapping[str, Instances], now: float) -> 
 
     return QueueSnapshot(
         now,
+        values.get((WAITING, QUEUE), 0.0),
         values.get((f"{WAITING_COST}:interactive", QUEUE), 0.0),
         values.get((f"{WAITING_COST}:bulk", QUEUE), 0.0),
         {model: waiting(model) for model in MODELS},

@@ -12,9 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from stages.cost import USUAL_COST
 from stages.triton_metrics import PENDING, Values
-
-USUAL_COST = 8.0  # a request with a higher cost, in patches, counts as several requests
 
 # While the gate is closed it pauses between readings, because a reading costs Triton 0.45 ms of CPU time. A pause is a
 # share of the last closed period, which is about one batch, so a batch costs about four readings.

@@ -30,7 +30,7 @@ class QueueMetrics:
 
         Args:
             model, process: values of the labels.
-            waiting: returns the number of waiting requests and their cost in patches, for each of PRIORITIES.
+            waiting: returns the values of both gauges for each of PRIORITIES.
         """
         self._waiting = waiting
         self._ended: dict[str, list[float]] = {}  # of the counters by outcome, not published yet
@@ -46,7 +46,7 @@ class QueueMetrics:
                 pb_utils.MetricFamily(PREFIX + name, description, kind)
                 for name, description, kind in (
                     (WAITING, "Requests that wait in a stage's own queue", pb_utils.MetricFamily.GAUGE),
-                    (WAITING_COST, "Cost of the waiting requests, in patches of audio", pb_utils.MetricFamily.GAUGE),
+                    (WAITING_COST, "Cost of what waits ahead of a usual new request", pb_utils.MetricFamily.GAUGE),
                     (REQUESTS, "Requests of a stage by how they ended", pb_utils.MetricFamily.COUNTER),
                     (
                         WAIT_SECONDS,
@@ -54,7 +54,7 @@ class QueueMetrics:
                         pb_utils.MetricFamily.COUNTER,
                     ),
                     (WORK_SECONDS, "Seconds that a stage worked on requests", pb_utils.MetricFamily.COUNTER),
-                    (COST, "Cost of requests by how they ended, in patches of audio", pb_utils.MetricFamily.COUNTER),
+                    (COST, "Cost of requests by how they ended", pb_utils.MetricFamily.COUNTER),
                 )
             ]
         except Exception as error:  # Triton was started without metrics

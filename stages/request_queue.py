@@ -20,14 +20,12 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from emotion.errors import BusyError
+from stages.cost import USUAL_COST, cost, delay_s
 from stages.queue_metrics import QueueMetrics
 from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
 BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
 ERROR_PAUSE_S = 0.1  # after an unexpected error of the queue itself
-# A request is served as if it had arrived later by this time for each patch of its cost, so that short requests do not
-# wait behind long ones. A minute of speech lets usual requests pass that arrive up to 3 s later, so none starves.
-DELAY_S_PER_PATCH = 0.05
 MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
@@ -41,17 +39,18 @@ class Gate(Protocol):
         """Count a request of this cost that has left the queue."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeldRequest:
     """A request that waits in the queue.
 
     Attributes:
         sender: sends the response.
         inputs: the inputs that were read from the request.
-        cost: how much work the request is for the models behind the stage; 0.0 if the stage does not know it.
+        cost: how much work the request is for the models behind the stage, in patches; 0.0 in a stage without a gate.
         timeout: time that the caller waits, in microseconds; 0 if the request has no timeout.
         bulk: whether interactive requests are served before this request.
         arrived, expires: times on the queue's clock, in seconds.
+        order: the time by which requests of the same priority are ordered: `arrived` and `stages.cost.delay_s`.
     """
 
     sender: Any
@@ -61,19 +60,15 @@ class HeldRequest:
     bulk: bool
     arrived: float
     expires: float
-
-    @property
-    def turn(self) -> float:
-        """The time by which requests of the same priority are ordered, in seconds on the queue's clock."""
-        return self.arrived + DELAY_S_PER_PATCH * self.cost
+    order: float
 
 
 class RequestQueue:
     """The queue of one stage process, and the thread that answers its requests.
 
     Interactive requests leave the queue before requests with the parameter `bulk`. Requests of the same priority leave
-    it in the order of arrival, but long ones later (DELAY_S_PER_PATCH). A request that waits longer than its timeout is
-    rejected. A canceled request is dropped when it reaches the front.
+    it in the order of arrival, but long ones later (`stages.cost.delay_s`). A request that waits longer than its
+    timeout is rejected. A canceled request is dropped when it is the next one, or has waited longest.
     """
 
     def __init__(
@@ -82,7 +77,7 @@ class RequestQueue:
         read: Callable[[Any], Any],
         work: Callable[[HeldRequest], dict[str, NDArray[Any]]],
         gate: Gate | None = None,
-        cost: Callable[[Any], float] = lambda inputs: 0.0,
+        cost: Callable[[Any], float] = cost,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start the thread.
@@ -95,7 +90,7 @@ class RequestQueue:
                 arrives; an error that it raises becomes the response.
             work: maps a request to its output tensors by name.
             gate: decides when a request may leave the queue; None for no limit.
-            cost: maps the inputs of a request to its cost.
+            cost: maps the inputs of a request to its cost; it is used only with a gate.
             clock: returns the time in seconds; tests inject their own.
         """
         parameters = json.loads(args["model_config"])["parameters"]
@@ -122,7 +117,9 @@ class RequestQueue:
             inputs = self._read(request)
             timeout, now = request.timeout(), self._clock()
             waits = min(timeout / 1e6 or self._max_wait_s, self._max_wait_s)
-            self._append(HeldRequest(sender, inputs, self._cost(inputs), timeout, bulk, now, now + waits))
+            cost = self._cost(inputs) if self._gate else 0.0
+            order = now + delay_s(cost, waits)
+            self._append(HeldRequest(sender, inputs, cost, timeout, bulk, now, now + waits, order))
         except Exception as error:
             self._reject(sender, error)
 
@@ -138,7 +135,7 @@ class RequestQueue:
                 level.clear()
             self._changed.notify()
         for held in rest:
-            self._reject(held.sender, BusyError("the server is stopping; try again later"))
+            self._reject(held.sender, BusyError("the server is stopping; try again later"), cost=held.cost)
         self._thread.join(timeout=1.0)
         self._metrics.close()
 
@@ -149,7 +146,7 @@ class RequestQueue:
                 raise BusyError("the server is stopping; try again later")
             if len(level) >= self._max_size:
                 raise QueueFullError(f"the server is busy: {len(level)} requests wait already; try again later")
-            insort(level, held, key=lambda other: other.turn)
+            insort(level, held, key=lambda other: other.order)
             self._next_expiry = min(self._next_expiry, held.expires)
             self._changed.notify()
 
@@ -212,29 +209,44 @@ class RequestQueue:
         for held in expired:
             waited_s = now - held.arrived
             error = ExpiredError(f"the request waited {waited_s:.1f} s, as long as its timeout; try again later")
-            self._reject(held.sender, error, waited_s)
+            self._reject(held.sender, error, waited_s, held.cost)
 
     def _drop_canceled(self) -> None:
-        """Drop canceled requests at the front, because callers who have waited longest leave first."""
+        """Drop the next request and the one that has waited longest, as long as their callers have left."""
         while True:
-            front = self._front()
-            if front is None or self._clock() - front.arrived < MIN_CANCEL_CHECK_S or not front.sender.is_cancelled():
+            with self._changed:
+                level = self._held[False] or self._held[True]
+                checked = {level[0], min(level, key=lambda held: held.arrived)} if level else set()
+            canceled = [held for held in checked if self._is_canceled(held)]
+            if not canceled:
                 return
             with self._changed:
-                level = self._held[front.bulk]
-                if level and level[0] is front:
-                    level.pop(0)
-            self._reject(front.sender, CanceledError("the caller has left"), self._clock() - front.arrived)
+                level = self._held[canceled[0].bulk]
+                canceled = [held for held in canceled if held in level]  # close() may have rejected them
+                level[:] = [held for held in level if held not in canceled]
+            for held in canceled:
+                waited_s = self._clock() - held.arrived
+                self._reject(held.sender, CanceledError("the caller has left"), waited_s, held.cost)
 
-    def _reject(self, sender: Any, error: Exception, waited_s: float = 0.0) -> None:
+    def _is_canceled(self, held: HeldRequest) -> bool:
+        return self._clock() - held.arrived >= MIN_CANCEL_CHECK_S and bool(held.sender.is_cancelled())
+
+    def _reject(self, sender: Any, error: Exception, waited_s: float = 0.0, cost: float = 0.0) -> None:
         def fail() -> dict[str, NDArray[Any]]:
             raise error
 
-        self._metrics.ended(respond(sender, fail), waited_s)
+        self._metrics.ended(respond(sender, fail), waited_s, cost=cost)
 
     def _waiting(self) -> tuple[tuple[int, float], tuple[int, float]]:
-        """Return the number of waiting requests and their cost, for interactive and for bulk requests."""
+        """Return the number of waiting requests, and the cost of those that are ahead of a usual one that arrives now.
+
+        Returns:
+            Both figures for interactive requests, and for bulk ones.
+        """
+        order = self._clock() + delay_s(USUAL_COST, self._max_wait_s)
         with self._changed:
             levels = self._held[False], self._held[True]
-            interactive, bulk = ((len(level), sum(held.cost for held in level)) for level in levels)
+            interactive, bulk = (
+                (len(level), sum(held.cost for held in level if held.order <= order)) for level in levels
+            )
         return interactive, bulk

@@ -38,11 +38,25 @@ def test_auto_config_takes_int8_where_it_is_faster(tmp_path: Path, flags: str, c
     assert auto_config(repository(tmp_path / "models", "fp32", "int8"), cpuinfo) == (config, reason)
 
 
-def test_auto_config_without_int8_files_names_the_command_that_makes_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "precision", "expected"),
+    [(ICE_LAKE, "fp32", "default"), (ROME, "fp32", "default"), (ROME, "int8", "int8")],
+)
+def test_auto_config_without_all_files_takes_what_is_there_and_names_the_remedy(
+    tmp_path: Path, flags: str, precision: str, expected: str
+) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"flags\t\t: {ICE_LAKE}\n")
-    assert auto_config(repository(tmp_path / "models", "fp32"), cpuinfo) == (
-        "default",
-        "int8 would be faster, as the CPU has avx512_vnni, but has no files; make them with: "
-        "python -m export CHECKPOINT --precision int8",
-    )
+    cpuinfo.write_text(f"flags\t\t: {flags}\n")
+    models = repository(tmp_path / "models", precision)
+    config, reason = auto_config(models, cpuinfo)
+    assert config == expected
+    assert reason.endswith(f"run: python -m export CHECKPOINT --repository {models} --precision int8")
+
+
+def test_auto_config_of_an_export_of_an_earlier_version_takes_the_default(tmp_path: Path) -> None:
+    """It has int8 files, but not the configuration int8-bert."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"flags\t\t: {ROME}\n")
+    models = repository(tmp_path / "models", "fp32", "int8")
+    (models / "bert" / "configs" / "int8-bert.pbtxt").unlink()
+    assert auto_config(models, cpuinfo)[0] == "default"

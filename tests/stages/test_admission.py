@@ -35,7 +35,7 @@ from stages.admission import (
     speed,
 )
 from stages.cost import cost
-from stages.triton_metrics import METRICS_URL, MetricsReader
+from stages.triton_metrics import METRICS_URL, MetricsReader, parse
 
 ONE = Instances(1)
 COST = 5.0  # of every request to the fake server, in patches
@@ -49,6 +49,7 @@ class FakeServer:
     """
 
     queued: float = 0.0  # interactive requests
+    queued_cost: float = 0.0  # of further interactive requests
     bulk: float = 0.0
     before_vggish: float = 0.0
     bert: float = 0.0
@@ -79,8 +80,10 @@ class FakeServer:
         }
         waiting = {"vggish": self.before_vggish, "bert": self.bert, "fusion": 0}
         passed = done + self.before_vggish
-        costs = COST * self.queued, COST * self.bulk
-        return QueueSnapshot(self.now, *costs, waiting, work, passed, COST * passed, self.canceled, *self.left)
+        costs = self.queued_cost + COST * self.queued, COST * self.bulk
+        return QueueSnapshot(
+            self.now, self.queued + self.bulk, *costs, waiting, work, passed, COST * passed, self.canceled, *self.left
+        )
 
 
 def warm_admission(server: FakeServer, processes: int = 1, default_timeout_s: float = MAX_WAIT_S) -> Admission:
@@ -223,20 +226,39 @@ def test_check_counts_requests_admitted_since_the_last_snapshot() -> None:
 
 
 def test_check_counts_the_cost_of_requests_ahead() -> None:
-    """A long recording ahead is as much work as 12 usual requests."""
-    server = FakeServer(before_vggish=1)
-    admission = warm_admission(server)
+    """A long recording ahead is as much work as 12 usual requests, whether it waits or was admitted just now."""
+    admission = warm_admission(FakeServer(before_vggish=1, queued_cost=12 * COST))
+    assert count_admitted(admission, 4.05) == 46 - 12
+    admission = warm_admission(FakeServer(before_vggish=1))
     admission.check(30_000_000, False, 12 * COST)
     assert count_admitted(admission, 4.05) == 46 - 12
 
 
+def test_check_in_one_of_two_processes_takes_the_requests_of_the_other_for_usual_ones() -> None:
+    admission = warm_admission(FakeServer(before_vggish=1), processes=2)
+    admission.check(30_000_000, False, 13 * COST)  # as many as 13 + 1
+    assert count_admitted(admission, 4.05) == (46 - 14) / 2
+
+
 def test_check_of_a_long_request_counts_its_own_cost() -> None:
-    """A request of 40 times the usual cost needs 2 s on a busy server where a usual one needs 0.5 s."""
+    """A request of 40 times the usual cost needs 3 s alone, and lets usual ones pass, where a usual one needs 0.5 s."""
     admission = warm_admission(FakeServer(before_vggish=1))
     admission.check(1_000_000, False, COST)
-    with pytest.raises(BusyError, match=r"an answer would take about 2\.\d s, and the caller waits 1\.0 s"):
+    with pytest.raises(BusyError, match=r"an answer would take about 3\.\d s, and the caller waits 1\.0 s"):
         admission.check(1_000_000, False, 40 * COST)
     admission.check(1_000_000, False, COST)  # the rejected request is not counted
+
+
+def test_check_of_a_long_request_counts_the_time_for_which_short_ones_pass_it() -> None:
+    """Of 7 s, a minute of speech leaves 4.24 s to requests ahead.
+
+    It needs 0.96 s and 0.2 s for the running batch, and short requests pass it for 2 s less the 0.4 s of a usual one.
+    """
+    warm_admission(FakeServer(bert=1, queued_cost=420)).check(10_000_000, False, 64.0)  # 4.2 s
+    admission = warm_admission(FakeServer(bert=1, queued_cost=430))
+    with pytest.raises(BusyError):
+        admission.check(10_000_000, False, 64.0)
+    admission.check(10_000_000, False, COST)
 
 
 def test_check_without_a_cost_counts_nothing() -> None:
@@ -311,9 +333,10 @@ def test_speed_of_several_instances_is_divided_by_their_number() -> None:
         model: ModelWork(80, 80, 10, 80 * seconds, Instances(2))
         for model, seconds in zip(MODELS, (0.4, 0.1, 0.0), strict=True)
     }
-    found = speed(QueueSnapshot(0, 0, 0, {}, old, 0, 0), QueueSnapshot(1, 0, 0, {}, new, 80, 400))
+    found = speed(QueueSnapshot(0, 0, 0, 0, {}, old, 0, 0), QueueSnapshot(1, 0, 0, 0, {}, new, 80, 400))
     assert found.bottleneck == {"vggish": pytest.approx(0.4 / 8 / 2)}
     assert (found.cost, found.batch, found.passage) == pytest.approx((5.0, 0.4, 0.5))
+    assert found.request == pytest.approx((0.4 + 0.1) / 8)  # on one instance
 
 
 @pytest.mark.parametrize(
@@ -330,6 +353,23 @@ def test_speed_of_several_instances_is_divided_by_their_number() -> None:
 )
 def test_instances_of_a_config_multiply_groups_by_their_gpus(groups: list[object], expected: Instances) -> None:
     assert instances_of({"instance_group": groups}) == expected
+
+
+def test_snapshot_reads_the_metrics_of_the_queue() -> None:
+    """Requests that wait elsewhere do not count."""
+    text = """\
+emoserve_stage_waiting_requests{model="queue",priority="bulk",process="queue_0_0"} 4
+emoserve_stage_waiting_requests{model="queue",priority="interactive",process="queue_0_0"} 3
+emoserve_stage_waiting_requests{model="preprocess",priority="interactive",process="preprocess_0_0"} 5
+emoserve_stage_waiting_cost{model="queue",priority="bulk",process="queue_0_0"} 64.5
+emoserve_stage_waiting_cost{model="queue",priority="interactive",process="queue_0_0"} 17
+emoserve_stage_requests_total{model="queue",outcome="answered",process="queue_0_0"} 80
+emoserve_stage_requests_total{model="queue",outcome="expired",process="queue_0_0"} 9
+emoserve_stage_cost_total{model="queue",outcome="answered",process="queue_0_0"} 400
+emoserve_stage_cost_total{model="queue",outcome="expired",process="queue_0_0"} 90
+"""
+    found = snapshot(parse(text), dict.fromkeys(MODELS, ONE), 0)
+    assert (found.held, found.interactive, found.bulk, found.passed, found.passed_cost) == (7, 17, 64.5, 80, 400)
 
 
 def test_snapshot_of_a_real_triton_counts_its_work(

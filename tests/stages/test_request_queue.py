@@ -119,11 +119,28 @@ def test_interactive_requests_leave_first_and_each_priority_in_order(stage: Stag
 
 
 def test_long_request_lets_requests_pass_that_arrive_up_to_50_ms_later_for_each_patch(stage: Stage) -> None:
-    for name, now in (("long:60", 1000.0), ("short:4", 1002.7), ("late:4", 1002.9), ("short:1", 1002.94)):
+    for name, now in (("long:50", 1000.0), ("short:4", 1002.2), ("late:4", 1002.4), ("short:1", 1002.44)):
         stage.now = now
         stage.put(name)
     stage.open = True
-    assert stage.names(4) == ["short:4", "short:1", "long:60", "late:4"]
+    assert stage.names(4) == ["short:4", "short:1", "long:50", "late:4"]
+
+
+def test_long_request_waits_for_later_ones_at_most_a_fifth_of_its_timeout(stage: Stage) -> None:
+    for name, now in (("long:2000", 1000.0), ("short:0", 1000.9), ("late:0", 1001.1)):
+        stage.now = now
+        stage.put(name, timeout_s=5.0)
+    stage.open = True
+    assert stage.names(3) == ["short:0", "long:2000", "late:0"]
+
+
+def test_canceled_long_request_is_dropped_though_others_pass_it(stage: Stage) -> None:
+    stage.put("long:60")
+    stage.now += 1.0
+    stage.put("short:1")
+    stage.canceled.add("long:60")
+    assert stage.names(1) == ["long:60"]
+    assert stage.sent[0][1] == CANCELLED
 
 
 def test_request_above_the_limit_of_its_priority_is_rejected_immediately(stage: Stage) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stages.cost import cost
 from stages.gate import Gate
 from stages.instances import InstancesMetric
 from stages.request_queue import RequestQueue
@@ -23,7 +22,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         models = parameters["models"]["string_value"].split(",")
         gate = Gate(MetricsReader(), models, int(parameters["max_waiting"]["string_value"]))
-        self.queue = RequestQueue(args, self.counts, lambda held: held.inputs, gate, cost)
+        self.queue = RequestQueue(args, self.counts, lambda held: held.inputs, gate)
         self.instances = InstancesMetric()
 
     def execute(self, requests: list[Any]) -> None:
