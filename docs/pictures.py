@@ -271,7 +271,7 @@ def api(page: Page) -> None:
 @contextmanager
 def running_page() -> Iterator[str]:
     """Run `python -m web` on a free port, with feedback, and yield the page's address."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix="emoserve-") as directory:
         environment = os.environ | {"EMOSERVE_FEEDBACK": f"{directory}/feedback", "EMOSERVE_REQUEST_LOG": "false"}
         command = [sys.executable, "-m", "web", "--port", "0"]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
@@ -329,7 +329,11 @@ def main() -> None:
         parser.error(f"unknown states: {', '.join(sorted(unknown))}")
     PICTURES.mkdir(parents=True, exist_ok=True)
     schemes = ("light", "dark")
-    with tempfile.TemporaryDirectory() as directory, running_page() as address, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory(prefix="emoserve-") as directory,
+        running_page() as address,
+        sync_playwright() as playwright,
+    ):
         voice = Path(directory, "voice.wav")
         voice.write_bytes(FILES["one.wav"])
         flags = ["--no-sandbox", "--use-fake-device-for-media-stream", f"--use-file-for-fake-audio-capture={voice}"]

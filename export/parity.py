@@ -208,7 +208,7 @@ def padded_text_embeddings(checkpoint: Checkpoint, utterances: Sequence[Utteranc
     for row, utterance in enumerate(utterances):
         ids[row, : len(utterance.ids)] = utterance.ids
         mask[row, : len(utterance.ids)] = 1
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix="emoserve-") as directory:
         onnx_export_from_model(
             checkpoint.model.text_encoder, Path(directory), task="feature-extraction", opset=18, do_validation=False
         )

@@ -95,7 +95,7 @@ def compare(repository: Path, precision: str, version: str) -> Comparison:
     sessions = [chain.open_session(file) for file in files]
     name = f"ONNX Runtime {version} against {onnxruntime.__version__}"
     worst = Comparison(name, 0.0, TOLERANCES[precision].eager, "", "")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="emoserve-") as scratch:
         source, target = Path(scratch, "inputs.npz"), Path(scratch, "outputs.npz")
         asked = dict(enumerate(batches()))
         inputs = {number: model_inputs(utterances) for number, utterances in asked.items()}

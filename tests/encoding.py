@@ -39,7 +39,7 @@ def encode_with_ffmpeg(samples: NDArray[np.float32], name: str) -> bytes:
     container, codec, options = CONTAINERS[name]
     planes = np.atleast_2d(soxr.resample(samples, SAMPLE_RATE, RATE).astype(np.float32).T)
     layout = "mono" if len(planes) == 1 else "stereo"
-    with tempfile.NamedTemporaryFile() as made:  # FFmpeg reads it again where it puts the index first
+    with tempfile.NamedTemporaryFile(prefix="emoserve-") as made:  # FFmpeg reads it again where it puts the index first
         _write(made.name, planes, layout, container, codec, options)
         return Path(made.name).read_bytes()
 

@@ -131,7 +131,7 @@ def run(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Load:
 def start(host: str, tokenizer: Path, **options: Unpack[LoadOptions]) -> Iterator[RunningLoad]:
     """Load a server in the background while the block lasts. Arguments and errors are those of `run`."""
     check_host(host)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="emoserve-load-") as name:
         directory = Path(name)
         command = [sys.executable, "-m", "locust", "--locustfile", str(ROOT / "benchmarks/load/locustfile.py")]
         command += ["--headless", "--only-summary", "--loglevel", "ERROR", "--exit-code-on-error", "0", "--host", host]

@@ -43,7 +43,7 @@ def create(directory: str | Path, text_encoder: str, vggish: str | None, seed: i
     """
     torch.manual_seed(seed)  # set again before each part, so that parts do not depend on each other's draws
     untrained = ["fusion"]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="emoserve-") as scratch:
         bert, tokenizer, source = _text_encoder(text_encoder, Path(scratch))
         if text_encoder.startswith("random:"):
             untrained.insert(0, "text_encoder")

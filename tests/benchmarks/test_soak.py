@@ -193,4 +193,4 @@ def test_soak_run_that_is_too_short_is_an_error(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmarks", "soak", "--repository", str(repository), "--minutes", "3"])
     assert main() == 1
-    assert "error: --minutes is 3; noise would decide over so little: give 4 or more" in capsys.readouterr().err
+    assert "error: --minutes is 3, over which noise decides: give 4 or more" in capsys.readouterr().err

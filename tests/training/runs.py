@@ -109,7 +109,7 @@ def forked(
         largest_file: bytes; a longer file fails as if the disk were full, with "File too large".
         narrow: whether VGGish is narrow, as in `small_checkpoint`.
     """
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(prefix="emoserve-") as directory:
         output, errors = Path(directory, "output"), Path(directory, "errors")
         process = FORKS.Process(
             target=_run, args=(list(map(str, arguments)), code, largest_file, narrow, output, errors)
