@@ -25,20 +25,18 @@ def auto_config(repository: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> tupl
     elif "avx2" in flags:
         fastest, reason = "int8-bert", "the CPU has AVX2 without VNNI"
     else:
-        return DEFAULT_CONFIG, "int8 is measured only on x86-64 CPUs with AVX2"
-    if _is_exported(repository, fastest):
+        fastest, reason = DEFAULT_CONFIG, "int8 is measured only on x86-64 CPUs with AVX2"
+    problem = _problem(repository, fastest)
+    if problem is None:
         return fastest, reason
-    remedy = f"python -m export CHECKPOINT --repository {repository} --precision int8"
-    only = (
-        "int8" if _is_exported(repository, "int8") and not _is_exported(repository, DEFAULT_CONFIG) else DEFAULT_CONFIG
-    )
-    return only, f"{fastest} is faster, as {reason}, but not everything that it needs is exported; run: {remedy}"
+    usable = [name for name in (DEFAULT_CONFIG, "int8") if _problem(repository, name) is None]
+    return (usable or [DEFAULT_CONFIG])[0], f"{fastest} would be chosen, as {reason}, but {problem}"
 
 
-def _is_exported(repository: Path, config: str) -> bool:
-    """Return whether a repository has the configuration, and the ONNX files that it names."""
+def _problem(repository: Path, config: str) -> str | None:
+    """Return why a repository can't be served with a configuration, and the remedy; None if it can."""
     try:
         check_exports(repository, check_config([repository], config))
-    except TritonError:
-        return False
-    return True
+    except TritonError as error:
+        return str(error)
+    return None

@@ -39,18 +39,22 @@ def test_auto_config_takes_int8_where_it_is_faster(tmp_path: Path, flags: str, c
 
 
 @pytest.mark.parametrize(
-    ("flags", "precision", "expected"),
-    [(ICE_LAKE, "fp32", "default"), (ROME, "fp32", "default"), (ROME, "int8", "int8")],
+    ("flags", "precision", "expected", "missing"),
+    [
+        (ICE_LAKE, "fp32", "default", "int8"),
+        (ROME, "fp32", "default", "int8"),
+        (ROME, "int8", "int8", "fp32"),
+        ("asimd i8mm", "int8", "int8", "fp32"),
+    ],
 )
 def test_auto_config_without_all_files_takes_what_is_there_and_names_the_remedy(
-    tmp_path: Path, flags: str, precision: str, expected: str
+    tmp_path: Path, flags: str, precision: str, expected: str, missing: str
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(f"flags\t\t: {flags}\n")
-    models = repository(tmp_path / "models", precision)
-    config, reason = auto_config(models, cpuinfo)
+    config, reason = auto_config(repository(tmp_path / "models", precision), cpuinfo)
     assert config == expected
-    assert reason.endswith(f"run: python -m export CHECKPOINT --repository {models} --precision int8")
+    assert f"{FILE_NAMES[missing]} is missing; " in reason and f"run: make export PRECISION={missing} " in reason
 
 
 def test_auto_config_of_an_export_of_an_earlier_version_takes_the_default(tmp_path: Path) -> None:
@@ -59,4 +63,5 @@ def test_auto_config_of_an_export_of_an_earlier_version_takes_the_default(tmp_pa
     cpuinfo.write_text(f"flags\t\t: {ROME}\n")
     models = repository(tmp_path / "models", "fp32", "int8")
     (models / "bert" / "configs" / "int8-bert.pbtxt").unlink()
-    assert auto_config(models, cpuinfo)[0] == "default"
+    config, reason = auto_config(models, cpuinfo)
+    assert config == "default" and "no model has a configuration 'int8-bert'" in reason
