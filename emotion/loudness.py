@@ -87,19 +87,22 @@ def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
 
     A least-squares polynomial takes 49 dB out of a tone of 60 Hz, 25 dB out of 100 Hz, and 1 dB out of 200 Hz. VGGish's
     mel bands start at 125 Hz.
+
+    All is computed in float64. In float32 the gain would depend on the BLAS kernel and numpy's version in its last bit,
+    which changes quiet log-mel values by up to 1e-4.
     """
-    frames = waveform[: waveform.size // FRAME * FRAME].reshape(-1, FRAME)
+    frames = waveform[: waveform.size // FRAME * FRAME].reshape(-1, FRAME).astype(np.float64)
     total = (frames[:, None, :] @ frames[:, :, None])[:, 0, 0]  # twice as fast as einsum
     rumble = frames @ _polynomials()
-    powers: NDArray[np.float64] = (total - np.einsum("ij,ij->i", rumble, rumble)) / np.float64(FRAME)
+    powers: NDArray[np.float64] = (total - np.einsum("ij,ij->i", rumble, rumble)) / FRAME
     return np.maximum(powers, MIN_POWER)
 
 
 @cache
-def _polynomials() -> NDArray[np.float32]:
-    """Return orthonormal polynomials over a frame: float32 [FRAME, RUMBLE_DEGREE + 1]."""
+def _polynomials() -> NDArray[np.float64]:
+    """Return orthonormal polynomials over a frame: float64 [FRAME, RUMBLE_DEGREE + 1]."""
     legendre = np.polynomial.legendre.legvander(np.linspace(-1, 1, FRAME), RUMBLE_DEGREE)  # type: ignore[no-untyped-call]
-    return np.ascontiguousarray(np.linalg.qr(legendre)[0], np.float32)
+    return np.ascontiguousarray(np.linalg.qr(legendre)[0])
 
 
 def _active(powers: NDArray[np.float64]) -> NDArray[np.float64]:
