@@ -4,6 +4,9 @@ import base64
 import json
 import os
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,6 @@ from numpy.typing import NDArray
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.speed import peers
-from benchmarks.speed.peers import openvino_in_process
 from benchmarks.speed.peers.export import export
 from emotion.text import WordPiece
 from export import parity
@@ -80,13 +82,21 @@ def test_start_of_a_peer_answers_as_emoserve_does_and_leaves_no_process(
         os.killpg(leader, 0)
 
 
+def openvino(checkpoint: Path, directory: Path, batch: Sequence[parity.Utterance]) -> list[list[list[float]]]:
+    from benchmarks.speed.peers import openvino_in_process  # not into the process of the tests
+
+    answers = openvino_in_process.models(checkpoint, directory)(batch)
+    return [[list(one[name]) for name in VIEWS] for one in answers]
+
+
 def test_openvino_in_one_process_answers_as_emoserve_does(
     demo_checkpoint: Path, directory: Path, utterances: Utterances, expected: NDArray[np.float64]
 ) -> None:
-    models = openvino_in_process.models(demo_checkpoint, directory)
+    """It runs in a process of its own, so that its threads and memory are not those of all later tests."""
     pieces = WordPiece(demo_checkpoint / "text_encoder" / "tokenizer.json")
-    answers = models([parity.front_ends(audio, text, pieces) for audio, text in utterances])
-    found = [[one[name] for name in VIEWS] for one in answers]
+    batch = [parity.front_ends(audio, text, pieces) for audio, text in utterances]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        found = process.submit(openvino, demo_checkpoint, directory, batch).result(timeout=120)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
