@@ -34,6 +34,7 @@ class Gate:
         read: Callable[[], Values],
         models: Sequence[str],
         max_waiting: int,
+        max_bulk_waiting: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create an open gate.
@@ -44,24 +45,29 @@ class Gate:
             max_waiting: largest size of the requests that wait for the first model, as `size` returns it. All models
                 together may have this size times the number of models, so that the first model always starts with a
                 full batch.
+            max_bulk_waiting: the same limit for a bulk request while interactive requests arrive, at most max_waiting.
+                The next batch is then smaller, and interactive requests can join it.
             clock: returns the time in seconds; tests inject their own.
         """
         self._read = read
         self._models = tuple(models)
         self._max_waiting = max_waiting
+        self._max_bulk_waiting = min(max_bulk_waiting, max_waiting)
         self._clock = clock
         self._room = 0.0  # size of the requests that may pass before the next reading
         self._passed: deque[float] = deque(maxlen=len(self._models) * max_waiting)  # sizes of the last requests
         self._closed_since: float | None = None
         self._closed_s = 0.0  # duration of the last closed period
 
-    def pause_s(self, cost: float) -> float:
+    def pause_s(self, cost: float, gives_way: bool) -> float:
         """Return the seconds to wait before the next call, or 0.0 if the request may pass now.
 
         Args:
             cost: cost of the request, in patches.
+            gives_way: whether it is a bulk request while interactive requests arrive.
         """
-        needed = self._size(cost)
+        limit = self._max_bulk_waiting if gives_way else self._max_waiting
+        needed = min(size(cost), limit) + self._max_waiting - limit
         if self._room >= needed:
             return 0.0
         if self._closed_since is None:
@@ -77,12 +83,8 @@ class Gate:
 
     def passed(self, cost: float) -> None:
         """Count a request of this cost, in patches, that has passed the gate."""
-        self._passed.append(self._size(cost))
+        self._passed.append(min(size(cost), self._max_waiting))  # every request can pass when none waits
         self._room -= self._passed[-1]
-
-    def _size(self, cost: float) -> float:
-        """Return the size of a request, limited so that every request can pass when none waits."""
-        return min(size(cost), float(self._max_waiting))
 
     def _read_room(self) -> float:
         """Return the size of the requests that may pass according to the current metrics."""

@@ -26,14 +26,18 @@ from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
 BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
 ERROR_PAUSE_S = 0.1  # after an unexpected error of the queue itself
+INTERACTIVE_S = 10.0  # bulk requests give way for this long after the arrival of the last interactive request
 MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
 class Gate(Protocol):
     """Decides when a request may leave the queue."""
 
-    def pause_s(self, cost: float) -> float:
-        """Return the seconds to wait before the next call, or 0.0 if a request of this cost may leave now."""
+    def pause_s(self, cost: float, gives_way: bool) -> float:
+        """Return the seconds to wait before the next call, or 0.0 if a request of this cost may leave now.
+
+        `gives_way` is true for a bulk request while interactive requests arrive.
+        """
 
     def passed(self, cost: float) -> None:
         """Count a request of this cost that has left the queue."""
@@ -100,6 +104,7 @@ class RequestQueue:
         self._changed = threading.Condition()
         self._held: dict[bool, list[HeldRequest]] = {False: [], True: []}  # by whether they are bulk; in order
         self._next_expiry = float("inf")  # none of the held requests expires earlier
+        self._interactive_at = float("-inf")  # when the last interactive request arrived
         self._open = True
         self._metrics = QueueMetrics(args["model_name"], args["model_instance_name"], self._waiting)
         self._thread = threading.Thread(target=self._empty, name="requests", daemon=True)
@@ -146,6 +151,8 @@ class RequestQueue:
                 raise BusyError("the server is stopping; try again later")
             if len(level) >= self._max_size:
                 raise QueueFullError(f"the server is busy: {len(level)} requests wait already; try again later")
+            if not held.bulk:
+                self._interactive_at = held.arrived
             insort(level, held, key=lambda other: other.order)
             self._next_expiry = min(self._next_expiry, held.expires)
             self._changed.notify()
@@ -168,7 +175,7 @@ class RequestQueue:
         self._drop_expired()
         self._drop_canceled()
         front = self._front()
-        pause_s = self._gate.pause_s(front.cost) if self._gate and front else 0.0
+        pause_s = self._gate.pause_s(front.cost, self._gives_way(front)) if self._gate and front else 0.0
         if not pause_s and (held := self._take()):
             self._answer(held)
         return pause_s
@@ -178,6 +185,10 @@ class RequestQueue:
         with self._changed:
             level = self._held[False] or self._held[True]
             return level[0] if level else None
+
+    def _gives_way(self, held: HeldRequest) -> bool:
+        """Return whether it is a bulk request while interactive requests arrive."""
+        return held.bulk and self._clock() - self._interactive_at < INTERACTIVE_S
 
     def _take(self) -> HeldRequest | None:
         """Remove and return the first request of the highest priority, or None."""

@@ -103,8 +103,8 @@ def test_edit_back_gives_the_same_configuration(model: str) -> None:
 
 
 def test_settings_take_the_largest_preferred_batch_size_or_the_largest_batch() -> None:
-    assert [tune.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 8, 8]
-    two = text("vggish").replace("preferred_batch_size: [ 8 ]", "preferred_batch_size: [ 8, 16 ]")
+    assert [tune.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 16, 16]
+    two = text("vggish").replace("preferred_batch_size: [ 16 ]", "preferred_batch_size: [ 8, 16 ]")
     assert tune.settings(two).batch == 16
     unlimited = tune.edit(two, replace(tune.settings(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
     assert "preferred_batch_size" not in unlimited
@@ -128,9 +128,9 @@ def test_link_makes_a_repository_with_its_own_configurations(base: Base, tmp_pat
 def test_write_writes_what_differs_and_removes_an_earlier_winner(base: Base) -> None:
     stages = base.stages
     queue, vggish = (base.repository / model / "configs/tuned.pbtxt" for model in ("queue", "vggish"))
-    changed = stages | {"queue": replace(stages["queue"], max_waiting=16)}
+    changed = stages | {"queue": replace(stages["queue"], max_waiting=32)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [queue]
-    assert tune.settings(queue.read_text()).max_waiting == 16
+    assert tune.settings(queue.read_text()).max_waiting == 32
     changed = stages | {"vggish": replace(stages["vggish"], instances=3)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [vggish]
     assert not queue.exists()

@@ -41,18 +41,22 @@ class Clock:
         self.now += seconds
 
 
+def gate_of(metrics: Metrics, max_waiting: int = 8, clock: Clock | None = None, max_bulk_waiting: int = 4) -> Gate:
+    return Gate(metrics, MODELS, max_waiting, max_bulk_waiting, clock or Clock())
+
+
 def pauses_of(metrics: Metrics, requests: int, max_waiting: int = 8) -> list[float]:
     """Return the pauses of a gate, in seconds, for a number of requests."""
     clock = Clock()
-    gate = Gate(metrics, MODELS, max_waiting, clock)
+    gate = gate_of(metrics, max_waiting, clock)
     for _ in range(requests):
         pass_one(gate, clock)
     return clock.pauses
 
 
-def pass_one(gate: Gate, clock: Clock, cost: float = 4.0) -> None:
+def pass_one(gate: Gate, clock: Clock, cost: float = 4.0, gives_way: bool = False) -> None:
     """Pass one request as stages.request_queue does: pause while the gate is closed."""
-    while pause_s := gate.pause_s(cost):
+    while pause_s := gate.pause_s(cost, gives_way):
         clock.sleep(pause_s)
     gate.passed(cost)
 
@@ -94,7 +98,7 @@ def test_gate_with_metrics_after_an_outage_counts_again() -> None:
 
 def test_gate_pauses_for_a_share_of_the_last_closed_period() -> None:
     clock, full, empty = Clock(), (8, 0), (0, 0)
-    gate = Gate(Metrics(*[full] * 30, empty, *[full] * 2, empty), MODELS, 1, clock)
+    gate = gate_of(Metrics(*[full] * 30, empty, *[full] * 2, empty), 1, clock)
     pass_one(gate, clock)
     first = list(clock.pauses)
     closed_s = sum(first)
@@ -107,8 +111,8 @@ def test_gate_pauses_for_a_share_of_the_last_closed_period() -> None:
 
 def test_pause_s_of_an_open_gate_does_not_count_the_request() -> None:
     metrics = Metrics((7, 0))
-    gate = Gate(metrics, MODELS, 8)
-    assert [gate.pause_s(4.0) for _ in range(3)] == [0.0] * 3
+    gate = gate_of(metrics)
+    assert [gate.pause_s(4.0, gives_way=False) for _ in range(3)] == [0.0] * 3
     assert metrics.readings == 1
 
 
@@ -119,7 +123,7 @@ def test_size_of_a_request_grows_with_its_cost(cost: float, expected: float) -> 
 
 def test_gate_lets_a_minute_of_speech_pass_only_when_no_other_request_waits() -> None:
     clock = Clock()
-    gate = Gate(Metrics((0, 0), (2, 0), (1, 0), (0, 6)), MODELS, 8, clock)
+    gate = gate_of(Metrics((0, 0), (2, 0), (1, 0), (0, 6)), clock=clock)
     for _ in range(2):
         pass_one(gate, clock)
     pass_one(gate, clock, cost=2.0**31)  # no request is too long
@@ -128,7 +132,7 @@ def test_gate_lets_a_minute_of_speech_pass_only_when_no_other_request_waits() ->
 
 def test_gate_counts_a_waiting_minute_of_speech_as_several_requests() -> None:
     clock = Clock()
-    gate = Gate(Metrics((0, 0), (1, 0), (0, 1)), MODELS, 8, clock)
+    gate = gate_of(Metrics((0, 0), (1, 0), (0, 1)), clock=clock)
     pass_one(gate, clock, cost=64.0)
     pass_one(gate, clock)
     assert len(clock.pauses) == 1
@@ -136,7 +140,31 @@ def test_gate_counts_a_waiting_minute_of_speech_as_several_requests() -> None:
 
 def test_gate_counts_both_models_by_the_sizes_of_the_requests() -> None:
     clock = Clock()
-    gate = Gate(Metrics((0, 0), (0, 1), (0, 2), (0, 1)), MODELS, 8, clock)
+    gate = gate_of(Metrics((0, 0), (0, 1), (0, 2), (0, 1)), clock=clock)
     for _ in range(3):
         pass_one(gate, clock, cost=64.0)
+    assert len(clock.pauses) == 1
+
+
+def test_request_that_gives_way_leaves_room_for_others() -> None:
+    metrics = Metrics((4, 0), (3, 0))
+    gate = gate_of(metrics)
+    assert gate.pause_s(4.0, gives_way=True)
+    assert not gate.pause_s(4.0, gives_way=False)
+    clock = Clock()
+    pass_one(gate_of(Metrics((4, 0), (3, 0)), clock=clock), clock, gives_way=True)
+    assert len(clock.pauses) == 1
+
+
+def test_long_request_that_gives_way_passes_when_no_other_waits() -> None:
+    clock = Clock()
+    pass_one(gate_of(Metrics((1, 0), (0, 0)), clock=clock), clock, cost=64.0, gives_way=True)
+    assert len(clock.pauses) == 1
+
+
+def test_larger_limit_for_bulk_than_for_all_requests_is_lowered() -> None:
+    """A tuned `max_waiting` may be below the default of `max_bulk_waiting`."""
+    clock = Clock()
+    gate = gate_of(Metrics((4, 0), (3, 0)), 4, clock, max_bulk_waiting=8)
+    pass_one(gate, clock, gives_way=True)
     assert len(clock.pauses) == 1

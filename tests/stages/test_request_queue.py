@@ -32,6 +32,7 @@ class Stage:
         self.open = False
         self.errors: list[Exception] = []  # raised by the gate, one per call
         self.passed_count = 0
+        self.gave_way = False  # argument of the last call of `pause_s`
         self.canceled: set[str] = set()
         self._utilities = run_stages
         parameters = {"max_queue_size": str(max_queue_size), "max_wait_seconds": "30"}
@@ -39,9 +40,10 @@ class Stage:
         args = {"model_config": json.dumps(config), "model_name": "m", "model_instance_name": "m_0_0"}
         self.queue = RequestQueue(args, self.read, self.work, self, self.cost, lambda: self.now)
 
-    def pause_s(self, cost: float) -> float:
+    def pause_s(self, cost: float, gives_way: bool) -> float:
         if self.errors:
             raise self.errors.pop()
+        self.gave_way = gives_way
         return 0.0 if self.open else 0.001
 
     def passed(self, cost: float) -> None:
@@ -116,6 +118,24 @@ def test_interactive_requests_leave_first_and_each_priority_in_order(stage: Stag
     assert stage.names(5) == ["i1", "i2", "b1", "b2", "b3"]
     assert [code for _, code, _ in stage.sent] == [-1] * 5
     assert stage.passed_count == 5
+
+
+def test_bulk_request_gives_way_for_10_s_after_the_last_interactive_request(stage: Stage) -> None:
+    stage.open = True
+    stage.put("b1", bulk=True)
+    assert stage.names(1) == ["b1"]
+    assert not stage.gave_way
+    stage.put("i1")
+    assert stage.names(2)[1:] == ["i1"]
+    assert not stage.gave_way
+    stage.now += 9.9
+    stage.put("b2", bulk=True)
+    assert stage.names(3)[2:] == ["b2"]
+    assert stage.gave_way
+    stage.now += 0.2
+    stage.put("b3", bulk=True)
+    assert stage.names(4)[3:] == ["b3"]
+    assert not stage.gave_way
 
 
 def test_long_request_lets_requests_pass_that_arrive_up_to_50_ms_later_for_each_patch(stage: Stage) -> None:

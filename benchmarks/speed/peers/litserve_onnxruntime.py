@@ -7,7 +7,7 @@ import litserve
 
 from benchmarks.speed.peers.service import Answer, FrontEnd, OnnxModels, Request, arguments
 
-MAX_BATCH = 8
+MAX_BATCH = 16
 BATCH_TIMEOUT_S = 0.01
 
 

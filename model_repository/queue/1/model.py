@@ -21,7 +21,10 @@ class TritonPythonModel:
         """Read the models behind the stage, and start the queue."""
         parameters = json.loads(args["model_config"])["parameters"]
         models = parameters["models"]["string_value"].split(",")
-        gate = Gate(MetricsReader(), models, int(parameters["max_waiting"]["string_value"]))
+        max_waiting = parameters["max_waiting"]
+        max_bulk_waiting = parameters.get("max_bulk_waiting", max_waiting)
+        limits = (int(limit["string_value"]) for limit in (max_waiting, max_bulk_waiting))
+        gate = Gate(MetricsReader(), models, *limits)
         self.queue = RequestQueue(args, self.counts, lambda held: held.inputs, gate)
         self.instances = InstancesMetric()
 
