@@ -154,6 +154,29 @@ def test_long_request_waits_for_later_ones_at_most_a_fifth_of_its_timeout(stage:
     assert stage.names(3) == ["short:0", "long:2000", "late:0"]
 
 
+def test_published_cost_is_what_waits_ahead_of_a_usual_new_request(
+    run_stages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages import request_queue
+
+    readers = []
+
+    class Metrics(request_queue.QueueMetrics):
+        def __init__(self, model: str, process: str, waiting: Callable[[], Any]) -> None:
+            readers.append(waiting)
+            super().__init__(model, process, waiting)
+
+    monkeypatch.setattr(request_queue, "QueueMetrics", Metrics)
+    stage = Stage(run_stages)
+    for name in ("short:4", "long:60", "bulk:5"):
+        stage.put(name, bulk=name.startswith("bulk"))
+    (waiting,) = readers
+    assert waiting() == ((2, 4.0), (1, 5.0))  # later requests pass the long one for 3 s, less the 0.4 s of a usual one
+    stage.now += 2.7
+    assert waiting() == ((2, 64.0), (1, 5.0))
+    stage.queue.close()
+
+
 def test_canceled_long_request_is_dropped_though_others_pass_it(stage: Stage) -> None:
     stage.put("long:60")
     stage.now += 1.0
