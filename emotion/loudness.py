@@ -88,11 +88,11 @@ def frame_powers(waveform: NDArray[np.float32]) -> NDArray[np.float64]:
     A least-squares polynomial takes 49 dB out of a tone of 60 Hz, 25 dB out of 100 Hz, and 1 dB out of 200 Hz. VGGish's
     mel bands start at 125 Hz.
 
-    All is computed in float64. In float32 the gain would depend on the BLAS kernel and numpy's version in its last bit,
-    which changes quiet log-mel values by up to 1e-4.
+    The powers are computed in float64. In float32 the last bit of the gain would depend on the BLAS kernel and numpy's
+    version, which changed quiet log-mel values by up to 1e-4.
     """
     frames = waveform[: waveform.size // FRAME * FRAME].reshape(-1, FRAME).astype(np.float64)
-    total = (frames[:, None, :] @ frames[:, :, None])[:, 0, 0]  # twice as fast as einsum
+    total = np.einsum("ij,ij->i", frames, frames)
     rumble = frames @ _polynomials()
     powers: NDArray[np.float64] = (total - np.einsum("ij,ij->i", rumble, rumble)) / FRAME
     return np.maximum(powers, MIN_POWER)

@@ -203,12 +203,13 @@ class Admission:
                     queued += newest.bulk + self._admitted_cost(True, self._speed)
                 waits = timeout / 1e6 or self._default_timeout_s
                 needed = _needed_s(newest, queued, self._speed, cost) + _overtaken_s(cost, min(waits, MAX_WAIT_S))
-                if needed > min(MAX_WAIT_S, MARGIN * waits):
+                if needed > (limit := min(MAX_WAIT_S, MARGIN * waits)):
                     caller = "the caller waits" if timeout else "a request without a timeout may take"
                     alone_s = cost / self._speed.cost * self._speed.request
                     remedy = "try again later" if timeout else "try again later, or send a timeout"
-                    if alone_s > MARGIN * waits:
-                        remedy = f"this request alone takes about {alone_s:.1f} s, so send a longer timeout"
+                    if limit < alone_s <= MAX_WAIT_S:
+                        longer = "longer timeout" if timeout else "timeout"
+                        remedy = f"this request alone takes about {alone_s:.1f} s, so send a {longer}"
                     wait = f"an answer would take about {needed:.1f} s, and {caller} {waits:.1f} s"
                     raise BusyError(f"the server is busy: {wait}; {remedy}")
             if cost:

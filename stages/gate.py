@@ -34,7 +34,7 @@ class Gate:
         read: Callable[[], Values],
         models: Sequence[str],
         max_waiting: int,
-        max_bulk_waiting: int,
+        max_bulk_waiting: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create an open gate.
@@ -45,14 +45,14 @@ class Gate:
             max_waiting: largest size of the requests that wait for the first model, as `size` returns it. All models
                 together may have this size times the number of models, so that the first model always starts with a
                 full batch.
-            max_bulk_waiting: the same limit for a bulk request while interactive requests arrive, at most max_waiting.
-                The next batch is then smaller, and interactive requests can join it.
+            max_bulk_waiting: the same limit for a request that gives way; None for no other limit. The rest of the
+                next batch is kept for interactive requests.
             clock: returns the time in seconds; tests inject their own.
         """
         self._read = read
         self._models = tuple(models)
         self._max_waiting = max_waiting
-        self._max_bulk_waiting = min(max_bulk_waiting, max_waiting)
+        self._max_bulk_waiting = max_waiting if max_bulk_waiting is None else min(max_bulk_waiting, max_waiting)
         self._clock = clock
         self._room = 0.0  # size of the requests that may pass before the next reading
         self._passed: deque[float] = deque(maxlen=len(self._models) * max_waiting)  # sizes of the last requests
@@ -69,6 +69,7 @@ class Gate:
         limit = self._max_bulk_waiting if gives_way else self._max_waiting
         needed = min(size(cost), limit) + self._max_waiting - limit
         if self._room >= needed:
+            self._closed_since = None
             return 0.0
         if self._closed_since is None:
             self._closed_since = self._clock()
@@ -98,5 +99,9 @@ class Gate:
 
 
 def size(cost: float) -> float:
-    """Return the number of usual requests that a request of this cost, in patches, counts as: at least 1."""
-    return max(1.0, cost / USUAL_COST)
+    """Return the number of usual requests that a request of this cost, in patches, counts as.
+
+    Up to USUAL_COST, a request counts as 1. Each further half of USUAL_COST counts as one more, because that is little
+    less than the cost of the mean request. A minute of speech (64) counts as 15.
+    """
+    return max(1.0, 2 * cost / USUAL_COST - 1)

@@ -26,7 +26,9 @@ from stages.requests import CanceledError, ExpiredError, QueueFullError, respond
 
 BULK = "bulk"  # name of a request parameter; Triton does not pass the `priority` to Python models
 ERROR_PAUSE_S = 0.1  # after an unexpected error of the queue itself
-INTERACTIVE_S = 10.0  # bulk requests give way for this long after the arrival of the last interactive request
+# Bulk requests give way for this long after the arrival of the last interactive request: some batches, and longer than
+# the pauses of a live stream or of somebody who tries one recording after another.
+INTERACTIVE_S = 10.0
 MIN_CANCEL_CHECK_S = 0.05  # a request is checked for cancellation after this wait, because a check costs about 0.1 ms
 
 
@@ -164,21 +166,25 @@ class RequestQueue:
                 if not self._open:
                     return
             try:
-                pause_s = self._serve_one()
+                self._serve_one()
             except Exception as error:  # without this thread, all later requests would wait for ever
                 pb_utils.Logger.log_error(f"the queue failed ({type(error).__name__}: {error})")
-                pause_s = ERROR_PAUSE_S
-            time.sleep(pause_s)
+                time.sleep(ERROR_PAUSE_S)
 
-    def _serve_one(self) -> float:
-        """Drop the requests that nobody waits for, answer the next one, and return the seconds to pause."""
+    def _serve_one(self) -> None:
+        """Drop the requests that nobody waits for. Answer the next one, or pause while the gate is closed for it."""
         self._drop_expired()
         self._drop_canceled()
         front = self._front()
-        pause_s = self._gate.pause_s(front.cost, self._gives_way(front)) if self._gate and front else 0.0
-        if not pause_s and (held := self._take()):
+        if self._gate and front and (pause_s := self._gate.pause_s(front.cost, self._gives_way(front))):
+            self._pause(pause_s, front.bulk)
+        elif held := self._take():
             self._answer(held)
-        return pause_s
+
+    def _pause(self, seconds: float, bulk: bool) -> None:
+        """Wait; if the next request is a bulk one, only until an interactive request arrives."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open or (bulk and bool(self._held[False])), seconds)
 
     def _front(self) -> HeldRequest | None:
         """Return the first request of the highest priority, or None."""
@@ -187,7 +193,7 @@ class RequestQueue:
             return level[0] if level else None
 
     def _gives_way(self, held: HeldRequest) -> bool:
-        """Return whether it is a bulk request while interactive requests arrive."""
+        """Return whether the request must leave room for interactive ones."""
         return held.bulk and self._clock() - self._interactive_at < INTERACTIVE_S
 
     def _take(self) -> HeldRequest | None:

@@ -46,7 +46,7 @@ MAX_PREPROCESS_INSTANCES, MAX_ENCODER_INSTANCES = 4, 8
 SIZES = (4, 8, 16, 32, 64, 128)  # of batches and of max_waiting
 MADE_BY = "# Made by `python -m benchmarks tune"
 Parameters = dict[str, str]  # the label of each search parameter's choice
-THREADS, MAX_WAITING = "intra_op_thread_count", "max_waiting"  # parameters of a configuration
+THREADS, MAX_WAITING, MAX_BULK_WAITING = "intra_op_thread_count", "max_waiting", "max_bulk_waiting"  # parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ def edit(text: str, wanted: StageSettings, ensemble_batch: int) -> str:
         return text
     config = parse(text)
     config.instance_group[0].count = wanted.instances
-    for name, value in ((THREADS, wanted.threads), (MAX_WAITING, wanted.max_waiting)):
+    bulk = wanted.max_waiting // 2 if wanted.max_waiting and MAX_BULK_WAITING in config.parameters else None
+    for name, value in ((THREADS, wanted.threads), (MAX_WAITING, wanted.max_waiting), (MAX_BULK_WAITING, bulk)):
         if value is not None:
             config.parameters[name].string_value = str(value)
     if (wanted.instances, wanted.threads) != (before.instances, before.threads):

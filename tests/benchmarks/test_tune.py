@@ -104,8 +104,8 @@ def test_edit_back_gives_the_same_configuration(model: str) -> None:
 
 def test_settings_take_the_largest_preferred_batch_size_or_the_largest_batch() -> None:
     assert [tune.settings(text(model)).batch for model in ("preprocess", "vggish", "bert")] == [32, 16, 16]
-    two = text("vggish").replace("preferred_batch_size: [ 16 ]", "preferred_batch_size: [ 8, 16 ]")
-    assert tune.settings(two).batch == 16
+    two = text("vggish").replace("preferred_batch_size: [ 16 ]", "preferred_batch_size: [ 16, 24 ]")
+    assert tune.settings(two).batch == 24
     unlimited = tune.edit(two, replace(tune.settings(two), batch=ENSEMBLE_BATCH), ENSEMBLE_BATCH)
     assert "preferred_batch_size" not in unlimited
     assert tune.settings(unlimited).batch == tune.parse(unlimited).max_batch_size == ENSEMBLE_BATCH
@@ -131,6 +131,7 @@ def test_write_writes_what_differs_and_removes_an_earlier_winner(base: Base) -> 
     changed = stages | {"queue": replace(stages["queue"], max_waiting=32)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [queue]
     assert tune.settings(queue.read_text()).max_waiting == 32
+    assert tune.parse(queue.read_text()).parameters["max_bulk_waiting"].string_value == "16"
     changed = stages | {"vggish": replace(stages["vggish"], instances=3)}
     assert tune.write(base, changed, "tuned", f"{tune.MADE_BY}`\n") == [vggish]
     assert not queue.exists()

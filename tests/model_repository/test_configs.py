@@ -139,6 +139,8 @@ def test_queue_config_lets_one_batch_wait_for_each_instance_of_the_first_model(p
     vggish = parse(TEMPLATE / "vggish" / path.relative_to(TEMPLATE / "queue"))
     batch = max(vggish.dynamic_batching.preferred_batch_size, default=vggish.max_batch_size)
     assert int(parameters["max_waiting"]) == batch * vggish.instance_group[0].count
+    on_cpu = vggish.instance_group[0].kind == ModelInstanceGroup.KIND_CPU
+    assert parameters.get("max_bulk_waiting") == (str(batch // 2) if on_cpu else None)
 
 
 @every_encoder_config

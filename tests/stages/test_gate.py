@@ -41,7 +41,9 @@ class Clock:
         self.now += seconds
 
 
-def gate_of(metrics: Metrics, max_waiting: int = 8, clock: Clock | None = None, max_bulk_waiting: int = 4) -> Gate:
+def gate_of(
+    metrics: Metrics, max_waiting: int = 8, clock: Clock | None = None, max_bulk_waiting: int | None = 4
+) -> Gate:
     return Gate(metrics, MODELS, max_waiting, max_bulk_waiting, clock or Clock())
 
 
@@ -58,6 +60,7 @@ def pass_one(gate: Gate, clock: Clock, cost: float = 4.0, gives_way: bool = Fals
     """Pass one request as stages.request_queue does: pause while the gate is closed."""
     while pause_s := gate.pause_s(cost, gives_way):
         clock.sleep(pause_s)
+        assert len(clock.pauses) < 100, "the request never passes"
     gate.passed(cost)
 
 
@@ -116,7 +119,7 @@ def test_pause_s_of_an_open_gate_does_not_count_the_request() -> None:
     assert metrics.readings == 1
 
 
-@pytest.mark.parametrize(("cost", "expected"), [(0.0, 1.0), (4.5, 1.0), (16.0, 2.0), (64.0, 8.0)])
+@pytest.mark.parametrize(("cost", "expected"), [(0.0, 1.0), (4.5, 1.0), (8.0, 1.0), (16.0, 3.0), (64.0, 15.0)])
 def test_size_of_a_request_grows_with_its_cost(cost: float, expected: float) -> None:
     assert size(cost) == pytest.approx(expected)
 
@@ -160,6 +163,11 @@ def test_long_request_that_gives_way_passes_when_no_other_waits() -> None:
     clock = Clock()
     pass_one(gate_of(Metrics((1, 0), (0, 0)), clock=clock), clock, cost=64.0, gives_way=True)
     assert len(clock.pauses) == 1
+
+
+def test_gate_without_a_limit_for_bulk_treats_all_requests_alike() -> None:
+    gate = gate_of(Metrics((7, 0)), max_bulk_waiting=None)
+    assert not gate.pause_s(4.0, gives_way=True)
 
 
 def test_larger_limit_for_bulk_than_for_all_requests_is_lowered() -> None:

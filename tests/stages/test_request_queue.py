@@ -1,5 +1,6 @@
 """A stage's own queue: order, limits, timeouts, cancellation, and one response to each request."""
 
+import importlib
 import json
 import threading
 import time
@@ -33,6 +34,7 @@ class Stage:
         self.errors: list[Exception] = []  # raised by the gate, one per call
         self.passed_count = 0
         self.gave_way = False  # argument of the last call of `pause_s`
+        self.bulk_pause_s = 0.0  # the gate is closed for bulk requests that give way if it is not 0
         self.canceled: set[str] = set()
         self._utilities = run_stages
         parameters = {"max_queue_size": str(max_queue_size), "max_wait_seconds": "30"}
@@ -44,6 +46,8 @@ class Stage:
         if self.errors:
             raise self.errors.pop()
         self.gave_way = gives_way
+        if gives_way and self.bulk_pause_s:
+            return self.bulk_pause_s
         return 0.0 if self.open else 0.001
 
     def passed(self, cost: float) -> None:
@@ -138,6 +142,16 @@ def test_bulk_request_gives_way_for_10_s_after_the_last_interactive_request(stag
     assert not stage.gave_way
 
 
+def test_interactive_request_does_not_wait_for_the_pause_of_a_bulk_one(stage: Stage) -> None:
+    stage.open, stage.bulk_pause_s = True, 60.0
+    stage.put("i1")
+    assert stage.names(1) == ["i1"]
+    stage.put("b1", bulk=True)
+    wait_until(lambda: stage.gave_way)
+    stage.put("i2")
+    assert stage.names(2) == ["i1", "i2"]
+
+
 def test_long_request_lets_requests_pass_that_arrive_up_to_50_ms_later_for_each_patch(stage: Stage) -> None:
     for name, now in (("long:50", 1000.0), ("short:4", 1002.2), ("late:4", 1002.4), ("short:1", 1002.44)):
         stage.now = now
@@ -157,11 +171,11 @@ def test_long_request_waits_for_later_ones_at_most_a_fifth_of_its_timeout(stage:
 def test_published_cost_is_what_waits_ahead_of_a_usual_new_request(
     run_stages: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages import request_queue
+    request_queue = importlib.import_module("stages.request_queue")  # each test has its own
 
     readers = []
 
-    class Metrics(request_queue.QueueMetrics):
+    class Metrics(request_queue.QueueMetrics):  # type: ignore[name-defined, misc]
         def __init__(self, model: str, process: str, waiting: Callable[[], Any]) -> None:
             readers.append(waiting)
             super().__init__(model, process, waiting)

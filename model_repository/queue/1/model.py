@@ -21,10 +21,9 @@ class TritonPythonModel:
         """Read the models behind the stage, and start the queue."""
         parameters = json.loads(args["model_config"])["parameters"]
         models = parameters["models"]["string_value"].split(",")
-        max_waiting = parameters["max_waiting"]
-        max_bulk_waiting = parameters.get("max_bulk_waiting", max_waiting)
-        limits = (int(limit["string_value"]) for limit in (max_waiting, max_bulk_waiting))
-        gate = Gate(MetricsReader(), models, *limits)
+        max_waiting = int(parameters["max_waiting"]["string_value"])
+        bulk = parameters.get("max_bulk_waiting")  # absent: bulk requests do not give way
+        gate = Gate(MetricsReader(), models, max_waiting, int(bulk["string_value"]) if bulk else None)
         self.queue = RequestQueue(args, self.counts, lambda held: held.inputs, gate)
         self.instances = InstancesMetric()
 
