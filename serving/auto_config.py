@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from serving.installation import TritonError
+from serving.installation import CPUINFO, TritonError, cpu_flags
 from serving.repository import DEFAULT_CONFIG, check_config, check_exports
 
 AUTO = "auto"  # as the name of a configuration
@@ -11,14 +11,14 @@ AUTO = "auto"  # as the name of a configuration
 INT8_INSTRUCTIONS = ("amx_int8", "avx512_vnni", "avx_vnni")
 
 
-def auto_config(repository: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, str]:
+def auto_config(repository: Path, cpuinfo: Path = CPUINFO) -> tuple[str, str]:
     """Return the name of the configuration and the reason for it, a phrase.
 
     Args:
         repository: the model repository.
         cpuinfo: the file in which Linux lists the instructions of the CPU.
     """
-    flags = set(cpuinfo.read_text().split())
+    flags = cpu_flags(cpuinfo)
     found = next((name for name in INT8_INSTRUCTIONS if name in flags), None)
     if found:
         fastest, reason = "int8", f"the CPU has {found}"
