@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-PATCHES_PER_TURN = 32  # a patch needs about 2 MB in fp32 in VGGish's first layers
-WINOGRAD_PATCHES_PER_TURN = 16  # about 4 MB (export/winograd.py); more patches don't fit into a CPU's cache
+# by precision. In VGGish's first layers, a patch needs about 2 MB in fp32, and 4 MB with Winograd's convolutions
+# (export/winograd.py). More patches than these don't fit into a CPU's cache; fp16 is for GPUs.
+PATCHES_PER_TURN = {"fp32": 16, "fp16": 32, "int8": 8}
 
 
 def loop_patches(graph: ir.Graph, patches_per_turn: int) -> None:

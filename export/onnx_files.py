@@ -19,7 +19,7 @@ from torch.export import Dim
 from emotion.audio import PATCH_ELEMENTS, PATCH_SHAPE
 from emotion.checkpoint import Checkpoint
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING
-from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN, loop_patches, skip_unused
+from export.control_flow import PATCHES_PER_TURN, loop_patches, skip_unused
 from export.graphs import ServedBert, ServedFusion, ServedVGGish
 from export.quantisation import quantise_bert, quantise_vggish
 from export.repository import model_file
@@ -134,7 +134,7 @@ def write_models(
         separate_products(model.graph)
         ShapeInferencePass()(model)
         if name == "vggish":
-            loop_patches(model.graph, WINOGRAD_PATCHES_PER_TURN if own == "fp32" else PATCHES_PER_TURN)
+            loop_patches(model.graph, PATCHES_PER_TURN[own])
         if name != "fusion":
             skip_unused(model.graph)
         NameFixPass()(model)  # makes names unique across the graph and its subgraphs

@@ -34,7 +34,7 @@ from emotion.labels import EMOTIONS
 from emotion.manifest import MANIFEST
 from emotion.model import AUDIO_EMBEDDING, TEXT_EMBEDDING, confidence, probabilities
 from export import parity
-from export.control_flow import PATCHES_PER_TURN, WINOGRAD_PATCHES_PER_TURN
+from export.control_flow import PATCHES_PER_TURN
 from export.onnx_files import DATA_THRESHOLD, IR_VERSION, OPSET, Part, export_part, serving_parts, write_models
 from export.repository import (
     ENCODERS,
@@ -253,7 +253,7 @@ def test_vggish_loops_over_patches_with_unchanged_answers(
     assert convolving == [body]
     model = parity.OnnxModels(repository, precision)
     random = np.random.default_rng(0)
-    per_turn = WINOGRAD_PATCHES_PER_TURN if precision == "fp32" else PATCHES_PER_TURN
+    per_turn = PATCHES_PER_TURN[precision]
     for count in (0, 1, per_turn - 1, per_turn, per_turn + 1, 3 * per_turn + 7):
         patches = random.normal(-2, 2, (count, 96, 64)).astype(np.float32)
         ids = np.array([101, 7592, 102])
