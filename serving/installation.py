@@ -179,8 +179,11 @@ def prepare_backends(installation: Installation, directory: Path) -> Path:
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
-    """Return the words of a file like CPUINFO, among them the names of the CPU's instructions."""
-    return set(cpuinfo.read_text().split())
+    """Return the words of a file like CPUINFO, among them the CPU's instructions; none if it can't be read."""
+    try:
+        return set(cpuinfo.read_text().split())
+    except OSError:
+        return set()
 
 
 def environment(installation: Installation, cpuinfo: Path = CPUINFO) -> dict[str, str]:

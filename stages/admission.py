@@ -202,14 +202,14 @@ class Admission:
                 if bulk:
                     queued += newest.bulk + self._admitted_cost(True, self._speed)
                 waits = timeout / 1e6 or self._default_timeout_s
-                needed = _needed_s(newest, queued, self._speed, cost) + _overtaken_s(cost, min(waits, MAX_WAIT_S))
+                own = _own_s(self._speed, cost) + _overtaken_s(cost, min(waits, MAX_WAIT_S))
+                needed = _ahead_s(newest, queued, self._speed) + own
                 if needed > (limit := min(MAX_WAIT_S, MARGIN * waits)):
                     caller = "the caller waits" if timeout else "a request without a timeout may take"
-                    alone_s = cost / self._speed.cost * self._speed.request
-                    remedy = "try again later" if timeout else "try again later, or send a timeout"
-                    if limit < alone_s <= MAX_WAIT_S:
+                    remedy = "try again later" if timeout or own > MAX_WAIT_S else "try again later, or send a timeout"
+                    if limit < own <= MAX_WAIT_S:
                         longer = "longer timeout" if timeout else "timeout"
-                        remedy = f"this request alone takes about {alone_s:.1f} s, so send a {longer}"
+                        remedy = f"with no request ahead it takes about {own:.1f} s, so send a {longer}"
                     wait = f"an answer would take about {needed:.1f} s, and {caller} {waits:.1f} s"
                     raise BusyError(f"the server is busy: {wait}; {remedy}")
             if cost:
@@ -256,7 +256,7 @@ class Admission:
         left, answered = newest.canceled - before.canceled, newest.answered - before.answered
         leaving = left >= MIN_CANCELED and left > MAX_CANCELED_SHARE * (left + answered)
         if leaving and newest.is_busy and self._speed is not None:
-            current = _needed_s(newest, newest.interactive, self._speed) / MARGIN
+            current = (_ahead_s(newest, newest.interactive, self._speed) + _own_s(self._speed)) / MARGIN
             alone = 2 * (self._speed.batch + self._speed.passage) / MARGIN  # without a queue every request is admitted
             in_stages = newest.left_in_stages - before.left_in_stages
             patience = (newest.waited_s - before.waited_s) / in_stages if in_stages else current
@@ -275,19 +275,20 @@ class Admission:
             time.sleep(POLL_INTERVAL_S)
 
 
-def _needed_s(newest: QueueSnapshot, queued: float, speed: Speed, own: float = 0.0) -> float:
-    """Return the seconds until the answer to a request.
+def _ahead_s(newest: QueueSnapshot, queued: float, speed: Speed) -> float:
+    """Return the seconds that the waiting requests ahead of a request take.
 
     Args:
-        newest: the queues when it arrives.
+        newest: the queues when it arrives; the sizes of the requests behind QUEUE are not known.
         queued: cost of the requests ahead of it in QUEUE.
         speed: the speed of the models.
-        own: its cost.
     """
-    # requests ahead, in requests of the mean cost; the sizes of those behind QUEUE are not known
-    ahead = sum((queued / speed.cost + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
-    # the requests ahead, the running batches, and the request's own batches
-    return ahead + speed.batch + max(speed.passage, own / speed.cost * speed.request)
+    return sum((queued / speed.cost + newest.queued_for(model)) * each for model, each in speed.bottleneck.items())
+
+
+def _own_s(speed: Speed, cost: float = 0.0) -> float:
+    """Return the seconds that the running batches and a request's own batches take, if it has this cost."""
+    return speed.batch + max(speed.passage, cost / speed.cost * speed.request)
 
 
 def _overtaken_s(cost: float, waits_s: float) -> float:

@@ -56,8 +56,9 @@ class Gate:
         self._clock = clock
         self._room = 0.0  # size of the requests that may pass before the next reading
         self._passed: deque[float] = deque(maxlen=len(self._models) * max_waiting)  # sizes of the last requests
-        self._closed_since: float | None = None
-        self._closed_s = 0.0  # duration of the last closed period
+        # by whether the request gives way: the begin of the closed period, and the duration of the last one
+        self._closed_since: dict[bool, float] = {}
+        self._closed_s = {False: 0.0, True: 0.0}
 
     def pause_s(self, cost: float, gives_way: bool) -> float:
         """Return the seconds to wait before the next call, or 0.0 if the request may pass now.
@@ -69,17 +70,15 @@ class Gate:
         limit = self._max_bulk_waiting if gives_way else self._max_waiting
         needed = min(size(cost), limit) + self._max_waiting - limit
         if self._room >= needed:
-            self._closed_since = None
             return 0.0
-        if self._closed_since is None:
-            self._closed_since = self._clock()
+        since = self._closed_since.setdefault(gives_way, self._clock())
         self._room = self._read_room()
-        closed_s = self._clock() - self._closed_since
+        closed_s = self._clock() - since
         if self._room < needed:
-            return min(max(PAUSE_SHARE * max(self._closed_s, closed_s), MIN_PAUSE_S), MAX_PAUSE_S)
-        self._closed_since = None
+            return min(max(PAUSE_SHARE * max(self._closed_s[gives_way], closed_s), MIN_PAUSE_S), MAX_PAUSE_S)
+        del self._closed_since[gives_way]
         if closed_s > MIN_PAUSE_S:
-            self._closed_s = closed_s
+            self._closed_s[gives_way] = closed_s
         return 0.0
 
     def passed(self, cost: float) -> None:

@@ -28,3 +28,10 @@ def test_environment_names_the_blas_kernels_of_cpus_with_avx512(
     if given:
         monkeypatch.setenv("OPENBLAS_CORETYPE", given)
     assert environment(find_triton(), cpuinfo).get("OPENBLAS_CORETYPE") == expected
+
+
+def test_environment_without_a_list_of_instructions_names_no_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    assert "OPENBLAS_CORETYPE" not in environment(find_triton(), tmp_path / "cpuinfo")

@@ -246,11 +246,19 @@ def test_check_of_a_long_request_counts_its_own_cost() -> None:
     admission.check(1_000_000, False, COST)
     sentence = (
         r"an answer would take about 3\.\d s, and the caller waits 1\.0 s; "
-        r"this request alone takes about 3\.0 s, so send a longer timeout$"
+        r"with no request ahead it takes about 3\.\d s, so send a longer timeout$"
     )
     with pytest.raises(BusyError, match=sentence):
         admission.check(1_000_000, False, 40 * COST)
     admission.check(1_000_000, False, COST)  # the rejected request is not counted
+
+
+def test_check_of_a_long_request_without_a_timeout_names_a_remedy_that_helps() -> None:
+    admission = warm_admission(FakeServer(before_vggish=1), default_timeout_s=3.0)
+    with pytest.raises(BusyError, match=r"may take 3\.0 s; with no request ahead it .* 3\.\d s, so send a timeout$"):
+        admission.check(0, False, 40 * COST)
+    with pytest.raises(BusyError, match=r"may take 3\.0 s; try again later$"):  # it needs more than any timeout gives
+        admission.check(0, False, 600 * COST)
 
 
 def test_check_of_a_long_request_counts_the_time_for_which_short_ones_pass_it() -> None:

@@ -159,6 +159,19 @@ def test_request_that_gives_way_leaves_room_for_others() -> None:
     assert len(clock.pauses) == 1
 
 
+def test_pauses_of_a_request_that_gives_way_grow_while_others_pass() -> None:
+    clock, full = Clock(), (4, 0)
+    gate = gate_of(Metrics(*[full] * 40, (0, 0)), clock=clock)
+    pauses = []
+    while pause_s := gate.pause_s(4.0, gives_way=True):
+        pauses.append(pause_s)
+        clock.sleep(pause_s)
+        pass_one(gate, clock)
+    assert len(pauses) > 5
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == MAX_PAUSE_S
+
+
 def test_long_request_that_gives_way_passes_when_no_other_waits() -> None:
     clock = Clock()
     pass_one(gate_of(Metrics((1, 0), (0, 0)), clock=clock), clock, cost=64.0, gives_way=True)
