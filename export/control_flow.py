@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 # by precision. In VGGish's first layers, a patch needs about 2 MB in fp32, and 4 MB with Winograd's convolutions
-# (export/winograd.py). More patches than these don't fit into a CPU's cache; fp16 is for GPUs.
+# (export/winograd.py). On CPUs, larger numbers need more memory and are no faster; fp16 is for GPUs.
 PATCHES_PER_TURN = {"fp32": 16, "fp16": 32, "int8": 8}
 
 
