@@ -41,7 +41,7 @@ def without_tuned(config: Any) -> Any:
     config.max_batch_size = 0
     config.instance_group[0].count = 0
     config.instance_group[0].ClearField("rate_limiter")
-    for name in (tune.THREADS, tune.MAX_WAITING):
+    for name in (tune.THREADS, tune.MAX_WAITING, tune.MAX_BULK_WAITING):
         config.parameters.pop(name, None)
     config.dynamic_batching.ClearField("preferred_batch_size")
     return config
