@@ -45,7 +45,7 @@ test-fast: $(VENV)/installed-dev  ## unit tests that need no exported checkpoint
 	$(BIN)/python -m pytest -n 2 -m "not served and not full_size and not k8s_deep" $(FAST)
 
 pytest: $(VENV)/installed-dev
-	MAKEFLAGS= $(BIN)/python -m pytest -n 3 --max-worker-restart=0 -m "not full_size and not k8s_deep"
+	MAKEFLAGS= $(BIN)/python -m pytest -n 3 -m "not full_size and not k8s_deep"
 
 fuzz: MINUTES ?= 20
 fuzz: $(VENV)/installed-fuzz $(REPOSITORY)/export.json  ## fuzz what decodes audio and text for MINUTES

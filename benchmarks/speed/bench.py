@@ -73,7 +73,8 @@ def run(plan: Plan, arguments: argparse.Namespace) -> int:
     """Run a plan, write its results and print the summary. The status is always 0."""
     if getattr(arguments, "quick", False):
         plan = QUICK
-    plan = replace(plan, rounds=arguments.rounds or plan.rounds)
+    if arguments.rounds is not None:
+        plan = replace(plan, rounds=arguments.rounds)
     found = Bench(arguments.checkpoint, arguments.repository, arguments.baseline, plan).run()
     written = results.write(found, RESULTS)
     report.write(found, written.with_suffix(".md"))

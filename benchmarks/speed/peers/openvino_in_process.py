@@ -16,8 +16,7 @@ class Session:
     """An ONNX file in OpenVINO, which is called as a session of ONNX Runtime is."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        # the default precision is bfloat16 where the CPU has instructions for it, such as AMX
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}  # default with AMX: bfloat16
         self._model = openvino.Core().compile_model(path, "CPU", settings)
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
